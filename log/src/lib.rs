@@ -1,0 +1,12 @@
+//! The partitioned log and the words that every room of Millrace shares.
+//!
+//! Modules stand in the order in which a record meets them.
+
+/// The shared words: events, labels, sources, positions, and how one event is written as one Kafka record.
+pub mod record;
+/// Values that configuration is written in: durations, sizes, secrets; and faults with the path of the key.
+pub mod value;
+/// Time as a seam: the system's clock, or one that a test moves.
+pub mod clock;
+/// The only way to the log, embedded or real: batch producer and assigned consumer over rdkafka.
+pub mod client;
