@@ -1,1 +1,4 @@
-//! placeholder
+//! Topics to index, queries and exports. Modules stand in the order in which a record meets them.
+
+/// Splits, recent events, catalog: where events are kept and found.
+pub mod index;

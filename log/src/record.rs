@@ -697,7 +697,7 @@ mod tests {
         #[test]
         fn source_ids_read_back(id: [u8; 16]) {
             prop_assert_eq!(SourceId::from_hex(&SourceId(id).to_hex()), Some(SourceId(id)));
-            prop_assert_eq!(SourceId(id).to_string().as_bytes(), &SourceId(id).to_hex());
+            prop_assert_eq!(SourceId(id).to_string().into_bytes(), SourceId(id).to_hex().to_vec());
         }
     }
 }

@@ -1,0 +1,4 @@
+//! Where events are kept and found: recent ones in memory, older ones in splits that a catalog lists.
+
+/// What doors ask of the index, and what it answers.
+pub mod scan;

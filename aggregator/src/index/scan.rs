@@ -1,0 +1,118 @@
+//! What doors (Loki, Elasticsearch, page) ask of the index, and what it answers: plans in, batches of rows out.
+//!
+//! In: a [`Plan`]. Out: [`RowBatch`]es in the order asked for, over recent events and splits alike. Touches nothing
+//! itself. Leaves parsing of lines, aggregation and everything that is said in LogQL or the Elasticsearch DSL to the
+//! doors.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use millrace_log::record::{DocIdentity, Labels, Position, SourceId, Tenant};
+pub use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, Stats, StorageError};
+use tokio_util::sync::CancellationToken;
+
+/// One question to the index.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Whose events.
+    pub tenant: Tenant,
+    /// All must match the labels of the stream.
+    pub matchers: Vec<LabelMatcher>,
+    /// Event time in ns since 1970: [start, end).
+    pub start_ns: i64,
+    /// Exclusive.
+    pub end_ns: i64,
+    /// Every wanted line contains each of these; lines that don't may still come.
+    pub needles: Vec<LineNeedle>,
+    /// Which events.
+    pub kind: Kind,
+    /// Order of the rows over all batches; ties by (source, position).
+    pub order: Order,
+    /// Rows after which the caller will usually stop.
+    pub expect: Option<usize>,
+    /// What the query may cost: the index counts bytes read, memory and time.
+    pub limits: QueryLimits,
+    /// Ends the scan; so does dropping the stream.
+    pub cancel: CancellationToken,
+}
+
+/// Which events a plan asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Lines and the live documents of client indices.
+    #[default]
+    All,
+    /// Only lines that did not come by `_bulk`.
+    Lines,
+    /// Only documents that came by `_bulk`.
+    Documents,
+}
+
+/// One event of a batch.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Index into [`RowBatch::streams`].
+    pub stream: u32,
+    /// Event time, ns since 1970.
+    pub time_ns: i64,
+    /// Bytes of the line in [`RowBatch::text`].
+    pub line: Range<u32>,
+    /// Structured metadata; `None` for most.
+    pub metadata: Option<Labels>,
+    /// Where it came from.
+    pub source: SourceId,
+    /// Its place there.
+    pub position: Position,
+    /// Elasticsearch identity, for documents.
+    pub doc: Option<Arc<DocIdentity>>,
+}
+
+/// Labels of a stream and the topic that it came through (index `millrace-<topic>` of the Elasticsearch API).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StreamInfo {
+    /// Labels of the stream.
+    pub labels: Labels,
+    /// Topic it came through.
+    pub topic: Arc<str>,
+}
+
+/// Neighbouring rows in the order asked for. Replaced and deleted documents are left out.
+#[derive(Debug, Clone, Default)]
+pub struct RowBatch {
+    /// Streams that the rows name.
+    pub streams: Vec<StreamInfo>,
+    /// Lines, one after the other, as written (may be no UTF-8).
+    pub text: Bytes,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl RowBatch {
+    /// The line of a row of this batch.
+    pub fn line(&self, row: &Row) -> &[u8] {
+        self.text.get(row.line.start as usize..row.line.end as usize).unwrap_or_default()
+    }
+}
+
+/// Batches as they are found.
+pub type RowStream = Pin<Box<dyn Stream<Item = Result<RowBatch, StorageError>> + Send>>;
+
+/// The index as its doors see it.
+#[async_trait::async_trait]
+pub trait EventStore: Send + Sync + 'static {
+    /// Rows that a plan asks for, in order.
+    async fn scan(&self, plan: Plan) -> Result<RowStream, StorageError>;
+
+    /// Streams that match and have a row in the range (the whole range of a split may count), with their sizes.
+    async fn streams(&self, plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError>;
+
+    /// Rows as they become searchable, in no order. A slow reader loses the oldest and is told how many
+    /// batches ([`tokio::sync::broadcast::error::RecvError::Lagged`]).
+    fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<(Tenant, RowBatch)>>;
+
+    /// Waits until the index has passed the high watermarks of the moment of the call (`_refresh`, `/flush`).
+    async fn caught_up(&self, at_most: std::time::Duration) -> Result<(), StorageError>;
+}
