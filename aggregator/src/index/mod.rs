@@ -2,3 +2,7 @@
 
 /// What doors ask of the index, and what it answers.
 pub mod scan;
+/// Batches of rows, and whether a row matches.
+pub mod rows;
+/// An event store in memory, for the tests of doors.
+pub mod memory;
