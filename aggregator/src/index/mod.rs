@@ -6,3 +6,5 @@ pub mod scan;
 pub mod rows;
 /// An event store in memory, for the tests of doors.
 pub mod memory;
+/// Immutable folders of events, found by stream, time and words.
+pub mod split;
