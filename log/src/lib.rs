@@ -10,3 +10,7 @@ pub mod value;
 pub mod clock;
 /// The only way to the log, embedded or real: batch producer and assigned consumer over rdkafka.
 pub mod client;
+/// What the partitioned log can be told.
+pub mod config;
+/// Segment storage: topics and partitions on disk, recovery, retention.
+pub mod storage;

@@ -1,0 +1,109 @@
+//! What the partitioned log can be told: where it keeps its segments, how long, and when it flushes.
+//!
+//! In: the section `broker` of the configuration. Out: typed settings with their defaults. Touches nothing.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::value::{ByteSize, Faults, Span};
+
+/// When appended data is forced to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FlushPolicy {
+    /// Before `acks=all` is answered and before consumers see it; one fsync serves all that wait.
+    #[default]
+    Always,
+    /// Every `flush_interval`; a power cut may lose that much of what was acknowledged.
+    Interval,
+    /// Whenever the operating system does; a power cut may lose some 30 s of what was acknowledged.
+    Os,
+}
+
+/// Segment storage of the embedded log. Settings of a topic by their Kafka names override these.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// When appended data is forced to disk: `always`, `interval` or `os`.
+    pub flush: FlushPolicy,
+    /// Time between two flushes with `flush: interval`.
+    pub flush_interval: Span,
+    /// Records older than this are deleted, a segment at a time (`retention.ms`).
+    pub retention_age: Span,
+    /// Size of a partition above which its oldest segments are deleted (`retention.bytes`). Absent: no limit.
+    pub retention_size: Option<ByteSize>,
+    /// Time between two checks of retention.
+    pub retention_check_interval: Span,
+    /// Size at which a new segment is begun (`segment.bytes`), at most 2 GiB less one byte.
+    pub segment_size: ByteSize,
+    /// Age at which a new segment is begun (`segment.ms`).
+    pub segment_age: Span,
+    /// Largest record batch taken (`max.message.bytes`).
+    pub max_message_size: ByteSize,
+    /// How far in the past a record may be dated (`message.timestamp.before.max.ms`). Absent: any time.
+    pub timestamp_before_max: Option<Span>,
+    /// How far in the future a record may be dated (`message.timestamp.after.max.ms`).
+    pub timestamp_after_max: Span,
+    /// Time after which an idle idempotent producer is forgotten.
+    pub producer_expiry: Span,
+    /// Threads that append, flush and delete.
+    pub write_threads: usize,
+    /// Threads that read for consumers, apart from those that write, so that a slow reader holds up nobody.
+    pub read_threads: usize,
+    /// Appends and reads that may wait for a thread before callers are held back.
+    pub queue: usize,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            flush: FlushPolicy::Always,
+            flush_interval: Span::secs(1),
+            retention_age: Span::secs(7 * 24 * 3600),
+            retention_size: None,
+            retention_check_interval: Span::secs(60),
+            segment_size: ByteSize::mib(256),
+            segment_age: Span::secs(7 * 24 * 3600),
+            max_message_size: ByteSize(1_048_588),
+            timestamp_before_max: None,
+            timestamp_after_max: Span::secs(3600),
+            producer_expiry: Span::secs(24 * 3600),
+            write_threads: 4,
+            read_threads: 4,
+            queue: 1024,
+        }
+    }
+}
+
+impl StorageConfig {
+    /// Reports what the types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        for (key, span) in [
+            ("flush_interval", self.flush_interval),
+            ("retention_check_interval", self.retention_check_interval),
+            ("segment_age", self.segment_age),
+        ] {
+            if span.0.is_zero() {
+                faults.add(key, "must be longer than zero, e.g. `1s`");
+            }
+        }
+        if !(1 << 20..=i32::MAX as u64).contains(&self.segment_size.0) {
+            faults
+                .add("segment_size", format!("is {}: must lie between 1MiB and 2GiB less one byte", self.segment_size));
+        }
+        if self.max_message_size.0 > self.segment_size.0 {
+            let message = format!(
+                "is {}: must not exceed segment_size ({}), as a batch never spans two segments",
+                self.max_message_size, self.segment_size
+            );
+            faults.add("max_message_size", message);
+        }
+        for (key, count) in
+            [("write_threads", self.write_threads), ("read_threads", self.read_threads), ("queue", self.queue)]
+        {
+            if count == 0 {
+                faults.add(key, "must be at least 1");
+            }
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Topics: names, ids, partitions and settings by their Kafka names.
+//!
+//! In: settings as clients write them. Out: typed values that partitions go by. Touches nothing; the catalog keeps them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::partition::Partition;
+use crate::config::StorageConfig;
+use crate::value::Span;
+
+/// Why a setting of a topic is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No such setting.
+    #[error("`{0}` is no setting of a topic")]
+    Unknown(String),
+    /// Not a value for it.
+    #[error("`{value}` is no value for `{name}`: expected {expected}")]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What is taken.
+        expected: String,
+    },
+}
+
+/// What values a setting takes; the wire has its own codes for these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingKind {
+    /// A whole number of 32 bits, from this on.
+    Int(i64),
+    /// A whole number of 64 bits, from this on.
+    Long(i64),
+    /// A number between 0 and 1.
+    Ratio,
+    /// `true` or `false`.
+    Bool,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any of these words, joined by commas.
+    List(&'static [&'static str]),
+}
+
+/// One setting of a topic.
+#[derive(Debug)]
+pub struct SettingSpec {
+    /// Its Kafka name.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: SettingKind,
+    /// What it does here.
+    pub doc: &'static str,
+    default: fn(&StorageConfig) -> String,
+}
+
+impl SettingSpec {
+    /// The value where a topic says nothing.
+    pub fn default(&self, config: &StorageConfig) -> String {
+        (self.default)(config)
+    }
+
+    fn check(&'static self, value: &str) -> Result<(), SettingError> {
+        let within = |least: i64, most: i64| value.parse::<i64>().is_ok_and(|n| (least..=most).contains(&n));
+        let (fits, expected) = match self.kind {
+            SettingKind::Int(least) => {
+                (within(least, i32::MAX.into()), format!("a number from {least} to {}", i32::MAX))
+            }
+            SettingKind::Long(least) => (within(least, i64::MAX), format!("a number from {least} on")),
+            SettingKind::Ratio => {
+                (value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)), "a number from 0 to 1".to_owned())
+            }
+            SettingKind::Bool => (matches!(value, "true" | "false"), "`true` or `false`".to_owned()),
+            SettingKind::Word(words) => (words.contains(&value), format!("one of {}", words.join(", "))),
+            SettingKind::List(words) => {
+                let known = value.split(',').all(|word| words.contains(&word.trim()));
+                (known, format!("a list of {}", words.join(", ")))
+            }
+        };
+        if fits { Ok(()) } else { Err(SettingError::Value { name: self.name, value: value.to_owned(), expected }) }
+    }
+}
+
+fn span_ms(span: Span) -> String {
+    i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX).to_string()
+}
+
+/// All settings, sorted by name. Kafka's settings that mean nothing without replication, mapped indexes or tiers are kept and
+/// shown, so that tools which set them go on.
+pub const SETTINGS: &[SettingSpec] = &[
+    SettingSpec {
+        name: "cleanup.policy",
+        kind: SettingKind::List(&["compact", "delete"]),
+        doc: "`delete` applies retention; `compact` alone keeps everything: compaction itself is not done yet",
+        default: |_| "delete".to_owned(),
+    },
+    SettingSpec {
+        name: "compression.type",
+        kind: SettingKind::Word(&["producer"]),
+        doc: "batches are stored as they came",
+        default: |_| "producer".to_owned(),
+    },
+    SettingSpec {
+        name: "delete.retention.ms",
+        kind: SettingKind::Long(0),
+        doc: "kept, without effect before compaction",
+        default: |_| "86400000".to_owned(),
+    },
+    SettingSpec {
+        name: "file.delete.delay.ms",
+        kind: SettingKind::Long(0),
+        doc: "kept, without effect: readers hold the file they read",
+        default: |_| "60000".to_owned(),
+    },
+    SettingSpec {
+        name: "flush.messages",
+        kind: SettingKind::Long(1),
+        doc: "kept, without effect: see `flush` of the broker",
+        default: |_| i64::MAX.to_string(),
+    },
+    SettingSpec {
+        name: "flush.ms",
+        kind: SettingKind::Long(0),
+        doc: "kept, without effect: see `flush` of the broker",
+        default: |_| i64::MAX.to_string(),
+    },
+    SettingSpec {
+        name: "index.interval.bytes",
+        kind: SettingKind::Int(0),
+        doc: "kept, without effect: an entry about every 4096 bytes",
+        default: |_| "4096".to_owned(),
+    },
+    SettingSpec {
+        name: "max.compaction.lag.ms",
+        kind: SettingKind::Long(1),
+        doc: "kept, without effect before compaction",
+        default: |_| i64::MAX.to_string(),
+    },
+    SettingSpec {
+        name: "max.message.bytes",
+        kind: SettingKind::Int(0),
+        doc: "largest record batch taken",
+        default: |c| c.max_message_size.0.to_string(),
+    },
+    SettingSpec {
+        name: "message.timestamp.after.max.ms",
+        kind: SettingKind::Long(0),
+        doc: "how far ahead of the clock a record may be dated",
+        default: |c| span_ms(c.timestamp_after_max),
+    },
+    SettingSpec {
+        name: "message.timestamp.before.max.ms",
+        kind: SettingKind::Long(0),
+        doc: "how far behind the clock a record may be dated",
+        default: |c| c.timestamp_before_max.map_or_else(|| i64::MAX.to_string(), span_ms),
+    },
+    SettingSpec {
+        name: "message.timestamp.type",
+        kind: SettingKind::Word(&["CreateTime", "LogAppendTime"]),
+        doc: "whose clock dates a record",
+        default: |_| "CreateTime".to_owned(),
+    },
+    SettingSpec {
+        name: "min.cleanable.dirty.ratio",
+        kind: SettingKind::Ratio,
+        doc: "kept, without effect before compaction",
+        default: |_| "0.5".to_owned(),
+    },
+    SettingSpec {
+        name: "min.compaction.lag.ms",
+        kind: SettingKind::Long(0),
+        doc: "kept, without effect before compaction",
+        default: |_| "0".to_owned(),
+    },
+    SettingSpec {
+        name: "min.insync.replicas",
+        kind: SettingKind::Int(1),
+        doc: "kept, without effect: there is one replica",
+        default: |_| "1".to_owned(),
+    },
+    SettingSpec {
+        name: "preallocate",
+        kind: SettingKind::Bool,
+        doc: "kept, without effect",
+        default: |_| "false".to_owned(),
+    },
+    SettingSpec {
+        name: "retention.bytes",
+        kind: SettingKind::Long(-1),
+        doc: "size of a partition above which its oldest segments go; -1: no limit",
+        default: |c| c.retention_size.map_or_else(|| "-1".to_owned(), |size| size.0.to_string()),
+    },
+    SettingSpec {
+        name: "retention.ms",
+        kind: SettingKind::Long(-1),
+        doc: "age at which a segment goes; -1: never",
+        default: |c| span_ms(c.retention_age),
+    },
+    SettingSpec {
+        name: "segment.bytes",
+        kind: SettingKind::Int(1024),
+        doc: "size at which a new segment is begun",
+        default: |c| c.segment_size.0.to_string(),
+    },
+    SettingSpec {
+        name: "segment.index.bytes",
+        kind: SettingKind::Int(4),
+        doc: "kept, without effect: indexes grow as they need",
+        default: |_| "10485760".to_owned(),
+    },
+    SettingSpec {
+        name: "segment.jitter.ms",
+        kind: SettingKind::Long(0),
+        doc: "kept, without effect",
+        default: |_| "0".to_owned(),
+    },
+    SettingSpec {
+        name: "segment.ms",
+        kind: SettingKind::Long(1),
+        doc: "age at which a new segment is begun",
+        default: |c| span_ms(c.segment_age),
+    },
+    SettingSpec {
+        name: "unclean.leader.election.enable",
+        kind: SettingKind::Bool,
+        doc: "kept, without effect: there is one replica",
+        default: |_| "false".to_owned(),
+    },
+];
+
+/// What a topic was told beyond the defaults: Kafka's names and checked values.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TopicSettings(BTreeMap<String, String>);
+
+impl TopicSettings {
+    /// Takes pairs as a client sends them.
+    pub fn from_pairs<K: AsRef<str>, V: AsRef<str>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, SettingError> {
+        let mut settings = Self::default();
+        for (name, value) in pairs {
+            settings.set(name.as_ref(), value.as_ref())?;
+        }
+        Ok(settings)
+    }
+
+    /// Sets one, checked.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let spec = Self::spec(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
+        spec.check(value)?;
+        self.0.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// Back to the default.
+    pub fn unset(&mut self, name: &str) -> Result<(), SettingError> {
+        Self::spec(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
+        self.0.remove(name);
+        Ok(())
+    }
+
+    /// What was set, `None` for the default.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All that was set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The description of a setting.
+    pub fn spec(name: &str) -> Option<&'static SettingSpec> {
+        SETTINGS.iter().find(|spec| spec.name == name)
+    }
+
+    /// Every setting with the value in force and whether the topic set it itself.
+    pub fn describe(&self, config: &StorageConfig) -> Vec<(&'static SettingSpec, String, bool)> {
+        SETTINGS
+            .iter()
+            .map(|spec| match self.get(spec.name) {
+                Some(value) => (spec, value.to_owned(), true),
+                None => (spec, spec.default(config), false),
+            })
+            .collect()
+    }
+
+    pub(super) fn limits(&self, config: &StorageConfig) -> Limits {
+        let text = |name: &str| match self.get(name) {
+            Some(value) => value.to_owned(),
+            None => Self::spec(name).map(|spec| spec.default(config)).unwrap_or_default(),
+        };
+        let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
+        let limit = |name: &str| u64::try_from(number(name)).ok();
+        Limits {
+            retention_ms: limit("retention.ms"),
+            retention_bytes: limit("retention.bytes"),
+            segment_bytes: limit("segment.bytes").unwrap_or(u64::MAX).min(i32::MAX as u64),
+            segment_ms: number("segment.ms"),
+            max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
+            before_max_ms: number("message.timestamp.before.max.ms"),
+            after_max_ms: number("message.timestamp.after.max.ms"),
+            log_append_time: text("message.timestamp.type") == "LogAppendTime",
+            delete: text("cleanup.policy").split(',').any(|word| word.trim() == "delete"),
+        }
+    }
+}
+
+/// The settings in force, as partitions use them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub retention_ms: Option<u64>,
+    pub retention_bytes: Option<u64>,
+    pub segment_bytes: u64,
+    pub segment_ms: i64,
+    pub max_message_bytes: usize,
+    pub before_max_ms: i64,
+    pub after_max_ms: i64,
+    pub log_append_time: bool,
+    pub delete: bool,
+}
+
+/// The limits that all partitions of a topic look at, changed in one place.
+pub(super) type SharedLimits = Arc<RwLock<Arc<Limits>>>;
+
+/// One topic.
+pub struct Topic {
+    pub(super) name: Arc<str>,
+    pub(super) id: Uuid,
+    pub(super) settings: RwLock<TopicSettings>,
+    pub(super) limits: SharedLimits,
+    pub(super) partitions: RwLock<Vec<Arc<Partition>>>,
+}
+
+impl Topic {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its id, new for each topic even if the name was used before.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// What it was told beyond the defaults.
+    pub fn settings(&self) -> TopicSettings {
+        self.settings.read().clone()
+    }
+
+    /// Its partitions; the place in the list is the number.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().clone()
+    }
+
+    /// How many partitions it has.
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.read().len()).unwrap_or(i32::MAX)
+    }
+
+    /// One of its partitions.
+    pub fn partition(&self, number: i32) -> Option<Arc<Partition>> {
+        self.partitions.read().get(usize::try_from(number).ok()?).cloned()
+    }
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}, {} partitions)", self.name, self.id, self.partition_count())
+    }
+}
+
+/// Whether topics may be named so.
+pub(super) fn is_topic_name(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
