@@ -4,3 +4,5 @@
 pub mod config;
 /// Splits, recent events, catalog: where events are kept and found.
 pub mod index;
+/// Consumers that feed other systems.
+pub mod export;

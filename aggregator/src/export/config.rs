@@ -1,0 +1,189 @@
+//! The list `exports:` of the configuration.
+//!
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
+
+use millrace_log::client::ConnectionConfig;
+use millrace_log::value::{ByteSize, Faults, Secret, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One export, told apart by `type:`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ExportConfig {
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(ElasticBulkConfig),
+}
+
+impl ExportConfig {
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        match self {
+            Self::Elasticsearch(config) => config.check(faults),
+        }
+    }
+}
+
+/// Feeds Elasticsearch or OpenSearch by `_bulk`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ElasticBulkConfig {
+    /// Name for logs and metrics.
+    pub name: String,
+    /// The log to read.
+    pub kafka: FeedConfig,
+    /// Address of the server, `http://` or `https://`.
+    pub url: String,
+    /// Index or data stream that lines are written to.
+    pub index: String,
+    /// User of basic authentication; empty: none.
+    pub username: String,
+    /// Password of basic authentication.
+    pub password: Secret,
+    /// Value of `Authorization: ApiKey`; empty: none.
+    pub api_key: Secret,
+    /// Bytes of one request at most.
+    pub max_request: ByteSize,
+    /// Time one request may take.
+    pub timeout: Span,
+    /// First wait after a failure; doubles up to `max_backoff`.
+    pub min_backoff: Span,
+    /// Longest wait after failures. It is tried for ever: nothing is dropped because the server is away.
+    pub max_backoff: Span,
+}
+
+impl Default for ElasticBulkConfig {
+    fn default() -> Self {
+        Self {
+            name: "elasticsearch".to_owned(),
+            kafka: FeedConfig::default(),
+            url: "http://127.0.0.1:9201".to_owned(),
+            index: "millrace-logs".to_owned(),
+            username: String::new(),
+            password: Secret::default(),
+            api_key: Secret::default(),
+            max_request: ByteSize::mib(5),
+            timeout: Span::secs(60),
+            min_backoff: Span::millis(500),
+            max_backoff: Span::secs(30),
+        }
+    }
+}
+
+impl ElasticBulkConfig {
+    fn check(&self, faults: &mut Faults) {
+        faults.within("kafka", |f| self.kafka.check(f));
+        match url::Url::parse(&self.url) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
+            _ => faults.add("url", format!("`{}` is no address: expected http://host:port", self.url)),
+        }
+        let bad = |c: char| c.is_uppercase() || c.is_whitespace() || r#"\/*?"<>|,#:"#.contains(c);
+        if self.index.is_empty() || self.index.starts_with(['-', '_', '+']) || self.index.contains(bad) {
+            faults.add(
+                "index",
+                format!("`{}` is no name of an index: lower case, none of \\ / * ? \" < > | , # :", self.index),
+            );
+        }
+        if self.name.is_empty() {
+            faults.add("name", "is empty: metrics and logs tell exports apart by it");
+        }
+        if self.max_request < ByteSize::mib(1) {
+            faults.add("max_request", "is below 1MiB: one long line would not fit");
+        }
+        for (key, span) in
+            [("timeout", self.timeout), ("min_backoff", self.min_backoff), ("max_backoff", self.max_backoff)]
+        {
+            if span.0.is_zero() {
+                faults.add(key, "must not be zero");
+            }
+        }
+    }
+}
+
+/// The log as an export reads it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeedConfig {
+    /// Addresses `host:port` to start from.
+    pub brokers: Vec<String>,
+    /// TLS to the brokers.
+    pub tls: bool,
+    /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
+    pub ca_file: String,
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Empty: no authentication.
+    pub sasl_mechanism: String,
+    /// User for SASL.
+    pub sasl_username: String,
+    /// Password for SASL.
+    pub sasl_password: Secret,
+    /// Further settings of librdkafka by their own names.
+    pub options: std::collections::BTreeMap<String, String>,
+    /// Topics to export. One that does not exist yet is waited for.
+    pub topics: Vec<String>,
+    /// Consumer group: its committed offsets say where to read on. Two exports must not share one.
+    pub group: String,
+    /// Topic for records that the other system refuses for good.
+    pub dead_letter_topic: String,
+}
+
+impl Default for FeedConfig {
+    fn default() -> Self {
+        let ConnectionConfig { brokers, tls, ca_file, sasl_mechanism, sasl_username, sasl_password, options } =
+            ConnectionConfig::default();
+        Self {
+            brokers,
+            tls,
+            ca_file,
+            sasl_mechanism,
+            sasl_username,
+            sasl_password,
+            options,
+            topics: vec!["logs".to_owned()],
+            group: "millrace-export-elasticsearch".to_owned(),
+            dead_letter_topic: "millrace.dlq".to_owned(),
+        }
+    }
+}
+
+impl FeedConfig {
+    /// The part that says how to reach the log.
+    pub fn connection(&self) -> ConnectionConfig {
+        ConnectionConfig {
+            brokers: self.brokers.clone(),
+            tls: self.tls,
+            ca_file: self.ca_file.clone(),
+            sasl_mechanism: self.sasl_mechanism.clone(),
+            sasl_username: self.sasl_username.clone(),
+            sasl_password: self.sasl_password.clone(),
+            options: self.options.clone(),
+        }
+    }
+
+    fn check(&self, faults: &mut Faults) {
+        self.connection().check(faults);
+        if self.topics.is_empty() {
+            faults.add("topics", "is empty: name at least one topic to export");
+        }
+        if self.group.is_empty() {
+            faults.add("group", "is empty: the group's offsets say where to read on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exports_are_told_apart_by_type_and_check_their_keys() {
+        let config: ExportConfig = serde_json::from_value(serde_json::json!({
+            "type": "elasticsearch", "url": "search:9200", "index": "Logs", "kafka": {"topics": [], "group": ""},
+        }))
+        .unwrap();
+        let mut faults = Faults::default();
+        config.check(&mut faults);
+        let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
+        assert_eq!(paths, ["kafka.topics", "kafka.group", "url", "index"]);
+        assert!(serde_json::from_str::<ExportConfig>(r#"{"type": "elasticsearch", "urll": "x"}"#).is_err());
+    }
+}

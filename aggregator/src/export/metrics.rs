@@ -1,0 +1,46 @@
+//! Counters of all exports, by the export's name.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Which export.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ExportName {
+    /// Its configured name.
+    pub export: String,
+}
+
+/// Counters for the ledger: `read = stored + duplicates + dead letters + waiting`.
+#[derive(Debug, Clone, Default)]
+pub struct ExportMetrics {
+    /// Records read from the log.
+    pub read_records: Family<ExportName, Counter>,
+    /// Records that the other system stored.
+    pub stored_records: Family<ExportName, Counter>,
+    /// Records that it had already: repeats of a crash or a lost answer.
+    pub duplicate_records: Family<ExportName, Counter>,
+    /// Records that went to the dead letters.
+    pub dead_letter_records: Family<ExportName, Counter>,
+    /// Requests that failed and were repeated.
+    pub retried_requests: Family<ExportName, Counter>,
+    /// Records read and not yet delivered.
+    pub waiting_records: Family<ExportName, Gauge>,
+}
+
+impl ExportMetrics {
+    /// Names them `millrace_export_…`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let all = Self::default();
+        let room = registry.sub_registry_with_prefix("millrace_export");
+        room.register("read_records", "Records read from the log", all.read_records.clone());
+        room.register("stored_records", "Records stored by the other system", all.stored_records.clone());
+        room.register("duplicate_records", "Records that the other system had already", all.duplicate_records.clone());
+        room.register("dead_letter_records", "Records sent to the dead letters", all.dead_letter_records.clone());
+        room.register("retried_requests", "Requests that failed and were repeated", all.retried_requests.clone());
+        room.register("waiting_records", "Records read and not yet delivered", all.waiting_records.clone());
+        all
+    }
+}

@@ -1,0 +1,217 @@
+//! Configuration: YAML to a tree with places, environment over it, every fault at once, then the types of the rooms.
+//!
+//! In: a file, variables, paths of the command line. Out: a checked [`Config`], or all [`LocatedFault`]s.
+//! Touches the file only. The order: `tree` reads, `environment` expands and overlays, `schema` compares with the
+//! types (their JSON schema), then the rooms' own `check()` says what types can't.
+
+/// YAML with places.
+pub mod tree;
+/// Variables.
+pub mod environment;
+/// Keys, kinds and suggestions.
+pub mod schema;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use millrace_agent::config::AgentConfig;
+use millrace_aggregator::config::AggregatorConfig;
+use millrace_aggregator::export::config::ExportConfig;
+use millrace_log::config::BrokerConfig;
+use millrace_log::value::Faults;
+use millrace_rules::config::{NotifyConfig, RulesConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use environment::Variables;
+use tree::{Node, Place};
+
+/// Where the configuration lies if no flag names it.
+pub const DEFAULT_FILE: &str = "/etc/millrace/millrace.yaml";
+
+/// The whole configuration. Leaving a section out leaves that role out; `run` without a file has them all.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder for everything that is kept: `log/ index/ agent/ rules/ notify/`.
+    pub data_dir: PathBuf,
+    /// Tails files into the log.
+    pub agent: Option<AgentConfig>,
+    /// The embedded log; left out when `brokers` name a real Kafka.
+    pub broker: Option<BrokerConfig>,
+    /// Reads the log, indexes it, answers queries.
+    pub aggregator: Option<AggregatorConfig>,
+    /// Evaluates rule files.
+    pub rules: Option<RulesConfig>,
+    /// Tells people and receivers.
+    pub notify: Option<NotifyConfig>,
+    /// Consumers that feed other systems.
+    pub exports: Vec<ExportConfig>,
+    /// Stream jobs: none are built yet, so the list must be empty.
+    pub streams: Vec<Json>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/millrace"),
+            agent: None,
+            broker: None,
+            aggregator: None,
+            rules: None,
+            notify: None,
+            exports: Vec::new(),
+            streams: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Every role with its defaults: what `run` does without a file.
+    pub fn embedded() -> Self {
+        Self {
+            agent: Some(AgentConfig::default()),
+            broker: Some(BrokerConfig::default()),
+            aggregator: Some(AggregatorConfig::default()),
+            rules: Some(RulesConfig::default()),
+            notify: Some(NotifyConfig::default()),
+            ..Self::default()
+        }
+    }
+
+    /// Asks every room, and what lies between rooms.
+    fn check(&self, faults: &mut Faults) {
+        if self.data_dir.as_os_str().is_empty() {
+            faults.add("data_dir", "is empty: name a folder");
+        }
+        if let Some(agent) = &self.agent {
+            faults.within("agent", |f| agent.check(f));
+        }
+        if let Some(broker) = &self.broker {
+            faults.within("broker", |f| broker.check(f));
+        }
+        if let Some(aggregator) = &self.aggregator {
+            faults.within("aggregator", |f| aggregator.check(f));
+        }
+        if let Some(rules) = &self.rules {
+            faults.within("rules", |f| rules.check(f));
+            if self.aggregator.is_none() {
+                faults.add("rules", "rules are evaluated by queries and need the section `aggregator` beside them");
+            }
+        }
+        if let Some(notify) = &self.notify {
+            faults.within("notify", |f| notify.check(f));
+        }
+        for (i, export) in self.exports.iter().enumerate() {
+            faults.within(&format!("exports[{i}]"), |f| export.check(f));
+        }
+        if !self.streams.is_empty() {
+            faults.add("streams", "stream jobs are not built yet: remove the entries, or run them in Flink or Kafka Streams on the topics");
+        }
+    }
+}
+
+/// One fault with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocatedFault {
+    /// File, line and column, or the variable.
+    pub place: Place,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl LocatedFault {
+    /// Joins the two.
+    pub fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place, message: message.into() }
+    }
+}
+
+impl fmt::Display for LocatedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("configuration {path} can't be read: {source}; name another with -c FILE")]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Everything that is wrong with it.
+    #[error("{}", render(faults))]
+    Faults {
+        /// At least one, in the order of the file.
+        faults: Vec<LocatedFault>,
+    },
+}
+
+fn render(faults: &[LocatedFault]) -> String {
+    let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let count = faults.len();
+    lines.push(format!("{count} {} in the configuration", if count == 1 { "fault" } else { "faults" }));
+    lines.join("\n")
+}
+
+/// Reads and checks a file.
+pub fn load(path: &Path, variables: &Variables) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(&path.display().to_string(), &text, variables)
+}
+
+/// Checks the text of a file; `file` is its name for messages.
+pub fn parse(file: &str, text: &str, variables: &Variables) -> Result<Config, ConfigError> {
+    let root = tree::parse(file, text).map_err(|fault| ConfigError::Faults { faults: vec![fault] })?;
+    typed(root, variables)
+}
+
+/// Every role with its defaults, under the variables of the environment.
+pub fn embedded(variables: &Variables) -> Result<Config, ConfigError> {
+    let place = environment::of_flag("no file");
+    let sections = ["agent", "broker", "aggregator", "rules", "notify"].map(|key| tree::Entry {
+        key: key.to_owned(),
+        place: place.clone(),
+        node: Node::empty_map(place.clone()),
+    });
+    typed(Node { value: tree::Value::Map(sections.into()), place }, variables)
+}
+
+fn typed(mut root: Node, variables: &Variables) -> Result<Config, ConfigError> {
+    let mut faults = Vec::new();
+    environment::expand(&mut root, variables, &mut faults);
+    environment::overlay(&mut root, variables, &mut faults);
+    let schema = schema();
+    let mut check = schema::Check::new(&schema);
+    let json = check.node(&root, &schema);
+    faults.append(&mut check.faults);
+    if let (Some(json), true) = (json, faults.is_empty()) {
+        match serde_json::from_value::<Config>(json) {
+            Ok(config) => {
+                let mut found = Faults::default();
+                config.check(&mut found);
+                if found.is_empty() {
+                    return Ok(config);
+                }
+                let located = |fault: millrace_log::value::Fault| {
+                    LocatedFault::new(root.place_of(&fault.path).clone(), format!("{}: {}", fault.path, fault.message))
+                };
+                faults.extend(found.into_vec().into_iter().map(located));
+            }
+            Err(error) => faults.push(LocatedFault::new(root.place.clone(), error.to_string())),
+        }
+    }
+    Err(ConfigError::Faults { faults })
+}
+
+/// The JSON schema of the configuration, for editors (`millrace schema`) and for the check.
+pub fn schema() -> Json {
+    schemars::schema_for!(Config).to_value()
+}

@@ -1,0 +1,261 @@
+//! YAML as a tree in which every scalar and key keeps its place.
+//!
+//! In: the text of a file. Out: a [`Node`] tree, or the fault that stopped the reader. Touches nothing.
+//! Leaves variables to `environment.rs` and the meaning of keys to `schema.rs`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use granit_parser::{Event, Options, Parser, ScalarStyle};
+
+use super::LocatedFault;
+
+/// Depth and size of a configuration are bounded: the reader must not be the weak place.
+const MAX_DEPTH: usize = 64;
+const MAX_NODES: usize = 200_000;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a file.
+    File {
+        /// Path as given on the command line.
+        file: Arc<str>,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+    },
+    /// In a variable of the environment.
+    Variable(Arc<str>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// A value with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The value.
+    pub value: Value,
+    /// Where it starts.
+    pub place: Place,
+}
+
+/// A value as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Text; `plain` if it was not quoted, so that it may be a number, a boolean or null.
+    Scalar {
+        /// After the escapes of YAML.
+        text: String,
+        /// Not quoted.
+        plain: bool,
+    },
+    /// A list.
+    List(Vec<Node>),
+    /// Keys in the order written.
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key stands.
+    pub place: Place,
+    /// Its value.
+    pub node: Node,
+}
+
+impl Node {
+    /// A map without entries.
+    pub fn empty_map(place: Place) -> Self {
+        Self { value: Value::Map(Vec::new()), place }
+    }
+
+    /// Whether it is what YAML takes for null.
+    pub fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Map(_) => "a map",
+            Value::List(_) => "a list",
+            Value::Scalar { .. } if self.is_null() => "nothing",
+            Value::Scalar { .. } => "a single value",
+        }
+    }
+
+    /// The place of the deepest part of a path such as `agent.sources[0].include` that exists.
+    pub fn place_of(&self, path: &str) -> &Place {
+        let mut node = self;
+        let mut place = &self.place;
+        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+            let next = match (&node.value, step.strip_suffix(']')) {
+                (Value::List(items), Some(index)) => {
+                    index.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (n, &n.place))
+                }
+                (Value::Map(entries), None) => {
+                    entries.iter().find(|e| e.key == step).map(|e| (&e.node, value_or_key(e)))
+                }
+                _ => None,
+            };
+            match next {
+                Some((found, at)) => (node, place) = (found, at),
+                None => break,
+            }
+        }
+        place
+    }
+}
+
+/// A fault of a scalar stands at the scalar, one of a map or list at its key.
+fn value_or_key(entry: &Entry) -> &Place {
+    match entry.node.value {
+        Value::Scalar { .. } => &entry.node.place,
+        _ => &entry.place,
+    }
+}
+
+/// Reads one document. An empty file is an empty map.
+pub fn parse(file: &str, text: &str) -> Result<Node, LocatedFault> {
+    let file: Arc<str> = file.into();
+    let options = Options { emit_comments: false, ..Options::default() };
+    let mut reader = Reader { file: Arc::clone(&file), parser: Parser::new_from_str_with_options(text, options), nodes: 0 };
+    let start = Place::File { file: Arc::clone(&file), line: 1, column: 1 };
+    let mut root = None;
+    while let Some((event, place)) = reader.next()? {
+        match event {
+            Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd | Event::StreamEnd => {}
+            _ if root.is_some() => {
+                return Err(LocatedFault::new(place, "a second document starts here: a configuration is one document"));
+            }
+            event => root = Some(reader.node(event, place, 0)?),
+        }
+    }
+    let root = root.unwrap_or_else(|| Node::empty_map(start.clone()));
+    Ok(if root.is_null() { Node::empty_map(start) } else { root })
+}
+
+struct Reader<'t> {
+    file: Arc<str>,
+    parser: Parser<'t, granit_parser::StrInput<'t>>,
+    nodes: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn next(&mut self) -> Result<Option<(Event<'t>, Place)>, LocatedFault> {
+        match self.parser.next() {
+            None => Ok(None),
+            Some(Ok((event, span))) => {
+                let place = self.place(span.start.line(), span.start.col());
+                Ok(Some((event, place)))
+            }
+            Some(Err(error)) => {
+                let place = self.place(error.marker().line(), error.marker().col());
+                Err(LocatedFault::new(place, format!("not YAML: {}", error.info())))
+            }
+        }
+    }
+
+    fn place(&self, line: usize, column: usize) -> Place {
+        Place::File { file: Arc::clone(&self.file), line: line.max(1), column: column + 1 }
+    }
+
+    fn node(&mut self, event: Event<'t>, place: Place, depth: usize) -> Result<Node, LocatedFault> {
+        self.nodes += 1;
+        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
+            return Err(LocatedFault::new(place, format!("too deep or too large: {MAX_DEPTH} levels, {MAX_NODES} values")));
+        }
+        let value = match event {
+            Event::Scalar(text, style, ..) => {
+                Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
+            }
+            Event::SequenceStart(..) => Value::List(self.list(depth)?),
+            Event::MappingStart(..) => Value::Map(self.map(depth)?),
+            _ => {
+                let message = "anchors and aliases (`&name`, `*name`) are not taken here: write the value out";
+                return Err(LocatedFault::new(place, message));
+            }
+        };
+        Ok(Node { value, place })
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<Node>, LocatedFault> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                None | Some((Event::SequenceEnd, _)) => return Ok(items),
+                Some((event, place)) => items.push(self.node(event, place, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Vec<Entry>, LocatedFault> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let (key, place) = match self.next()? {
+                None | Some((Event::MappingEnd, _)) => return Ok(entries),
+                Some((Event::Scalar(text, ..), place)) => (text.into_owned(), place),
+                Some((_, place)) => return Err(LocatedFault::new(place, "a key must be a single word")),
+            };
+            let Some((event, at)) = self.next()? else { return Ok(entries) };
+            let node = self.node(event, at, depth + 1)?;
+            // Kept: schema.rs reports the repetition together with all other faults.
+            entries.push(Entry { key, place, node });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(line: usize, column: usize) -> Place {
+        Place::File { file: "f.yaml".into(), line, column }
+    }
+
+    #[test]
+    fn every_value_keeps_its_place() {
+        let text = "a: 1\nb:\n  - x\n  - c: \"y\"\n    d: {e: 2}\n";
+        let root = parse("f.yaml", text).expect("good");
+        for (path, want) in [
+            ("a", place(1, 4)), ("b", place(2, 1)), ("b[0]", place(3, 5)), ("b[1].c", place(4, 8)),
+            ("b[1].d.e", place(5, 12)), ("b[1].nowhere", place(4, 5)), ("b[7]", place(2, 1)), ("z", place(1, 1)),
+        ] {
+            assert_eq!(root.place_of(path), &want, "{path}");
+        }
+    }
+
+    #[test]
+    fn faults_of_yaml_name_line_and_column() {
+        for (text, line, words) in [
+            ("a: [1, 2\nb: 3\n", 2, "not YAML"),
+            ("a: 1\n---\nb: 2\n", 3, "second document"),
+            ("a: &x 1\nb: *x\n", 2, "anchors"),
+            ("? [a]\n: 1\n", 1, "a key must be"),
+        ] {
+            let fault = parse("f.yaml", text).expect_err(text);
+            assert!(fault.message.contains(words), "{text}: {}", fault.message);
+            let Place::File { line: found, .. } = fault.place else { panic!("a file") };
+            assert_eq!(found, line, "{text}: {}", fault.message);
+        }
+    }
+
+    #[test]
+    fn empty_files_are_empty_maps() {
+        for text in ["", "# nothing\n", "---\n", "~\n"] {
+            assert_eq!(parse("f.yaml", text).expect("good").value, Value::Map(Vec::new()), "{text:?}");
+        }
+    }
+}
