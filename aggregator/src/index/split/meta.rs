@@ -2,8 +2,14 @@
 //!
 //! In: counts of the writer. Out: `split.json` and back. Touches that file. Leaves the pruning by it to catalog and reader.
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
 use millrace_log::record::{Labels, Tenant};
 use serde::{Deserialize, Serialize};
+
+use super::SplitError;
 
 /// Version of the folder's layout: of every file in it.
 pub const FORMAT_VERSION: u32 = 1;
@@ -76,4 +82,165 @@ impl StreamMeta {
     pub fn labels(&self) -> Labels {
         Labels::new(self.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())))
     }
+}
+
+/// A file of the split beside `split.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileEntry {
+    /// Path inside the folder, with `/`.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its CRC-32C.
+    pub crc32c: u32,
+}
+
+/// Content of `split.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// Number of `words-N`.
+    pub word_folders: u32,
+    /// All other files.
+    pub files: Vec<FileEntry>,
+    /// What the catalog gets as well.
+    pub meta: SplitMeta,
+}
+
+const NAME: &str = "split.json";
+/// A manifest holds at most [`MAX_META_STREAMS`] streams of a few KiB and some dozen files.
+const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+
+/// Just the version, which is read before the rest is understood.
+#[derive(Deserialize)]
+struct Versioned {
+    meta: VersionedMeta,
+}
+
+#[derive(Deserialize)]
+struct VersionedMeta {
+    version: u32,
+}
+
+impl Manifest {
+    /// Lists, reads and syncs every file of the folder, then writes `split.json`, and syncs the folders. The length of
+    /// all files is put into `meta`.
+    pub fn write(dir: &Path, word_folders: u32, mut meta: SplitMeta) -> Result<Self, SplitError> {
+        let mut files = Vec::new();
+        list(dir, dir, &mut files)?;
+        files.sort_by(|a: &FileEntry, b| a.path.cmp(&b.path));
+        meta.disk_bytes = files.iter().map(|f| f.bytes).sum();
+        let mut manifest = Self { word_folders, files, meta };
+        // The manifest counts itself; its length changes with the number by a digit at most.
+        let own = manifest.encode().len() as u64;
+        manifest.meta.disk_bytes += own;
+        let path = dir.join(NAME);
+        let mut file =
+            File::options().write(true).create_new(true).open(&path).map_err(SplitError::io("creating", &path))?;
+        file.write_all(&manifest.encode()).and_then(|()| file.sync_all()).map_err(SplitError::io("writing", &path))?;
+        sync_folder(dir)?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_folder(parent)?;
+        }
+        Ok(manifest)
+    }
+
+    /// One line of JSON, and a second one with its CRC-32C.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("numbers, texts and lists are always JSON");
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(format!("\n{crc:08x}\n").as_bytes());
+        bytes
+    }
+
+    /// Reads `split.json` and compares its checksum, and the lengths of all files.
+    pub fn read(dir: &Path) -> Result<Self, SplitError> {
+        let path = dir.join(NAME);
+        let damaged = |reason| SplitError::Damaged { path: path.clone(), block: None, reason };
+        let file = File::open(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => damaged("it is missing: the split was not written to its end"),
+            _ => SplitError::Io { action: "opening", path: path.clone(), source },
+        })?;
+        let mut bytes = Vec::new();
+        file.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes).map_err(SplitError::io("reading", &path))?;
+        let mut lines = bytes.split_inclusive(|&b| b == b'\n');
+        let (Some(json), Some(crc), None) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(damaged("it has not two lines"));
+        };
+        let json = json.strip_suffix(b"\n").unwrap_or(json);
+        if format!("{:08x}\n", crc32c::crc32c(json)).as_bytes() != crc {
+            return Err(damaged("its checksum does not fit"));
+        }
+        let versioned: Versioned = serde_json::from_slice(json).map_err(|_| damaged("it names no version"))?;
+        if versioned.meta.version != FORMAT_VERSION {
+            return Err(SplitError::Version { path, found: versioned.meta.version });
+        }
+        let manifest: Self = serde_json::from_slice(json).map_err(|_| damaged("it has other fields than expected"))?;
+        for entry in &manifest.files {
+            let path = dir.join(&entry.path);
+            let found = std::fs::metadata(&path).map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => {
+                    SplitError::Damaged { path: path.clone(), block: None, reason: "it is missing" }
+                }
+                _ => SplitError::Io { action: "reading", path: path.clone(), source },
+            })?;
+            if found.len() != entry.bytes {
+                let reason = "it has another length than when it was written";
+                return Err(SplitError::Damaged { path, block: None, reason });
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Reads the files whose path is wanted and compares their checksums.
+    pub fn verify(&self, dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), SplitError> {
+        for entry in self.files.iter().filter(|f| wanted(&f.path)) {
+            let path = dir.join(&entry.path);
+            let file = File::open(&path).map_err(SplitError::io("opening", &path))?;
+            if checksum(&file, &path)? != (entry.bytes, entry.crc32c) {
+                return Err(SplitError::Damaged { path, block: None, reason: "its checksum does not fit" });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lists the files under `dir`, and syncs them and their folders.
+fn list(root: &Path, dir: &Path, into: &mut Vec<FileEntry>) -> Result<(), SplitError> {
+    for entry in std::fs::read_dir(dir).map_err(SplitError::io("listing", dir))? {
+        let entry = entry.map_err(SplitError::io("listing", dir))?;
+        let path = entry.path();
+        if entry.file_type().map_err(SplitError::io("listing", &path))?.is_dir() {
+            list(root, &path, into)?;
+            continue;
+        }
+        let file = File::open(&path).map_err(SplitError::io("opening", &path))?;
+        let (bytes, crc32c) = checksum(&file, &path)?;
+        file.sync_all().map_err(SplitError::io("syncing", &path))?;
+        let inside = path.strip_prefix(root).unwrap_or(&path);
+        into.push(FileEntry { path: inside.to_string_lossy().into_owned(), bytes, crc32c });
+    }
+    if dir != root {
+        sync_folder(dir)?;
+    }
+    Ok(())
+}
+
+fn checksum(mut file: &File, path: &Path) -> Result<(u64, u32), SplitError> {
+    let mut buffer = vec![0; 256 << 10];
+    let (mut bytes, mut crc) = (0, 0);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, crc)),
+            Ok(n) => {
+                bytes += n as u64;
+                crc = crc32c::crc32c_append(crc, &buffer[..n]);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(SplitError::io("reading", path)(error)),
+        }
+    }
+}
+
+fn sync_folder(dir: &Path) -> Result<(), SplitError> {
+    File::open(dir).and_then(|f| f.sync_all()).map_err(SplitError::io("syncing", dir))
 }

@@ -31,12 +31,18 @@ pub use writer::SplitWriter;
 
 /// Description of a split for the catalog, and the list of its files.
 mod meta;
+/// Rows in compressed blocks.
+mod line_store;
+/// Which blocks may hold a text.
+mod words;
 /// Sorts events and writes a split.
 mod writer;
 /// Answers plans from a split.
 mod reader;
 /// Joins splits, leaving rows out where asked.
 mod merge;
+#[cfg(test)]
+mod tests;
 
 /// One event as a split keeps it. The tenant is the split's.
 #[derive(Debug, Clone, PartialEq)]
