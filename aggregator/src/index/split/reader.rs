@@ -287,10 +287,10 @@ impl SplitScan {
         let split = self.split.clone();
         let lines = split.lines();
         let Some(entry) = lines.blocks().get(number as usize) else { return Ok(None) };
-        if let Some(words) = running.words.as_ref().filter(|_| self.wanted.asks_filters()) {
-            if !words.may_have(number, entry, &self.wanted)? {
-                return Ok(None);
-            }
+        if let Some(words) = running.words.as_ref().filter(|_| self.wanted.asks_filters())
+            && !words.may_have(number, entry, &self.wanted)?
+        {
+            return Ok(None);
         }
         self.bytes_read += u64::from(entry.text_raw);
         self.blocks_read += 1;

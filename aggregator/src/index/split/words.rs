@@ -653,7 +653,7 @@ impl Folder {
                     let mut seen = 0u32;
                     while let Some((term, info)) = terms.next() {
                         seen = seen.wrapping_add(1);
-                        if seen % 65_536 == 0 && cancelled() {
+                        if seen.is_multiple_of(65_536) && cancelled() {
                             return Err(SplitError::Cancelled);
                         }
                         let has = match at {
@@ -692,7 +692,7 @@ fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 /// Finds a needle in many lines that lie one behind the other.
 #[derive(Debug)]
 pub(super) enum Finder {
-    Exact(memmem::Finder<'static>),
+    Exact(Box<memmem::Finder<'static>>),
     Folded(regex::bytes::Regex),
 }
 
@@ -704,7 +704,7 @@ impl Finder {
             return None;
         }
         if !needle.ignore_case {
-            return Some(Self::Exact(memmem::Finder::new(&needle.text).into_owned()));
+            return Some(Self::Exact(Box::new(memmem::Finder::new(&needle.text).into_owned())));
         }
         let text = std::str::from_utf8(&needle.text).ok()?;
         let regex = regex::bytes::RegexBuilder::new(&regex::escape(text)).case_insensitive(true).build().ok()?;
