@@ -2,7 +2,17 @@
 
 /// The section `aggregator:` of the configuration.
 pub mod config;
+/// The aggregator as a whole: opens its folder, starts its threads.
+pub mod run;
+/// Reads all partitions of the configured topics.
+pub mod consume;
 /// Splits, recent events, catalog: where events are kept and found.
 pub mod index;
+/// What was read, and what became of it.
+pub mod ledger;
+/// The one place that knows sled.
+pub mod state;
+/// Metrics of the room.
+pub mod metrics;
 /// Consumers that feed other systems.
 pub mod export;

@@ -8,3 +8,19 @@ pub mod rows;
 pub mod memory;
 /// Immutable folders of events, found by stream, time and words.
 pub mod split;
+/// Live documents of client indices.
+pub mod docs;
+/// The list of what the index has, durable.
+pub mod catalog;
+/// Recent events.
+pub mod head;
+/// The index as doors see it.
+pub mod store;
+/// Turns fetched records into searchable events.
+pub mod indexer;
+/// Makes splits, intervals and positions durable together.
+pub mod publish;
+/// Merges and drops splits.
+pub mod retention;
+/// The index as the LogQL engine sees it.
+pub mod logql;

@@ -1,0 +1,434 @@
+//! Reads all partitions of the configured topics, from where the catalog says.
+//!
+//! In: records of the log through [`LogReader`]. Out: [`Fetched`] stretches through a bounded channel; offsets of the
+//! group, once published. Touches the network, from one named thread. Leaves the meaning of records to the indexer.
+//!
+//! Intervals are made of positions: what lies between the last record and the next is control records or compacted
+//! ones. When the log's start has passed a position, the stretch between is a hole: it travels with the next records
+//! and is recorded with them. When the log's end lies before a position, the topic was made anew: a new epoch begins.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use millrace_log::client::{ClientError, Consumed, RdConsumer, StartAt};
+use millrace_log::clock::SharedClock;
+use millrace_log::record::TopicPartition;
+use millrace_logql::storage::StorageError;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::KafkaConfig;
+use crate::index::catalog::{Hole, HoleCause, Interval, PartitionState};
+use crate::metrics::{Metrics, PartitionLabel};
+
+/// What the consumer thread asks of the log. Calls block.
+pub trait LogReader: Send + 'static {
+    /// Partitions of a topic, empty if there is no such topic.
+    fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError>;
+
+    /// Log start offset and high watermark.
+    fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError>;
+
+    /// Replaces what is read.
+    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError>;
+
+    /// Records that are there, or come within `timeout`.
+    fn poll_batch(&mut self, max: usize, timeout: Duration) -> Result<Vec<Consumed>, ClientError>;
+
+    /// Shows the group's offsets.
+    fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<(), ClientError>;
+}
+
+impl LogReader for RdConsumer {
+    fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError> {
+        Self::partitions(self, topic)
+    }
+
+    fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
+        Self::watermarks(self, of)
+    }
+
+    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+        Self::assign(self, partitions)
+    }
+
+    fn poll_batch(&mut self, max: usize, timeout: Duration) -> Result<Vec<Consumed>, ClientError> {
+        Self::poll_batch(self, max, timeout)
+    }
+
+    fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        Self::commit(self, next)
+    }
+}
+
+/// Records of one partition that follow each other.
+#[derive(Debug)]
+pub struct Fetched {
+    /// What they cover.
+    pub interval: Interval,
+    /// What was lost just before them.
+    pub hole: Option<Hole>,
+    /// The records, by offset.
+    pub records: Vec<Consumed>,
+}
+
+/// What others ask of the consumer's thread.
+#[derive(Debug)]
+enum Command {
+    Commit(Vec<(TopicPartition, i64)>),
+    HighWatermarks(oneshot::Sender<Result<Vec<(TopicPartition, i64)>, ClientError>>),
+    Stop,
+}
+
+/// How far reading and indexing are, for doors, readiness and lag displays.
+#[derive(Debug)]
+pub struct Progress {
+    searchable: watch::Sender<HashMap<TopicPartition, i64>>,
+    commands: SyncSender<Command>,
+    inbox: Mutex<Option<Receiver<Command>>>,
+    state: Mutex<Reach>,
+}
+
+#[derive(Debug, Default)]
+struct Reach {
+    positions_known: bool,
+    trouble: Option<String>,
+}
+
+/// Commands that may wait for the consumer's thread; it looks several times a second.
+const COMMANDS: usize = 256;
+
+impl Default for Progress {
+    fn default() -> Self {
+        let (commands, inbox) = std::sync::mpsc::sync_channel(COMMANDS);
+        Self {
+            searchable: watch::channel(HashMap::new()).0,
+            commands,
+            inbox: Mutex::new(Some(inbox)),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Progress {
+    /// Everything before these offsets is searchable.
+    pub fn searchable(&self, next: impl IntoIterator<Item = (TopicPartition, i64)>) {
+        self.searchable.send_modify(|all| all.extend(next));
+    }
+
+    /// Next offset of each partition to become searchable.
+    pub fn positions(&self) -> HashMap<TopicPartition, i64> {
+        self.searchable.borrow().clone()
+    }
+
+    /// Asks the consumer's thread to show offsets of the group. Left out when that thread is busy: the next ones do.
+    pub fn commit(&self, next: Vec<(TopicPartition, i64)>) {
+        if self.commands.try_send(Command::Commit(next)).is_err() {
+            tracing::debug!("group offsets not committed: the consumer is busy or has ended");
+        }
+    }
+
+    /// Ends the consumer's thread after it was cancelled.
+    pub(crate) fn stop(&self) {
+        self.commands.send(Command::Stop).ok();
+    }
+
+    /// Whether the log was reached and positions are known; else what is in the way.
+    pub fn ready(&self) -> Result<(), String> {
+        let state = self.state.lock();
+        match (&state.trouble, state.positions_known) {
+            (Some(trouble), _) => Err(trouble.clone()),
+            (None, false) => Err("positions in the log are not known yet".to_owned()),
+            (None, true) => Ok(()),
+        }
+    }
+
+    /// Waits until everything that was in the log at the moment of the call is searchable.
+    pub async fn caught_up(&self) -> Result<(), StorageError> {
+        let (ask, answer) = oneshot::channel();
+        let busy = || StorageError::Failed {
+            what: "the high watermarks".to_owned(),
+            source: Arc::new(std::io::Error::other("the consumer is busy or has ended")),
+        };
+        self.commands.try_send(Command::HighWatermarks(ask)).map_err(|_| busy())?;
+        let wanted = answer.await.map_err(|_| busy())?.map_err(|source| StorageError::Failed {
+            what: "the high watermarks".to_owned(),
+            source: Arc::new(source),
+        })?;
+        let mut searchable = self.searchable.subscribe();
+        let reached = |now: &HashMap<TopicPartition, i64>| {
+            wanted.iter().all(|(tp, high)| *high == 0 || now.get(tp).is_some_and(|next| next >= high))
+        };
+        searchable.wait_for(reached).await.map(|_| ()).map_err(|_| busy())
+    }
+
+    fn trouble(&self, trouble: Option<String>) {
+        self.state.lock().trouble = trouble;
+    }
+}
+
+/// Where one partition is read.
+#[derive(Debug)]
+struct Place {
+    epoch: u64,
+    next: i64,
+    hole: Option<Hole>,
+}
+
+/// The consumer's thread: everything it owns.
+pub struct Consumer {
+    reader: Box<dyn LogReader>,
+    config: KafkaConfig,
+    clock: SharedClock,
+    known: HashMap<TopicPartition, PartitionState>,
+    places: BTreeMap<TopicPartition, Place>,
+    inbox: Receiver<Command>,
+    progress: Arc<Progress>,
+    metrics: Arc<Metrics>,
+    cancel: CancellationToken,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+/// How long one poll waits: also how soon commands are seen.
+const POLL: Duration = Duration::from_millis(50);
+/// How long to wait before the log is asked again after a fault.
+const RETRY_MS: i64 = 1000;
+
+impl Consumer {
+    /// Reads on from `known`. `None` if there is one for this progress already.
+    pub fn new(
+        reader: Box<dyn LogReader>,
+        config: KafkaConfig,
+        clock: SharedClock,
+        known: HashMap<TopicPartition, PartitionState>,
+        progress: Arc<Progress>,
+        metrics: Arc<Metrics>,
+        cancel: CancellationToken,
+    ) -> Option<Self> {
+        let inbox = progress.inbox.lock().take()?;
+        Some(Self { reader, config, clock, known, places: BTreeMap::new(), inbox, progress, metrics, cancel })
+    }
+
+    /// Reads until cancelled or until nobody takes what is read; then serves commands until told to stop. Blocking.
+    pub fn run(mut self, out: SyncSender<Vec<Fetched>>) {
+        self.read(out);
+        while let Ok(command) = self.inbox.recv() {
+            if self.obey(command) {
+                break;
+            }
+        }
+    }
+
+    fn read(&mut self, out: SyncSender<Vec<Fetched>>) {
+        let mut look_again_ms = i64::MIN;
+        while !self.cancel.is_cancelled() {
+            loop {
+                match self.inbox.try_recv() {
+                    Ok(command) => {
+                        if self.obey(command) {
+                            return;
+                        }
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            let now_ms = self.clock.now_ms();
+            if now_ms >= look_again_ms {
+                look_again_ms = now_ms + self.discover();
+            }
+            if self.places.is_empty() {
+                std::thread::sleep(POLL);
+                continue;
+            }
+            match self.reader.poll_batch(self.config.batch_records, POLL) {
+                Ok(records) if records.is_empty() => {}
+                Ok(records) => {
+                    let fetched = self.sort(records);
+                    self.metrics.queue_batches.inc();
+                    if !fetched.is_empty() && out.send(fetched).is_err() {
+                        return;
+                    }
+                }
+                Err(ClientError::OutOfRange { .. }) => {
+                    if let Err(error) = self.find_lost() {
+                        self.note(&error);
+                        std::thread::sleep(POLL);
+                    }
+                }
+                Err(error) => {
+                    self.note(&error);
+                    std::thread::sleep(POLL);
+                }
+            }
+        }
+    }
+
+    fn note(&self, error: &ClientError) {
+        tracing::warn!(%error, "reading the log failed, trying again");
+        self.progress.trouble(Some(error.to_string()));
+    }
+
+    /// True if it was told to stop.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Stop => return true,
+            Command::Commit(next) => {
+                if let Err(error) = self.reader.commit(&next) {
+                    tracing::debug!(%error, "group offsets not committed: lag displays are behind");
+                }
+            }
+            Command::HighWatermarks(answer) => {
+                let mut highs = Ok(Vec::new());
+                for topic in &self.config.topics {
+                    let found = self.reader.partitions(topic).and_then(|partitions| {
+                        partitions
+                            .into_iter()
+                            .map(|p| TopicPartition::new(topic.as_str(), p))
+                            .map(|tp| {
+                                self.reader.watermarks(&tp).map(|(low, high)| (tp, if high > low { high } else { 0 }))
+                            })
+                            .collect::<Result<Vec<_>, _>>()
+                    });
+                    match (&mut highs, found) {
+                        (Ok(all), Ok(found)) => all.extend(found),
+                        (Ok(_), Err(error)) => highs = Err(error),
+                        (Err(_), _) => {}
+                    }
+                }
+                // Whoever asked may have gone.
+                answer.send(highs).ok();
+            }
+        }
+        false
+    }
+
+    /// Looks for partitions that are not read yet; gives back when to look again, in ms.
+    fn discover(&mut self) -> i64 {
+        let interval_ms = i64::try_from(self.config.discover_interval.0.as_millis()).unwrap_or(i64::MAX);
+        match self.add_new() {
+            Ok(added) => {
+                self.progress.trouble(None);
+                self.progress.state.lock().positions_known = true;
+                if added > 0 {
+                    tracing::info!(partitions = self.places.len(), new = added, "reading the log");
+                }
+                interval_ms
+            }
+            Err(error) => {
+                self.note(&error);
+                RETRY_MS
+            }
+        }
+    }
+
+    fn add_new(&mut self) -> Result<usize, ClientError> {
+        let mut new = Vec::new();
+        for topic in &self.config.topics {
+            let name: Arc<str> = topic.as_str().into();
+            for partition in self.reader.partitions(topic)? {
+                let tp = TopicPartition::new(Arc::clone(&name), partition);
+                if !self.places.contains_key(&tp) {
+                    let (low, high) = self.reader.watermarks(&tp)?;
+                    let place = match self.known.get(&tp) {
+                        // What was there before the first start was never promised to anyone.
+                        None => Place { epoch: 0, next: low, hole: None },
+                        Some(state) => self.place_in(&tp, state.epoch, state.next, None, (low, high)),
+                    };
+                    new.push((tp, place));
+                }
+            }
+        }
+        let added = new.len();
+        if added > 0 {
+            self.progress.searchable(new.iter().map(|(tp, place)| (tp.clone(), place.next)));
+            self.places.extend(new);
+            self.assign()?;
+        }
+        Ok(added)
+    }
+
+    /// Where to read on within the log's range.
+    fn place_in(
+        &self,
+        tp: &TopicPartition,
+        epoch: u64,
+        next: i64,
+        hole: Option<Hole>,
+        (low, high): (i64, i64),
+    ) -> Place {
+        if next > high {
+            tracing::warn!(partition = %tp, next, high, low,
+                "the log ends before the position of the index: the topic was made anew or cut; reading it from its start");
+            return Place { epoch: epoch + 1, next: low, hole: None };
+        }
+        if next >= low {
+            return Place { epoch, next, hole };
+        }
+        let from = hole.as_ref().map_or(next, |h| h.interval.from);
+        let interval = Interval { topic: Arc::clone(&tp.topic), partition: tp.partition, epoch, from, to: low };
+        tracing::error!(partition = %tp, from, to = low,
+            "the log's retention removed records before they were read: they are not in the index; give topics a longer retention or the index more time");
+        let label = PartitionLabel { topic: tp.topic.to_string(), partition: tp.partition };
+        self.metrics.hole_offsets.get_or_create(&label).inc_by((low - next).unsigned_abs());
+        let found_ms = self.clock.now_ms();
+        Place { epoch, next: low, hole: Some(Hole { interval, cause: HoleCause::Retention, found_ms }) }
+    }
+
+    fn assign(&mut self) -> Result<(), ClientError> {
+        let all: Vec<_> = self.places.iter().map(|(tp, p)| (tp.clone(), StartAt::Offset(p.next))).collect();
+        self.reader.assign(&all)
+    }
+
+    /// The log is out of reach of a position: finds which, notes holes, reads on.
+    fn find_lost(&mut self) -> Result<(), ClientError> {
+        let mut moved = Vec::new();
+        for (tp, place) in &self.places {
+            let range = self.reader.watermarks(tp)?;
+            let new = self.place_in(tp, place.epoch, place.next, place.hole.clone(), range);
+            if (new.epoch, new.next) != (place.epoch, place.next) {
+                moved.push((tp.clone(), new));
+            }
+        }
+        self.places.extend(moved);
+        self.assign()
+    }
+
+    /// Groups records by partition and moves the positions on.
+    fn sort(&mut self, records: Vec<Consumed>) -> Vec<Fetched> {
+        let mut groups: BTreeMap<TopicPartition, Vec<Consumed>> = BTreeMap::new();
+        for record in records {
+            match groups.get_mut(&record.partition) {
+                Some(group) => group.push(record),
+                None => {
+                    groups.insert(record.partition.clone(), vec![record]);
+                }
+            }
+        }
+        let mut all = Vec::with_capacity(groups.len());
+        for (tp, mut records) in groups {
+            let Some(place) = self.places.get_mut(&tp) else { continue };
+            // Left from before a new assignment.
+            records.retain(|r| r.offset >= place.next);
+            let Some(last) = records.last() else { continue };
+            let interval = Interval {
+                topic: Arc::clone(&tp.topic),
+                partition: tp.partition,
+                epoch: place.epoch,
+                from: place.next,
+                to: last.offset + 1,
+            };
+            place.next = interval.to;
+            all.push(Fetched { interval, hole: place.hole.take(), records });
+        }
+        all
+    }
+}

@@ -1,0 +1,263 @@
+//! Upkeep of splits: merges small ones, drops old ones, deletes folders that nobody reads any more.
+//!
+//! In: the splits of the index. Out: fewer, larger or none. Touches `index/tmp` and `index/splits`; runs on one named
+//! thread. Leaves publication to `publish`.
+//!
+//! Merges go by levels: `merge_splits` neighbours in time of one tenant and level become one of the next level, if
+//! together they stay below `merge_bytes` and `merge_span`. A replacement is one transaction of the catalog; scans
+//! that began before keep the old folders until they end. Nothing is dropped unless `aggregator.retention` says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_log::record::Tenant;
+use millrace_logql::storage::QueryLimits;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::{Catalog as _, Replacement, SplitId, SplitRecord};
+use super::docs::DocKey;
+use super::publish::{PublishError, Tools};
+use super::scan::{Kind, Order, Plan};
+use super::split::{self, StoredEvent};
+use super::store::LiveSplit;
+use crate::config::{IndexConfig, RetentionConfig};
+use crate::ledger::Amount;
+
+/// Levels beyond which splits are left as they are.
+const MAX_LEVEL: u8 = 6;
+
+/// The upkeep's thread: everything it owns.
+pub struct Upkeep {
+    tools: Tools,
+    config: IndexConfig,
+    retention: RetentionConfig,
+    /// Splits that went and may still be read.
+    leaving: Vec<Arc<LiveSplit>>,
+}
+
+impl std::fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upkeep").field("leaving", &self.leaving.len()).finish_non_exhaustive()
+    }
+}
+
+impl Upkeep {
+    /// Ready to run.
+    pub fn new(tools: Tools, config: IndexConfig, retention: RetentionConfig) -> Self {
+        Self { tools, config, retention, leaving: Vec::new() }
+    }
+
+    /// Works until cancelled. Blocking. A fault is told and tried again in the next round.
+    pub fn run(mut self) {
+        while !self.tools.cancel.is_cancelled() {
+            if let Err(error) = self.round() {
+                self.tools.shared.metrics.upkeep_failures.inc();
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "merging or removing splits failed, trying again; queries are not concerned"
+                );
+            }
+            let mut waited = Duration::ZERO;
+            while waited < self.config.upkeep_interval.0 && !self.tools.cancel.is_cancelled() {
+                let step = Duration::from_millis(50);
+                std::thread::sleep(step);
+                waited += step;
+            }
+        }
+        self.delete_folders();
+    }
+
+    /// One look around.
+    pub fn round(&mut self) -> Result<(), PublishError> {
+        self.expire()?;
+        while !self.tools.cancel.is_cancelled() && self.merge_some()? {}
+        self.delete_folders();
+        self.tools.shared.index.tidy();
+        Ok(())
+    }
+
+    /// Folders of splits that no scan holds any more.
+    pub fn delete_folders(&mut self) {
+        self.leaving.retain(|split| {
+            if Arc::strong_count(split) > 1 {
+                return true;
+            }
+            if let Err(error) = std::fs::remove_dir_all(&split.dir)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %split.dir.display(), %error, "folder of a deleted split not removed: the next start does");
+            }
+            false
+        });
+    }
+
+    fn replace(&mut self, replacement: Replacement) -> Result<(), PublishError> {
+        let tools = &self.tools;
+        tools.runtime.block_on(tools.catalog.replace(replacement.clone()))?;
+        let Replacement { removed, added, replaced, expired, .. } = replacement;
+        let index = &tools.shared.index;
+        let added = added.into_iter().map(|record| index.live_split(record)).collect();
+        tools.shared.book.removed(replaced, expired);
+        let gone = index.replace(&removed, added);
+        self.leaving.extend(gone);
+        Ok(())
+    }
+
+    /// Drops splits by age, then by size.
+    fn expire(&mut self) -> Result<(), PublishError> {
+        let mut doomed: Vec<Arc<LiveSplit>> = Vec::new();
+        let mut rest = self.tools.shared.index.splits();
+        rest.sort_by_key(|s| newest_ns(&s.record));
+        if let Some(age) = self.retention.age {
+            let age_ns = i64::try_from(age.0.as_nanos()).unwrap_or(i64::MAX);
+            let limit = self.tools.clock.now_ns().saturating_sub(age_ns);
+            let (old, young): (Vec<_>, Vec<_>) = rest.into_iter().partition(|s| newest_ns(&s.record) < limit);
+            doomed.extend(old);
+            rest = young;
+        }
+        if let Some(size) = self.retention.size {
+            let mut sum: u64 = rest.iter().map(|s| s.record.meta.disk_bytes).sum();
+            for split in rest {
+                if sum <= size.0 {
+                    break;
+                }
+                sum -= split.record.meta.disk_bytes;
+                doomed.push(split);
+            }
+        }
+        let mut by_tenant: BTreeMap<String, Vec<Arc<LiveSplit>>> = BTreeMap::new();
+        for split in doomed {
+            by_tenant.entry(split.record.meta.tenant.clone()).or_default().push(split);
+        }
+        for (tenant, splits) in by_tenant {
+            for split in splits.iter().filter(|s| s.record.meta.documents > 0 && !s.is_set_aside()) {
+                self.forget_documents(&tenant, split)?;
+            }
+            let mut expired = Amount::default();
+            for meta in splits.iter().map(|s| &s.record.meta) {
+                expired += Amount { lines: meta.rows, bytes: meta.raw_bytes };
+            }
+            let removed: Vec<SplitId> = splits.iter().map(|s| s.record.id.clone()).collect();
+            tracing::info!(tenant, splits = removed.len(), lines = expired.lines, "retention removes splits");
+            self.tools.shared.metrics.splits_expired.inc_by(removed.len() as u64);
+            drop(splits);
+            self.replace(Replacement { tenant, removed, expired, ..Replacement::default() })?;
+        }
+        Ok(())
+    }
+
+    fn forget_documents(&self, tenant: &str, split: &LiveSplit) -> Result<(), PublishError> {
+        let Ok(tenant) = Tenant::new(tenant) else { return Ok(()) };
+        let plan = Plan {
+            tenant: tenant.clone(),
+            matchers: Vec::new(),
+            start_ns: i64::MIN,
+            end_ns: i64::MAX,
+            needles: Vec::new(),
+            kind: Kind::Documents,
+            order: Order::Any,
+            expect: None,
+            limits: QueryLimits { timeout: Duration::MAX, max_bytes_read: u64::MAX, ..QueryLimits::default() },
+            cancel: CancellationToken::new(),
+        };
+        for batch in self.tools.shared.index.reader(split)?.scan(&plan) {
+            let batch = batch?;
+            let rows: Vec<_> = batch
+                .rows
+                .iter()
+                .filter_map(|row| Some((DocKey::of(&tenant, row.doc.as_ref()?), row.source, row.position)))
+                .collect();
+            self.tools.shared.docs.forget(&rows)?;
+        }
+        Ok(())
+    }
+
+    /// Does one merge. False: nothing to merge.
+    fn merge_some(&mut self) -> Result<bool, PublishError> {
+        for tenant in self.tools.shared.index.tenants() {
+            let splits = self.tools.shared.index.splits_of(tenant.as_str());
+            if let Some(inputs) = choose(&self.config, splits) {
+                self.merge(&tenant, inputs)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn merge(&mut self, tenant: &Tenant, inputs: Vec<Arc<LiveSplit>>) -> Result<(), PublishError> {
+        let shared = self.tools.shared.clone();
+        let readers = inputs.iter().map(|s| shared.index.reader(s)).collect::<Result<Vec<_>, _>>()?;
+        let id = SplitId::new(self.tools.clock.now_ms());
+        let is_replaced = |event: &StoredEvent| match &event.doc {
+            None => false,
+            Some(doc) => shared.docs.is_replaced(tenant, doc, event.source, event.position).unwrap_or_else(|error| {
+                tracing::warn!(%error, "list of documents can't be read: merging keeps all versions");
+                false
+            }),
+        };
+        let merged = split::merge(&readers, &self.tools.folders.tmp.join(id.as_str()), is_replaced);
+        let kept = merged.map_err(PublishError::from).and_then(|meta| {
+            self.tools.folders.keep(&id)?;
+            Ok(meta)
+        });
+        let meta = match kept {
+            Ok(meta) => meta,
+            Err(error) => {
+                self.tools.folders.discard(&id);
+                return Err(error);
+            }
+        };
+        let mut replaced = Amount::default();
+        for input in inputs.iter().map(|s| &s.record.meta) {
+            replaced += Amount { lines: input.rows, bytes: input.raw_bytes };
+        }
+        replaced -= Amount { lines: meta.rows, bytes: meta.raw_bytes };
+        let removed: Vec<SplitId> = inputs.iter().map(|s| s.record.id.clone()).collect();
+        let level = inputs.iter().map(|s| s.record.level).max().unwrap_or(0).saturating_add(1);
+        let published_ms = inputs.iter().map(|s| s.record.published_ms).max().unwrap_or(0);
+        tracing::debug!(%tenant, splits = removed.len(), into = %id, rows = meta.rows, level, "merged splits");
+        let record = SplitRecord { id: id.clone(), level, published_ms, intervals: Vec::new(), meta };
+        // A split without rows (all replaced) is not worth listing.
+        let added = if record.meta.rows > 0 { vec![record] } else { Vec::new() };
+        let is_empty = added.is_empty();
+        drop(inputs);
+        let tenant = tenant.to_string();
+        let done = self.replace(Replacement { tenant, removed, added, replaced, ..Replacement::default() });
+        // After a failed transaction the folder stays: whether the catalog names it is only known at the next start.
+        if is_empty && done.is_ok() {
+            self.tools.folders.discard(&id);
+        }
+        done?;
+        self.tools.shared.metrics.merges.inc();
+        Ok(())
+    }
+}
+
+/// Newest event of a split; events dated ahead count as of their publication, or they would keep it for ever.
+fn newest_ns(record: &SplitRecord) -> i64 {
+    record.meta.max_time_ns.min(record.published_ms.saturating_mul(1_000_000))
+}
+
+/// Neighbours in time of one level that may become one split.
+fn choose(config: &IndexConfig, splits: Vec<Arc<LiveSplit>>) -> Option<Vec<Arc<LiveSplit>>> {
+    let span_ns = i64::try_from(config.merge_span.0.as_nanos()).unwrap_or(i64::MAX);
+    let mut levels: BTreeMap<u8, Vec<Arc<LiveSplit>>> = BTreeMap::new();
+    for split in splits {
+        if !split.is_set_aside() && split.record.level < MAX_LEVEL {
+            levels.entry(split.record.level).or_default().push(split);
+        }
+    }
+    for (_, mut level) in levels {
+        level.sort_by_key(|s| (s.record.meta.min_time_ns, s.record.id.clone()));
+        for run in level.windows(config.merge_splits) {
+            let bytes: u64 = run.iter().map(|s| s.record.meta.raw_bytes).sum();
+            let start = run.iter().map(|s| s.record.meta.min_time_ns).min().unwrap_or(0);
+            let end = run.iter().map(|s| s.record.meta.max_time_ns).max().unwrap_or(0);
+            if bytes <= config.merge_bytes.0 && end.saturating_sub(start) <= span_ns {
+                return Some(run.to_vec());
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,349 @@
+//! The aggregator as a whole: opens its folder, starts its threads, tells whether it is ready.
+//!
+//! In: configuration, a data folder, a way to the log. Out: the index for the doors, the ledger, readiness. Touches
+//! `<data>/index`. Leaves HTTP to the doors.
+//!
+//! # Folder
+//! `index/VERSION` (one number), `index/lock` (held while open), `index/catalog` (sled), `index/splits/<id>`,
+//! `index/tmp` (emptied at the start).
+//!
+//! # Threads, in the direction of the data
+//! `agg-consume` -> `queue_batches` -> `agg-index` -> parts that fit `head_bytes` -> `agg-publish`; beside them
+//! `agg-upkeep`. On stop the consumer ends first, the others drain: what was read is published before the end.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use millrace_log::client::{BatchProducer, ClientError, RdConsumer, RdProducer};
+use millrace_log::clock::SharedClock;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::AggregatorConfig;
+use crate::consume::{Consumer, LogReader, Progress};
+use crate::index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog};
+use crate::index::docs::Documents;
+use crate::index::indexer::{Indexer, Shared};
+use crate::index::publish::{Folders, PublishError, Publisher, Tools};
+use crate::index::retention::Upkeep;
+use crate::index::store::Index;
+use crate::ledger::{Book, Ledger};
+use crate::metrics::Metrics;
+use crate::state::{StateDb, StateError, sync_dir};
+
+/// Version of the folder that this program writes, and the newest that it reads.
+pub const FOLDER_VERSION: u32 = 1;
+
+/// Why the aggregator can't start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AggregatorError {
+    /// Another process uses the folder.
+    #[error("{} is in use by another process: stop it, or choose another `data_dir`", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Written by a newer Millrace.
+    #[error("{} has version {found}, this program reads up to {FOLDER_VERSION}: use the version that wrote it, or a newer one", path.display())]
+    Newer {
+        /// The file `VERSION`.
+        path: PathBuf,
+        /// Its content.
+        found: String,
+    },
+    /// Files of the folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The client of the log can't be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Publishing met a fault that repeating can't cure.
+    #[error("publishing stopped")]
+    Publish(#[from] PublishError),
+    /// A thread can't be started.
+    #[error("thread `{name}` can't be started: {source}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread ended by a panic.
+    #[error("thread `{name}` ended unexpectedly: this is a bug, please report it with the log")]
+    Panicked {
+        /// Its name.
+        name: &'static str,
+    },
+    /// `run` was called twice.
+    #[error("the aggregator runs already")]
+    Running,
+}
+
+/// Topics to index, open and ready to run. Doors share it behind an `Arc`.
+pub struct Aggregator {
+    shared: Shared,
+    folder: PathBuf,
+    config: AggregatorConfig,
+    clock: SharedClock,
+    parts: Mutex<Option<Parts>>,
+    #[cfg(test)]
+    pub(crate) at_step: Option<crate::index::publish::StepHook>,
+    _lock: File,
+}
+
+/// What `run` takes.
+struct Parts {
+    catalog: Arc<dyn Catalog>,
+    folders: Folders,
+    state: CatalogState,
+    reader: Box<dyn LogReader>,
+    producer: Arc<dyn BatchProducer>,
+}
+
+impl std::fmt::Debug for Aggregator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Aggregator").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Locks the folder and checks its version. Blocking.
+fn lock_folder(folder: &Path) -> Result<File, AggregatorError> {
+    std::fs::create_dir_all(folder).map_err(StateError::io("making", folder))?;
+    let path = folder.join("lock");
+    let lock = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(StateError::io("opening", &path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(AggregatorError::InUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => return Err(StateError::io("locking", &path)(source).into()),
+    }
+    let path = folder.join("VERSION");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(version) if version <= FOLDER_VERSION => {}
+            _ => return Err(AggregatorError::Newer { path, found: text.trim().chars().take(40).collect() }),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let write = || {
+                std::fs::write(&path, format!("{FOLDER_VERSION}\n"))?;
+                File::open(&path)?.sync_all()
+            };
+            write().map_err(StateError::io("writing", &path))?;
+            sync_dir(folder)?;
+            if let Some(parent) = folder.parent() {
+                sync_dir(parent)?;
+            }
+        }
+        Err(source) => return Err(StateError::io("reading", &path)(source).into()),
+    }
+    Ok(lock)
+}
+
+/// Sled may hold its own lock a moment longer than the threads of an aggregator that was just dropped.
+fn open_state(folder: &Path) -> Result<Arc<StateDb>, StateError> {
+    let dir = folder.join("catalog");
+    let mut attempts = 0;
+    loop {
+        match StateDb::open(&dir) {
+            Err(StateError::Store { source: sled::Error::Io(error), .. })
+                if error.kind() == std::io::ErrorKind::Other && attempts < 20 =>
+            {
+                attempts += 1;
+                tracing::debug!(%error, "catalog is still locked");
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            opened => return opened.map(Arc::new),
+        }
+    }
+}
+
+impl Aggregator {
+    /// Opens `<data_dir>/index` and makes the clients of the log, which connect in the background.
+    pub async fn open(
+        config: AggregatorConfig,
+        data_dir: &Path,
+        clock: SharedClock,
+        registry: &mut Registry,
+    ) -> Result<Self, AggregatorError> {
+        let connection = config.kafka.connection();
+        let reader = Box::new(RdConsumer::new(&connection, &config.kafka.group)?);
+        let producer = Arc::new(RdProducer::new(&connection)?);
+        Self::open_with(config, data_dir, clock, registry, reader, producer).await
+    }
+
+    /// The same with any way to the log.
+    pub async fn open_with(
+        config: AggregatorConfig,
+        data_dir: &Path,
+        clock: SharedClock,
+        registry: &mut Registry,
+        reader: Box<dyn LogReader>,
+        producer: Arc<dyn BatchProducer>,
+    ) -> Result<Self, AggregatorError> {
+        let metrics = Arc::new(Metrics::register(registry));
+        let folder = data_dir.join("index");
+        let (at, now_ns) = (folder.clone(), clock.now_ns());
+        let opening = tokio::task::spawn_blocking(move || {
+            let lock = lock_folder(&at)?;
+            let db = open_state(&at)?;
+            let docs = Documents::open(Arc::clone(&db), now_ns)?;
+            Ok::<_, AggregatorError>((lock, SledCatalog::open(db)?, docs))
+        });
+        let (lock, catalog, docs) = opening.await.map_err(|_| AggregatorError::Panicked { name: "agg-open" })??;
+        let mut state = catalog.load().await?;
+        let (at, splits) = (folder.clone(), std::mem::take(&mut state.splits));
+        let progress = Arc::new(Progress::default());
+        progress.searchable(state.partitions.iter().map(|(tp, p)| (tp.clone(), p.next)));
+        let docs = Arc::new(docs);
+        let index_config = config.index.clone();
+        let shared_parts = (Arc::clone(&docs), Arc::clone(&progress), Arc::clone(&metrics));
+        let opening = tokio::task::spawn_blocking(move || {
+            let folders = Folders::open(&at, &splits)?;
+            let (docs, progress, metrics) = shared_parts;
+            let index = Index::new(&index_config, folders.splits.clone(), splits, docs, progress, metrics);
+            Ok::<_, AggregatorError>((folders, index))
+        });
+        let (folders, index) = opening.await.map_err(|_| AggregatorError::Panicked { name: "agg-open" })??;
+        let book = Arc::new(Book::new(std::mem::take(&mut state.ledger)));
+        let shared = Shared { index: Arc::new(index), docs, book, progress, metrics };
+        let catalog: Arc<dyn Catalog> = Arc::new(catalog);
+        let parts = Parts { catalog, folders, state, reader, producer };
+        Ok(Self {
+            shared,
+            folder,
+            config,
+            clock,
+            parts: Mutex::new(Some(parts)),
+            #[cfg(test)]
+            at_step: None,
+            _lock: lock,
+        })
+    }
+
+    /// The index, for the doors.
+    pub fn store(&self) -> Arc<Index> {
+        Arc::clone(&self.shared.index)
+    }
+
+    /// Whether the catalog is open, the log within reach and positions known; else what is in the way.
+    pub fn ready(&self) -> Result<(), String> {
+        self.shared.progress.ready()
+    }
+
+    /// Counts of the hop from log to index.
+    pub fn ledger(&self) -> Ledger {
+        self.shared.book.snapshot()
+    }
+
+    /// Next offset of each partition to become searchable.
+    pub fn positions(&self) -> std::collections::HashMap<millrace_log::record::TopicPartition, i64> {
+        self.shared.progress.positions()
+    }
+
+    /// Reads, indexes and publishes until cancelled, then publishes what was read. Ends early only with an error.
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), AggregatorError> {
+        let Some(Parts { catalog, folders, state, reader, producer }) = self.parts.lock().take() else {
+            return Err(AggregatorError::Running);
+        };
+        // A thread that ends with an error ends the others.
+        let stop = cancel.child_token();
+        let _ended = stop.clone().drop_guard();
+        let (shared, config) = (self.shared.clone(), self.config.clone());
+        let tools = Tools {
+            shared: shared.clone(),
+            catalog,
+            folders,
+            clock: Arc::clone(&self.clock),
+            runtime: tokio::runtime::Handle::current(),
+            cancel: stop.clone(),
+        };
+        let (records, from_consumer) = sync_channel(config.kafka.queue_batches);
+        let parts_in_memory = config.index.head_bytes.0 / config.index.split_bytes.0.max(1);
+        // One part fills and one is being written beside those that wait.
+        let waiting = usize::try_from(parts_in_memory.saturating_sub(2)).unwrap_or(0);
+        let (parts, from_indexer) = sync_channel(waiting);
+        let consumer = Consumer::new(
+            reader,
+            config.kafka.clone(),
+            Arc::clone(&self.clock),
+            state.partitions,
+            Arc::clone(&shared.progress),
+            Arc::clone(&shared.metrics),
+            stop.clone(),
+        )
+        .ok_or(AggregatorError::Running)?;
+        let indexer = Indexer::new(shared.clone(), state.sources, Arc::clone(&self.clock), config.index.clone());
+        #[cfg_attr(not(test), allow(unused_mut))]
+        let mut publisher = Publisher::new(tools.clone(), producer, config.kafka.dead_letter_topic.clone());
+        #[cfg(test)]
+        {
+            publisher.at_step.clone_from(&self.at_step);
+        }
+        let upkeep = Upkeep::new(tools, config.index.clone(), config.retention.clone());
+
+        let publishing = thread("agg-publish", &stop, move || Ok(publisher.run(&from_indexer)?))?;
+        let indexing = thread("agg-index", &stop, move || Ok(indexer.run(from_consumer, &parts)?))?;
+        let consuming = thread("agg-consume", &stop, move || {
+            consumer.run(records);
+            Ok(())
+        })?;
+        let caring = thread("agg-upkeep", &stop, move || {
+            upkeep.run();
+            Ok(())
+        })?;
+        let published = joined("agg-publish", publishing).await;
+        let indexed = joined("agg-index", indexing).await;
+        // Commits of the last publication are before it in the queue.
+        let progress = Arc::clone(&shared.progress);
+        let stopped = tokio::task::spawn_blocking(move || progress.stop()).await;
+        let consumed = joined("agg-consume", consuming).await;
+        let cared = joined("agg-upkeep", caring).await;
+        published?;
+        indexed?;
+        consumed?;
+        cared?;
+        stopped.map_err(|_| AggregatorError::Panicked { name: "agg-stop" })
+    }
+}
+
+type Ended = oneshot::Receiver<Result<(), AggregatorError>>;
+
+/// Starts a named thread; when it fails, `stop` ends the others.
+fn thread(
+    name: &'static str,
+    stop: &CancellationToken,
+    work: impl FnOnce() -> Result<(), AggregatorError> + Send + 'static,
+) -> Result<Ended, AggregatorError> {
+    let (send, receive) = oneshot::channel();
+    // Also a panic ends the others: nothing may go on as if all were well.
+    let guard = stop.clone().drop_guard();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let done = work();
+            if let Err(error) = &done {
+                tracing::error!(thread = name, error = error as &dyn std::error::Error, "ended");
+            }
+            drop(guard);
+            // `run` may have been dropped.
+            send.send(done).ok();
+        })
+        .map_err(|source| AggregatorError::Thread { name, source })?;
+    Ok(receive)
+}
+
+async fn joined(name: &'static str, ended: Ended) -> Result<(), AggregatorError> {
+    ended.await.unwrap_or(Err(AggregatorError::Panicked { name }))
+}
