@@ -233,6 +233,10 @@ impl Consumer {
             loop {
                 match self.inbox.try_recv() {
                     Ok(command) => {
+                        if matches!(command, Command::HighWatermarks(_)) {
+                            // Whoever waits may have written to a topic that was made a moment ago.
+                            look_again_ms = i64::MIN;
+                        }
                         if self.obey(command) {
                             return;
                         }
@@ -261,11 +265,14 @@ impl Consumer {
                 Err(ClientError::OutOfRange { .. }) => {
                     if let Err(error) = self.find_lost() {
                         self.note(&error);
+                        look_again_ms = i64::MIN;
                         std::thread::sleep(POLL);
                     }
                 }
                 Err(error) => {
                     self.note(&error);
+                    // The next look at the topics says whether the log is back.
+                    look_again_ms = i64::MIN;
                     std::thread::sleep(POLL);
                 }
             }

@@ -16,3 +16,6 @@ pub mod state;
 pub mod metrics;
 /// Consumers that feed other systems.
 pub mod export;
+
+#[cfg(test)]
+mod fake;

@@ -347,3 +347,6 @@ fn thread(
 async fn joined(name: &'static str, ended: Ended) -> Result<(), AggregatorError> {
     ended.await.unwrap_or(Err(AggregatorError::Panicked { name }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use millrace_log::record::Tenant;
 use millrace_logql::storage::QueryLimits;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{Catalog as _, Replacement, SplitId, SplitRecord};
+use super::catalog::{Replacement, SplitId, SplitRecord};
 use super::docs::DocKey;
 use super::publish::{PublishError, Tools};
 use super::scan::{Kind, Order, Plan};

@@ -616,6 +616,10 @@ impl Scan {
     {
         let (cancel, deadline, timeout) = (self.plan.cancel.clone(), self.deadline, self.plan.limits.timeout);
         async move {
+            // A batch that is there already must not outlive the time of the query either.
+            if Instant::now() >= deadline {
+                return Err(timed_out(timeout));
+            }
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(StorageError::Cancelled),

@@ -1,0 +1,577 @@
+//! The aggregator over a log in memory: crashes at each step, holes, retention, merges, documents, limits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use millrace_log::clock::ManualClock;
+use millrace_log::record::{HeaderName, Record, Tenant};
+use millrace_log::value::{ByteSize, Span};
+use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, StorageError};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::fake::{FakeLog, document, event, record};
+use crate::index::indexer::HEADER_REASON;
+use crate::index::publish::Step;
+use crate::index::scan::{EventStore, Kind, Plan};
+
+const NOW_NS: i64 = 1_000_000 * 1_000_000_000;
+
+fn config() -> AggregatorConfig {
+    let mut config = AggregatorConfig::default();
+    config.index.split_bytes = ByteSize(2000);
+    config.index.head_bytes = ByteSize(20_000);
+    config.index.split_age = Span::secs(30);
+    config.index.upkeep_interval = Span::millis(20);
+    config.index.merge_splits = 4;
+    config.index.query_threads = 2;
+    config.index.open_splits = 3;
+    config.kafka.batch_records = 20;
+    config.kafka.discover_interval = Span::millis(1);
+    config
+}
+
+fn plan() -> Plan {
+    Plan {
+        tenant: Tenant::default(),
+        matchers: Vec::new(),
+        start_ns: i64::MIN,
+        end_ns: i64::MAX,
+        needles: Vec::new(),
+        kind: Kind::All,
+        order: Order::Forward,
+        expect: None,
+        limits: QueryLimits::default(),
+        cancel: CancellationToken::new(),
+    }
+}
+
+async fn lines(store: &Index, plan: Plan) -> Result<Vec<String>, StorageError> {
+    let mut stream = store.scan(plan).await?;
+    let mut lines = Vec::new();
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        lines.extend(batch.rows.iter().map(|r| String::from_utf8_lossy(batch.line(r)).into_owned()));
+    }
+    Ok(lines)
+}
+
+/// An aggregator that runs, and how to end it.
+struct Running {
+    aggregator: Arc<Aggregator>,
+    cancel: CancellationToken,
+    ended: tokio::task::JoinHandle<Result<(), AggregatorError>>,
+}
+
+impl Running {
+    async fn stop(self) -> Result<(), AggregatorError> {
+        self.cancel.cancel();
+        tokio::time::timeout(Duration::from_secs(30), self.ended).await.expect("ends in time").unwrap()
+    }
+
+    fn store(&self) -> Arc<Index> {
+        self.aggregator.store()
+    }
+
+    async fn caught_up(&self) {
+        // Readiness comes with the first look at the topics.
+        until("ready", || self.aggregator.ready().is_ok()).await;
+        self.store().caught_up(Duration::from_secs(20)).await.expect("catches up");
+    }
+
+    async fn lines(&self) -> Vec<String> {
+        lines(&self.store(), plan()).await.expect("scan")
+    }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(tokio::time::Instant::now() < deadline, "waited 20 s for: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // Tests own their tasks.
+async fn start_with(
+    dir: &Path,
+    log: &FakeLog,
+    config: AggregatorConfig,
+    clock: &Arc<ManualClock>,
+    crash: Option<crate::index::publish::StepHook>,
+) -> Running {
+    let mut registry = Registry::default();
+    let clock: SharedClock = Arc::clone(clock) as SharedClock;
+    let opened = Aggregator::open_with(config, dir, clock, &mut registry, log.reader(), Arc::new(log.clone())).await;
+    let mut aggregator = opened.expect("opens");
+    aggregator.at_step = crash;
+    let aggregator = Arc::new(aggregator);
+    let cancel = CancellationToken::new();
+    let (running, token) = (Arc::clone(&aggregator), cancel.clone());
+    let ended = tokio::spawn(async move { running.run(token).await });
+    Running { aggregator, cancel, ended }
+}
+
+async fn start(dir: &Path, log: &FakeLog, config: AggregatorConfig) -> Running {
+    start_with(dir, log, config, &ManualClock::at_ns(NOW_NS), None).await
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+fn wanted(sources: u8, per_source: u64) -> Vec<String> {
+    sorted((0..sources).flat_map(|s| (0..per_source).map(move |n| format!("source={s} n={n}"))).collect())
+}
+
+fn fill(log: &FakeLog, sources: u8, range: std::ops::Range<u64>) {
+    for n in range {
+        for source in 0..sources {
+            log.put("logs", i32::from(source % 2), [record(&event(source, n))]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_found_before_and_after_they_are_published() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 3, 0..10);
+    let mut calm = config();
+    calm.index.split_bytes = ByteSize::mib(1);
+    calm.index.head_bytes = ByteSize::mib(4);
+    let running = start(dir.path(), &log, calm.clone()).await;
+    let mut news = running.store().subscribe();
+    running.caught_up().await;
+    assert_eq!(sorted(running.lines().await), wanted(3, 10));
+    assert!(running.store().splits().is_empty(), "nothing is old or large enough to be cut");
+    assert_eq!(running.aggregator.ledger().topics["logs"].waiting.lines, 30);
+    fill(&log, 3, 10..11);
+    assert!(!news.recv().await.unwrap().1.rows.is_empty());
+    running.caught_up().await;
+    running.stop().await.unwrap();
+    assert_eq!(log.committed("logs", 0), Some(22));
+
+    let running = start(dir.path(), &log, calm).await;
+    assert_eq!(sorted(running.lines().await), wanted(3, 11));
+    assert_eq!(running.store().splits().len(), 1);
+    running.caught_up().await;
+    let ledger = running.aggregator.ledger();
+    assert!(ledger.balanced);
+    assert_eq!((ledger.topics["logs"].stored.lines, ledger.topics["logs"].read.lines), (33, 33));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_parts_are_cut_by_age() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 1, 0..1);
+    let clock = ManualClock::at_ns(NOW_NS);
+    let running = start_with(dir.path(), &log, config(), &clock, None).await;
+    running.caught_up().await;
+    assert!(running.store().splits().is_empty());
+    clock.advance(Duration::from_secs(31));
+    until("a split", || running.store().splits().len() == 1).await;
+    assert_eq!(running.lines().await, ["source=0 n=0"]);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_step_of_any_publication_loses_and_doubles_nothing() {
+    for step in
+        [Step::Begin, Step::Written, Step::DeadLetters, Step::Renamed, Step::Documents, Step::Catalog, Step::Swapped]
+    {
+        let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+        let mut written = 0;
+        for round in 0..3u64 {
+            fill(&log, 3, round * 40..(round + 1) * 40);
+            log.put("logs", 0, [record(&document(9, round, "one", u32::try_from(round).unwrap()))]);
+            written += 121;
+            // Crash in the second publication of the round.
+            let seen = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&seen);
+            let crash: crate::index::publish::StepHook =
+                Arc::new(move |at| at == step && count.fetch_add(1, Ordering::SeqCst) == 1);
+            let running = start_with(dir.path(), &log, config(), &ManualClock::at_ns(NOW_NS), Some(crash)).await;
+            // The thread ends with the error of the crash and takes the room down.
+            until("the crash", || running.ended.is_finished()).await;
+            let error = running.stop().await.expect_err("crashed");
+            assert!(matches!(error, AggregatorError::Publish(PublishError::Crashed(at)) if at == step), "{error}");
+        }
+        let running = start(dir.path(), &log, config()).await;
+        running.caught_up().await;
+        let mut want = wanted(3, 120);
+        want.push("id=one version=2".to_owned());
+        assert_eq!(sorted(running.lines().await), sorted(want), "after crashes at {step:?}");
+        running.stop().await.unwrap();
+        let again = start(dir.path(), &log, config()).await;
+        let ledger = again.aggregator.ledger();
+        assert!(ledger.balanced, "{ledger:?}");
+        let logs = ledger.topics["logs"];
+        assert_eq!((logs.stored.lines, logs.duplicate.lines), (written, 0), "{step:?}");
+        let folders = std::fs::read_dir(dir.path().join("index/splits")).unwrap().count();
+        until("folders of merged splits are gone", || {
+            folders <= again.store().splits().len()
+                || std::fs::read_dir(dir.path().join("index/splits")).unwrap().count() == again.store().splits().len()
+        })
+        .await;
+        again.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_sent_twice_are_stored_once_also_after_a_restart() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 2, 0..5);
+    fill(&log, 2, 3..6);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    assert_eq!(sorted(running.lines().await), wanted(2, 6));
+    running.stop().await.unwrap();
+    fill(&log, 2, 0..7);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    assert_eq!(sorted(running.lines().await), wanted(2, 7));
+    let ledger = running.aggregator.ledger();
+    assert!(ledger.balanced);
+    assert_eq!(ledger.topics["logs"].duplicate.lines, 4 + 12);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_removed_unread_is_a_hole_and_control_records_are_none() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 1, 0..3);
+    log.put_control("logs", 0);
+    fill(&log, 1, 3..5);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    running.stop().await.unwrap();
+    fill(&log, 1, 5..10);
+    // Offsets 0..3, a control record, 4..6, then 6..11: the log now starts at 8.
+    log.truncate_before("logs", 0, 8);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    assert_eq!(running.lines().await.len(), 5 + 3);
+    // While running: 20 more, of which the first 15 are gone before they are read.
+    log.unreachable(true);
+    fill(&log, 1, 10..30);
+    log.truncate_before("logs", 0, 26);
+    log.unreachable(false);
+    running.caught_up().await;
+    running.stop().await.unwrap();
+    let running = start(dir.path(), &log, config()).await;
+    let holes: Vec<(i64, i64)> =
+        running.aggregator.ledger().holes.iter().map(|h| (h.interval.from, h.interval.to)).collect();
+    assert_eq!(holes, [(6, 8), (11, 26)]);
+    assert_eq!(running.lines().await.len(), 5 + 3 + 5);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_is_read_from_its_start() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 1, 0..10);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    running.stop().await.unwrap();
+    log.delete("logs", 0);
+    // The agent sends the tail of what it had once more, then goes on.
+    fill(&log, 1, 8..13);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    assert_eq!(sorted(running.lines().await), wanted(1, 13));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_records_go_to_the_dead_letters_before_their_interval_is_published() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let mut newer = record(&event(0, 1));
+    for (name, value) in &mut newer.headers {
+        if name == "millrace" {
+            let mut bytes = value.to_vec();
+            bytes[0] = 9;
+            *value = Bytes::from(bytes);
+        }
+    }
+    let foreign = Record {
+        timestamp_ms: 5,
+        value: Some(Bytes::from_static(b"plain")),
+        headers: vec![(HeaderName::from("other"), Bytes::new())],
+        ..Record::default()
+    };
+    log.put("logs", 0, [record(&event(0, 0)), newer, foreign.clone(), foreign]);
+    log.refuse_sends(true);
+    let clock = ManualClock::at_ns(NOW_NS);
+    let running = start_with(dir.path(), &log, config(), &clock, None).await;
+    running.caught_up().await;
+    clock.advance(Duration::from_secs(31));
+    until("a failed attempt", || running.aggregator.shared.metrics.publication_failures.get() > 0).await;
+    assert!(running.store().splits().is_empty(), "not published without its dead letters");
+    log.refuse_sends(false);
+    until("the split", || !running.store().splits().is_empty()).await;
+    assert_eq!(running.lines().await, ["source=0 n=0", "plain", "plain"]);
+    let dead = log.records("millrace.dlq");
+    assert_eq!(dead.len(), 1);
+    let reason = String::from_utf8_lossy(dead[0].header(HEADER_REASON).unwrap()).into_owned();
+    assert!(reason.contains("version 9"), "{reason}");
+    assert_eq!(dead[0].value.as_deref(), Some(&b"source=0 n=1"[..]));
+    let ledger = running.aggregator.ledger();
+    assert!(ledger.balanced);
+    assert_eq!((ledger.topics["logs"].stored.lines, ledger.topics["logs"].dead_letter.lines), (3, 1));
+    let m = LabelMatcher::new("topic", MatchOp::Equal, "logs").unwrap();
+    assert_eq!(lines(&running.store(), Plan { matchers: vec![m], ..plan() }).await.unwrap(), ["plain", "plain"]);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scans_see_each_line_once_while_parts_are_published_and_merged() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let running = start(dir.path(), &log, config()).await;
+    let store = running.store();
+    let done = Arc::new(AtomicBool::new(false));
+    let (feed, end) = (log.clone(), Arc::clone(&done));
+    let feeder = std::thread::spawn(move || {
+        for n in 0..150 {
+            fill(&feed, 4, n..n + 1);
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        end.store(true, Ordering::SeqCst);
+    });
+    let mut scans = 0;
+    let orders = [Order::Forward, Order::Backward, Order::Any];
+    while !done.load(Ordering::SeqCst) {
+        let order = orders[scans % 3];
+        let mut stream = store.scan(Plan { order, ..plan() }).await.unwrap();
+        let mut by_source: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
+        let mut keys = Vec::new();
+        while let Some(batch) = stream.next().await {
+            let batch = batch.unwrap();
+            for row in &batch.rows {
+                keys.push((row.time_ns, row.source, row.position));
+                by_source.entry(row.source.0.to_vec()).or_default().push(row.position.offset);
+            }
+            // Slow readers keep their splits.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        match order {
+            Order::Forward => assert!(keys.is_sorted()),
+            Order::Backward => assert!(keys.is_sorted_by(|a, b| a >= b)),
+            Order::Any => {}
+        }
+        for (source, mut positions) in by_source {
+            positions.sort_unstable();
+            let count = positions.len() as u64;
+            assert_eq!(positions, (0..count).collect::<Vec<_>>(), "{order:?} scan {scans} of source {source:?}");
+        }
+        scans += 1;
+    }
+    feeder.join().unwrap();
+    running.caught_up().await;
+    assert_eq!(sorted(running.lines().await), wanted(4, 150));
+    until("merges", || running.aggregator.shared.metrics.merges.get() > 0).await;
+    assert!(scans > 3, "{scans} scans");
+    let entries: u64 = store.streams(plan()).await.unwrap().iter().map(|(_, s)| s.entries).sum();
+    assert_eq!(entries, 600);
+    running.stop().await.unwrap();
+    assert_eq!(log.committed("logs", 0), Some(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_drops_whole_splits_and_only_when_told() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    // Event times are n seconds; the clock stands at 1,000,000 s.
+    fill(&log, 1, 0..50);
+    fill(&log, 1, 999_000..999_050);
+    log.put("logs", 0, [record(&document(9, 7, "old", 1))]);
+    let mut keep = config();
+    keep.index.merge_splits = 1000;
+    let running = start(dir.path(), &log, keep.clone()).await;
+    running.caught_up().await;
+    running.stop().await.unwrap();
+    let running = start(dir.path(), &log, keep.clone()).await;
+    let before = running.store().splits().len();
+    assert_eq!(running.lines().await.len(), 101);
+    assert_eq!(running.store().doc_indices(&Tenant::default())[0].documents, 1);
+    running.stop().await.unwrap();
+
+    let mut by_age = keep.clone();
+    by_age.retention.age = Some(Span::secs(10_000));
+    let running = start(dir.path(), &log, by_age).await;
+    until("fewer splits", || running.store().splits().len() < before).await;
+    // Splits go whole: those with a young line stay.
+    let left = running.lines().await;
+    assert!((50..101).contains(&left.len()), "{}", left.len());
+    let ledger = running.aggregator.ledger();
+    assert_eq!(ledger.expired.lines as usize + left.len(), 101);
+    assert!(ledger.balanced);
+    running.stop().await.unwrap();
+
+    let mut by_size = keep;
+    by_size.retention.size = Some(ByteSize(1));
+    let running = start(dir.path(), &log, by_size).await;
+    until("no splits", || running.store().splits().is_empty()).await;
+    assert!(running.lines().await.is_empty());
+    assert!(running.store().doc_indices(&Tenant::default()).is_empty());
+    let splits = dir.path().join("index/splits");
+    until("no folders", || std::fs::read_dir(&splits).unwrap().count() == 0).await;
+    // What was consumed stays consumed.
+    running.caught_up().await;
+    assert!(running.lines().await.is_empty());
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_latest_version_of_a_document_is_found() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let tenant = Tenant::default();
+    for version in 0..40u32 {
+        let id = if version % 2 == 0 { "even" } else { "odd" };
+        log.put("logs", 0, [record(&document(9, u64::from(version), id, version))]);
+        fill(&log, 1, u64::from(version) * 3..u64::from(version) * 3 + 3);
+    }
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    let documents = Plan { kind: Kind::Documents, ..plan() };
+    for order in [Order::Forward, Order::Backward, Order::Any] {
+        let found = lines(&running.store(), Plan { order, ..documents.clone() }).await.unwrap();
+        assert_eq!(sorted(found), ["id=even version=38", "id=odd version=39"]);
+    }
+    let lines_only = lines(&running.store(), Plan { kind: Kind::Lines, ..plan() }).await.unwrap();
+    assert_eq!(lines_only.len(), 120);
+    let place = running.store().doc_lookup(&tenant, "orders", "odd").await.unwrap().unwrap();
+    assert_eq!(place.position.offset, 39);
+    assert!(running.store().doc_lookup(&tenant, "orders", "none").await.unwrap().is_none());
+    assert_eq!(running.store().doc_indices(&tenant)[0].documents, 2);
+    until("replaced versions are merged away", || running.aggregator.ledger().replaced.lines > 0).await;
+    assert_eq!(lines(&running.store(), documents.clone()).await.unwrap().len(), 2);
+    running.stop().await.unwrap();
+    let running = start(dir.path(), &log, config()).await;
+    assert_eq!(lines(&running.store(), documents).await.unwrap(), ["id=even version=38", "id=odd version=39"]);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scans_keep_their_limits_and_answer_what_is_asked() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 3, 0..100);
+    log.put("logs", 0, [record(&millrace_log::record::Event { tenant: Tenant::new("other").unwrap(), ..event(7, 0) })]);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    until("some splits", || !running.store().splits().is_empty()).await;
+    let store = running.store();
+    let source = |op, v: &str| vec![LabelMatcher::new("source", op, v).unwrap()];
+    let second = 1_000_000_000;
+    for (plan, want) in [
+        (plan(), 300),
+        (Plan { matchers: source(MatchOp::Equal, "1"), ..plan() }, 100),
+        (Plan { matchers: source(MatchOp::NotRegex, "1|2"), order: Order::Backward, ..plan() }, 100),
+        (Plan { start_ns: 10 * second, end_ns: 20 * second, ..plan() }, 30),
+        (Plan { start_ns: 10 * second, end_ns: 20 * second, order: Order::Any, ..plan() }, 30),
+        (Plan { tenant: Tenant::new("other").unwrap(), ..plan() }, 1),
+        (Plan { tenant: Tenant::new("nobody").unwrap(), ..plan() }, 0),
+        (Plan { needles: vec![LineNeedle { text: b"n=77".to_vec(), ignore_case: false }], ..plan() }, 3),
+        (Plan { kind: Kind::Documents, ..plan() }, 0),
+        (Plan { expect: Some(1), order: Order::Backward, ..plan() }, 300),
+    ] {
+        assert_eq!(lines(&store, plan.clone()).await.unwrap().len(), want, "{plan:?}");
+    }
+    let newest = lines(&store, Plan { order: Order::Backward, ..plan() }).await.unwrap();
+    assert_eq!(newest[..4], ["source=2 n=99", "source=1 n=99", "source=0 n=99", "source=2 n=98"]);
+
+    for order in [Order::Forward, Order::Backward, Order::Any] {
+        let limited = |limits| Plan { limits, order, ..plan() };
+        let read = QueryLimits { max_bytes_read: 100, ..QueryLimits::default() };
+        let error = lines(&store, limited(read)).await.unwrap_err();
+        assert!(matches!(error, StorageError::Limit { limit: "max_bytes_read", .. }), "{error}");
+        let time = QueryLimits { timeout: Duration::ZERO, ..QueryLimits::default() };
+        let error = lines(&store, limited(time)).await.unwrap_err();
+        assert!(matches!(error, StorageError::Limit { limit: "timeout", .. }), "{error}");
+        let cancelled = Plan { order, ..plan() };
+        let mut stream = store.scan(cancelled.clone()).await.unwrap();
+        cancelled.cancel.cancel();
+        assert!(matches!(stream.next().await, Some(Err(StorageError::Cancelled))));
+        assert!(stream.next().await.is_none(), "ends after an error");
+    }
+    let tight = QueryLimits { max_memory_bytes: 1000, ..QueryLimits::default() };
+    let error = lines(&store, Plan { limits: tight, ..plan() }).await.unwrap_err();
+    assert!(matches!(error, StorageError::Limit { limit: "max_memory", .. }), "{error}");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_missing_split_is_told_and_set_aside() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 1, 0..200);
+    let mut plain = config();
+    plain.index.merge_splits = 1000;
+    let running = start(dir.path(), &log, plain.clone()).await;
+    running.caught_up().await;
+    running.stop().await.unwrap();
+    let mut folders: Vec<_> =
+        std::fs::read_dir(dir.path().join("index/splits")).unwrap().map(|e| e.unwrap().path()).collect();
+    folders.sort();
+    assert!(folders.len() > 2);
+    std::fs::remove_dir_all(&folders[0]).unwrap();
+    std::fs::write(folders[1].join("split.json"), "{").unwrap();
+    let running = start(dir.path(), &log, plain).await;
+    let error = lines(&running.store(), plan()).await.unwrap_err();
+    assert!(error.to_string().contains("split"), "{error}");
+    let rest = running.lines().await;
+    assert!(rest.len() > 50 && rest.len() < 200, "{}", rest.len());
+    assert_eq!(running.aggregator.shared.metrics.splits_damaged.get(), 2);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_what_is_in_the_way() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    log.unreachable(true);
+    let clock = ManualClock::at_ns(NOW_NS);
+    let running = start_with(dir.path(), &log, config(), &clock, None).await;
+    until("trouble", || running.aggregator.ready().is_err_and(|e| e.contains("out of reach"))).await;
+    log.unreachable(false);
+    clock.advance(Duration::from_secs(2));
+    // No topic yet: that is waited for, not a fault.
+    until("ready", || running.aggregator.ready().is_ok()).await;
+    fill(&log, 1, 0..1);
+    until("the topic is found", || {
+        clock.advance(Duration::from_millis(10));
+        !running.aggregator.positions().is_empty()
+    })
+    .await;
+    running.caught_up().await;
+    assert_eq!(running.lines().await.len(), 1);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_in_use_or_of_a_newer_version_are_refused() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let open = || async {
+        let clock: SharedClock = ManualClock::at_ns(NOW_NS);
+        Aggregator::open_with(
+            config(),
+            dir.path(),
+            clock,
+            &mut Registry::default(),
+            log.reader(),
+            Arc::new(log.clone()),
+        )
+        .await
+    };
+    let first = open().await.unwrap();
+    assert!(matches!(open().await, Err(AggregatorError::InUse { .. })));
+    drop(first);
+    std::fs::write(dir.path().join("index/VERSION"), "2\n").unwrap();
+    let error = open().await.unwrap_err();
+    assert!(matches!(error, AggregatorError::Newer { .. }), "{error}");
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
