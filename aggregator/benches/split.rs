@@ -166,7 +166,7 @@ fn events(file: &Path, bytes: usize) -> Vec<StoredEvent> {
             let mut line = when.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into_bytes();
             line.push(b' ');
             vary(&lines[(start + i) % lines.len()], &mut random, &mut line);
-            if random.random_ratio(1, 500_000) {
+            if random.random_ratio(1, 100_000) {
                 line.extend_from_slice(b" zanzibar");
             }
             written += line.len();

@@ -296,6 +296,14 @@ proptest! {
 }
 
 #[test]
+fn scans_can_be_moved_to_another_thread() {
+    fn check<T: Send + 'static>() {}
+    fn share<T: Send + Sync + Clone + 'static>() {}
+    check::<SplitScan>();
+    share::<SplitReader>();
+}
+
+#[test]
 fn needles_find_their_lines_and_no_others() {
     let texts = [
         "session opened for user root",
