@@ -71,6 +71,15 @@ pub enum StorageError {
         /// The most there can be.
         max: i32,
     },
+    /// A folder of that name holds data that no topic owns.
+    #[error("{path} holds data of a topic that is not in the catalog: move the folder away, then try again")]
+    LeftOver {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Some partition could not be flushed.
+    #[error("not everything could be flushed: {0}")]
+    Unflushed(#[source] AppendError),
     /// A setting that isn't one.
     #[error(transparent)]
     Setting(#[from] super::topic::SettingError),

@@ -1,11 +1,26 @@
-//! One partition: appends in order, flushes in groups, reads whole batches as stored.
+//! One partition as async code sees it: queues disk work on the storage's threads and waits for it.
+//!
+//! In: batches and offsets. Out: what [`super::log`] answers. Touches no disk on the caller's thread.
+//!
+//! Appends of one partition run one after the other on one thread at a time, in the order of the queue. Flushes run beside
+//! them, one at a time: while one fsync is under way all further appends are written, and the next fsync serves them all.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use super::Shared;
 use super::error::{AppendError, ReadError};
+use super::log::Log;
+use super::segment::Hole;
+use crate::config::FlushPolicy;
+
+/// Appends that one turn on a thread serves before other partitions get theirs.
+const TURN: usize = 64;
 
 /// Who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,30 +68,75 @@ pub struct TimestampOffset {
     pub offset: i64,
 }
 
-/// One partition of a topic.
-pub struct Partition {}
+struct Job {
+    batches: Bytes,
+    kind: AppendKind,
+    done: oneshot::Sender<Result<Appended, AppendError>>,
+    _permit: OwnedSemaphorePermit,
+}
 
-#[allow(unused_variables, clippy::unused_async, clippy::todo)]
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Whether a thread has, or will get, the queue.
+    taken: bool,
+}
+
+/// One partition of a topic.
+pub struct Partition {
+    topic: Arc<str>,
+    number: i32,
+    log: Log,
+    shared: Arc<Shared>,
+    queue: Mutex<Queue>,
+    flushing: AtomicBool,
+}
+
 impl Partition {
+    pub(super) fn new(topic: Arc<str>, number: i32, log: Log, shared: Arc<Shared>) -> Arc<Self> {
+        let (queue, flushing) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { topic, number, log, shared, queue, flushing })
+    }
+
     /// Name of its topic.
     pub fn topic(&self) -> &str {
-        todo!()
+        &self.topic
     }
 
     /// Its number within the topic.
     pub fn number(&self) -> i32 {
-        todo!()
+        self.number
     }
 
     /// Appends whole record batches (format 2), all or none. Returns once they are written, before they are flushed:
     /// wait with [`Self::flushed`] before acknowledging. A caller that awaits one append before the next keeps order.
+    /// Dropping the future does not take the batches back.
     pub async fn append(self: &Arc<Self>, batches: Bytes, kind: AppendKind) -> Result<Appended, AppendError> {
-        todo!()
+        let permits = self.shared.writers.permits().clone();
+        let permit = permits.acquire_owned().await.map_err(|_| AppendError::Closed)?;
+        let (done, result) = oneshot::channel();
+        self.enqueue(Job { batches, kind, done, _permit: permit });
+        result.await.map_err(|_| AppendError::Closed)?
     }
 
     /// Waits until the offset is as safe as the flush policy promises and visible to consumers.
     pub async fn flushed(&self, last_offset: i64) -> Result<(), AppendError> {
-        todo!()
+        let mut high_watermark = self.log.watch();
+        let mut refusal = self.log.watch_refusal();
+        loop {
+            if *high_watermark.borrow_and_update() > last_offset {
+                return Ok(());
+            }
+            if let Some(reason) = &*refusal.borrow_and_update() {
+                return Err(reason.clone());
+            }
+            // The senders live as long as the partition.
+            let moved = tokio::select! {
+                moved = high_watermark.changed() => moved,
+                refused = refusal.changed() => refused,
+            };
+            moved.map_err(|_| AppendError::Closed)?;
+        }
     }
 
     /// Reads whole batches from the one that holds `from` on, up to the high watermark and about `max_bytes`;
@@ -87,56 +147,139 @@ impl Partition {
         max_bytes: usize,
         min_one_batch: bool,
     ) -> Result<ReadResult, ReadError> {
-        todo!()
+        self.on_reader(move |log| log.read(from, max_bytes, min_one_batch)).await
     }
 
     /// The first record dated at or after a time.
     pub async fn offset_for_time(self: &Arc<Self>, timestamp_ms: i64) -> Result<Option<TimestampOffset>, ReadError> {
-        todo!()
+        self.on_reader(move |log| log.offset_for_time(timestamp_ms)).await
     }
 
     /// The record with the latest timestamp.
     pub async fn max_timestamp(self: &Arc<Self>) -> Result<Option<TimestampOffset>, ReadError> {
-        todo!()
+        self.on_reader(Log::max_timestamp).await
     }
 
     /// Deletes all records before an offset (-1: the high watermark); returns the new earliest offset.
     pub async fn delete_records(self: &Arc<Self>, before: i64) -> Result<i64, ReadError> {
-        todo!()
+        let this = self.clone();
+        let deleted = self.shared.writers.run(move || this.log.delete_records(before)).await;
+        deleted.map_err(|_| ReadError::Closed)?
+    }
+
+    /// Checks every stored batch with its CRC; returns the damaged places, which readers pass over from then on.
+    pub async fn verify(self: &Arc<Self>) -> Result<Vec<Hole>, ReadError> {
+        self.on_reader(Log::verify).await
+    }
+
+    /// Damaged places known so far.
+    pub fn holes(&self) -> Vec<Hole> {
+        self.log.holes()
+    }
+
+    /// Why it takes no more, if so: the disk failed, it was deleted, or the log is stopping.
+    pub fn refusal(&self) -> Option<AppendError> {
+        self.log.watch_refusal().borrow().clone()
     }
 
     /// Earliest offset.
     pub fn log_start_offset(&self) -> i64 {
-        todo!()
+        self.log.start()
     }
 
     /// One past the last offset that consumers may see.
     pub fn high_watermark(&self) -> i64 {
-        todo!()
+        self.log.high_watermark()
     }
 
     /// One past the last offset outside of open transactions; the high watermark as long as there are none.
     pub fn last_stable_offset(&self) -> i64 {
-        todo!()
+        self.log.high_watermark()
     }
 
     /// One past the last offset written.
     pub fn log_end_offset(&self) -> i64 {
-        todo!()
+        self.log.end()
     }
 
     /// Epoch of the leader, always 0: there is one.
     pub fn leader_epoch(&self) -> i32 {
-        0
+        super::batch::LEADER_EPOCH
     }
 
     /// Bytes in its segments.
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        self.log.size_bytes()
     }
 
     /// The high watermark as it moves, for long polls.
     pub fn watch(&self) -> watch::Receiver<i64> {
-        todo!()
+        self.log.watch()
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Flushes soon, if something waits for it.
+    pub(super) fn flush_soon(self: &Arc<Self>) {
+        if self.log.is_dirty() && !self.flushing.swap(true, Ordering::AcqRel) {
+            let this = self.clone();
+            self.shared.flushers.submit(move || this.flush());
+        }
+    }
+
+    async fn on_reader<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Log) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let this = self.clone();
+        self.shared.readers.run(move || read(&this.log)).await.map_err(|_| ReadError::Closed)?
+    }
+
+    fn enqueue(self: &Arc<Self>, job: Job) {
+        let mut queue = self.queue.lock();
+        queue.jobs.push_back(job);
+        let begin = !std::mem::replace(&mut queue.taken, true);
+        drop(queue);
+        if begin {
+            let this = self.clone();
+            self.shared.writers.submit(move || this.take_turn());
+        }
+    }
+
+    fn take_turn(self: &Arc<Self>) {
+        for _ in 0..TURN {
+            let mut queue = self.queue.lock();
+            let Some(job) = queue.jobs.pop_front() else {
+                queue.taken = false;
+                return;
+            };
+            drop(queue);
+            let appended = self.log.append(job.batches, job.kind);
+            if appended.is_ok() && self.shared.config.flush == FlushPolicy::Always {
+                self.flush_soon();
+            }
+            // Who asked may have gone; what is appended stays.
+            let _unheard = job.done.send(appended);
+        }
+        let this = self.clone();
+        self.shared.writers.submit(move || this.take_turn());
+    }
+
+    fn flush(self: &Arc<Self>) {
+        // A failure is kept by the log and told to all who wait.
+        let flushed = self.log.sync();
+        self.flushing.store(false, Ordering::Release);
+        if flushed.is_ok() {
+            // At the end of the queue, so that busy partitions take turns.
+            self.flush_soon();
+        }
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{} [{}, {})", self.topic, self.number, self.log.start(), self.log.end())
     }
 }

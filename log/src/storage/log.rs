@@ -1,0 +1,637 @@
+//! The segments of one partition: appends in order, flushes, reads, deletes from the front. Blocking; see
+//! [`super::partition`] for the side that async code calls.
+//!
+//! In: batches of clients, offsets. Out: batches as stored. Touches the partition's folder `<topic>-<number>`:
+//! segments, `<offset>.producers` (see [`super::producer`]), and `log-start-offset` (a number as text: earliest offset).
+//!
+//! Invariants: only the last segment is written, all before it were synced when it was begun, so recovery after a crash
+//! looks at the last one alone. What the high watermark has passed is as durable as the flush policy promises. After a
+//! failed fsync nothing is known of what the disk holds, so the partition takes no more until the next start.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::watch;
+
+use super::batch::{self, Header};
+use super::error::{AppendError, ReadError};
+use super::fs::{self, Filesystem};
+use super::metrics::StorageMetrics;
+use super::partition::{AppendKind, Appended, ReadResult, TimestampOffset};
+use super::producer::Producers;
+use super::segment::{self, Hole, Segment};
+use super::topic::SharedLimits;
+use crate::clock::SharedClock;
+use crate::config::FlushPolicy;
+
+const START_FILE: &str = "log-start-offset";
+
+/// What logs of one storage share.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub fs: Arc<dyn Filesystem>,
+    pub clock: SharedClock,
+    pub flush: FlushPolicy,
+    pub producer_expiry_ms: i64,
+    pub metrics: StorageMetrics,
+}
+
+struct Writer {
+    active: Arc<Segment>,
+    producers: Producers,
+}
+
+/// All segments of one partition.
+pub(super) struct Log {
+    dir: PathBuf,
+    around: Surroundings,
+    limits: SharedLimits,
+    writer: Mutex<Writer>,
+    segments: RwLock<BTreeMap<i64, Arc<Segment>>>,
+    start: AtomicI64,
+    end: AtomicI64,
+    synced: AtomicI64,
+    high_watermark: watch::Sender<i64>,
+    refusal: watch::Sender<Option<AppendError>>,
+}
+
+impl Log {
+    /// Opens a partition's folder, or makes it. `clean`: the last stop was orderly, batches need no check.
+    pub fn open(dir: &Path, around: Surroundings, limits: SharedLimits, clean: bool) -> io::Result<Self> {
+        let fs = &*around.fs;
+        let now_ms = around.clock.now_ms();
+        fs.create_dir_all(dir)?;
+        let mut bases = Vec::new();
+        let mut snapshots = Vec::new();
+        let mut stored_start = 0;
+        for entry in fs.list(dir)? {
+            let path = dir.join(&entry.name);
+            if let Some(base) = segment::offset_of(&entry.name, "log") {
+                bases.push(base);
+            } else if let Some(offset) = segment::offset_of(&entry.name, "producers") {
+                snapshots.push(offset);
+            } else if entry.name == START_FILE {
+                stored_start = read_start(fs, &path)?;
+            } else if entry.name.ends_with(".tmp") {
+                fs.remove(&path)?;
+            }
+        }
+        // Left over from a deletion that a crash cut short.
+        while let [first, second, ..] = *bases.as_slice() {
+            if second > stored_start {
+                break;
+            }
+            remove_files(fs, dir, first)?;
+            bases.remove(0);
+        }
+        if bases.is_empty() {
+            Segment::create(fs, dir, stored_start, now_ms)?;
+            fs.sync_dir(dir)?;
+            bases.push(stored_start);
+        }
+        let mut least_end = stored_start;
+        if !clean
+            && let [.., before, last] = *bases.as_slice()
+            && fs.open(&segment::path_of(dir, last, "log"))?.len()? == 0
+        {
+            // Begun right before the crash, or left by a try on a full disk after which the one before was written on.
+            remove_files(fs, dir, last)?;
+            fs.sync_dir(dir)?;
+            bases.pop();
+            least_end = least_end.max(last);
+            tracing::debug!(dir = %dir.display(), before, last, "an empty segment at the end is taken back");
+        }
+        let (segments, producers) = Self::open_segments(dir, &around, &bases, &mut snapshots, clean, now_ms)?;
+        let active = segments.values().next_back().cloned().ok_or(io::ErrorKind::NotFound)?;
+        let start = stored_start.max(bases.first().copied().unwrap_or(0));
+        let end = active.end().max(start).max(least_end);
+        Ok(Self {
+            dir: dir.to_owned(),
+            around,
+            limits,
+            writer: Mutex::new(Writer { active, producers }),
+            segments: RwLock::new(segments),
+            start: AtomicI64::new(start),
+            end: AtomicI64::new(end),
+            synced: AtomicI64::new(end),
+            high_watermark: watch::Sender::new(end),
+            refusal: watch::Sender::new(None),
+        })
+    }
+
+    fn open_segments(
+        dir: &Path,
+        around: &Surroundings,
+        bases: &[i64],
+        snapshots: &mut Vec<i64>,
+        clean: bool,
+        now_ms: i64,
+    ) -> io::Result<(BTreeMap<i64, Arc<Segment>>, Producers)> {
+        let fs = &*around.fs;
+        let mut segments = BTreeMap::new();
+        let mut last_known = None;
+        for (at, base) in bases.iter().copied().enumerate() {
+            let next_base = bases.get(at + 1).copied();
+            let trusted = clean || next_base.is_some();
+            let opened = if trusted { Segment::open(fs, dir, base, next_base, now_ms)? } else { None };
+            let segment = match (opened, next_base) {
+                (Some(segment), _) => segment,
+                // The last one is gone through below, together with the producers.
+                (None, None) => break,
+                (None, Some(_)) => recover(around, dir, base, next_base, now_ms, |_| ())?,
+            };
+            if next_base.is_none() {
+                last_known = Some(segment.end());
+            }
+            segments.insert(base, Arc::new(segment));
+        }
+        let last_base = bases.last().copied().unwrap_or(0);
+        let usable = last_known.unwrap_or(last_base);
+        snapshots.sort_unstable();
+        let mut producers = Producers::default();
+        let mut from = bases.first().copied().unwrap_or(0);
+        for offset in snapshots.iter().rev().copied() {
+            let path = segment::path_of(dir, offset, "producers");
+            if offset > usable {
+                // Of a stop after which the segment was written on; what it says is in the segment.
+                fs.remove(&path)?;
+                continue;
+            }
+            match Producers::decode(&fs::read_all(fs, &path)?, offset) {
+                Some(read) => {
+                    (producers, from) = (read, offset);
+                    break;
+                }
+                None => tracing::warn!(file = %path.display(), "state of producers is damaged, it is made again"),
+            }
+        }
+        for segment in segments.values().filter(|segment| segment.end() > from) {
+            segment.headers(fs, from, |header| {
+                if header.base_offset >= from {
+                    producers.update(header, now_ms);
+                }
+            })?;
+        }
+        if last_known.is_none() {
+            let note = |header: &Header| {
+                if header.base_offset >= from {
+                    producers.update(header, now_ms);
+                }
+            };
+            let segment = recover(around, dir, last_base, None, now_ms, note)?;
+            segments.insert(last_base, Arc::new(segment));
+        }
+        Ok((segments, producers))
+    }
+
+    /// Appends whole batches, all or none.
+    pub fn append(&self, bytes: Bytes, kind: AppendKind) -> Result<Appended, AppendError> {
+        let appended = self.try_append(bytes, kind);
+        match &appended {
+            Ok(Appended { duplicate: true, .. }) => self.around.metrics.repeated_batches.inc(),
+            Ok(_) => 0,
+            Err(_) => self.around.metrics.refused_batches.inc(),
+        };
+        appended
+    }
+
+    fn try_append(&self, bytes: Bytes, kind: AppendKind) -> Result<Appended, AppendError> {
+        let limits = self.limits.read().clone();
+        let now_ms = self.around.clock.now_ms();
+        let total = bytes.len() as u64;
+        // The costly part (CRC) needs no lock.
+        let mut batches = batch::take_apart(bytes, kind, &limits, now_ms)?;
+        let append_time_ms = limits.log_append_time.then_some(now_ms);
+
+        let mut writer = self.writer.lock();
+        if let Some(refusal) = &*self.refusal.borrow() {
+            return Err(refusal.clone());
+        }
+        if kind == AppendKind::Client {
+            for batch in &batches {
+                if let Some(repeat) = writer.producers.check(&batch.header)? {
+                    return Ok(Appended {
+                        base_offset: repeat.base_offset,
+                        last_offset: repeat.last_offset,
+                        log_append_time_ms: if limits.log_append_time { repeat.timestamp_ms } else { -1 },
+                        log_start_offset: self.start(),
+                        duplicate: true,
+                    });
+                }
+            }
+        }
+        let base_offset = self.end();
+        let mut next = base_offset;
+        let mut records = 0;
+        for batch in &mut batches {
+            batch.place(next, append_time_ms);
+            next = batch.header.next_offset();
+            records += u64::try_from(batch.header.count).unwrap_or(0);
+        }
+        let active = &writer.active;
+        let full = active.len() > 0
+            && (active.len().saturating_add(total) > limits.segment_bytes
+                || now_ms.saturating_sub(active.begun_ms()) >= limits.segment_ms
+                || next - active.base > i64::from(i32::MAX));
+        if full {
+            self.roll(&mut writer)?;
+        }
+        if let Err(e) = writer.active.append(&batches) {
+            let undone = writer.active.undo();
+            return Err(match undone {
+                Ok(()) if e.kind() == io::ErrorKind::StorageFull => self.full(),
+                _ => self.fail("write", &e),
+            });
+        }
+        for batch in &batches {
+            writer.producers.update(&batch.header, now_ms);
+        }
+        self.end.store(next, Ordering::Release);
+        if self.around.flush != FlushPolicy::Always {
+            self.publish(next);
+        }
+        drop(writer);
+        self.around.metrics.appended_bytes.inc_by(total);
+        self.around.metrics.appended_records.inc_by(records);
+        Ok(Appended {
+            base_offset,
+            last_offset: next - 1,
+            log_append_time_ms: append_time_ms.unwrap_or(-1),
+            log_start_offset: self.start(),
+            duplicate: false,
+        })
+    }
+
+    /// Forces all that was appended so far to disk, and lets consumers see it. Call it from one thread at a time.
+    pub fn sync(&self) -> Result<(), AppendError> {
+        let writer = self.writer.lock();
+        if let Some(refusal) = &*self.refusal.borrow() {
+            return Err(refusal.clone());
+        }
+        let (active, end) = (writer.active.clone(), self.end());
+        drop(writer);
+        if end > self.synced.load(Ordering::Acquire) {
+            self.force(&active).map_err(|e| self.fail("fsync", &e))?;
+            self.passed(end);
+        }
+        Ok(())
+    }
+
+    /// Whether something waits for a flush.
+    pub fn is_dirty(&self) -> bool {
+        self.end() > self.synced.load(Ordering::Acquire) && self.refusal.borrow().is_none()
+    }
+
+    /// Flushes, completes indexes, keeps the state of producers; refuses appends from then on.
+    pub fn close(&self) -> Result<(), AppendError> {
+        self.sync()?;
+        let writer = self.writer.lock();
+        self.refuse(AppendError::Closed);
+        writer.active.finish_indexes();
+        if let Err(e) = self.keep_producers(&writer) {
+            tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");
+        }
+        Ok(())
+    }
+
+    /// Refuses everything from now on: the partition is deleted.
+    pub fn delete(&self) {
+        let _writer = self.writer.lock();
+        self.refusal.send_replace(Some(AppendError::Deleted));
+    }
+
+    /// Reads whole batches below the high watermark.
+    pub fn read(&self, from: i64, max_bytes: usize, min_one: bool) -> Result<ReadResult, ReadError> {
+        self.check_not_deleted()?;
+        let high_watermark = self.high_watermark();
+        let log_start_offset = self.start();
+        if from < log_start_offset || from > self.end().max(high_watermark) {
+            return Err(ReadError::OutOfRange { offset: from, log_start_offset, high_watermark });
+        }
+        let mut records = Bytes::new();
+        let mut base = from;
+        while base < high_watermark {
+            // The segment that holds the place; after a hole at its end, the next one.
+            let segments = self.segments.read();
+            let segment = segments.range(..=base).next_back().map(|(_, segment)| segment.clone());
+            let after = segments.range(base.saturating_add(1)..).next().map(|(base, _)| *base);
+            drop(segments);
+            if let Some(segment) = segment {
+                let read = segment.read(&*self.around.fs, from, high_watermark, max_bytes, min_one);
+                if let Some(found) = read.map_err(|e| read_error(segment.path(), &e))? {
+                    records = found;
+                    break;
+                }
+            }
+            match after {
+                Some(after) => base = after,
+                None => break,
+            }
+        }
+        self.around.metrics.read_bytes.inc_by(records.len() as u64);
+        Ok(ReadResult { records, high_watermark, last_stable_offset: high_watermark, log_start_offset })
+    }
+
+    /// The first record dated at or after a time.
+    pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<TimestampOffset>, ReadError> {
+        self.check_not_deleted()?;
+        let (start, until) = (self.start(), self.high_watermark());
+        let segments: Vec<_> = self.segments.read().values().cloned().collect();
+        for segment in segments {
+            if segment.end() <= start || segment.max_timestamp().is_none_or(|max| max.timestamp_ms < timestamp_ms) {
+                continue;
+            }
+            let hit = segment.first_at_or_after(&*self.around.fs, timestamp_ms, start, until);
+            if let Some(hit) = hit.map_err(|e| read_error(segment.path(), &e))? {
+                return Ok(Some(hit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp.
+    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        self.check_not_deleted()?;
+        let segments = self.segments.read();
+        let largest = segments.values().filter_map(|segment| segment.max_timestamp()).map(|max| max.timestamp_ms).max();
+        drop(segments);
+        match largest {
+            // Records without a timestamp have none that is the largest.
+            Some(timestamp_ms) if timestamp_ms >= 0 => self.offset_for_time(timestamp_ms),
+            _ => Ok(None),
+        }
+    }
+
+    /// Deletes records before an offset, -1 for all below the high watermark.
+    pub fn delete_records(&self, before: i64) -> Result<i64, ReadError> {
+        self.check_not_deleted()?;
+        let mut writer = self.writer.lock();
+        let high_watermark = self.high_watermark();
+        let before = if before == -1 { high_watermark } else { before };
+        if before < 0 || before > high_watermark {
+            return Err(ReadError::OutOfRange { offset: before, log_start_offset: self.start(), high_watermark });
+        }
+        if before > self.start() {
+            if before == self.end() && writer.active.len() > 0 {
+                self.roll(&mut writer)
+                    .map_err(|e| ReadError::Io { path: self.dir.clone(), cause: e.to_string().into() })?;
+            }
+            self.drop_before(&writer, before).map_err(|e| read_error(&self.dir, &e))?;
+        }
+        Ok(self.start())
+    }
+
+    /// Deletes what is older or more than the topic keeps; forgets idle producers.
+    pub fn retain(&self, now_ms: i64) -> Result<(), AppendError> {
+        let limits = self.limits.read().clone();
+        let mut writer = self.writer.lock();
+        if let Some(refusal) = &*self.refusal.borrow() {
+            return Err(refusal.clone());
+        }
+        writer.producers.expire(now_ms.saturating_sub(self.around.producer_expiry_ms));
+        if !limits.delete {
+            return Ok(());
+        }
+        let high_watermark = self.high_watermark();
+        let segments: Vec<_> = self.segments.read().values().cloned().collect();
+        let mut size: u64 = segments.iter().map(|segment| segment.len()).sum();
+        let mut before = None;
+        for segment in segments {
+            let len = segment.len();
+            let newest_ms = match segment.max_timestamp() {
+                Some(max) if max.timestamp_ms >= 0 => max.timestamp_ms,
+                _ => segment.begun_ms(),
+            };
+            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
+            let too_old = limits.retention_ms.is_some_and(|most| age_ms > most);
+            let too_much = limits.retention_bytes.is_some_and(|most| size.saturating_sub(len) >= most && size > most);
+            if len == 0 || segment.end() > high_watermark || !(too_old || too_much) {
+                break;
+            }
+            size -= len;
+            before = Some(segment.end());
+        }
+        let Some(before) = before else { return Ok(()) };
+        if before == self.end() {
+            self.roll(&mut writer)?;
+        }
+        if let Err(e) = self.drop_before(&writer, before) {
+            tracing::error!(dir = %self.dir.display(), error = %e, "retention can't delete, it will try again");
+        }
+        Ok(())
+    }
+
+    /// Bytes in all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.read().values().map(|segment| segment.len()).sum()
+    }
+
+    /// Holes found so far.
+    pub fn holes(&self) -> Vec<Hole> {
+        self.segments.read().values().flat_map(|segment| segment.holes()).collect()
+    }
+
+    /// Checks every batch of every segment; returns all holes.
+    pub fn verify(&self) -> Result<Vec<Hole>, ReadError> {
+        let segments: Vec<_> = self.segments.read().values().cloned().collect();
+        let mut holes = Vec::new();
+        for segment in segments {
+            let found = segment.verify(&*self.around.fs);
+            holes.extend(found.map_err(|e| read_error(segment.path(), &e))?);
+        }
+        Ok(holes)
+    }
+
+    /// Earliest offset.
+    pub fn start(&self) -> i64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// Offset after the last record written.
+    pub fn end(&self) -> i64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Offset after the last record that consumers may see.
+    pub fn high_watermark(&self) -> i64 {
+        *self.high_watermark.borrow()
+    }
+
+    /// The high watermark as it moves.
+    pub fn watch(&self) -> watch::Receiver<i64> {
+        self.high_watermark.subscribe()
+    }
+
+    /// Why nothing is taken any more, once that is so.
+    pub fn watch_refusal(&self) -> watch::Receiver<Option<AppendError>> {
+        self.refusal.subscribe()
+    }
+
+    fn check_not_deleted(&self) -> Result<(), ReadError> {
+        match &*self.refusal.borrow() {
+            Some(AppendError::Deleted) => Err(ReadError::Deleted),
+            _ => Ok(()),
+        }
+    }
+
+    fn force(&self, segment: &Segment) -> io::Result<()> {
+        // How long it took is no time of day: no clock to move in tests.
+        let begun = Instant::now();
+        segment.sync()?;
+        self.around.metrics.flush_seconds.observe(begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn passed(&self, end: i64) {
+        self.synced.fetch_max(end, Ordering::AcqRel);
+        self.publish(end);
+    }
+
+    fn publish(&self, end: i64) {
+        self.high_watermark.send_if_modified(|high_watermark| {
+            let moved = end > *high_watermark;
+            *high_watermark = end.max(*high_watermark);
+            moved
+        });
+    }
+
+    /// Begins a new segment; the one before is durable from then on.
+    fn roll(&self, writer: &mut MutexGuard<'_, Writer>) -> Result<(), AppendError> {
+        let fs = &*self.around.fs;
+        let end = self.end();
+        self.force(&writer.active).map_err(|e| self.fail("fsync", &e))?;
+        self.passed(end);
+        writer.active.finish_indexes();
+        let fresh = Segment::create(fs, &self.dir, end, self.around.clock.now_ms());
+        let fresh = match fresh.and_then(|fresh| fs.sync_dir(&self.dir).map(|()| fresh)) {
+            Ok(fresh) => Arc::new(fresh),
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                // The old one may still take a smaller batch, so nothing of the new one may stay.
+                remove_files(fs, &self.dir, end).map_err(|e| self.fail("remove an empty segment in", &e))?;
+                return Err(self.full());
+            }
+            Err(e) => return Err(self.fail("create a segment in", &e)),
+        };
+        self.segments.write().insert(end, fresh.clone());
+        writer.active = fresh;
+        if let Err(e) = self.keep_producers(writer) {
+            tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");
+        }
+        Ok(())
+    }
+
+    /// Writes the state of producers as of the end, and removes older ones but one.
+    fn keep_producers(&self, writer: &Writer) -> io::Result<()> {
+        let fs = &*self.around.fs;
+        let end = self.end();
+        fs::replace(fs, &segment::path_of(&self.dir, end, "producers"), &writer.producers.encode(end))?;
+        let mut kept: Vec<i64> =
+            fs.list(&self.dir)?.iter().filter_map(|entry| segment::offset_of(&entry.name, "producers")).collect();
+        kept.sort_unstable();
+        kept.truncate(kept.len().saturating_sub(2));
+        for offset in kept {
+            fs.remove(&segment::path_of(&self.dir, offset, "producers"))?;
+        }
+        Ok(())
+    }
+
+    /// Moves the earliest offset up, durably, then removes segments that lie wholly before it.
+    fn drop_before(&self, writer: &Writer, before: i64) -> io::Result<()> {
+        let fs = &*self.around.fs;
+        match fs::replace(fs, &self.dir.join(START_FILE), format!("{before}\n").as_bytes()) {
+            // Deleting is what helps now, and the first segment's name says the same.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull && self.segments.read().contains_key(&before) => {}
+            written => written?,
+        }
+        self.start.fetch_max(before, Ordering::AcqRel);
+        let mut segments = self.segments.write();
+        let mut gone = Vec::new();
+        while let Some(first) = segments.first_entry() {
+            if first.get().end() > before || first.get().base == writer.active.base {
+                break;
+            }
+            gone.push(first.remove());
+        }
+        drop(segments);
+        for segment in &gone {
+            segment.remove(fs)?;
+            self.around.metrics.deleted_bytes.inc_by(segment.len());
+        }
+        fs.sync_dir(&self.dir)
+    }
+
+    fn full(&self) -> AppendError {
+        tracing::error!(dir = %self.dir.display(), "disk is full: new data is refused until there is space");
+        AppendError::Full { path: self.dir.clone() }
+    }
+
+    /// Refuses appends from now on, for the first reason there is.
+    fn refuse(&self, reason: AppendError) -> bool {
+        self.refusal.send_if_modified(|refusal| {
+            let first = refusal.is_none();
+            refusal.get_or_insert(reason);
+            first
+        })
+    }
+
+    fn fail(&self, what: &'static str, cause: &io::Error) -> AppendError {
+        let path = self.dir.clone();
+        let failed = AppendError::Failed { path, cause: format!("{what}: {cause}").into() };
+        if self.refuse(failed.clone()) {
+            self.around.metrics.failed_partitions.inc();
+            tracing::error!(dir = %self.dir.display(), what, error = %cause, "partition takes no more until restarted");
+        }
+        failed
+    }
+}
+
+fn recover(
+    around: &Surroundings,
+    dir: &Path,
+    base: i64,
+    next_base: Option<i64>,
+    now_ms: i64,
+    on_batch: impl FnMut(&Header),
+) -> io::Result<Segment> {
+    let (segment, report) = Segment::recover(&*around.fs, dir, base, next_base, now_ms, on_batch)?;
+    if report.cut > 0 {
+        around.metrics.torn_bytes.inc_by(report.cut);
+        let segment = segment.path().display();
+        tracing::warn!(%segment, bytes = report.cut, "cut a torn write at the end, it was never acknowledged");
+    }
+    for hole in &report.holes {
+        around.metrics.holes.inc();
+        segment::tell(hole);
+    }
+    Ok(segment)
+}
+
+fn read_start(fs: &dyn Filesystem, path: &Path) -> io::Result<i64> {
+    let bytes = fs::read_all(fs, path)?;
+    let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+    // Written as a whole or not at all, so damage is the disk's; serving from the first segment on is then the best.
+    Ok(number.filter(|n| *n >= 0).unwrap_or_else(|| {
+        tracing::error!(file = %path.display(), "is damaged: deleted records may show again");
+        0
+    }))
+}
+
+fn remove_files(fs: &dyn Filesystem, dir: &Path, base: i64) -> io::Result<()> {
+    for ending in ["index", "timeindex", "holes", "log"] {
+        match fs.remove(&segment::path_of(dir, base, ending)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read_error(path: &Path, cause: &io::Error) -> ReadError {
+    ReadError::Io { path: path.to_owned(), cause: cause.to_string().into() }
+}

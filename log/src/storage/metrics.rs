@@ -1,0 +1,78 @@
+//! What segment storage counts.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Counters of segment storage; clones count together.
+#[derive(Debug, Clone)]
+pub struct StorageMetrics {
+    /// Bytes of record batches appended.
+    pub appended_bytes: Counter,
+    /// Records appended.
+    pub appended_records: Counter,
+    /// Batches refused.
+    pub refused_batches: Counter,
+    /// Batches that were there already.
+    pub repeated_batches: Counter,
+    /// Bytes read for consumers.
+    pub read_bytes: Counter,
+    /// Seconds that forcing data to disk took.
+    pub flush_seconds: Histogram,
+    /// Damaged places set aside.
+    pub holes: Counter,
+    /// Bytes of torn tails cut at the start.
+    pub torn_bytes: Counter,
+    /// Bytes deleted by retention or on demand.
+    pub deleted_bytes: Counter,
+    /// Partitions that take no more because the disk failed.
+    pub failed_partitions: Gauge,
+}
+
+impl Default for StorageMetrics {
+    fn default() -> Self {
+        Self {
+            appended_bytes: Counter::default(),
+            appended_records: Counter::default(),
+            refused_batches: Counter::default(),
+            repeated_batches: Counter::default(),
+            read_bytes: Counter::default(),
+            flush_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
+            holes: Counter::default(),
+            torn_bytes: Counter::default(),
+            deleted_bytes: Counter::default(),
+            failed_partitions: Gauge::default(),
+        }
+    }
+}
+
+impl StorageMetrics {
+    /// Shows them in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let counters = [
+            ("millrace_log_appended_bytes", "Bytes of record batches appended", &self.appended_bytes),
+            ("millrace_log_appended_records", "Records appended", &self.appended_records),
+            ("millrace_log_refused_batches", "Record batches refused", &self.refused_batches),
+            ("millrace_log_repeated_batches", "Record batches that were stored already", &self.repeated_batches),
+            ("millrace_log_read_bytes", "Bytes read for consumers", &self.read_bytes),
+            ("millrace_log_holes", "Damaged places in segments that were set aside", &self.holes),
+            ("millrace_log_torn_bytes", "Bytes of torn writes cut at the start", &self.torn_bytes),
+            ("millrace_log_deleted_bytes", "Bytes deleted by retention or on demand", &self.deleted_bytes),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register_with_unit(
+            "millrace_log_flush",
+            "Time that forcing data to disk took",
+            Unit::Seconds,
+            self.flush_seconds.clone(),
+        );
+        registry.register(
+            "millrace_log_failed_partitions",
+            "Partitions that take no more because the disk failed",
+            self.failed_partitions.clone(),
+        );
+    }
+}

@@ -1,0 +1,718 @@
+//! One segment: a file of record batches one after the other, with its two sparse indexes and the list of its holes.
+//!
+//! In: placed batches; offsets and times to look for. Out: whole batches as stored. Touches `<base>.log`, `.index`,
+//! `.timeindex` and `.holes` through [`Filesystem`]. Leaves order, flushes and retention to [`super::log`].
+//!
+//! `<base>` is the offset of the first record in 20 digits. The `.log` holds batches as in [`super::batch`], nothing else.
+//! Recovery: bytes at the end that are no whole batch with a right CRC are a torn write and are cut. Such bytes with a
+//! sound batch after them are damage: they stay where they are, are listed in `.holes` (JSON) and passed over by readers.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::batch::{self, HEADER, Header, Incoming};
+use super::fs::{self, File, Filesystem};
+use super::index::{Index, OffsetEntry, TimeEntry};
+use super::partition::TimestampOffset;
+
+/// Bytes between two entries of the indexes, as Kafka's default.
+const INDEX_INTERVAL: u64 = 4096;
+/// Read at once where a file is gone through.
+const CHUNK: usize = 1 << 20;
+/// Read beyond what was asked for, as the index leads to a place some batches before it.
+const SLACK: usize = 8192;
+
+/// Damaged bytes within a segment, with what they held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// The segment's file.
+    pub file: PathBuf,
+    /// First damaged byte.
+    pub position: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// First offset that is missing.
+    pub from_offset: i64,
+    /// First offset that is there again.
+    pub to_offset: i64,
+}
+
+/// What recovery did to a segment.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// Bytes of a torn tail that were cut.
+    pub cut: u64,
+    /// Holes found.
+    pub holes: Vec<Hole>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    len: u64,
+    end: i64,
+    /// The largest timestamp and the last offset of its batch.
+    max: Option<TimestampOffset>,
+    begun_ms: i64,
+}
+
+struct Indexes {
+    offsets: Index<OffsetEntry>,
+    times: Index<TimeEntry>,
+    since_entry: u64,
+}
+
+/// Where a batch begins, and what is known of its offsets.
+#[derive(Clone, Copy)]
+struct Place {
+    at: u64,
+    expected: Expected,
+}
+
+#[derive(Clone, Copy)]
+enum Expected {
+    /// It begins with this offset.
+    Base(i64),
+    /// It ends with this offset.
+    Last(i64),
+}
+
+impl Place {
+    fn after(position: u64, header: &Header) -> Self {
+        Self { at: position + header.size() as u64, expected: Expected::Base(header.next_offset()) }
+    }
+}
+
+impl Expected {
+    fn is_met(self, header: &Header) -> bool {
+        match self {
+            Self::Base(base) => header.base_offset == base,
+            Self::Last(last) => header.last_offset() == last,
+        }
+    }
+
+    /// The least offset that the batch may begin with, as far as known.
+    fn least(self) -> i64 {
+        match self {
+            Self::Base(offset) => offset,
+            Self::Last(last) => last.saturating_sub(i32::MAX.into()).max(0),
+        }
+    }
+}
+
+/// One segment.
+pub(super) struct Segment {
+    pub base: i64,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    tail: RwLock<Tail>,
+    indexes: RwLock<Indexes>,
+    holes: RwLock<Vec<Hole>>,
+}
+
+/// Path of a segment's file.
+pub(super) fn path_of(dir: &Path, base: i64, ending: &str) -> PathBuf {
+    dir.join(format!("{base:020}.{ending}"))
+}
+
+/// The offset in the name of one of our files, if it ends so.
+pub(super) fn offset_of(name: &str, ending: &str) -> Option<i64> {
+    let digits = name.strip_suffix(ending)?.strip_suffix('.')?;
+    if digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+impl Segment {
+    /// A new, empty one. Its name is durable only after the folder has been synced.
+    pub fn create(fs: &dyn Filesystem, dir: &Path, base: i64, now_ms: i64) -> io::Result<Self> {
+        let path = path_of(dir, base, "log");
+        let file = fs.create(&path)?;
+        let offsets = Index::create(fs, &path_of(dir, base, "index"))?;
+        let times = Index::create(fs, &path_of(dir, base, "timeindex"))?;
+        Ok(Self {
+            base,
+            path,
+            file,
+            tail: RwLock::new(Tail { len: 0, end: base, max: None, begun_ms: now_ms }),
+            indexes: RwLock::new(Indexes { offsets, times, since_entry: 0 }),
+            holes: RwLock::default(),
+        })
+    }
+
+    /// Opens one that was finished: trusts its batches, checks that the indexes fit. `next_base` is the base of the segment
+    /// after it. `None`: it does not fit, recover it.
+    pub fn open(
+        fs: &dyn Filesystem,
+        dir: &Path,
+        base: i64,
+        next_base: Option<i64>,
+        now_ms: i64,
+    ) -> io::Result<Option<Self>> {
+        let path = path_of(dir, base, "log");
+        let file = fs.open(&path)?;
+        let len = file.len()?;
+        let (Some(offsets), Some(times)) = (
+            Index::<OffsetEntry>::open(fs, &path_of(dir, base, "index"))?,
+            Index::<TimeEntry>::open(fs, &path_of(dir, base, "timeindex"))?,
+        ) else {
+            return Ok(None);
+        };
+        let holes: Vec<Hole> = match fs::read_all(fs, &path_of(dir, base, "holes")) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(holes) => holes,
+                Err(_) => return Ok(None),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        // From the last entry on the batches must lead exactly to the end, and none of them have been due for an entry.
+        let mut at = offsets.last().map_or(0, |entry| u64::from(entry.position));
+        let mut expected = base;
+        let mut since_entry = 0;
+        let mut max = times.last().map(|entry| TimestampOffset {
+            timestamp_ms: entry.timestamp_ms,
+            offset: base.saturating_add(entry.relative.into()),
+        });
+        let mut scan = Scan::new(&*file, len, SLACK);
+        let mut first = true;
+        while at < len {
+            if let Some(hole) = holes.iter().find(|hole| hole.position == at) {
+                at = at.saturating_add(hole.bytes);
+                continue;
+            }
+            let header = scan.header(at)?.filter(|h| h.is_sound() && h.base_offset >= expected);
+            let Some(header) = header.filter(|h| at.saturating_add(h.size() as u64) <= len) else {
+                return Ok(None);
+            };
+            if let Some(entry) = offsets.last().filter(|_| first)
+                && header.last_offset() != base.saturating_add(entry.relative.into())
+            {
+                return Ok(None);
+            }
+            if !first && since_entry > INDEX_INTERVAL {
+                return Ok(None);
+            }
+            raise(&mut max, &header);
+            since_entry += header.size() as u64;
+            expected = header.next_offset();
+            at += header.size() as u64;
+            first = false;
+        }
+        if at != len || (len > 0 && times.last().is_none()) || next_base.is_some_and(|next| next < expected) {
+            return Ok(None);
+        }
+        let end = next_base.unwrap_or(expected.max(holes.last().map_or(base, |hole| hole.to_offset)));
+        let begun_ms = scan.header(0)?.map_or(now_ms, |h| h.max_timestamp).clamp(0, now_ms.max(0));
+        Ok(Some(Self {
+            base,
+            path,
+            file,
+            tail: RwLock::new(Tail { len, end, max, begun_ms }),
+            indexes: RwLock::new(Indexes { offsets, times, since_entry }),
+            holes: RwLock::new(holes),
+        }))
+    }
+
+    /// Goes through every batch, makes the indexes again, and brings the end to a sound state. With `next_base` the
+    /// segment was finished: a bad end is then damage and no torn write, and nothing is cut.
+    pub fn recover(
+        fs: &dyn Filesystem,
+        dir: &Path,
+        base: i64,
+        next_base: Option<i64>,
+        now_ms: i64,
+        mut on_batch: impl FnMut(&Header),
+    ) -> io::Result<(Self, Recovered)> {
+        let path = path_of(dir, base, "log");
+        let file = fs.open(&path)?;
+        let len = file.len()?;
+        let mut indexes = Indexes {
+            offsets: Index::create(fs, &path_of(dir, base, "index"))?,
+            times: Index::create(fs, &path_of(dir, base, "timeindex"))?,
+            since_entry: 0,
+        };
+        let mut tail = Tail { len: 0, end: base, max: None, begun_ms: now_ms };
+        let mut report = Recovered::default();
+        let mut scan = Scan::new(&*file, len, CHUNK);
+        while tail.len < len {
+            if let Some(header) = scan.sound_batch(tail.len, tail.end, next_base)? {
+                if tail.len == 0 {
+                    tail.begun_ms = header.max_timestamp.clamp(0, now_ms.max(0));
+                }
+                indexes.note(base, &header, tail.len, &mut tail.max);
+                on_batch(&header);
+                tail.end = header.next_offset();
+                tail.len += header.size() as u64;
+                continue;
+            }
+            let (position, from_offset) = (tail.len, tail.end);
+            let (to, to_offset) = match (scan.resync(position, from_offset, next_base)?, next_base) {
+                (Some((to, header)), _) => (to, header.base_offset),
+                (None, Some(next)) => (len, next),
+                (None, None) => {
+                    report.cut = len - position;
+                    break;
+                }
+            };
+            report.holes.push(Hole { file: path.clone(), position, bytes: to - position, from_offset, to_offset });
+            tail.len = to;
+            tail.end = to_offset;
+        }
+        if let Some(next) = next_base {
+            tail.end = next;
+        }
+        if report.cut > 0 {
+            file.truncate(tail.len)?;
+        }
+        // What stands here may never have been synced, and is what we tell consumers from now on.
+        file.sync_data()?;
+        let segment = Self {
+            base,
+            path,
+            file,
+            tail: RwLock::new(tail),
+            indexes: RwLock::new(indexes),
+            holes: RwLock::new(report.holes.clone()),
+        };
+        segment.keep_holes(fs)?;
+        segment.finish_indexes();
+        Ok((segment, report))
+    }
+
+    /// Appends placed batches. After an error any part may stand in the file: cut it with [`Self::undo`].
+    pub fn append(&self, batches: &[Incoming]) -> io::Result<()> {
+        let mut tail = *self.tail.read();
+        let mut slices = Vec::with_capacity(2 * batches.len());
+        for batch in batches {
+            slices.push(IoSlice::new(&batch.head));
+            slices.push(IoSlice::new(&batch.body));
+        }
+        self.file.write_at(tail.len, &mut slices)?;
+        let mut indexes = self.indexes.write();
+        for Incoming { header, .. } in batches {
+            indexes.note(self.base, header, tail.len, &mut tail.max);
+            tail.len += header.size() as u64;
+            tail.end = header.next_offset();
+        }
+        indexes.offsets.write_some();
+        indexes.times.write_some();
+        drop(indexes);
+        *self.tail.write() = tail;
+        Ok(())
+    }
+
+    /// Cuts what a failed append may have left.
+    pub fn undo(&self) -> io::Result<()> {
+        self.file.truncate(self.tail.read().len)
+    }
+
+    /// Forces its content to disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Completes and syncs the indexes, at the roll or a clean stop. Failing here only costs time at the next start.
+    pub fn finish_indexes(&self) {
+        let max = self.tail.read().max;
+        let mut indexes = self.indexes.write();
+        if let Some(entry) = max.and_then(|max| time_entry(self.base, max)) {
+            indexes.times.push(entry);
+        }
+        let Indexes { offsets, times, .. } = &mut *indexes;
+        let done = offsets.write_out().and_then(|()| times.write_out()).and_then(|()| offsets.sync());
+        if let Err(e) = done.and_then(|()| times.sync()) {
+            tracing::warn!(segment = %self.path.display(), error = %e, "indexes can't be written, they will be made again");
+        }
+    }
+
+    /// The segment's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in it.
+    pub fn len(&self) -> u64 {
+        self.tail.read().len
+    }
+
+    /// Offset after its last record.
+    pub fn end(&self) -> i64 {
+        self.tail.read().end
+    }
+
+    /// Its largest timestamp, with the last offset of the batch that has it.
+    pub fn max_timestamp(&self) -> Option<TimestampOffset> {
+        self.tail.read().max
+    }
+
+    /// When it was begun.
+    pub fn begun_ms(&self) -> i64 {
+        self.tail.read().begun_ms
+    }
+
+    /// Its holes.
+    pub fn holes(&self) -> Vec<Hole> {
+        self.holes.read().clone()
+    }
+
+    /// Whole batches from the one that holds `from` (or the next after it) on, all below `until`; `None` if there is none
+    /// from there to the segment's end. Holes that are met are noted and passed over.
+    pub fn read(
+        &self,
+        fs: &dyn Filesystem,
+        from: i64,
+        until: i64,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> io::Result<Option<Bytes>> {
+        let window = max_bytes.saturating_add(SLACK);
+        let len = self.len();
+        let mut scan = Scan::new(&*self.file, len, window);
+        let Some((start, first)) = self.seek(fs, &mut scan, self.position_of(from)?, |h| h.last_offset() >= from)?
+        else {
+            return Ok(None);
+        };
+        if first.base_offset >= until || (first.size() > max_bytes && !min_one) {
+            return Ok(Some(Bytes::new()));
+        }
+        let limit = max_bytes.max(first.size()) as u64;
+        let span = usize::try_from(limit.min(len - start)).unwrap_or(usize::MAX);
+        if scan.bytes(start, span)?.is_none() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut end = start;
+        let mut expected = first.base_offset;
+        // At the first damage it stops: the next read begins there and passes over it.
+        while let Some(header) = scan.header(end)? {
+            let next = end + header.size() as u64;
+            let whole = header.is_sound() && header.base_offset == expected && next - start <= limit && next <= len;
+            if !whole || header.base_offset >= until || (end != start && self.hole_at(end).is_some()) {
+                break;
+            }
+            expected = header.next_offset();
+            end = next;
+            if end - start >= limit {
+                break;
+            }
+        }
+        let bytes = usize::try_from(end - start).unwrap_or(usize::MAX);
+        scan.into_bytes(start, bytes).map(Some).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// The first record from `start` on and below `until` that is dated at or after a time.
+    pub fn first_at_or_after(
+        &self,
+        fs: &dyn Filesystem,
+        timestamp_ms: i64,
+        start: i64,
+        until: i64,
+    ) -> io::Result<Option<TimestampOffset>> {
+        let before = self.indexes.read().times.floor(|entry| entry.timestamp_ms < timestamp_ms)?;
+        let from = before.map_or(self.base, |entry| self.base.saturating_add(entry.relative.into()) + 1).max(start);
+        let mut scan = Scan::new(&*self.file, self.len(), CHUNK / 16);
+        let mut at = self.position_of(from)?;
+        let wanted = |h: &Header| h.last_offset() >= from && h.max_timestamp >= timestamp_ms;
+        while let Some((position, header)) = self.seek(fs, &mut scan, at, wanted)? {
+            if header.base_offset >= until {
+                return Ok(None);
+            }
+            let Some(bytes) = scan.bytes(position, header.size())? else { return Ok(None) };
+            match batch::first_at_or_after(&header, &Bytes::copy_from_slice(bytes), timestamp_ms, start) {
+                Ok(Some(hit)) => return Ok(Some(hit)),
+                // A header that promises more than its records keep.
+                Ok(None) => {}
+                Err(e) => {
+                    let path = self.path.display();
+                    tracing::warn!(segment = %path, position, error = %e, "records can't be unpacked to find a time");
+                    return Ok(Some(TimestampOffset {
+                        timestamp_ms: header.max_timestamp,
+                        offset: header.base_offset,
+                    }));
+                }
+            }
+            at = Place::after(position, &header);
+        }
+        Ok(None)
+    }
+
+    /// Tells each batch's header, in order, from an offset on.
+    pub fn headers(&self, fs: &dyn Filesystem, from: i64, mut each: impl FnMut(&Header)) -> io::Result<()> {
+        let mut scan = Scan::new(&*self.file, self.len(), CHUNK);
+        let mut at = self.position_of(from)?;
+        while let Some((position, header)) = self.seek(fs, &mut scan, at, |h| h.last_offset() >= from)? {
+            each(&header);
+            at = Place::after(position, &header);
+        }
+        Ok(())
+    }
+
+    /// Checks every batch with its CRC; notes and returns the holes.
+    pub fn verify(&self, fs: &dyn Filesystem) -> io::Result<Vec<Hole>> {
+        let Tail { len, end, .. } = *self.tail.read();
+        let mut scan = Scan::new(&*self.file, len, CHUNK);
+        let (mut at, mut expected) = (0, self.base);
+        while at < len {
+            if let Some(hole) = self.hole_at(at) {
+                at += hole.bytes;
+                expected = hole.to_offset;
+            } else if let Some(header) = scan.sound_batch(at, expected, Some(end))? {
+                at += header.size() as u64;
+                expected = header.next_offset();
+            } else {
+                let hole = self.damaged(fs, &mut scan, at, expected)?;
+                at += hole.bytes;
+                expected = hole.to_offset;
+            }
+        }
+        Ok(self.holes())
+    }
+
+    /// Removes its files; those who read it go on.
+    pub fn remove(&self, fs: &dyn Filesystem) -> io::Result<()> {
+        for ending in ["index", "timeindex", "holes"] {
+            match fs.remove(&self.path.with_extension(ending)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        fs.remove(&self.path)
+    }
+
+    /// Where to begin to look for an offset.
+    fn position_of(&self, offset: i64) -> io::Result<Place> {
+        let begin = Place { at: 0, expected: Expected::Base(self.base) };
+        let Some(relative) = offset.checked_sub(self.base).filter(|n| *n > 0) else { return Ok(begin) };
+        let entry = self.indexes.read().offsets.floor(|entry| i64::from(entry.relative) <= relative)?;
+        Ok(entry.map_or(begin, |entry| Place {
+            at: entry.position.into(),
+            expected: Expected::Last(self.base + i64::from(entry.relative)),
+        }))
+    }
+
+    fn hole_at(&self, position: u64) -> Option<Hole> {
+        self.holes.read().iter().find(|hole| hole.position == position).cloned()
+    }
+
+    /// From a batch's beginning on, the first batch that is wanted. Passes over holes.
+    ///
+    /// Without reading all bytes: a batch is taken for sound if its offsets are those that must come here. If they are not,
+    /// its CRC and its follower decide, as the CRC itself leaves out the offset.
+    fn seek(
+        &self,
+        fs: &dyn Filesystem,
+        scan: &mut Scan<'_>,
+        Place { mut at, mut expected }: Place,
+        wanted: impl Fn(&Header) -> bool,
+    ) -> io::Result<Option<(u64, Header)>> {
+        let end = self.end();
+        while at < scan.len {
+            if let Some(hole) = self.hole_at(at) {
+                at += hole.bytes;
+                expected = Expected::Base(hole.to_offset);
+                continue;
+            }
+            let header = scan.header(at)?.filter(Header::is_sound);
+            let header = match header.filter(|h| at + h.size() as u64 <= scan.len) {
+                Some(header) if expected.is_met(&header) => Some(header),
+                _ => scan.sound_batch(at, expected.least(), Some(end))?,
+            };
+            match header {
+                Some(header) if wanted(&header) => return Ok(Some((at, header))),
+                Some(header) => {
+                    at += header.size() as u64;
+                    expected = Expected::Base(header.next_offset());
+                }
+                None => {
+                    let hole = self.damaged(fs, scan, at, expected.least())?;
+                    at += hole.bytes;
+                    expected = Expected::Base(hole.to_offset);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sets bytes aside that are no batch, up to the next sound one.
+    fn damaged(&self, fs: &dyn Filesystem, scan: &mut Scan<'_>, position: u64, from_offset: i64) -> io::Result<Hole> {
+        let end = self.end();
+        let (to, to_offset) = match scan.resync(position, from_offset, Some(end))? {
+            Some((to, header)) => (to, header.base_offset),
+            None => (scan.len, end),
+        };
+        let hole = Hole { file: self.path.clone(), position, bytes: to - position, from_offset, to_offset };
+        tell(&hole);
+        let mut holes = self.holes.write();
+        if !holes.iter().any(|known| known.position == position) {
+            holes.push(hole.clone());
+            holes.sort_by_key(|hole| hole.position);
+        }
+        drop(holes);
+        if let Err(e) = self.keep_holes(fs) {
+            tracing::warn!(segment = %self.path.display(), error = %e, "the list of holes can't be written");
+        }
+        Ok(hole)
+    }
+
+    fn keep_holes(&self, fs: &dyn Filesystem) -> io::Result<()> {
+        let path = self.path.with_extension("holes");
+        let holes = self.holes();
+        if holes.is_empty() {
+            return match fs.remove(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            };
+        }
+        let json = serde_json::to_vec(&holes).map_err(io::Error::other)?;
+        fs::replace(fs, &path, &json)
+    }
+}
+
+/// Says that data is damaged, with all that is needed to look at it.
+pub(super) fn tell(hole: &Hole) {
+    tracing::error!(
+        segment = %hole.file.display(),
+        position = hole.position,
+        bytes = hole.bytes,
+        from_offset = hole.from_offset,
+        to_offset = hole.to_offset,
+        "damaged bytes are set aside: records of these offsets are lost, the rest is served; check the disk"
+    );
+}
+
+impl Indexes {
+    fn note(&mut self, base: i64, header: &Header, position: u64, max: &mut Option<TimestampOffset>) {
+        raise(max, header);
+        if self.since_entry > INDEX_INTERVAL
+            && let (Ok(relative), Ok(position)) =
+                (u32::try_from(header.last_offset().saturating_sub(base)), u32::try_from(position))
+        {
+            self.offsets.push(OffsetEntry { relative, position });
+            if let Some(entry) = max.and_then(|max| time_entry(base, max)) {
+                self.times.push(entry);
+            }
+            self.since_entry = 0;
+        }
+        self.since_entry += header.size() as u64;
+    }
+}
+
+fn time_entry(base: i64, max: TimestampOffset) -> Option<TimeEntry> {
+    let relative = u32::try_from(max.offset.saturating_sub(base)).ok()?;
+    Some(TimeEntry { timestamp_ms: max.timestamp_ms, relative })
+}
+
+fn raise(max: &mut Option<TimestampOffset>, header: &Header) {
+    if max.is_none_or(|max| header.max_timestamp > max.timestamp_ms) {
+        *max = Some(TimestampOffset { timestamp_ms: header.max_timestamp, offset: header.last_offset() });
+    }
+}
+
+/// Goes through a file with few large reads.
+struct Scan<'a> {
+    file: &'a dyn File,
+    len: u64,
+    chunk: usize,
+    at: u64,
+    window: Vec<u8>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(file: &'a dyn File, len: u64, chunk: usize) -> Self {
+        Self { file, len, chunk: chunk.max(HEADER), at: 0, window: Vec::new() }
+    }
+
+    /// These bytes, or `None` if the file ends before.
+    fn bytes(&mut self, at: u64, count: usize) -> io::Result<Option<&[u8]>> {
+        let end = at.saturating_add(count as u64);
+        if end > self.len {
+            return Ok(None);
+        }
+        if at < self.at || end > self.at + self.window.len() as u64 {
+            let rest = usize::try_from(self.len - at).unwrap_or(usize::MAX);
+            let want = count.max(self.chunk).min(rest);
+            // A fresh one comes zeroed from the system for free.
+            self.window = vec![0; want];
+            self.at = at;
+            let read = self.file.read_at(at, &mut self.window)?;
+            self.window.truncate(read);
+        }
+        let from = usize::try_from(at - self.at).unwrap_or(usize::MAX);
+        Ok(self.window.get(from..from.saturating_add(count)))
+    }
+
+    fn header(&mut self, at: u64) -> io::Result<Option<Header>> {
+        Ok(self.bytes(at, HEADER)?.and_then(Header::parse))
+    }
+
+    /// A part of the window without copying.
+    fn into_bytes(self, at: u64, count: usize) -> Option<Bytes> {
+        let from = usize::try_from(at.checked_sub(self.at)?).ok()?;
+        let to = from.checked_add(count).filter(|to| *to <= self.window.len())?;
+        Some(Bytes::from(self.window).slice(from..to))
+    }
+
+    /// The batch at this place, if it is one in every respect.
+    fn sound_batch(&mut self, at: u64, expected: i64, end: Option<i64>) -> io::Result<Option<Header>> {
+        let Some(header) = self.header(at)?.filter(|h| h.is_sound() && h.base_offset >= expected) else {
+            return Ok(None);
+        };
+        if end.is_some_and(|end| header.next_offset() > end) {
+            return Ok(None);
+        }
+        let Some(bytes) = self.bytes(at, header.size())? else { return Ok(None) };
+        if !batch::crc_holds(&header, bytes) {
+            return Ok(None);
+        }
+        if header.base_offset > expected {
+            // The CRC leaves out the offset. A batch that reaches past its follower has a damaged one.
+            let follower = self.header(at + header.size() as u64)?.filter(Header::is_sound);
+            if follower.is_some_and(|next| next.base_offset >= expected && next.base_offset < header.next_offset()) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(header))
+    }
+
+    /// The next place after this one where a sound batch begins.
+    fn resync(&mut self, at: u64, expected: i64, end: Option<i64>) -> io::Result<Option<(u64, Header)>> {
+        // Most often the length is right, and the next batch is where it says. Looking there first keeps a record that
+        // holds a batch itself from being taken for one.
+        if let Some(header) = self.header(at)? {
+            let next = at.saturating_add(header.size() as u64);
+            if header.length > 0
+                && let Some(found) = self.sound_batch(next, expected, end)?
+            {
+                return Ok(Some((next, found)));
+            }
+        }
+        let mut place = at + 1;
+        while place + HEADER as u64 <= self.len {
+            let span = usize::try_from(self.len - place).unwrap_or(usize::MAX).min(CHUNK);
+            let Some(bytes) = self.bytes(place, span)? else { return Ok(None) };
+            let candidates: Vec<u64> = memchr::memchr_iter(2, bytes)
+                .filter_map(|magic| magic.checked_sub(16))
+                .filter(|start| {
+                    let header = bytes.get(*start..).and_then(Header::parse);
+                    // Offsets of one segment span 31 bits.
+                    header.is_none_or(|h| {
+                        h.is_sound() && h.base_offset >= expected && h.base_offset - expected <= i64::from(i32::MAX)
+                    })
+                })
+                .map(|start| place + start as u64)
+                .collect();
+            for candidate in candidates {
+                if let Some(found) = self.sound_batch(candidate, expected, end)? {
+                    return Ok(Some((candidate, found)));
+                }
+            }
+            if span < CHUNK {
+                break;
+            }
+            place += (span - HEADER) as u64;
+        }
+        Ok(None)
+    }
+}
