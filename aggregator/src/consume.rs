@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_log::client::{ClientError, Consumed, RdConsumer, StartAt};
 use millrace_log::clock::SharedClock;
@@ -185,6 +185,8 @@ pub struct Consumer {
     clock: SharedClock,
     known: HashMap<TopicPartition, PartitionState>,
     places: BTreeMap<TopicPartition, Place>,
+    /// High watermarks that someone waits for.
+    awaited: Vec<(TopicPartition, i64)>,
     inbox: Receiver<Command>,
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
@@ -197,6 +199,9 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
+/// How long nothing may come from a log within reach until what is left below a high watermark counts as control
+/// records, which are never handed out.
+const DRAINED: Duration = Duration::from_secs(2);
 /// How long one poll waits: also how soon commands are seen.
 const POLL: Duration = Duration::from_millis(50);
 /// How long to wait before the log is asked again after a fault.
@@ -214,7 +219,8 @@ impl Consumer {
         cancel: CancellationToken,
     ) -> Option<Self> {
         let inbox = progress.inbox.lock().take()?;
-        Some(Self { reader, config, clock, known, places: BTreeMap::new(), inbox, progress, metrics, cancel })
+        let (places, awaited) = (BTreeMap::new(), Vec::new());
+        Some(Self { reader, config, clock, known, places, awaited, inbox, progress, metrics, cancel })
     }
 
     /// Reads until cancelled or until nobody takes what is read; then serves commands until told to stop. Blocking.
@@ -229,6 +235,7 @@ impl Consumer {
 
     fn read(&mut self, out: SyncSender<Vec<Fetched>>) {
         let mut look_again_ms = i64::MIN;
+        let mut quiet_since = Instant::now();
         while !self.cancel.is_cancelled() {
             loop {
                 match self.inbox.try_recv() {
@@ -236,6 +243,7 @@ impl Consumer {
                         if matches!(command, Command::HighWatermarks(_)) {
                             // Whoever waits may have written to a topic that was made a moment ago.
                             look_again_ms = i64::MIN;
+                            quiet_since = Instant::now();
                         }
                         if self.obey(command) {
                             return;
@@ -254,8 +262,14 @@ impl Consumer {
                 continue;
             }
             match self.reader.poll_batch(self.config.batch_records, POLL) {
-                Ok(records) if records.is_empty() => {}
+                Ok(records) if records.is_empty() => {
+                    if !self.awaited.is_empty() && quiet_since.elapsed() > DRAINED {
+                        self.pass_control_records();
+                        quiet_since = Instant::now();
+                    }
+                }
                 Ok(records) => {
+                    quiet_since = Instant::now();
                     let fetched = self.sort(records);
                     self.metrics.queue_batches.inc();
                     if !fetched.is_empty() && out.send(fetched).is_err() {
@@ -311,11 +325,23 @@ impl Consumer {
                         (Err(_), _) => {}
                     }
                 }
+                self.awaited = highs.as_ref().map(Clone::clone).unwrap_or_default();
                 // Whoever asked may have gone.
                 answer.send(highs).ok();
             }
         }
         false
+    }
+
+    /// Whoever waits for a high watermark need not wait for records that nobody will ever be given.
+    fn pass_control_records(&mut self) {
+        for (tp, high) in std::mem::take(&mut self.awaited) {
+            let is_short = self.places.get(&tp).is_some_and(|place| place.next < high);
+            // Nothing came though the log is within reach.
+            if is_short && self.reader.watermarks(&tp).is_ok() {
+                self.progress.searchable([(tp, high)]);
+            }
+        }
     }
 
     /// Looks for partitions that are not read yet; gives back when to look again, in ms.

@@ -107,6 +107,27 @@ pub struct Ledger {
     pub balanced: bool,
 }
 
+/// What became of the lines of one source (a file, a pushing instance) in one partition, as of the last publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCounts {
+    /// Topic that it writes to.
+    pub topic: String,
+    /// Partition that it writes to.
+    pub partition: i32,
+    /// Its id, 32 hexadecimal digits.
+    pub source: String,
+    /// Highest position stored: offset,
+    pub offset: u64,
+    /// and sub-number.
+    pub sub: u32,
+    /// When its last event was consumed, ms since 1970.
+    pub seen_ms: i64,
+    /// Its events in splits.
+    pub stored: Amount,
+    /// Its events that came again.
+    pub duplicate: Amount,
+}
+
 /// The running ledger: what publications made durable, and what still waits for one.
 #[derive(Debug, Default)]
 pub struct Book {

@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::AggregatorConfig;
 use crate::consume::{Consumer, LogReader, Progress};
-use crate::index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog};
+use crate::index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog, SourceKey};
 use crate::index::docs::Documents;
 use crate::index::indexer::{Indexer, Shared};
 use crate::index::publish::{Folders, PublishError, Publisher, Tools};
 use crate::index::retention::Upkeep;
 use crate::index::store::Index;
-use crate::ledger::{Book, Ledger};
+use crate::ledger::{Book, Ledger, SourceCounts};
 use crate::metrics::Metrics;
 use crate::state::{StateDb, StateError, sync_dir};
 
@@ -93,6 +93,7 @@ pub struct Aggregator {
     folder: PathBuf,
     config: AggregatorConfig,
     clock: SharedClock,
+    catalog: Arc<dyn Catalog>,
     parts: Mutex<Option<Parts>>,
     #[cfg(test)]
     pub(crate) at_step: Option<crate::index::publish::StepHook>,
@@ -101,7 +102,6 @@ pub struct Aggregator {
 
 /// What `run` takes.
 struct Parts {
-    catalog: Arc<dyn Catalog>,
     folders: Folders,
     state: CatalogState,
     reader: Box<dyn LogReader>,
@@ -219,12 +219,13 @@ impl Aggregator {
         let book = Arc::new(Book::new(std::mem::take(&mut state.ledger)));
         let shared = Shared { index: Arc::new(index), docs, book, progress, metrics };
         let catalog: Arc<dyn Catalog> = Arc::new(catalog);
-        let parts = Parts { catalog, folders, state, reader, producer };
+        let parts = Parts { folders, state, reader, producer };
         Ok(Self {
             shared,
             folder,
             config,
             clock,
+            catalog,
             parts: Mutex::new(Some(parts)),
             #[cfg(test)]
             at_step: None,
@@ -247,6 +248,27 @@ impl Aggregator {
         self.shared.book.snapshot()
     }
 
+    /// Counts by source as of the last publication, sorted by topic, partition and source: the agent's side of the ledger
+    /// names the same sources.
+    pub async fn source_ledger(&self) -> Result<Vec<SourceCounts>, AggregatorError> {
+        let sources = self.catalog.sources().await?;
+        let mut all: Vec<SourceCounts> = sources
+            .into_iter()
+            .map(|(SourceKey { partition, source }, state)| SourceCounts {
+                topic: partition.topic.to_string(),
+                partition: partition.partition,
+                source: source.to_string(),
+                offset: state.offset,
+                sub: state.sub,
+                seen_ms: state.seen_ms,
+                stored: state.stored,
+                duplicate: state.duplicate,
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.topic, a.partition, &a.source).cmp(&(&b.topic, b.partition, &b.source)));
+        Ok(all)
+    }
+
     /// Next offset of each partition to become searchable.
     pub fn positions(&self) -> std::collections::HashMap<millrace_log::record::TopicPartition, i64> {
         self.shared.progress.positions()
@@ -254,7 +276,7 @@ impl Aggregator {
 
     /// Reads, indexes and publishes until cancelled, then publishes what was read. Ends early only with an error.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), AggregatorError> {
-        let Some(Parts { catalog, folders, state, reader, producer }) = self.parts.lock().take() else {
+        let Some(Parts { folders, state, reader, producer }) = self.parts.lock().take() else {
             return Err(AggregatorError::Running);
         };
         // A thread that ends with an error ends the others.
@@ -263,7 +285,7 @@ impl Aggregator {
         let (shared, config) = (self.shared.clone(), self.config.clone());
         let tools = Tools {
             shared: shared.clone(),
-            catalog,
+            catalog: Arc::clone(&self.catalog),
             folders,
             clock: Arc::clone(&self.clock),
             runtime: tokio::runtime::Handle::current(),

@@ -267,6 +267,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// All there is.
     async fn load(&self) -> Result<CatalogState, CatalogError>;
 
+    /// Highest positions and counts of all sources, as of the last publication.
+    async fn sources(&self) -> Result<HashMap<SourceKey, SourceState>, CatalogError>;
+
     /// Writes a publication, durable when it returns; all of it or nothing. Repeating the same one does nothing.
     async fn publish(&self, publication: Publication) -> Result<(), CatalogError>;
 
@@ -397,6 +400,10 @@ impl Catalog for SledCatalog {
         self.blocking(Trees::load).await
     }
 
+    async fn sources(&self) -> Result<HashMap<SourceKey, SourceState>, CatalogError> {
+        self.blocking(Trees::sources).await
+    }
+
     async fn publish(&self, publication: Publication) -> Result<(), CatalogError> {
         self.blocking(move |trees| trees.publish(&publication)).await
     }
@@ -426,14 +433,7 @@ impl Trees {
                 state.partitions.insert(tp, parse("partitions", &value)?);
             }
         }
-        for row in self.rows(&self.sources) {
-            let (key, value) = row?;
-            if let Some((partition, _, source)) = read_partition_key(&key)
-                && let Ok(source) = <[u8; 16]>::try_from(source)
-            {
-                state.sources.insert(SourceKey { partition, source: SourceId(source) }, parse("sources", &value)?);
-            }
-        }
+        state.sources = self.sources()?;
         for row in self.rows(&self.holes) {
             state.ledger.holes.push(parse("holes", &row?.1)?);
         }
@@ -449,6 +449,19 @@ impl Trees {
             }
         }
         Ok(state)
+    }
+
+    fn sources(&self) -> Result<HashMap<SourceKey, SourceState>, CatalogError> {
+        let mut sources = HashMap::new();
+        for row in self.rows(&self.sources) {
+            let (key, value) = row?;
+            if let Some((partition, _, source)) = read_partition_key(&key)
+                && let Ok(source) = <[u8; 16]>::try_from(source)
+            {
+                sources.insert(SourceKey { partition, source: SourceId(source) }, parse("sources", &value)?);
+            }
+        }
+        Ok(sources)
     }
 
     fn publish(&self, p: &Publication) -> Result<(), CatalogError> {

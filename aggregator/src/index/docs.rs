@@ -20,6 +20,7 @@ use millrace_log::record::{DocIdentity, Position, SourceId, Tenant};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::scan::{EventStore, StorageError};
 use crate::state::{StateDb, StateError};
 
 /// Where the live version of a document stands.
@@ -40,6 +41,17 @@ pub struct DocIndex {
     pub name: String,
     /// Live documents.
     pub documents: u64,
+}
+
+/// What the Elasticsearch door asks beside [`EventStore`]: documents by id, and the indices that clients made.
+#[async_trait::async_trait]
+pub trait DocumentStore: EventStore {
+    /// Where the live version of a document stands, if there is one. A scan of [`DocPlace::time_ns`] for
+    /// [`super::scan::Kind::Documents`] has the row of this source and position.
+    async fn doc_lookup(&self, tenant: &Tenant, index: &str, id: &str) -> Result<Option<DocPlace>, StorageError>;
+
+    /// Client indices of a tenant with their numbers of live documents, by name.
+    fn doc_indices(&self, tenant: &Tenant) -> Vec<DocIndex>;
 }
 
 /// Identity of a document: tenant, index, id.

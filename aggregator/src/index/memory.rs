@@ -10,6 +10,7 @@ use millrace_log::record::{Event, Tenant};
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
+use super::docs::{DocIndex, DocPlace, DocumentStore};
 use super::rows::{self, BatchBuilder};
 use super::scan::{EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 
@@ -136,6 +137,25 @@ impl EventStore for MemoryStore {
     }
 }
 
+#[async_trait::async_trait]
+impl DocumentStore for MemoryStore {
+    async fn doc_lookup(&self, tenant: &Tenant, index: &str, id: &str) -> Result<Option<DocPlace>, StorageError> {
+        let events = self.events.read();
+        let found = events.iter().find(|(_, e)| {
+            e.tenant == *tenant && e.doc.as_ref().is_some_and(|d| (d.index.as_str(), d.id.as_str()) == (index, id))
+        });
+        Ok(found.map(|(_, e)| DocPlace { source: e.source, position: e.position, time_ns: e.time_ns }))
+    }
+
+    fn doc_indices(&self, tenant: &Tenant) -> Vec<DocIndex> {
+        let mut counts = std::collections::BTreeMap::<String, u64>::new();
+        for doc in self.events.read().iter().filter(|(_, e)| e.tenant == *tenant).filter_map(|(_, e)| e.doc.as_ref()) {
+            *counts.entry(doc.index.clone()).or_default() += 1;
+        }
+        counts.into_iter().map(|(name, documents)| DocIndex { name, documents }).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,5 +231,9 @@ mod tests {
         assert!(matches!(lines(&store, cancelled).await, Err(StorageError::Cancelled)));
         let sums = store.streams(plan()).await.unwrap();
         assert_eq!(sums.iter().map(|(_, s)| s.entries).collect::<Vec<_>>(), [2, 1, 1]);
+        let tenant = Tenant::default();
+        assert_eq!(store.doc_lookup(&tenant, "i", "7").await.unwrap().unwrap().time_ns, 5);
+        assert!(store.doc_lookup(&tenant, "i", "8").await.unwrap().is_none());
+        assert_eq!(store.doc_indices(&tenant), [DocIndex { name: "i".into(), documents: 1 }]);
     }
 }

@@ -7,8 +7,8 @@
 //! # Order, and what a crash leaves behind
 //! | step | after a crash just behind it |
 //! |---|---|
-//! | 1. dead letters acknowledged | they are sent once more |
-//! | 2. split written to `tmp/<id>`, synced | folder removed at the start, records read again |
+//! | 1. split written to `tmp/<id>`, synced | folder removed at the start, records read again |
+//! | 2. dead letters acknowledged | they are sent once more |
 //! | 3. renamed to `splits/<id>`, folder synced | no row names it: removed at the start, records read again |
 //! | 4. documents stored | records read again give the same entries |
 //! | 5. catalog transaction, synced | published; read on behind it |
@@ -30,6 +30,7 @@ use millrace_log::record::{Event, Record, Tenant, TopicPartition, encode};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Catalog, CatalogError, Publication, SourceKey, SplitId, SplitRecord};
+use super::head::Chunk;
 use super::indexer::{Part, Shared, dead_letter};
 use super::split::{SplitError, SplitWriter, StoredEvent};
 use super::store::LiveSplit;
@@ -322,16 +323,24 @@ impl Publisher {
     /// Writes a split per tenant to `tmp`. Gives back events that no split can hold.
     fn write_splits(&self, part: &Part) -> Result<(Vec<SplitRecord>, Vec<(Tenant, StoredEvent)>), PublishError> {
         let now_ms = self.tools.clock.now_ms();
-        let mut by_tenant: BTreeMap<Tenant, Vec<StoredEvent>> = BTreeMap::new();
+        let mut by_tenant: BTreeMap<&Tenant, Vec<&Arc<Chunk>>> = BTreeMap::new();
         for chunk in part.chunks.iter() {
-            by_tenant.entry(chunk.tenant().clone()).or_default().extend(chunk.stored_events());
+            by_tenant.entry(chunk.tenant()).or_default().push(chunk);
         }
         let intervals: Vec<_> = part.intervals.values().cloned().collect();
-        let (mut splits, mut too_long) = (Vec::new(), Vec::new());
-        for (tenant, mut events) in by_tenant {
-            while !events.is_empty() {
+        let (mut splits, mut too_long) = (Vec::new(), Vec::<(Tenant, StoredEvent)>::new());
+        for (tenant, chunks) in by_tenant {
+            loop {
+                let is_out = |e: &StoredEvent| {
+                    too_long.iter().any(|(_, out)| (out.source, out.position) == (e.source, e.position))
+                };
+                let events: Vec<StoredEvent> =
+                    chunks.iter().flat_map(|c| c.stored_events()).filter(|e| !is_out(e)).collect();
+                if events.is_empty() {
+                    break;
+                }
                 let id = SplitId::new(now_ms);
-                match SplitWriter::default().write(&self.tools.folders.tmp.join(id.as_str()), &tenant, events.clone()) {
+                match SplitWriter::default().write(&self.tools.folders.tmp.join(id.as_str()), tenant, events) {
                     Ok(meta) => {
                         let intervals = intervals.clone();
                         splits.push(SplitRecord { id, level: 0, published_ms: now_ms, intervals, meta });
@@ -340,9 +349,8 @@ impl Publisher {
                     Err(SplitError::TooLong { source_id, position, .. }) => {
                         self.tools.folders.discard(&id);
                         let is_it = |e: &StoredEvent| (e.source, e.position) == (source_id, position);
-                        let (out, rest): (Vec<_>, Vec<_>) = events.into_iter().partition(is_it);
-                        too_long.extend(out.into_iter().map(|e| (tenant.clone(), e)));
-                        events = rest;
+                        let out = chunks.iter().flat_map(|c| c.stored_events()).find(is_it);
+                        too_long.extend(out.map(|e| (tenant.clone(), e)));
                     }
                     Err(error) => {
                         self.tools.folders.discard(&id);

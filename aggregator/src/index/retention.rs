@@ -187,7 +187,11 @@ impl Upkeep {
 
     fn merge(&mut self, tenant: &Tenant, inputs: Vec<Arc<LiveSplit>>) -> Result<(), PublishError> {
         let shared = self.tools.shared.clone();
-        let readers = inputs.iter().map(|s| shared.index.reader(s)).collect::<Result<Vec<_>, _>>()?;
+        let mut readers = Vec::with_capacity(inputs.len());
+        for input in &inputs {
+            // A damaged split is set aside, and the next choice is made without it.
+            readers.push(shared.index.reader(input).inspect_err(|error| shared.index.set_aside(input, error))?);
+        }
         let id = SplitId::new(self.tools.clock.now_ms());
         let is_replaced = |event: &StoredEvent| match &event.doc {
             None => false,
@@ -205,6 +209,14 @@ impl Upkeep {
             Ok(meta) => meta,
             Err(error) => {
                 self.tools.folders.discard(&id);
+                if matches!(&error, PublishError::Split(cause) if cause.is_damage()) {
+                    // The error names a file of one of them: find which, or merging would fail here for ever.
+                    for (input, reader) in inputs.iter().zip(&readers) {
+                        if let Err(cause) = reader.verify() {
+                            shared.index.set_aside(input, &cause);
+                        }
+                    }
+                }
                 return Err(error);
             }
         };

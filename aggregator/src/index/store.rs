@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::catalog::{SplitId, SplitRecord};
-use super::docs::{DocIndex, DocPlace, Documents};
+use super::docs::{DocIndex, DocPlace, DocumentStore, Documents};
 use super::head::{self, Chunk, HeadScan};
 use super::rows::{self, BatchBuilder};
 use super::scan::{EventStore, Order, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
@@ -42,7 +42,10 @@ pub struct LiveSplit {
     pub record: SplitRecord,
     /// Its folder.
     pub dir: PathBuf,
+    /// Its streams, label sets shared with other splits (those of `record.meta` are emptied).
     streams: Vec<LiveStream>,
+    /// Whether `streams` is the whole list; otherwise the reader is asked.
+    lists_all: bool,
     set_aside: AtomicBool,
 }
 
@@ -65,7 +68,7 @@ impl LiveSplit {
         if head::rows_of_kind(plan.kind, meta.rows, meta.documents) == 0 {
             return false;
         }
-        !meta.lists_all_streams() || self.streams.iter().any(|s| s.concerns(plan))
+        !self.lists_all || self.streams.iter().any(|s| s.concerns(plan))
     }
 
     /// Whether it was found damaged: queries go on without it.
@@ -189,12 +192,10 @@ impl Index {
                 "split is in the catalog but its folder is missing: its events can't be found; restore the folder and start again");
             self.inner.metrics.splits_damaged.inc();
         }
+        let lists_all = record.meta.lists_all_streams();
         let mut record = record;
-        // Listed above, shared; whether all are listed is still known.
-        if record.meta.lists_all_streams() {
-            record.meta.streams.shrink_to_fit();
-        }
-        Arc::new(LiveSplit { record, dir, streams, set_aside: AtomicBool::new(missing) })
+        record.meta.streams = Vec::new();
+        Arc::new(LiveSplit { record, dir, streams, lists_all, set_aside: AtomicBool::new(missing) })
     }
 
     /// Adds consumed events; they, and the documents that they replace, change for scans that begin from now on.
@@ -287,6 +288,11 @@ impl Index {
         self.inner.reader(split)
     }
 
+    /// Leaves a damaged split out of queries and merges from now on.
+    pub fn set_aside(&self, split: &LiveSplit, error: &SplitError) {
+        self.inner.set_aside(split, error);
+    }
+
     /// Forgets label sets that no split names any more.
     pub fn tidy(&self) {
         let mut known = self.inner.known_streams.lock();
@@ -295,21 +301,6 @@ impl Index {
         if known.len() > 2 * used.max(1024) {
             *known = live.splits.values().flatten().flat_map(|s| s.streams.iter().map(|s| s.info.clone())).collect();
         }
-    }
-
-    /// Where the live version of a document of a client index stands, if there is one.
-    pub async fn doc_lookup(&self, tenant: &Tenant, index: &str, id: &str) -> Result<Option<DocPlace>, StorageError> {
-        let (docs, tenant, index, id) = (Arc::clone(&self.inner.docs), tenant.clone(), index.to_owned(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || docs.look_up(&tenant, &index, &id)).await;
-        match found {
-            Ok(found) => found.map_err(|e| failed("the list of documents", e)),
-            Err(_) => Err(StorageError::Cancelled),
-        }
-    }
-
-    /// Client indices of a tenant with their numbers of live documents, by name.
-    pub fn doc_indices(&self, tenant: &Tenant) -> Vec<DocIndex> {
-        self.inner.docs.indices(tenant)
     }
 
     fn snapshot(&self, plan: &Plan) -> Snapshot {
@@ -345,13 +336,17 @@ impl Inner {
         Ok(reader)
     }
 
-    /// Names the split in the error; a damaged one is set aside, so that the next query goes on without it.
-    fn fault(&self, split: &LiveSplit, error: SplitError) -> StorageError {
+    fn set_aside(&self, split: &LiveSplit, error: &SplitError) {
         if error.is_damage() && !split.set_aside.swap(true, Atomic::Relaxed) {
             tracing::error!(split = %split.record.id, path = %split.dir.display(), %error,
                 "split is damaged and set aside: queries go on without its events");
             self.metrics.splits_damaged.inc();
         }
+    }
+
+    /// Names the split in the error; a damaged one is set aside, so that the next query goes on without it.
+    fn fault(&self, split: &LiveSplit, error: SplitError) -> StorageError {
+        self.set_aside(split, &error);
         match error {
             SplitError::Limit { .. } | SplitError::Cancelled => error.into(),
             other => failed(&format!("split {}", split.record.id), other),
@@ -408,6 +403,22 @@ impl EventStore for Index {
     }
 }
 
+#[async_trait::async_trait]
+impl DocumentStore for Index {
+    async fn doc_lookup(&self, tenant: &Tenant, index: &str, id: &str) -> Result<Option<DocPlace>, StorageError> {
+        let (docs, tenant, index, id) = (Arc::clone(&self.inner.docs), tenant.clone(), index.to_owned(), id.to_owned());
+        let found = tokio::task::spawn_blocking(move || docs.look_up(&tenant, &index, &id)).await;
+        match found {
+            Ok(found) => found.map_err(|e| failed("the list of documents", e)),
+            Err(_) => Err(StorageError::Cancelled),
+        }
+    }
+
+    fn doc_indices(&self, tenant: &Tenant) -> Vec<DocIndex> {
+        self.inner.docs.indices(tenant)
+    }
+}
+
 impl Inner {
     fn sum_streams(
         &self,
@@ -421,7 +432,7 @@ impl Inner {
             if plan.cancel.is_cancelled() {
                 return Err(StorageError::Cancelled);
             }
-            if split.record.meta.lists_all_streams() {
+            if split.lists_all {
                 for stream in split.streams.iter().filter(|s| s.concerns(plan)) {
                     let entries = head::rows_of_kind(plan.kind, stream.rows, stream.documents);
                     let found = Stats { streams: 1, chunks: 1, bytes: stream.bytes, entries };

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fake::{FakeLog, document, event, record};
+use crate::index::docs::DocumentStore as _;
 use crate::index::indexer::HEADER_REASON;
 use crate::index::publish::Step;
 use crate::index::scan::{EventStore, Kind, Plan};
@@ -241,7 +242,13 @@ async fn records_sent_twice_are_stored_once_also_after_a_restart() {
     let ledger = running.aggregator.ledger();
     assert!(ledger.balanced);
     assert_eq!(ledger.topics["logs"].duplicate.lines, 4 + 12);
+    let aggregator = Arc::clone(&running.aggregator);
     running.stop().await.unwrap();
+    let sources = aggregator.source_ledger().await.unwrap();
+    assert_eq!(
+        sources.iter().map(|s| (s.stored.lines, s.duplicate.lines, s.offset)).collect::<Vec<_>>(),
+        [(7, 8, 6); 2]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,18 +257,19 @@ async fn what_retention_removed_unread_is_a_hole_and_control_records_are_none() 
     fill(&log, 1, 0..3);
     log.put_control("logs", 0);
     fill(&log, 1, 3..5);
+    log.put_control("logs", 0);
     let running = start(dir.path(), &log, config()).await;
     running.caught_up().await;
     running.stop().await.unwrap();
-    fill(&log, 1, 5..10);
-    // Offsets 0..3, a control record, 4..6, then 6..11: the log now starts at 8.
+    fill(&log, 1, 5..9);
+    // Offsets 0..3, a control record, 4..6, a control record, then 7..11: the log now starts at 8.
     log.truncate_before("logs", 0, 8);
     let running = start(dir.path(), &log, config()).await;
     running.caught_up().await;
     assert_eq!(running.lines().await.len(), 5 + 3);
     // While running: 20 more, of which the first 15 are gone before they are read.
     log.unreachable(true);
-    fill(&log, 1, 10..30);
+    fill(&log, 1, 9..29);
     log.truncate_before("logs", 0, 26);
     log.unreachable(false);
     running.caught_up().await;
