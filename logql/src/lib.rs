@@ -1,5 +1,27 @@
 //! LogQL alone: text to tree, tree to plan, plan to answers over any store that implements [`storage::Storage`].
 //! No network, no disk, no crate of ours: it builds and is fuzzed by itself.
+//!
+//! A query's way: [`parse`] makes an [`Expr`]; [`Engine`] compiles its stages into a [`Pipeline`], scans the store,
+//! and folds what comes out into an [`Answer`]. [`Pipeline`] alone serves live tail and rules line by line.
 
-/// The small trait that an index implements, and an in-memory store for tests.
+/// Text to tree and back: grammar, tree, printer, checks.
+pub mod syntax;
+/// The small trait that an index implements.
 pub mod storage;
+/// An in-memory store for tests.
+pub mod memory;
+/// What a query asks for and what comes back.
+pub mod answer;
+/// Why a query could not be answered.
+pub mod error;
+/// Runs queries over a store.
+pub mod engine;
+
+pub use answer::{
+    Answer, Answered, Direction, EntryResult, InstantQuery, LabelPairs, RangeQuery, Sample, Series, Statistics,
+    StreamResult,
+};
+pub use engine::Engine;
+pub use error::QueryError;
+pub use syntax::parse;
+pub use syntax::tree::{Expr, LogExpr, MetricExpr, Span};

@@ -1,0 +1,139 @@
+//! What a query asks for and what comes back.
+//!
+//! Plain data: in from the doors (Loki API, page, rules), out to them. Touches nothing.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::storage::QueryLimits;
+
+/// Names and values, sorted by name, names unique.
+pub type LabelPairs = Vec<(String, String)>;
+
+/// Order of the entries of a log query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// Oldest first.
+    Forward,
+    /// Newest first.
+    #[default]
+    Backward,
+}
+
+/// A query over a range of time. `Default` gives an empty query: set what you need.
+#[derive(Debug, Clone, Default)]
+pub struct RangeQuery {
+    /// Whose entries.
+    pub tenant: String,
+    /// Text in LogQL.
+    pub query: String,
+    /// Log queries: first nanosecond. Metric queries: time of the first step.
+    pub start_ns: i64,
+    /// Log queries: exclusive. Metric queries: the last step lies at or before it.
+    pub end_ns: i64,
+    /// Distance of the steps of a metric query; steps lie at `start_ns + k * step_ns`. At least 1 ns.
+    pub step_ns: i64,
+    /// Log queries: leaves out entries nearer than this to the one before in their stream; 0 keeps all.
+    pub interval_ns: i64,
+    /// Entries of a log query over all streams.
+    pub limit: usize,
+    /// Order of the entries of a log query.
+    pub direction: Direction,
+    /// What the query may cost.
+    pub limits: QueryLimits,
+    /// Set when nobody waits any more.
+    pub cancel: CancellationToken,
+}
+
+/// A query at one moment: metric queries only.
+#[derive(Debug, Clone, Default)]
+pub struct InstantQuery {
+    /// Whose entries.
+    pub tenant: String,
+    /// Text in LogQL.
+    pub query: String,
+    /// The moment: ranges end there, inclusive.
+    pub time_ns: i64,
+    /// What the query may cost.
+    pub limits: QueryLimits,
+    /// Set when nobody waits any more.
+    pub cancel: CancellationToken,
+}
+
+/// An answer with what it cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// What was asked.
+    pub value: Answer,
+    /// What it cost.
+    pub statistics: Statistics,
+}
+
+/// What a query found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Lines of a log query, in streams of equal labels.
+    Streams(Vec<StreamResult>),
+    /// A metric query at one moment. The order counts after `sort` and `sort_desc`.
+    Vector(Vec<Sample>),
+    /// A metric query over a range, sorted by labels.
+    Matrix(Vec<Series>),
+    /// A literal at one moment: (time in ns, value).
+    Scalar(i64, f64),
+}
+
+/// Entries with equal labels after the pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamResult {
+    /// All labels: of the stream, of its structured metadata, and what parsers and formats made.
+    pub labels: LabelPairs,
+    /// Only those of the stream, as the pipeline left them: Loki's `stream` when labels are categorized.
+    pub stream_labels: LabelPairs,
+    /// In the order asked for.
+    pub entries: Vec<EntryResult>,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryResult {
+    /// Event time, ns since 1970.
+    pub time_ns: i64,
+    /// The line as the pipeline left it; bytes that are no UTF-8 are U+FFFD.
+    pub line: String,
+    /// Structured metadata, as the pipeline left it. Part of [`StreamResult::labels`].
+    pub metadata: LabelPairs,
+    /// What parsers and formats made. Part of [`StreamResult::labels`].
+    pub parsed: LabelPairs,
+}
+
+/// One value at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Labels of the series.
+    pub labels: LabelPairs,
+    /// The moment, ns since 1970.
+    pub time_ns: i64,
+    /// The value.
+    pub value: f64,
+}
+
+/// Values at the steps of a range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Labels of the series.
+    pub labels: LabelPairs,
+    /// (time in ns, value), oldest first; steps without a value are left out.
+    pub points: Vec<(i64, f64)>,
+}
+
+/// What a query cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Statistics {
+    /// Bytes of the lines read from the store.
+    pub bytes: u64,
+    /// Lines read from the store.
+    pub lines: u64,
+    /// Lines that passed the pipeline.
+    pub lines_after_filter: u64,
+    /// Wall time, seconds.
+    pub seconds: f64,
+}
