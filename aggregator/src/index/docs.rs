@@ -295,7 +295,7 @@ impl Documents {
             let mut shrunk: HashMap<Vec<u8>, u64> = HashMap::new();
             for (key, source, position) in chunk {
                 // Only a row that is still the live one takes its entry along.
-                let recent = state.entries.get(key).is_some();
+                let recent = state.entries.contains_key(key);
                 if !recent && self.stored(key)?.is_some_and(|e| e.live.is(*source, *position)) {
                     batch.remove(key.0.as_slice());
                     *shrunk.entry(key.counter()).or_default() += 1;

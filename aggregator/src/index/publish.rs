@@ -176,6 +176,9 @@ pub struct Publisher {
     pub(crate) at_step: Option<StepHook>,
 }
 
+/// New splits, and events that no split can hold.
+type Written = (Vec<SplitRecord>, Vec<(Tenant, StoredEvent)>);
+
 /// A test's hand at the switch.
 #[cfg(test)]
 pub(crate) type StepHook = Arc<dyn Fn(Step) -> bool + Send + Sync>;
@@ -272,7 +275,10 @@ impl Publisher {
                 if !renamed {
                     renamed = self.tools.folders.splits.join(split.id.as_str()).exists();
                 }
-                Ok(if renamed { sync_dir(&self.tools.folders.splits)? } else { self.tools.folders.keep(&split.id)? })
+                // Renamed by an attempt whose sync failed: only the sync is left.
+                let kept =
+                    if renamed { sync_dir(&self.tools.folders.splits) } else { self.tools.folders.keep(&split.id) };
+                Ok(kept?)
             })?;
             if kept.is_none() {
                 return Ok(false);
@@ -321,7 +327,7 @@ impl Publisher {
     }
 
     /// Writes a split per tenant to `tmp`. Gives back events that no split can hold.
-    fn write_splits(&self, part: &Part) -> Result<(Vec<SplitRecord>, Vec<(Tenant, StoredEvent)>), PublishError> {
+    fn write_splits(&self, part: &Part) -> Result<Written, PublishError> {
         let now_ms = self.tools.clock.now_ms();
         let mut by_tenant: BTreeMap<&Tenant, Vec<&Arc<Chunk>>> = BTreeMap::new();
         for chunk in part.chunks.iter() {

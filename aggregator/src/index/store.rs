@@ -727,8 +727,7 @@ impl Scan {
                 self.advance(at).await?;
                 return Ok(Some(batch));
             }
-            loop {
-                let Some(row) = cursor.batch.rows.get(cursor.row) else { break };
+            while let Some(row) = cursor.batch.rows.get(cursor.row) {
                 let number = row.stream as usize;
                 let number = match cursor.numbers.get(number).copied().flatten() {
                     Some(known) => known,
