@@ -391,7 +391,8 @@ pub(super) mod tests {
         let good = batch(3, NOW, NOBODY);
         let two = Bytes::from([&good[..], &good[..]].concat());
         let hour = 3_600_000;
-        let cases: Vec<(&str, Bytes, &[(&str, &str)], &str)> = vec![
+        type Settings = &'static [(&'static str, &'static str)];
+        let cases: Vec<(&str, Bytes, Settings, &str)> = vec![
             ("good", good.clone(), &[], "ok"),
             ("nothing", Bytes::new(), &[], "batch is refused: there is no batch in it"),
             ("short", good.slice(..40), &[], "batch is damaged: shorter than a batch header"),

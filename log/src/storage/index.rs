@@ -7,7 +7,7 @@
 //! `.timeindex`: entries of 12 bytes: largest timestamp so far (i64), last offset of the batch that has it, less the base (u32).
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fs::{File, Filesystem};
@@ -77,9 +77,10 @@ impl IndexEntry for TimeEntry {
     }
 }
 
-/// One index file.
+/// One index file. Its handle is kept while it grows; a finished one is opened for each look, as there may be thousands.
 pub(super) struct Index<E> {
-    file: Arc<dyn File>,
+    path: PathBuf,
+    file: Option<Arc<dyn File>>,
     on_disk: u64,
     pending: Vec<E>,
     last: Option<E>,
@@ -88,7 +89,8 @@ pub(super) struct Index<E> {
 impl<E: IndexEntry> Index<E> {
     /// An empty one in a new file.
     pub fn create(fs: &dyn Filesystem, path: &Path) -> io::Result<Self> {
-        Ok(Self { file: fs.create(path)?, on_disk: 0, pending: Vec::new(), last: None })
+        let file = Some(fs.create(path)?);
+        Ok(Self { path: path.to_owned(), file, on_disk: 0, pending: Vec::new(), last: None })
     }
 
     /// An existing one; `None` if it is missing or can't be an index: make it again.
@@ -102,14 +104,15 @@ impl<E: IndexEntry> Index<E> {
         if len % E::SIZE as u64 != 0 {
             return Ok(None);
         }
-        let mut index = Self { file, on_disk: len / E::SIZE as u64, pending: Vec::new(), last: None };
-        if let Some(at) = index.on_disk.checked_sub(1) {
-            index.last = Some(index.get(at)?);
-            if at > 0 && !index.last.is_some_and(|last| index.get(at - 1).is_ok_and(|before| last.follows(&before))) {
+        let on_disk = len / E::SIZE as u64;
+        let mut last: Option<E> = None;
+        if let Some(at) = on_disk.checked_sub(1) {
+            last = Some(get(&*file, at)?);
+            if at > 0 && !last.is_some_and(|last| get(&*file, at - 1).is_ok_and(|before| last.follows(&before))) {
                 return Ok(None);
             }
         }
-        Ok(Some(index))
+        Ok(Some(Self { path: path.to_owned(), file: Some(file), on_disk, pending: Vec::new(), last }))
     }
 
     /// The last entry.
@@ -141,7 +144,7 @@ impl<E: IndexEntry> Index<E> {
         }
         let mut bytes = Vec::with_capacity(self.pending.len() * E::SIZE);
         self.pending.iter().for_each(|entry| entry.write(&mut bytes));
-        self.file.write_at(self.on_disk * E::SIZE as u64, &mut [IoSlice::new(&bytes)])?;
+        self.handle()?.write_at(self.on_disk * E::SIZE as u64, &mut [IoSlice::new(&bytes)])?;
         self.on_disk += self.pending.len() as u64;
         self.pending.clear();
         Ok(())
@@ -149,20 +152,47 @@ impl<E: IndexEntry> Index<E> {
 
     /// Forces the file to disk.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.handle()?.sync_data()
+    }
+
+    /// Gives the handle back: nothing will be added any more.
+    pub fn rest(&mut self) {
+        if self.pending.is_empty() {
+            self.file = None;
+        }
+    }
+
+    fn handle(&self) -> io::Result<&dyn File> {
+        self.file.as_deref().ok_or_else(|| io::Error::other("index is finished"))
     }
 
     /// The last entry for which `at_or_below` holds; it must hold for a prefix of the entries.
-    pub fn floor(&self, at_or_below: impl Fn(&E) -> bool) -> io::Result<Option<E>> {
+    pub fn floor(&self, fs: &dyn Filesystem, at_or_below: impl Fn(&E) -> bool) -> io::Result<Option<E>> {
         let waiting = self.pending.partition_point(&at_or_below);
         if let Some(entry) = waiting.checked_sub(1).and_then(|at| self.pending.get(at)) {
             return Ok(Some(*entry));
         }
         let (mut low, mut high) = (0, self.on_disk);
+        if high == 0 {
+            return Ok(None);
+        }
+        let opened;
+        let file = match &self.file {
+            Some(file) => file,
+            None => match fs.open(&self.path) {
+                Ok(file) => {
+                    opened = file;
+                    &opened
+                }
+                // Deleted with its segment, which a reader still holds: it goes through it from the beginning.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(e),
+            },
+        };
         let mut found = None;
         while low < high {
             let middle = low + (high - low) / 2;
-            let entry = self.get(middle)?;
+            let entry = get(&**file, middle)?;
             if at_or_below(&entry) {
                 found = Some(entry);
                 low = middle + 1;
@@ -172,13 +202,13 @@ impl<E: IndexEntry> Index<E> {
         }
         Ok(found)
     }
+}
 
-    fn get(&self, at: u64) -> io::Result<E> {
-        let mut bytes = [0; 16];
-        let place = bytes.get_mut(..E::SIZE).unwrap_or_default();
-        let read = self.file.read_at(at * E::SIZE as u64, place)?;
-        E::read(place).filter(|_| read == E::SIZE).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
+fn get<E: IndexEntry>(file: &dyn File, at: u64) -> io::Result<E> {
+    let mut bytes = [0; 16];
+    let place = bytes.get_mut(..E::SIZE).unwrap_or_default();
+    let read = file.read_at(at * E::SIZE as u64, place)?;
+    E::read(place).filter(|_| read == E::SIZE).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[cfg(test)]
@@ -200,7 +230,7 @@ mod tests {
             }
             index.push(OffsetEntry { relative: 0, position: 0 });
             for (bound, want) in [(0, 0), (9, 0), (10, 1), (65, 6), (1000, written.max(1) - 1)] {
-                let got = index.floor(|e| e.relative <= bound).unwrap();
+                let got = index.floor(&fs, |e| e.relative <= bound).unwrap();
                 let want = want.min(written.max(1) - 1);
                 assert_eq!(got, Some(entry(want)), "{written} {bound}");
             }
@@ -209,6 +239,8 @@ mod tests {
             }
         }
         index.write_out().unwrap();
+        index.rest();
+        assert_eq!(index.floor(&fs, |e| e.relative <= 42).unwrap(), Some(entry(4)));
         assert_eq!(fs.content(path).unwrap().len(), 80);
         let index = Index::<OffsetEntry>::open(&fs, path).unwrap().unwrap();
         assert_eq!(index.last(), Some(entry(9)));

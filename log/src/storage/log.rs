@@ -129,7 +129,7 @@ impl Log {
         dir: &Path,
         around: &Surroundings,
         bases: &[i64],
-        snapshots: &mut Vec<i64>,
+        snapshots: &mut [i64],
         clean: bool,
         now_ms: i64,
     ) -> io::Result<(BTreeMap<i64, Arc<Segment>>, Producers)> {
@@ -146,8 +146,9 @@ impl Log {
                 (None, None) => break,
                 (None, Some(_)) => recover(around, dir, base, next_base, now_ms, |_| ())?,
             };
-            if next_base.is_none() {
-                last_known = Some(segment.end());
+            match next_base {
+                Some(_) => segment.rest(),
+                None => last_known = Some(segment.end()),
             }
             segments.insert(base, Arc::new(segment));
         }
@@ -519,6 +520,7 @@ impl Log {
             Err(e) => return Err(self.fail("create a segment in", &e)),
         };
         self.segments.write().insert(end, fresh.clone());
+        writer.active.rest();
         writer.active = fresh;
         if let Err(e) = self.keep_producers(writer) {
             tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");

@@ -106,7 +106,11 @@ impl Storage {
         })?;
         let mut catalog = Catalog::open(&*fs, dir)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
+            match fs.sync_dir(parent) {
+                // Made by someone else, who saw to it.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(StorageError::io("sync", parent))?,
+            }
         }
         let clean_path = dir.join(CLEAN_FILE);
         let clean = match fs.remove(&clean_path) {
@@ -478,7 +482,7 @@ fn open_topics(
     };
     let mut logs = Vec::with_capacity(all.len());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..shared.config.read_threads.max(1)).map(|_| scope.spawn(&work)).collect();
+        let threads: Vec<_> = (0..shared.config.read_threads.max(1)).map(|_| scope.spawn(work)).collect();
         for thread in threads {
             logs.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }

@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn repeats_are_answered_gaps_refused_and_old_epochs_fenced() {
         // (producer, epoch, sequence, count) in order; want: appended, the offset of a repeat, or the refusal
-        let cases: &[((i64, i16, i32, usize), &str)] = &[
+        type Sent = (i64, i16, i32, usize);
+        let cases: &[(Sent, &str)] = &[
             ((7, 0, 0, 2), "append"),
             ((7, 0, 0, 2), "repeat of 0"),
             ((7, 0, 3, 1), "producer 7 epoch 0: sequence 3 does not follow 1"),

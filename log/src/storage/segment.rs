@@ -66,41 +66,16 @@ struct Indexes {
     since_entry: u64,
 }
 
-/// Where a batch begins, and what is known of its offsets.
+/// Where a batch begins, and the offset it must begin with.
 #[derive(Clone, Copy)]
 struct Place {
     at: u64,
-    expected: Expected,
-}
-
-#[derive(Clone, Copy)]
-enum Expected {
-    /// It begins with this offset.
-    Base(i64),
-    /// It ends with this offset.
-    Last(i64),
+    expected: i64,
 }
 
 impl Place {
     fn after(position: u64, header: &Header) -> Self {
-        Self { at: position + header.size() as u64, expected: Expected::Base(header.next_offset()) }
-    }
-}
-
-impl Expected {
-    fn is_met(self, header: &Header) -> bool {
-        match self {
-            Self::Base(base) => header.base_offset == base,
-            Self::Last(last) => header.last_offset() == last,
-        }
-    }
-
-    /// The least offset that the batch may begin with, as far as known.
-    fn least(self) -> i64 {
-        match self {
-            Self::Base(offset) => offset,
-            Self::Last(last) => last.saturating_sub(i32::MAX.into()).max(0),
-        }
+        Self { at: position + header.size() as u64, expected: header.next_offset() }
     }
 }
 
@@ -328,6 +303,13 @@ impl Segment {
         }
     }
 
+    /// Nothing will be appended any more: frees what only appends need.
+    pub fn rest(&self) {
+        let mut indexes = self.indexes.write();
+        indexes.offsets.rest();
+        indexes.times.rest();
+    }
+
     /// The segment's file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -371,8 +353,8 @@ impl Segment {
         let window = max_bytes.saturating_add(SLACK);
         let len = self.len();
         let mut scan = Scan::new(&*self.file, len, window);
-        let Some((start, first)) = self.seek(fs, &mut scan, self.position_of(from)?, |h| h.last_offset() >= from)?
-        else {
+        let place = self.place_of(fs, &mut scan, from)?;
+        let Some((start, first)) = self.seek(fs, &mut scan, place, |h| h.last_offset() >= from)? else {
             return Ok(None);
         };
         if first.base_offset >= until || (first.size() > max_bytes && !min_one) {
@@ -410,10 +392,10 @@ impl Segment {
         start: i64,
         until: i64,
     ) -> io::Result<Option<TimestampOffset>> {
-        let before = self.indexes.read().times.floor(|entry| entry.timestamp_ms < timestamp_ms)?;
+        let before = self.indexes.read().times.floor(fs, |entry| entry.timestamp_ms < timestamp_ms)?;
         let from = before.map_or(self.base, |entry| self.base.saturating_add(entry.relative.into()) + 1).max(start);
         let mut scan = Scan::new(&*self.file, self.len(), CHUNK / 16);
-        let mut at = self.position_of(from)?;
+        let mut at = self.place_of(fs, &mut scan, from)?;
         let wanted = |h: &Header| h.last_offset() >= from && h.max_timestamp >= timestamp_ms;
         while let Some((position, header)) = self.seek(fs, &mut scan, at, wanted)? {
             if header.base_offset >= until {
@@ -441,7 +423,7 @@ impl Segment {
     /// Tells each batch's header, in order, from an offset on.
     pub fn headers(&self, fs: &dyn Filesystem, from: i64, mut each: impl FnMut(&Header)) -> io::Result<()> {
         let mut scan = Scan::new(&*self.file, self.len(), CHUNK);
-        let mut at = self.position_of(from)?;
+        let mut at = self.place_of(fs, &mut scan, from)?;
         while let Some((position, header)) = self.seek(fs, &mut scan, at, |h| h.last_offset() >= from)? {
             each(&header);
             at = Place::after(position, &header);
@@ -481,15 +463,20 @@ impl Segment {
         fs.remove(&self.path)
     }
 
-    /// Where to begin to look for an offset.
-    fn position_of(&self, offset: i64) -> io::Result<Place> {
-        let begin = Place { at: 0, expected: Expected::Base(self.base) };
-        let Some(relative) = offset.checked_sub(self.base).filter(|n| *n > 0) else { return Ok(begin) };
-        let entry = self.indexes.read().offsets.floor(|entry| i64::from(entry.relative) <= relative)?;
-        Ok(entry.map_or(begin, |entry| Place {
-            at: entry.position.into(),
-            expected: Expected::Last(self.base + i64::from(entry.relative)),
-        }))
+    /// Where to begin to look for an offset. An index entry counts only if its batch is there: a wrong index, or damage
+    /// at that place, must not hide sound batches before it.
+    fn place_of(&self, fs: &dyn Filesystem, scan: &mut Scan<'_>, offset: i64) -> io::Result<Place> {
+        let mut bound = offset.saturating_sub(self.base);
+        while bound > 0 {
+            let entry = self.indexes.read().offsets.floor(fs, |entry| i64::from(entry.relative) <= bound)?;
+            let Some(entry) = entry else { break };
+            let (at, last) = (entry.position.into(), self.base.saturating_add(entry.relative.into()));
+            if let Some(header) = scan.header(at)?.filter(|h| h.is_sound() && h.last_offset() == last) {
+                return Ok(Place { at, expected: header.base_offset });
+            }
+            bound = i64::from(entry.relative) - 1;
+        }
+        Ok(Place { at: 0, expected: self.base })
     }
 
     fn hole_at(&self, position: u64) -> Option<Hole> {
@@ -511,24 +498,24 @@ impl Segment {
         while at < scan.len {
             if let Some(hole) = self.hole_at(at) {
                 at += hole.bytes;
-                expected = Expected::Base(hole.to_offset);
+                expected = hole.to_offset;
                 continue;
             }
             let header = scan.header(at)?.filter(Header::is_sound);
             let header = match header.filter(|h| at + h.size() as u64 <= scan.len) {
-                Some(header) if expected.is_met(&header) => Some(header),
-                _ => scan.sound_batch(at, expected.least(), Some(end))?,
+                Some(header) if header.base_offset == expected => Some(header),
+                _ => scan.sound_batch(at, expected, Some(end))?,
             };
             match header {
                 Some(header) if wanted(&header) => return Ok(Some((at, header))),
                 Some(header) => {
                     at += header.size() as u64;
-                    expected = Expected::Base(header.next_offset());
+                    expected = header.next_offset();
                 }
                 None => {
-                    let hole = self.damaged(fs, scan, at, expected.least())?;
+                    let hole = self.damaged(fs, scan, at, expected)?;
                     at += hole.bytes;
-                    expected = Expected::Base(hole.to_offset);
+                    expected = hole.to_offset;
                 }
             }
         }

@@ -485,6 +485,48 @@ async fn a_full_disk_refuses_new_data_and_serves_the_old() {
 }
 
 #[tokio::test]
+async fn retention_frees_a_full_disk() {
+    let fs = SimFs::new();
+    let storage = open(&fs);
+    let p = topic(&storage, &[("segment.bytes", "1024"), ("retention.bytes", "2048")]).await;
+    for _ in 0..40 {
+        append(&p, batch(2, NOW_MS, NOBODY)).await.unwrap();
+    }
+    fs.set_space_left(Some(0));
+    while append(&p, batch(2, NOW_MS, NOBODY)).await.is_ok() {}
+    let end = p.log_end_offset();
+    storage.run_retention_once(NOW_MS).await;
+    assert!(p.log_start_offset() > 0);
+    assert_eq!(append(&p, batch(2, NOW_MS, NOBODY)).await.unwrap(), end);
+    let (start, want) = (p.log_start_offset(), read_all(&p, 1 << 20).await);
+    fs.set_space_left(None);
+    fs.crash();
+    drop((storage, p));
+    let p = partition(&open(&fs));
+    assert_eq!((p.log_start_offset(), read_all(&p, 1 << 20).await), (start, want));
+}
+
+#[tokio::test]
+async fn a_wrong_index_hides_nothing() {
+    let fs = SimFs::new();
+    let storage = open(&fs);
+    let p = topic(&storage, &[("segment.bytes", "40000")]).await;
+    for n in 0..300 {
+        append(&p, batch(20, NOW_MS + n, NOBODY)).await.unwrap();
+    }
+    let want = read_all(&p, 1 << 20).await;
+    let path = segment_path(0, "index");
+    let good = fs.content(&path).unwrap();
+    for at in (0..good.len()).step_by(3) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x15;
+        fs.set_content(&path, bad);
+        assert_eq!(read_all(&p, 1).await, want, "byte {at}");
+        assert!(p.holes().is_empty(), "byte {at}");
+    }
+}
+
+#[tokio::test]
 async fn torn_and_failing_writes_leave_nothing_behind() {
     for torn in 0..120 {
         let fs = SimFs::new();
@@ -917,7 +959,12 @@ async fn storage_speed() {
                 let rounds = total / 4 / bytes.len();
                 let five = futures::stream::iter(0..rounds).map(|_| append(&partition, bytes.clone()));
                 use futures::StreamExt as _;
-                five.buffered(5).for_each(|done| std::future::ready(assert!(done.is_ok()))).await;
+                five.buffered(5)
+                    .for_each(|done| {
+                        assert!(done.is_ok());
+                        std::future::ready(())
+                    })
+                    .await;
             });
         }
         while let Some(done) = tasks.join_next().await {
