@@ -10,6 +10,8 @@ use millrace_logql::storage::QueryLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ingest::IngestConfig;
+
 /// Topics to index, and the APIs over it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +22,8 @@ pub struct AggregatorConfig {
     pub http: HttpConfig,
     /// Elasticsearch API.
     pub elasticsearch: ElasticsearchConfig,
+    /// How events that arrive by HTTP are taken.
+    pub ingest: IngestConfig,
     /// When the index deletes; never, unless told.
     pub retention: RetentionConfig,
     /// How events are kept and what queries may cost.
@@ -32,6 +36,7 @@ impl AggregatorConfig {
         faults.within("kafka", |f| self.kafka.check(f));
         faults.within("http", |f| self.http.check(f));
         faults.within("elasticsearch", |f| self.elasticsearch.check(f));
+        faults.within("ingest", |f| self.ingest.check(f));
         faults.within("retention", |f| self.retention.check(f));
         faults.within("index", |f| self.index.check(f));
     }

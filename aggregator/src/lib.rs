@@ -4,6 +4,8 @@
 pub mod config;
 /// The aggregator as a whole: opens its folder, starts its threads.
 pub mod run;
+/// One way in for what arrives by HTTP: to the log first.
+pub mod ingest;
 /// Reads all partitions of the configured topics.
 pub mod consume;
 /// Splits, recent events, catalog: where events are kept and found.

@@ -1,0 +1,429 @@
+//! One way in for everything that arrives by HTTP: events go to the log, and are acknowledged when the log has them.
+//!
+//! In: [`PushEvent`]s from the doors (Loki push, `_bulk`, page). Out: records on the push topic; for each event the
+//! source (this instance) and its position there. Touches its own folder (source id and counter) and the log, through
+//! a [`BatchProducer`]. Leaves decoding, validation and ids of documents to the doors.
+//!
+//! # Order and loss
+//! A stream keeps its order: its partition is a hash of tenant and labels, and one task per partition numbers and sends
+//! what waits for it, one batch at a time. The index drops an event whose position is at or below the highest it has
+//! of that source in that partition, so:
+//! - records that may or may not be in the log are sent again under the same numbers (a second copy is dropped);
+//! - a failed record with a durable one behind it can't be sent again under its number (the index would drop it): its
+//!   request gets [`IngestError::Unconfirmed`], and the client's repeat gets new numbers;
+//! - numbers come from blocks reserved on disk before use: after a crash the counter jumps ahead and reuses nothing.
+//!
+//! Equal (tenant, labels, time, line) within one request is written once, as Loki stores it once. Equal pushes of
+//! several requests are both written.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_log::client::{BatchProducer, ClientError};
+use millrace_log::clock::SharedClock;
+use millrace_log::record::{DocIdentity, Labels, Position, SourceId, Tenant};
+use millrace_log::value::{ByteSize, Faults, Span};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::state::StateError;
+
+/// The durable counter.
+mod positions;
+/// One task per partition.
+mod send;
+
+use positions::Positions;
+
+/// How pushes are taken.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Bytes of pushed events that may wait for the log; beyond, pushes are refused until it has caught up.
+    pub max_in_flight: ByteSize,
+    /// How long a push waits for the log before it is answered with an error.
+    pub give_up_after: Span,
+    /// Requests that may wait for one partition.
+    pub queue_requests: usize,
+    /// Bytes of one line at most.
+    pub max_line: ByteSize,
+    /// Bytes of the structured metadata of one event at most.
+    pub max_metadata: ByteSize,
+    /// Names of structured metadata of one event at most.
+    pub max_metadata_names: usize,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            max_in_flight: ByteSize::mib(64),
+            give_up_after: Span::secs(30),
+            queue_requests: 1024,
+            max_line: ByteSize(256 << 10),
+            max_metadata: ByteSize(64 << 10),
+            max_metadata_names: 128,
+        }
+    }
+}
+
+impl IngestConfig {
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        for (key, zero) in [
+            ("max_in_flight", self.max_in_flight.0 == 0),
+            ("give_up_after", self.give_up_after.0.is_zero()),
+            ("queue_requests", self.queue_requests == 0),
+            ("max_line", self.max_line.0 == 0),
+        ] {
+            if zero {
+                faults.add(key, "must not be zero");
+            }
+        }
+        if self.max_line > ByteSize(900_000) {
+            faults.add("max_line", "must be at most 900000B: a record of the log is limited to about 1 MB");
+        }
+    }
+}
+
+/// One event as a door hands it over, already valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PushEvent {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Event time, ns since 1970.
+    pub time_ns: i64,
+    /// Labels of its stream, within the bounds of [`Labels::check`].
+    pub labels: Labels,
+    /// Structured metadata.
+    pub metadata: Labels,
+    /// The line.
+    pub line: Bytes,
+    /// Elasticsearch identity, for documents.
+    pub doc: Option<Box<DocIdentity>>,
+}
+
+impl PushEvent {
+    /// Memory that it takes, roughly: what in-flight limits count.
+    fn cost(&self) -> usize {
+        let metadata: usize = self.metadata.iter().map(|(n, v)| n.len() + v.len() + 48).sum();
+        self.line.len() + metadata + 160
+    }
+}
+
+/// Why a push was not acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    /// Too much waits for the log.
+    #[error("{max} of pushed events wait for the log already (ingest.max_in_flight): repeat the request later")]
+    Full {
+        /// The limit.
+        max: ByteSize,
+    },
+    /// The log did not answer in time.
+    #[error("log did not confirm the push within {after}: repeat the request later; is the broker running?")]
+    Late {
+        /// How long it was waited for.
+        after: Span,
+    },
+    /// The log took records behind these, but did not confirm these.
+    #[error("log confirmed a part of the push only ({failed} events are unconfirmed): repeat the request")]
+    Unconfirmed {
+        /// Events of the request that may be missing.
+        failed: usize,
+    },
+    /// The log refused for good.
+    #[error("log refused the push: {source}")]
+    Refused {
+        /// The cause.
+        #[source]
+        source: Arc<ClientError>,
+    },
+    /// The log can't be reached.
+    #[error("log can't take the push now: {source}; repeat the request later")]
+    Unavailable {
+        /// The cause.
+        #[source]
+        source: Arc<ClientError>,
+    },
+    /// The counter can't be made durable.
+    #[error("positions of pushed events can't be reserved: {source}")]
+    State {
+        /// The cause.
+        #[source]
+        source: Arc<StateError>,
+    },
+    /// The folder holds something else.
+    #[error(
+        "{path} holds no source id of this program: restore the folder from a copy, or remove it to start as a new source"
+    )]
+    Damaged {
+        /// The folder.
+        path: String,
+    },
+    /// The program is stopping.
+    #[error("server is stopping: repeat the request later")]
+    Stopping,
+}
+
+impl IngestError {
+    /// Whether the same request may succeed later.
+    pub fn is_retriable(&self) -> bool {
+        !matches!(self, Self::Refused { .. } | Self::Damaged { .. })
+    }
+}
+
+impl From<StateError> for IngestError {
+    fn from(source: StateError) -> Self {
+        Self::State { source: Arc::new(source) }
+    }
+}
+
+/// Metrics of the room.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    events: Counter,
+    bytes: Counter,
+    equal: Counter,
+    refused: Counter,
+    retries: Counter,
+    in_flight: Gauge,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        let r = registry.sub_registry_with_prefix("millrace_ingest");
+        r.register("acknowledged_lines", "Pushed events that the log has", m.events.clone());
+        r.register("acknowledged_bytes", "Bytes of the lines of pushed events that the log has", m.bytes.clone());
+        r.register("equal_lines", "Pushed events left out: equal to another of the same request", m.equal.clone());
+        r.register("unacknowledged_lines", "Pushed events answered with an error", m.refused.clone());
+        r.register("retries", "Batches that had to be sent again", m.retries.clone());
+        r.register("in_flight_bytes", "Bytes of pushed events that wait for the log", m.in_flight.clone());
+        m
+    }
+}
+
+/// Events of one request for one partition, and who waits for them.
+struct Parcel {
+    events: Vec<PushEvent>,
+    reply: oneshot::Sender<Result<Vec<Position>, IngestError>>,
+    /// Given back when the log has the events or they were given up, also if nobody waits any more.
+    permit: Arc<InFlight>,
+}
+
+/// A share of the in-flight limit.
+struct InFlight {
+    _permit: OwnedSemaphorePermit,
+    bytes: i64,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec_by(self.bytes);
+    }
+}
+
+/// The way in. Shared by the doors.
+pub struct Ingest {
+    source: SourceId,
+    partitions: Vec<mpsc::Sender<Parcel>>,
+    budget: Arc<Semaphore>,
+    config: IngestConfig,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ingest({}, {} partitions)", self.source, self.partitions.len())
+    }
+}
+
+/// The sending half of [`Ingest`]: run it for as long as pushes are to be taken.
+pub struct IngestRun {
+    workers: Vec<send::Worker>,
+}
+
+/// Bytes that one permit of the budget stands for: a semaphore counts in u32.
+const BYTES_PER_PERMIT: u64 = 256;
+
+impl Ingest {
+    /// Opens the folder (made if new) and reserves numbers; nothing is sent before [`IngestRun::run`].
+    /// `partitions` is the number of partitions of `topic`, as [`BatchProducer::ensure_topic`] said.
+    /// Blocks on the disk: call it before serving.
+    pub fn open(
+        dir: &Path,
+        producer: Arc<dyn BatchProducer>,
+        topic: &str,
+        partitions: i32,
+        clock: SharedClock,
+        config: IngestConfig,
+        registry: &mut Registry,
+    ) -> Result<(Arc<Self>, IngestRun), IngestError> {
+        let positions = Arc::new(Positions::open(dir)?);
+        let metrics = Arc::new(Metrics::register(registry));
+        let source = positions.source();
+        let mut senders = Vec::new();
+        let mut workers = Vec::new();
+        for partition in 0..partitions.max(1) {
+            let (sender, parcels) = mpsc::channel(config.queue_requests.max(1));
+            senders.push(sender);
+            workers.push(send::Worker {
+                parcels,
+                to: millrace_log::record::TopicPartition::new(topic, partition),
+                producer: Arc::clone(&producer),
+                positions: Arc::clone(&positions),
+                clock: Arc::clone(&clock),
+                give_up_after: config.give_up_after.0,
+                metrics: Arc::clone(&metrics),
+            });
+        }
+        let budget = Arc::new(Semaphore::new(permits(config.max_in_flight.0) as usize));
+        Ok((Arc::new(Self { source, partitions: senders, budget, config, metrics }), IngestRun { workers }))
+    }
+
+    /// The limits that doors check before they hand over events.
+    pub fn config(&self) -> &IngestConfig {
+        &self.config
+    }
+
+    /// Writes events to the log; returns, in their order, where each stands once the log has all of them.
+    /// Equal events without identity share one place. On an error some of them may be in the log nevertheless.
+    /// Dropping the call does not undo it.
+    pub async fn append(&self, events: Vec<PushEvent>) -> Result<Vec<(SourceId, Position)>, IngestError> {
+        let count = events.len() as u64;
+        let answer = self.append_inner(events).await;
+        if answer.is_err() {
+            self.metrics.refused.inc_by(count);
+        }
+        answer
+    }
+
+    async fn append_inner(&self, events: Vec<PushEvent>) -> Result<Vec<(SourceId, Position)>, IngestError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cost: usize = events.iter().map(PushEvent::cost).sum();
+        let permit = self.admit(cost)?;
+        // Where each event goes: (partition, index in its parcel).
+        let mut places: Vec<(usize, usize)> = Vec::with_capacity(events.len());
+        let mut parcels: Vec<Vec<PushEvent>> = self.partitions.iter().map(|_| Vec::new()).collect();
+        let mut seen: HashMap<(Labels, i64, Bytes), (usize, usize)> = HashMap::with_capacity(events.len());
+        let mut last: Option<(Labels, Tenant, usize)> = None;
+        let mut equal = 0;
+        for event in events {
+            let partition = match &last {
+                Some((labels, tenant, partition)) if *labels == event.labels && *tenant == event.tenant => *partition,
+                _ => {
+                    let partition = self.partition_of(&event.tenant, &event.labels);
+                    last = Some((event.labels.clone(), event.tenant.clone(), partition));
+                    partition
+                }
+            };
+            let Some(parcel) = parcels.get_mut(partition) else { return Err(IngestError::Stopping) };
+            let place = (partition, parcel.len());
+            if event.doc.is_none() {
+                // One request has one tenant.
+                let key = (event.labels.clone(), event.time_ns, event.line.clone());
+                match seen.entry(key) {
+                    std::collections::hash_map::Entry::Occupied(first) => {
+                        places.push(*first.get());
+                        equal += 1;
+                        continue;
+                    }
+                    std::collections::hash_map::Entry::Vacant(free) => {
+                        free.insert(place);
+                    }
+                }
+            }
+            places.push(place);
+            parcel.push(event);
+        }
+        drop(seen);
+        self.metrics.equal.inc_by(equal);
+        let mut waiting = Vec::new();
+        for (partition, events) in parcels.into_iter().enumerate() {
+            if events.is_empty() {
+                continue;
+            }
+            let Some(sender) = self.partitions.get(partition) else { return Err(IngestError::Stopping) };
+            let (reply, answer) = oneshot::channel();
+            match sender.try_send(Parcel { events, reply, permit: Arc::clone(&permit) }) {
+                Ok(()) => waiting.push((partition, answer)),
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    return Err(IngestError::Full { max: self.config.max_in_flight });
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(IngestError::Stopping),
+            }
+        }
+        drop(permit);
+        let mut positions: Vec<Vec<Position>> = self.partitions.iter().map(|_| Vec::new()).collect();
+        let wait = async {
+            for (partition, answer) in waiting {
+                let found = answer.await.map_err(|_| IngestError::Stopping)??;
+                if let Some(slot) = positions.get_mut(partition) {
+                    *slot = found;
+                }
+            }
+            Ok::<(), IngestError>(())
+        };
+        // The worker gives up by itself after that time; a producer that never answers must not hold the client.
+        let patience = self.config.give_up_after.0 + Duration::from_secs(1);
+        match tokio::time::timeout(patience, wait).await {
+            Ok(done) => done?,
+            Err(_) => return Err(IngestError::Late { after: self.config.give_up_after }),
+        }
+        places
+            .into_iter()
+            .map(|(partition, i)| positions.get(partition).and_then(|p| p.get(i)).map(|p| (self.source, *p)))
+            .collect::<Option<Vec<_>>>()
+            .ok_or(IngestError::Stopping)
+    }
+
+    fn admit(&self, cost: usize) -> Result<Arc<InFlight>, IngestError> {
+        // A request beyond the whole budget passes when nothing else waits: the door bounds its body.
+        let wanted = permits(cost as u64).min(permits(self.config.max_in_flight.0));
+        let permit = Arc::clone(&self.budget)
+            .try_acquire_many_owned(wanted)
+            .map_err(|_| IngestError::Full { max: self.config.max_in_flight })?;
+        let bytes = i64::try_from(cost).unwrap_or(i64::MAX);
+        self.metrics.in_flight.inc_by(bytes);
+        Ok(Arc::new(InFlight { _permit: permit, bytes, metrics: Arc::clone(&self.metrics) }))
+    }
+
+    fn partition_of(&self, tenant: &Tenant, labels: &Labels) -> usize {
+        let hash = crc32c::crc32c_append(crc32c::crc32c(tenant.as_str().as_bytes()), labels.to_json().as_bytes());
+        hash as usize % self.partitions.len().max(1)
+    }
+}
+
+fn permits(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3)
+}
+
+impl IngestRun {
+    /// Sends what doors append until cancelled; then takes nothing new, finishes what waits and returns.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for worker in self.workers {
+            tasks.spawn(worker.run(cancel.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task that sends pushed events ended by a fault of the program");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! One task per partition: numbers what waits, sends it as one batch, tells those who wait.
+//!
+//! In: parcels of the doors. Out: records on one partition, answers to the parcels. Touches the log through a
+//! [`BatchProducer`]. The rules of numbering and repeating stand in the parent module.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_log::client::{BatchProducer, ClientError};
+use millrace_log::clock::SharedClock;
+use millrace_log::record::{self, Event, Position, Record, SourceId, TopicPartition};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::positions::Positions;
+use super::{IngestError, Metrics, Parcel, PushEvent};
+
+/// Events of one batch, about: whole parcels are never divided.
+const BATCH_EVENTS: usize = 10_000;
+/// Bytes of one batch, about.
+const BATCH_BYTES: usize = 8 << 20;
+/// Batches above this are encoded on a blocking thread.
+const ENCODE_INLINE: usize = 200;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+pub(super) struct Worker {
+    pub(super) parcels: mpsc::Receiver<Parcel>,
+    pub(super) to: TopicPartition,
+    pub(super) producer: Arc<dyn BatchProducer>,
+    pub(super) positions: Arc<Positions>,
+    pub(super) clock: SharedClock,
+    pub(super) give_up_after: Duration,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What became of one record of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Durable,
+    /// Not in the log, or not known to be, with a durable record behind it.
+    Passed,
+    Failed,
+}
+
+/// What became of a batch.
+struct Outcome {
+    fates: Vec<Fate>,
+    /// Why records failed.
+    error: Option<IngestError>,
+}
+
+impl Worker {
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                parcel = self.parcels.recv() => parcel,
+                () = cancel.cancelled(), if !self.parcels.is_closed() => {
+                    // What waits is finished, nothing new comes in.
+                    self.parcels.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
+            let mut batch = vec![first];
+            let mut events = batch[0].events.len();
+            let mut bytes: usize = batch[0].events.iter().map(PushEvent::cost).sum();
+            while events < BATCH_EVENTS && bytes < BATCH_BYTES {
+                let Ok(more) = self.parcels.try_recv() else { break };
+                events += more.events.len();
+                bytes += more.events.iter().map(PushEvent::cost).sum::<usize>();
+                batch.push(more);
+            }
+            self.send(batch, &cancel).await;
+        }
+    }
+
+    async fn send(&self, parcels: Vec<Parcel>, cancel: &CancellationToken) {
+        let count: usize = parcels.iter().map(|p| p.events.len()).sum();
+        let first = match self.positions.take(count as u64).await {
+            Ok(first) => first,
+            Err(error) => {
+                for parcel in parcels {
+                    parcel.reply.send(Err(error.clone())).ok();
+                }
+                return;
+            }
+        };
+        let mut replies = Vec::with_capacity(parcels.len());
+        let mut events = Vec::with_capacity(count);
+        for parcel in parcels {
+            let bytes: usize = parcel.events.iter().map(|e| e.line.len()).sum();
+            replies.push((parcel.reply, parcel.events.len(), bytes, parcel.permit));
+            events.extend(parcel.events);
+        }
+        let (source, read_ms) = (self.positions.source(), self.clock.now_ms());
+        let records = if count <= ENCODE_INLINE {
+            encode(events, source, first, read_ms)
+        } else {
+            match tokio::task::spawn_blocking(move || encode(events, source, first, read_ms)).await {
+                Ok(records) => records,
+                Err(_) => {
+                    for (reply, ..) in replies {
+                        reply.send(Err(IngestError::Stopping)).ok();
+                    }
+                    return;
+                }
+            }
+        };
+        let outcome = self.deliver(records, cancel).await;
+        let mut fates = outcome.fates.into_iter();
+        let mut at = first;
+        for (reply, len, bytes, _permit) in replies {
+            let mine: Vec<Fate> = fates.by_ref().take(len).collect();
+            let positions = (at..).take(len).map(Position::at).collect();
+            at += len as u64;
+            let answer = if mine.iter().all(|f| *f == Fate::Durable) {
+                self.metrics.events.inc_by(len as u64);
+                self.metrics.bytes.inc_by(bytes as u64);
+                Ok(positions)
+            } else {
+                let failed = mine.iter().filter(|f| **f != Fate::Durable).count();
+                match &outcome.error {
+                    Some(error) if mine.contains(&Fate::Failed) => Err(error.clone()),
+                    _ => Err(IngestError::Unconfirmed { failed }),
+                }
+            };
+            // Nobody may wait any more: the events are in the log all the same.
+            reply.send(answer).ok();
+        }
+    }
+
+    /// Sends records until all are durable, refused, passed by others, or the time is up.
+    async fn deliver(&self, records: Vec<Record>, cancel: &CancellationToken) -> Outcome {
+        let deadline = Instant::now() + self.give_up_after;
+        let mut fates = vec![Fate::Durable; records.len()];
+        let mut pending: Vec<usize> = (0..records.len()).collect();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let batch: Vec<Record> = pending.iter().filter_map(|i| records.get(*i).cloned()).collect();
+            // The producer's own patience may be longer than ours. What it still sends after that is dropped by the
+            // index if a later number came first, and else is in the log without having been acknowledged.
+            let error = match tokio::time::timeout_at(deadline, self.producer.send(&self.to, batch)).await {
+                Ok(Ok(_)) => return Outcome { fates, error: None },
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    mark(&mut fates, &pending, Fate::Failed);
+                    let after = millrace_log::value::Span(self.give_up_after);
+                    return Outcome { fates, error: Some(IngestError::Late { after }) };
+                }
+            };
+            let (failed, retriable): (Vec<usize>, bool) = match &error {
+                ClientError::Refused { failed, retriable, .. } => {
+                    (failed.iter().filter_map(|i| pending.get(*i).copied()).collect(), *retriable)
+                }
+                _ => (pending.clone(), true),
+            };
+            // Both lists rise: the first place from the end where they differ is the last durable record.
+            let last_durable = {
+                let mut failed = failed.iter().rev();
+                pending.iter().rev().find(|i| failed.next() != Some(*i)).copied()
+            };
+            let (passed, again): (Vec<usize>, Vec<usize>) =
+                failed.iter().copied().partition(|i| last_durable.is_some_and(|durable| *i < durable));
+            let cause = Arc::new(error);
+            if !retriable {
+                mark(&mut fates, &failed, Fate::Failed);
+                tracing::warn!(partition = %self.to, error = %cause, "log refused pushed events");
+                return Outcome { fates, error: Some(IngestError::Refused { source: cause }) };
+            }
+            mark(&mut fates, &passed, Fate::Passed);
+            pending = again;
+            if pending.is_empty() {
+                return Outcome { fates, error: None };
+            }
+            self.metrics.retries.inc();
+            if cancel.is_cancelled() || Instant::now() + pause >= deadline {
+                mark(&mut fates, &pending, Fate::Failed);
+                tracing::warn!(partition = %self.to, error = %cause, "gave up on pushed events, clients will repeat them");
+                return Outcome { fates, error: Some(IngestError::Unavailable { source: cause }) };
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn mark(fates: &mut [Fate], which: &[usize], fate: Fate) {
+    for i in which {
+        if let Some(slot) = fates.get_mut(*i) {
+            *slot = fate;
+        }
+    }
+}
+
+fn encode(events: Vec<PushEvent>, source: SourceId, first: u64, read_ms: i64) -> Vec<Record> {
+    let number = |(i, event): (u64, PushEvent)| {
+        let PushEvent { tenant, time_ns, labels, metadata, line, doc } = event;
+        let position = Position::at(i);
+        let event =
+            Event { tenant, time_ns, labels, metadata, line, source, position, doc, cut: false, time_from_line: true };
+        record::encode(&event, read_ms)
+    };
+    (first..).zip(events).map(number).collect()
+}
