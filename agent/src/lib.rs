@@ -1,1 +1,37 @@
-//! placeholder
+//! The agent: every line of the host's log files goes to the log once, and a ledger proves it.
+//!
+//! Modules stand in the order in which a line meets them.
+
+/// The section `agent:` of the configuration.
+pub mod config;
+/// Why the agent could not start or go on.
+pub mod error;
+/// Which files there are: globs, folders to watch, names of rotated files.
+pub mod discover;
+/// Told by the kernel that a file changed; wakes the thread that reads.
+mod watch;
+/// Hashes of a file's head and of what stands before a position: how a source is found again.
+pub mod fingerprint;
+/// One file as a source of records: its identity, its progress and its part of the ledger.
+mod source;
+/// Cuts a window of bytes into events: lines, joined lines, lines over the limit.
+pub mod split;
+/// Finds the event time in a line.
+pub mod timestamp;
+/// The thread that reads: discovery, identity, rotation, truncation, fair turns.
+mod tail;
+/// Sends what was read, one lane for each partition; waits, repeats, sets aside.
+mod producer;
+/// What must survive a crash: sources and checkpoints, synced before anything relies on them.
+pub mod state;
+/// read = sent + dropped + waiting, for each file.
+pub mod ledger;
+/// Counters and gauges.
+pub mod metrics;
+/// Puts the parts together: open, run, drain, close.
+pub mod run;
+
+pub use config::AgentConfig;
+pub use error::AgentError;
+pub use ledger::{Ledger, LedgerHandle};
+pub use run::Agent;

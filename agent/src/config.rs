@@ -1,0 +1,475 @@
+//! The section `agent:` of the configuration.
+//!
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
+
+use std::collections::BTreeMap;
+
+use millrace_log::client::ConnectionConfig;
+use millrace_log::record::{MAX_LABEL_BYTES, MAX_LABELS, Tenant, is_label_name};
+use millrace_log::value::{ByteSize, Faults, Secret, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Files to tail and the log to send them to.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentConfig {
+    /// What to read. A file that several entries match belongs to the first.
+    pub sources: Vec<SourceConfig>,
+    /// The log to write to.
+    pub kafka: KafkaConfig,
+    /// Value of the label `host`. Left out: the name of this host.
+    pub host: Option<String>,
+    /// How often folders are looked through for new, renamed and gone files. Changes that the kernel tells of are seen at once.
+    pub scan_interval: Span,
+    /// How often positions of acknowledged lines are written to the disk.
+    pub checkpoint_interval: Span,
+    /// Bytes at the head of a file that identify it, besides device and inode.
+    pub fingerprint_bytes: ByteSize,
+    /// Bytes read from one file before the next has its turn.
+    pub read_bytes: ByteSize,
+    /// Records in one request to the producer at most.
+    pub batch_records: usize,
+    /// Bytes of lines in one request to the producer, about.
+    pub batch_bytes: ByteSize,
+    /// Pieces of files waiting for each partition at most.
+    pub queue_pieces: usize,
+    /// Memory for lines read and not yet acknowledged; when it is used up, the agent stops reading.
+    pub max_waiting_bytes: ByteSize,
+    /// How long a file that was renamed away or deleted is still read after its last growth.
+    pub rotated_wait: Span,
+    /// Close files that did not grow for so long; they are opened again when they grow.
+    pub close_idle: Span,
+    /// Forget positions of files that have been gone for so long.
+    pub forget_after: Span,
+    /// First wait after a failed request; each further wait is twice as long.
+    pub retry_initial: Span,
+    /// Longest wait between two attempts.
+    pub retry_max: Span,
+    /// How long a stopping agent waits for what it has sent to be acknowledged.
+    pub shutdown_timeout: Span,
+    /// Topic for records that the log refuses for good.
+    pub dead_letter_topic: String,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            kafka: KafkaConfig::default(),
+            host: None,
+            scan_interval: Span::secs(1),
+            checkpoint_interval: Span::secs(1),
+            fingerprint_bytes: ByteSize(1024),
+            read_bytes: ByteSize(256 << 10),
+            batch_records: 10_000,
+            batch_bytes: ByteSize::mib(2),
+            queue_pieces: 256,
+            max_waiting_bytes: ByteSize::mib(64),
+            rotated_wait: Span::secs(10),
+            close_idle: Span::secs(300),
+            forget_after: Span::secs(30 * 24 * 3600),
+            retry_initial: Span::millis(100),
+            retry_max: Span::secs(10),
+            shutdown_timeout: Span::secs(10),
+            dead_letter_topic: "millrace.dlq".to_owned(),
+        }
+    }
+}
+
+/// Largest `max_line_bytes`: what one record may hold.
+const MAX_LINE_LIMIT: u64 = 16 << 20;
+
+impl AgentConfig {
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        if self.sources.is_empty() {
+            faults.add("sources", "is empty: name at least one `- type: file` with `include`, or leave `agent` out");
+        }
+        faults.within("sources", |f| {
+            for (i, source) in self.sources.iter().enumerate() {
+                f.within(&format!("[{i}]"), |f| match source {
+                    SourceConfig::File(file) => file.check(f),
+                });
+            }
+        });
+        faults.within("kafka", |f| self.kafka.check(f));
+        if self.host.as_deref() == Some("") {
+            faults.add("host", "is empty: leave it out to use the name of this host");
+        }
+        for (key, span) in [
+            ("scan_interval", self.scan_interval),
+            ("checkpoint_interval", self.checkpoint_interval),
+            ("retry_initial", self.retry_initial),
+            ("retry_max", self.retry_max),
+        ] {
+            if span.0.is_zero() {
+                faults.add(key, "is 0: expected a duration such as `1s`");
+            }
+        }
+        if self.retry_max < self.retry_initial {
+            faults.add("retry_max", "is shorter than `retry_initial`");
+        }
+        for (key, size, from, to) in [
+            ("fingerprint_bytes", self.fingerprint_bytes, 16, 64 << 10),
+            ("read_bytes", self.read_bytes, 4 << 10, 16 << 20),
+            ("batch_bytes", self.batch_bytes, 1 << 10, 64 << 20),
+        ] {
+            if !(from..=to).contains(&size.0) {
+                faults.add(key, format!("is {size}: expected {} to {}", ByteSize(from), ByteSize(to)));
+            }
+        }
+        for (key, count) in [("batch_records", self.batch_records), ("queue_pieces", self.queue_pieces)] {
+            if !(1..=1_000_000).contains(&count) {
+                faults.add(key, format!("is {count}: expected 1 to 1000000"));
+            }
+        }
+        if self.max_waiting_bytes < ByteSize::mib(1) {
+            faults.add("max_waiting_bytes", format!("is {}: expected 1MiB at least", self.max_waiting_bytes));
+        }
+        if !is_topic(&self.dead_letter_topic) {
+            faults.add("dead_letter_topic", TOPIC_RULE);
+        }
+        if self.dead_letter_topic == self.kafka.topic {
+            faults.add("dead_letter_topic", "is the topic of the lines: dead letters need one of their own");
+        }
+    }
+}
+
+const TOPIC_RULE: &str = "is no topic: expected 1 to 249 letters, digits, `.`, `_` or `-`, not `.` or `..`";
+
+fn is_topic(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Which log and which topic.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Addresses `host:port` to start from.
+    pub brokers: Vec<String>,
+    /// TLS to the brokers.
+    pub tls: bool,
+    /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
+    pub ca_file: String,
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Empty: no authentication.
+    pub sasl_mechanism: String,
+    /// User for SASL.
+    pub sasl_username: String,
+    /// Password for SASL.
+    pub sasl_password: Secret,
+    /// Further settings of librdkafka by their own names.
+    pub options: BTreeMap<String, String>,
+    /// Topic that lines go to; made if it does not exist.
+    pub topic: String,
+    /// Number of partitions if the topic must be made.
+    pub partitions: i32,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        let of = ConnectionConfig::default();
+        Self {
+            brokers: of.brokers,
+            tls: of.tls,
+            ca_file: of.ca_file,
+            sasl_mechanism: of.sasl_mechanism,
+            sasl_username: of.sasl_username,
+            sasl_password: of.sasl_password,
+            options: of.options,
+            topic: "logs".to_owned(),
+            partitions: 4,
+        }
+    }
+}
+
+impl KafkaConfig {
+    /// What the client of the log takes. Unless `options` says otherwise, librdkafka itself repeats for ever: giving a
+    /// record up while later ones go through would break the order of positions.
+    pub fn connection(&self) -> ConnectionConfig {
+        let mut options = self.options.clone();
+        options.entry("message.timeout.ms".to_owned()).or_insert_with(|| "0".to_owned());
+        ConnectionConfig {
+            brokers: self.brokers.clone(),
+            tls: self.tls,
+            ca_file: self.ca_file.clone(),
+            sasl_mechanism: self.sasl_mechanism.clone(),
+            sasl_username: self.sasl_username.clone(),
+            sasl_password: self.sasl_password.clone(),
+            options,
+        }
+    }
+
+    fn check(&self, faults: &mut Faults) {
+        self.connection().check(faults);
+        if !is_topic(&self.topic) {
+            faults.add("topic", TOPIC_RULE);
+        }
+        if !(1..=10_000).contains(&self.partitions) {
+            faults.add("partitions", format!("is {}: expected 1 to 10000", self.partitions));
+        }
+    }
+}
+
+/// One thing to read.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SourceConfig {
+    /// Files named by globs.
+    File(FileSource),
+}
+
+/// Files named by globs.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileSource {
+    /// Globs of the files to read: `*` and `?` stay within one name, `**` crosses folders, `{a,b}` chooses.
+    pub include: Vec<String>,
+    /// Globs of files to leave out.
+    pub exclude: Vec<String>,
+    /// Labels of the stream; `host` and `filename` are added unless they are given here.
+    pub labels: BTreeMap<String, String>,
+    /// Whose lines these are. Empty: `default`.
+    pub tenant: String,
+    /// Where to start in files that were there before the agent's first start.
+    pub read_from: ReadFrom,
+    /// Longer lines are cut here and marked.
+    pub max_line_bytes: ByteSize,
+    /// A last line without a line end is sent when it has not grown for so long.
+    pub partial_timeout: Span,
+    /// Joins lines, as of a stack trace, to one event.
+    pub multiline: Option<MultilineConfig>,
+    /// How to find the event time in a line. Left out: the time of reading.
+    pub timestamp: Option<TimestampConfig>,
+}
+
+impl Default for FileSource {
+    fn default() -> Self {
+        Self {
+            include: Vec::new(),
+            exclude: Vec::new(),
+            labels: BTreeMap::new(),
+            tenant: String::new(),
+            read_from: ReadFrom::Beginning,
+            max_line_bytes: ByteSize(256 << 10),
+            partial_timeout: Span::secs(5),
+            multiline: None,
+            timestamp: None,
+        }
+    }
+}
+
+impl FileSource {
+    fn check(&self, faults: &mut Faults) {
+        if self.include.is_empty() {
+            faults.add("include", "is empty: name at least one glob, as in [\"/var/log/app/*.log\"]");
+        }
+        for (key, globs) in [("include", &self.include), ("exclude", &self.exclude)] {
+            for (i, glob) in globs.iter().enumerate() {
+                if glob.is_empty() {
+                    faults.add(&format!("{key}[{i}]"), "is empty");
+                } else if let Err(error) = crate::discover::glob(glob) {
+                    faults.add(&format!("{key}[{i}]"), error.to_string());
+                }
+            }
+        }
+        for name in self.labels.keys().filter(|name| !is_label_name(name)) {
+            faults.add(&format!("labels.{name}"), "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
+        }
+        // `host` and `filename` come on top.
+        if self.labels.len() > MAX_LABELS - 2 {
+            faults.add("labels", format!("has {} labels, {} are allowed", self.labels.len(), MAX_LABELS - 2));
+        }
+        let bytes: usize = self.labels.iter().map(|(n, v)| n.len() + v.len()).sum();
+        if bytes > MAX_LABEL_BYTES / 2 {
+            faults.add("labels", format!("has {bytes} bytes, {} are allowed", MAX_LABEL_BYTES / 2));
+        }
+        if !self.tenant.is_empty()
+            && let Err(error) = Tenant::new(&self.tenant)
+        {
+            faults.add("tenant", error.to_string());
+        }
+        if !(64..=MAX_LINE_LIMIT).contains(&self.max_line_bytes.0) {
+            let limit = ByteSize(MAX_LINE_LIMIT);
+            faults.add("max_line_bytes", format!("is {}: expected 64B to {limit}", self.max_line_bytes));
+        }
+        if self.partial_timeout.0.is_zero() {
+            faults.add("partial_timeout", "is 0: expected a duration such as `5s`");
+        }
+        if let Some(multiline) = &self.multiline {
+            faults.within("multiline", |f| multiline.check(f));
+        }
+        if let Some(timestamp) = &self.timestamp {
+            faults.within("timestamp", |f| timestamp.check(f));
+        }
+    }
+}
+
+/// Where reading starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadFrom {
+    /// At the first line.
+    #[default]
+    Beginning,
+    /// At what is written from now on.
+    End,
+}
+
+/// Which lines belong together: exactly one of `start` and `continue`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MultilineConfig {
+    /// Regular expression of a line that starts an event; all others continue it.
+    pub start: Option<String>,
+    /// Regular expression of a line that continues an event, as in `^\s`.
+    pub r#continue: Option<String>,
+    /// Lines in one event at most.
+    pub max_lines: usize,
+    /// An event that has not grown for so long is whole.
+    pub timeout: Span,
+}
+
+impl Default for MultilineConfig {
+    fn default() -> Self {
+        Self { start: None, r#continue: None, max_lines: 500, timeout: Span::secs(1) }
+    }
+}
+
+impl MultilineConfig {
+    fn check(&self, faults: &mut Faults) {
+        match (&self.start, &self.r#continue) {
+            (Some(_), Some(_)) => faults.add("continue", "stands beside `start`: give only one of the two"),
+            (None, None) => faults.add("start", "is missing: give `start` or `continue`"),
+            (Some(pattern), None) => check_regex("start", pattern, faults),
+            (None, Some(pattern)) => check_regex("continue", pattern, faults),
+        }
+        if !(2..=100_000).contains(&self.max_lines) {
+            faults.add("max_lines", format!("is {}: expected 2 to 100000", self.max_lines));
+        }
+        if self.timeout.0.is_zero() {
+            faults.add("timeout", "is 0: expected a duration such as `1s`");
+        }
+    }
+}
+
+fn check_regex(key: &str, pattern: &str, faults: &mut Faults) {
+    if let Err(error) = regex::bytes::Regex::new(pattern) {
+        faults.add(key, error.to_string());
+    }
+}
+
+/// How to find the event time in a line.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimestampConfig {
+    /// `rfc3339`, `unix` (seconds, with or without a fraction), `unix_ms`, `unix_us`, `unix_ns`, or a strftime pattern
+    /// such as `%d/%b/%Y:%H:%M:%S %z`.
+    pub format: String,
+    /// Regular expression whose group `time` (or first group, or whole match) is the time. Left out, and no `field`:
+    /// the time stands at the start of the line.
+    pub regex: Option<String>,
+    /// Name of the field of a JSON line that holds the time.
+    pub field: Option<String>,
+    /// Offset for times that name none: `UTC`, `+02:00`, `-0530`.
+    pub timezone: String,
+}
+
+impl Default for TimestampConfig {
+    fn default() -> Self {
+        Self { format: "rfc3339".to_owned(), regex: None, field: None, timezone: "UTC".to_owned() }
+    }
+}
+
+impl TimestampConfig {
+    fn check(&self, faults: &mut Faults) {
+        if self.regex.is_some() && self.field.is_some() {
+            faults.add("field", "stands beside `regex`: give only one of the two");
+        }
+        if let Some(pattern) = &self.regex {
+            check_regex("regex", pattern, faults);
+        }
+        if let Err(message) = crate::timestamp::check_format(&self.format) {
+            faults.add("format", message);
+        }
+        if crate::timestamp::offset(&self.timezone).is_none() {
+            faults.add("timezone", format!("`{}` is no offset: expected `UTC` or as in `+02:00`", self.timezone));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<AgentConfig, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    fn faults(config: &AgentConfig) -> Vec<String> {
+        let mut faults = Faults::default();
+        config.check(&mut faults);
+        faults.into_vec().into_iter().map(|f| f.path).collect()
+    }
+
+    #[test]
+    fn sample_of_the_design_is_read() {
+        let config = read(
+            r#"{"sources": [{"type": "file", "include": ["/var/log/checkout/*.log"],
+                "labels": {"service": "checkout", "env": "prod", "region": "eu-west-1"}}],
+                "kafka": {"brokers": ["127.0.0.1:9092"], "topic": "logs"}}"#,
+        )
+        .expect("sample");
+        assert_eq!(faults(&config), [""; 0]);
+        assert_eq!((config.kafka.topic.as_str(), config.kafka.partitions), ("logs", 4));
+        assert_eq!(config.kafka.connection().options["message.timeout.ms"], "0");
+    }
+
+    #[test]
+    fn spelling_mistakes_are_errors() {
+        for json in [
+            r#"{"source": []}"#,
+            r#"{"sources": [{"type": "file", "includes": []}]}"#,
+            r#"{"sources": [{"type": "pipe"}]}"#,
+            r#"{"kafka": {"topics": []}}"#,
+            r#"{"sources": [{"type": "file", "read_from": "middle"}]}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn all_faults_come_at_once_with_their_keys() {
+        let config = read(
+            r#"{"sources": [{"type": "file", "include": ["/a/[", ""], "labels": {"a-b": "c"}, "max_line_bytes": 1,
+                  "multiline": {"start": "(", "continue": "x"}, "timestamp": {"format": "%Q", "timezone": "Mars"}},
+                 {"type": "file", "tenant": "a b"}],
+                "kafka": {"topic": "a/b", "partitions": 0, "brokers": ["kafka"]}, "scan_interval": "0s",
+                "fingerprint_bytes": 1, "dead_letter_topic": ""}"#,
+        )
+        .expect("types are right");
+        assert_eq!(
+            faults(&config),
+            [
+                "sources[0].include[0]",
+                "sources[0].include[1]",
+                "sources[0].labels.a-b",
+                "sources[0].max_line_bytes",
+                "sources[0].multiline.continue",
+                "sources[0].timestamp.format",
+                "sources[0].timestamp.timezone",
+                "sources[1].include",
+                "sources[1].tenant",
+                "kafka.brokers[0]",
+                "kafka.topic",
+                "kafka.partitions",
+                "scan_interval",
+                "fingerprint_bytes",
+                "dead_letter_topic",
+            ]
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! Which files there are: globs, the folders to look into, and names of rotated files.
+//!
+//! In: the globs of the configuration. Out: what stands in the folders that they reach, each with the source entry it
+//! belongs to. Touches folders, reading only. Leaves the question which source a file is to `tail.rs`.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::error::AgentError;
+
+/// Reads one glob: `*` and `?` stay within one name.
+pub fn glob(pattern: &str) -> Result<Glob, AgentError> {
+    GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .backslash_escape(true)
+        .build()
+        .map_err(|source| AgentError::Glob { pattern: pattern.to_owned(), source })
+}
+
+/// The include and exclude globs of one source entry.
+#[derive(Debug)]
+pub struct Globs {
+    include: GlobSet,
+    exclude: GlobSet,
+    roots: Vec<Root>,
+}
+
+/// A folder to look into, and how deep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Root {
+    folder: PathBuf,
+    depth: usize,
+}
+
+/// Deeper than this no `**` looks.
+const MAX_DEPTH: usize = 32;
+
+impl Globs {
+    /// From the configuration; relative globs start at the working folder.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, AgentError> {
+        let mut roots: Vec<Root> = Vec::new();
+        let mut sets = Vec::new();
+        for (list, included) in [(include, true), (exclude, false)] {
+            let mut set = GlobSetBuilder::new();
+            for pattern in list {
+                let absolute = absolute(pattern);
+                set.add(glob(&absolute)?);
+                let root = root_of(&absolute);
+                if included && !roots.contains(&root) {
+                    roots.push(root);
+                }
+            }
+            sets.push(set.build().map_err(|source| AgentError::Glob { pattern: list.join(", "), source })?);
+        }
+        let exclude = sets.pop().unwrap_or_default();
+        let include = sets.pop().unwrap_or_default();
+        Ok(Self { include, exclude, roots })
+    }
+
+    /// Whether a path is to be read.
+    pub fn matches(&self, path: &Path) -> bool {
+        self.include.is_match(path) && !self.exclude.is_match(path)
+    }
+}
+
+fn absolute(pattern: &str) -> String {
+    if pattern.starts_with('/') {
+        return pattern.to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let escaped = globset::escape(&here.to_string_lossy());
+    format!("{}/{}", escaped.trim_end_matches('/'), pattern.strip_prefix("./").unwrap_or(pattern))
+}
+
+/// The longest folder without a wildcard, and how many names the rest has.
+fn root_of(pattern: &str) -> Root {
+    let special = |part: &str| part.contains(['*', '?', '[', '{', '\\']);
+    let parts: Vec<&str> = pattern.split('/').filter(|p| !p.is_empty()).collect();
+    let plain = parts.iter().take_while(|p| !special(p)).count().min(parts.len().saturating_sub(1));
+    let folder: PathBuf = std::iter::once("/").chain(parts.iter().take(plain).copied()).collect();
+    let rest = &parts[plain.min(parts.len())..];
+    // A `{a/b,c}` hides separators: count those inside as well.
+    let depth = if rest.iter().any(|p| p.contains("**")) { MAX_DEPTH } else { rest.len().max(1) };
+    Root { folder, depth }
+}
+
+/// Device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileKey {
+    /// Device.
+    pub device: u64,
+    /// Inode on it.
+    pub inode: u64,
+}
+
+impl FileKey {
+    /// Of a file's metadata.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// When a file was made, in ns since 1970, where the file system tells.
+pub fn birth_ns(metadata: &Metadata) -> Option<i64> {
+    let since = metadata.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_nanos()).ok()
+}
+
+/// A file that a scan saw.
+#[derive(Debug)]
+pub struct Found {
+    /// Its path.
+    pub path: PathBuf,
+    /// What the system says of it.
+    pub metadata: Metadata,
+    /// Source entry whose globs it matches; for a rotated file, those of the name it had before.
+    pub entry: usize,
+    /// `None` if the globs match the file itself, else the path it had before its rotation.
+    pub rotated_from: Option<PathBuf>,
+}
+
+/// What a scan saw.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Files that match, and files whose names look like rotations of such.
+    pub files: Vec<Found>,
+    /// Folders looked into.
+    pub folders: Vec<PathBuf>,
+    /// What could not be looked into.
+    pub faults: Vec<(PathBuf, std::io::Error)>,
+}
+
+/// Looks into all folders that the globs reach.
+pub fn scan(entries: &[&Globs]) -> Scan {
+    let mut scan = Scan::default();
+    let mut walked: HashSet<PathBuf> = HashSet::new();
+    let mut roots: Vec<&Root> = entries.iter().flat_map(|globs| &globs.roots).collect();
+    // Of two roots at one folder the deeper sees all that the other sees.
+    roots.sort_by(|a, b| a.folder.cmp(&b.folder).then(b.depth.cmp(&a.depth)));
+    roots.dedup_by(|b, a| a.folder == b.folder);
+    let mut seen: HashSet<PathBuf> = HashSet::new();
+    for root in roots {
+        let walk = walkdir::WalkDir::new(&root.folder).max_depth(root.depth).follow_links(true);
+        for step in walk {
+            let step = match step {
+                Ok(step) => step,
+                Err(error) => {
+                    let path = error.path().unwrap_or(&root.folder).to_owned();
+                    if let Some(error) = error.into_io_error()
+                        && error.kind() != std::io::ErrorKind::NotFound
+                    {
+                        scan.faults.push((path, error));
+                    }
+                    continue;
+                }
+            };
+            if step.file_type().is_dir() {
+                if step.depth() < root.depth && walked.insert(step.path().to_owned()) {
+                    scan.folders.push(step.into_path());
+                }
+                continue;
+            }
+            if !step.file_type().is_file() || seen.contains(step.path()) {
+                continue;
+            }
+            let path = step.path();
+            let (entry, rotated_from) = match entries.iter().position(|globs| globs.matches(path)) {
+                Some(entry) => (entry, None),
+                None => {
+                    let before =
+                        rotated_from(path.file_name().unwrap_or_default()).map(|name| path.with_file_name(name));
+                    let Some(before) = before else { continue };
+                    match entries.iter().position(|globs| globs.matches(&before)) {
+                        Some(entry) => (entry, Some(before)),
+                        None => continue,
+                    }
+                }
+            };
+            match step.metadata() {
+                Ok(metadata) => {
+                    seen.insert(path.to_owned());
+                    scan.files.push(Found { path: step.into_path(), metadata, entry, rotated_from });
+                }
+                Err(error) => {
+                    let path = path.to_owned();
+                    if let Some(error) = error.into_io_error()
+                        && error.kind() != std::io::ErrorKind::NotFound
+                    {
+                        scan.faults.push((path, error));
+                    }
+                }
+            }
+        }
+    }
+    scan
+}
+
+/// The name that a rotated file had before, if its name looks like that of a rotated file: `app.log.1`,
+/// `app.log-20260101`, `app.log.2026-01-01_10`, `app.log.old`. Compressed files are none: they can't be read as text.
+pub fn rotated_from(name: &OsStr) -> Option<&OsStr> {
+    let bytes = name.as_bytes();
+    if let Some(base) = bytes.strip_suffix(b".old").filter(|base| !base.is_empty()) {
+        return Some(OsStr::from_bytes(base));
+    }
+    let is_stamp = |b: u8| b.is_ascii_digit() || b"-_.:T+Z".contains(&b);
+    let stamp = bytes.iter().rev().take_while(|b| is_stamp(**b)).count();
+    // The stamp starts at its first separator that is followed by a digit and has a name before it.
+    let from = bytes.len() - stamp;
+    let cut = (from.max(1)..bytes.len())
+        .find(|&i| b".-_".contains(&bytes[i]) && bytes.get(i + 1).is_some_and(u8::is_ascii_digit))?;
+    Some(OsStr::from_bytes(&bytes[..cut]))
+}
+
+/// Whether `path` may be a rotated form of `of`: the same folder, and a name made from the other's.
+pub fn is_rotation(path: &Path, of: &Path) -> bool {
+    let (Some(name), Some(before)) = (path.file_name(), of.file_name()) else { return false };
+    path.parent() == of.parent()
+        && name != before
+        && name.as_bytes().starts_with(before.as_bytes())
+        && rotated_from(name).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_are_as_deep_as_needed() {
+        for (pattern, folder, depth) in [
+            ("/var/log/*.log", "/var/log", 1),
+            ("/var/log/app.log", "/var/log", 1),
+            ("/var/log/*/x/*.log", "/var/log", 3),
+            ("/var/log/**/*.log", "/var/log", MAX_DEPTH),
+            ("/*.log", "/", 1),
+            ("/srv/{a,b}/app.log", "/srv", 2),
+        ] {
+            assert_eq!(root_of(pattern), Root { folder: folder.into(), depth }, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn globs_stay_within_names() {
+        let globs = Globs::new(&["/l/*.log".into(), "/m/**/a?.txt".into()], &["/l/no*".into()]).unwrap();
+        for (path, want) in [
+            ("/l/a.log", true),
+            ("/l/x/a.log", false),
+            ("/l/no.log", false),
+            ("/m/a1.txt", true),
+            ("/m/x/y/a2.txt", true),
+            ("/m/x/y/a22.txt", false),
+        ] {
+            assert_eq!(globs.matches(Path::new(path)), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn rotated_names_tell_where_they_come_from() {
+        for (name, want) in [
+            ("app.log.1", Some("app.log")),
+            ("app.log.12", Some("app.log")),
+            ("app.log-20260101", Some("app.log")),
+            ("app.log-2026-01-01", Some("app.log")),
+            ("app.log.2026-01-01T10:00:00", Some("app.log")),
+            ("app.log.1.2", Some("app.log")),
+            ("app.log.old", Some("app.log")),
+            ("app.log", None),
+            ("app.log.audit", None),
+            ("app.log.1.gz", None),
+            ("app1", None),
+            ("app.log.", None),
+            (".1", None),
+        ] {
+            assert_eq!(rotated_from(OsStr::new(name)), want.map(OsStr::new), "{name}");
+        }
+    }
+
+    #[test]
+    fn scan_sees_matching_and_rotated_files_only() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.log", "a.log.1", "b.txt", "skip.log", "sub/c.log"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x\n").unwrap();
+        }
+        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let globs = Globs::new(&[at("*.log")], &[at("skip*")]).unwrap();
+        let mut got: Vec<(String, bool)> = scan(&[&globs])
+            .files
+            .iter()
+            .map(|f| (f.path.file_name().unwrap().to_string_lossy().into_owned(), f.rotated_from.is_some()))
+            .collect();
+        got.sort();
+        assert_eq!(got, [("a.log".to_owned(), false), ("a.log.1".to_owned(), true)]);
+    }
+}

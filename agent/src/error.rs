@@ -1,0 +1,96 @@
+//! Why the agent could not start or go on. What can go on (an unreadable file, a log that is away) is no error here:
+//! it is told once as a `tracing` event and tried again.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the agent could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file or folder of the agent's state.
+    #[error("{what} {} failed: {source}: check that the disk has room and the folder belongs to this user", path.display())]
+    File {
+        /// What was done.
+        what: &'static str,
+        /// With which path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process works there.
+    #[error("{} is in use by another agent: stop it or choose another data folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer program wrote it.
+    #[error("{} has format {found}, this program knows {}: run the newer program or choose another data folder", path.display(), crate::state::FORMAT_VERSION)]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its version as written.
+        found: String,
+    },
+    /// The database of positions.
+    #[error("database of positions in {} failed: {source}", path.display())]
+    Database {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: sled::Error,
+    },
+    /// A value of the database can't be written or read as JSON.
+    #[error(
+        "entry {key} of the agent's positions is damaged: {source}: its file would be read from the start if you remove the folder"
+    )]
+    Entry {
+        /// Its key.
+        key: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A glob of the configuration.
+    #[error("glob `{pattern}` can't be read: {source}")]
+    Glob {
+        /// As written.
+        pattern: String,
+        /// The cause.
+        #[source]
+        source: globset::Error,
+    },
+    /// A regular expression of the configuration.
+    #[error("regular expression `{pattern}` can't be read: {source}")]
+    Regex {
+        /// As written.
+        pattern: String,
+        /// The cause.
+        #[source]
+        source: Box<regex::Error>,
+    },
+    /// A setting that a check should have reported.
+    #[error("`agent.{key}` is wrong: {reason}: run `millrace validate`")]
+    Setting {
+        /// Path of the key in the agent's section.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system gave no thread.
+    #[error("thread {name} can't be started: {source}: is the process limit (ulimit -u) reached?")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A part ended that must not.
+    #[error("{part} of the agent ended unexpectedly: this is a bug, restart the agent and report it")]
+    Ended {
+        /// Which part.
+        part: &'static str,
+    },
+}

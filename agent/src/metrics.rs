@@ -1,0 +1,108 @@
+//! The agent's counters and gauges, all `millrace_agent_*`.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Why lines were dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// `cut` or `dead_letter`.
+    pub reason: &'static str,
+}
+
+/// Counters of one agent since its start. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct AgentMetrics {
+    /// Lines taken from files.
+    pub read_lines: Counter,
+    /// Bytes taken from files.
+    pub read_bytes: Counter,
+    /// Lines acknowledged by the log.
+    pub sent_lines: Counter,
+    /// Bytes of files acknowledged by the log.
+    pub sent_bytes: Counter,
+    /// Records acknowledged by the log.
+    pub sent_records: Counter,
+    /// Lines not sent, by reason.
+    pub dropped_lines: Family<Reason, Counter>,
+    /// Bytes not sent, by reason.
+    pub dropped_bytes: Family<Reason, Counter>,
+    /// Lines sent cut.
+    pub cut_lines: Counter,
+    /// Requests sent again.
+    pub retries: Counter,
+    /// Lines read and not yet acknowledged.
+    pub waiting_lines: Gauge,
+    /// Memory that holds them, in bytes.
+    pub waiting_bytes: Gauge,
+    /// Times that reading stood still because the log is slow or away.
+    pub pauses: Counter,
+    /// Files being read.
+    pub files: Gauge,
+    /// Files held open.
+    pub open_files: Gauge,
+    /// Files that can't be read now.
+    pub unreadable_files: Gauge,
+    /// Source ids made.
+    pub new_sources: Counter,
+    /// Files found truncated or replaced in place.
+    pub truncations: Counter,
+    /// Files read to their end after they were renamed away or deleted.
+    pub finished_files: Counter,
+    /// Source ids replaced because the log took later records before earlier ones.
+    pub moved_sources: Counter,
+    /// Lines sent before their line end came.
+    pub partial_lines: Counter,
+    /// Lines without a readable time where one was asked for.
+    pub untimed_lines: Counter,
+    /// Checkpoints written.
+    pub checkpoints: Counter,
+    /// Seconds spent writing them.
+    pub checkpoint_seconds: Counter<f64, AtomicU64>,
+    /// Files whose ledger does not add up: must be 0.
+    pub ledger_mismatches: Counter,
+    /// Folders looked through.
+    pub scans: Counter,
+    /// Seconds spent looking through folders.
+    pub scan_seconds: Counter<f64, AtomicU64>,
+}
+
+impl AgentMetrics {
+    /// Makes and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        let r = registry.sub_registry_with_prefix("millrace_agent");
+        r.register("read_lines", "Lines taken from files", m.read_lines.clone());
+        r.register("read_bytes", "Bytes taken from files", m.read_bytes.clone());
+        r.register("sent_lines", "Lines acknowledged by the log", m.sent_lines.clone());
+        r.register("sent_bytes", "Bytes of files acknowledged by the log", m.sent_bytes.clone());
+        r.register("sent_records", "Records acknowledged by the log", m.sent_records.clone());
+        r.register("dropped_lines", "Lines not sent, by reason", m.dropped_lines.clone());
+        r.register("dropped_bytes", "Bytes not sent, by reason", m.dropped_bytes.clone());
+        r.register("cut_lines", "Lines sent cut at max_line_bytes", m.cut_lines.clone());
+        r.register("retries", "Requests to the log sent again", m.retries.clone());
+        r.register("waiting_lines", "Lines read and not yet acknowledged", m.waiting_lines.clone());
+        r.register("waiting_bytes", "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
+        r.register("pauses", "Times that reading stood still because the log is slow or away", m.pauses.clone());
+        r.register("files", "Files being read", m.files.clone());
+        r.register("open_files", "Files held open", m.open_files.clone());
+        r.register("unreadable_files", "Files that can't be read now", m.unreadable_files.clone());
+        r.register("new_sources", "Source ids made", m.new_sources.clone());
+        r.register("truncations", "Files found truncated or replaced in place", m.truncations.clone());
+        r.register("finished_files", "Renamed or deleted files read to their end", m.finished_files.clone());
+        r.register("moved_sources", "Source ids replaced after a gap in what the log took", m.moved_sources.clone());
+        r.register("partial_lines", "Lines sent before their line end came", m.partial_lines.clone());
+        r.register("untimed_lines", "Lines without a readable time where one was asked for", m.untimed_lines.clone());
+        r.register("checkpoints", "Checkpoints written", m.checkpoints.clone());
+        r.register("checkpoint_seconds", "Time spent writing checkpoints", m.checkpoint_seconds.clone());
+        r.register("ledger_mismatches", "Files whose ledger did not add up, must be 0", m.ledger_mismatches.clone());
+        r.register("scans", "Times that the folders were looked through", m.scans.clone());
+        r.register("scan_seconds", "Time spent looking through folders", m.scan_seconds.clone());
+        m
+    }
+}

@@ -1,0 +1,414 @@
+//! Sends what was read: one lane for each partition, one request of a lane at a time.
+//!
+//! In: [`Haul`]s from the reading thread, through one bounded queue per lane. Out: acknowledged progress of sources,
+//! dead letters. Touches the network through [`BatchProducer`], the state only when a source must go on under a new id.
+//!
+//! Order: a lane keeps the order of its queue, and all records of a source go through one lane, so positions of a
+//! source rise on the log. What the log refuses for now is sent again until it is taken; the queue fills, memory's
+//! share is used up, reading stops: nothing is dropped. What it refuses for good goes to the dead letters one by one.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_log::client::{BatchProducer, ClientError};
+use millrace_log::clock::SharedClock;
+use millrace_log::record::{
+    FIXED_LEN, Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_TENANT, HeaderName, Position, Record, TopicPartition,
+    kafka_timestamp_ms,
+};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::AgentError;
+use crate::ledger::{Count, REASON_CUT, REASON_DEAD_LETTER};
+use crate::metrics::{AgentMetrics, Reason};
+use crate::source::{Anchor, Source, Taken};
+use crate::split::Piece;
+use crate::state::State;
+use crate::watch::Wake;
+
+/// What one read took from one file.
+#[derive(Debug)]
+pub(crate) struct Haul {
+    pub source: Arc<Source>,
+    /// The bytes read; pieces point into it.
+    pub window: Bytes,
+    /// Offset of the window's first byte in the file.
+    pub base: u64,
+    pub pieces: Vec<Piece>,
+    /// Event times found in the lines, one for each piece; empty if none is asked for.
+    pub times: Vec<Option<i64>>,
+    /// Where the next haul starts.
+    pub to: Anchor,
+    pub taken: Taken,
+    /// When it was read.
+    pub read_ns: i64,
+    /// Its share of the memory.
+    pub cost: usize,
+}
+
+/// Memory for what was read and not yet acknowledged.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    pub fn new(max: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max }
+    }
+
+    /// Takes a share if there is room; one share is always given, however large. Only the reading thread takes.
+    pub fn take(&self, cost: usize) -> bool {
+        let used = self.used.load(Ordering::Acquire);
+        if used != 0 && used + cost > self.max {
+            return false;
+        }
+        self.used.fetch_add(cost, Ordering::AcqRel);
+        true
+    }
+
+    pub fn give(&self, cost: usize) {
+        self.used.fetch_sub(cost, Ordering::AcqRel);
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+}
+
+/// What lanes share.
+pub(crate) struct LaneParts {
+    pub producer: Arc<dyn BatchProducer>,
+    pub state: Arc<State>,
+    pub clock: SharedClock,
+    pub budget: Arc<Budget>,
+    pub wake: Wake,
+    pub metrics: AgentMetrics,
+    pub batch_records: usize,
+    pub batch_bytes: usize,
+    pub retry_initial: Duration,
+    pub retry_max: Duration,
+    pub dead_letter_topic: Arc<str>,
+}
+
+/// A record in a lane's batch: which haul, which piece.
+type Place = (u32, u32);
+
+/// How a request ended.
+enum Sent {
+    All,
+    /// These were not taken and may be sent again.
+    Again(Vec<Place>, ClientError),
+    /// These were refused for good.
+    Never(Vec<Place>, ClientError),
+}
+
+/// Records encoded between two chances for other tasks.
+const ENCODE_TURN: usize = 1000;
+/// An answer that takes longer is told.
+const SLOW: Duration = Duration::from_secs(15);
+
+/// Runs one lane until its queue is closed and empty, or `abort`.
+pub(crate) async fn lane(
+    parts: Arc<LaneParts>,
+    to: TopicPartition,
+    mut queue: mpsc::Receiver<Haul>,
+    abort: CancellationToken,
+) -> Result<(), AgentError> {
+    let lane = Lane { parts, to };
+    let work = async {
+        while let Some(first) = queue.recv().await {
+            let mut hauls = vec![first];
+            let size = |hauls: &[Haul]| {
+                hauls.iter().fold((0, 0), |(n, b), h| (n + h.pieces.len(), b + h.taken.count.bytes as usize))
+            };
+            while size(&hauls).0 < lane.parts.batch_records && size(&hauls).1 < lane.parts.batch_bytes {
+                let Ok(next) = queue.try_recv() else { break };
+                hauls.push(next);
+            }
+            let dead = lane.deliver(&hauls).await?;
+            lane.settle(hauls, &dead);
+        }
+        Ok(())
+    };
+    tokio::select! {
+        biased;
+        () = abort.cancelled() => Ok(()),
+        done = work => done,
+    }
+}
+
+struct Lane {
+    parts: Arc<LaneParts>,
+    to: TopicPartition,
+}
+
+impl Lane {
+    /// Sends every record of the hauls; returns those that went to the dead letters. Does not end before all are taken.
+    async fn deliver(&self, hauls: &[Haul]) -> Result<HashSet<Place>, AgentError> {
+        let mut dead = HashSet::new();
+        let mut groups: VecDeque<Vec<Place>> = VecDeque::new();
+        let mut all: Vec<Place> = Vec::with_capacity(hauls.iter().map(|h| h.pieces.len()).sum());
+        for (h, haul) in hauls.iter().enumerate() {
+            all.extend((0..haul.pieces.len()).map(|p| (small(h), small(p))));
+        }
+        for part in all.chunks(self.parts.batch_records) {
+            groups.push_back(part.to_vec());
+        }
+        let mut backoff = Backoff::new(&self.parts);
+        while let Some(group) = groups.pop_front() {
+            let records = self.encode(hauls, &group).await;
+            match self.send(&self.to, records, &group).await {
+                Sent::All => backoff.reset(&self.to),
+                Sent::Again(failed, error) => {
+                    self.keep_order(hauls, &group, &failed).await?;
+                    groups.push_front(failed);
+                    self.parts.metrics.retries.inc();
+                    backoff.wait(&self.to, &error).await;
+                }
+                Sent::Never(failed, error) => match failed[..] {
+                    [place] => {
+                        let record = self.encode(hauls, &failed).await.swap_remove(0);
+                        self.bury(record, &error.to_string()).await;
+                        dead.insert(place);
+                    }
+                    // One of them spoils the request for all: find out which.
+                    _ => {
+                        self.keep_order(hauls, &group, &failed).await?;
+                        for place in failed.into_iter().rev() {
+                            groups.push_front(vec![place]);
+                        }
+                    }
+                },
+            }
+        }
+        Ok(dead)
+    }
+
+    async fn send(&self, to: &TopicPartition, records: Vec<Record>, group: &[Place]) -> Sent {
+        let answer = self.parts.producer.send(to, records);
+        tokio::pin!(answer);
+        let answer = loop {
+            match tokio::time::timeout(SLOW, &mut answer).await {
+                Ok(answer) => break answer,
+                Err(_) => {
+                    tracing::warn!(partition = %to, records = group.len(), "log does not answer, the agent waits and stops reading: is the broker running and `kafka.brokers` right?");
+                }
+            }
+        };
+        match answer {
+            Ok(_) => Sent::All,
+            Err(error) => {
+                let ClientError::Refused { failed, retriable, source, .. } = &error else {
+                    return Sent::Again(group.to_vec(), error);
+                };
+                let places: Vec<Place> = failed.iter().filter_map(|i| group.get(*i).copied()).collect();
+                if places.is_empty() {
+                    return if failed.is_empty() { Sent::All } else { Sent::Again(group.to_vec(), error) };
+                }
+                if *retriable || !blames_record(source.rdkafka_error_code()) {
+                    Sent::Again(places, error)
+                } else {
+                    Sent::Never(places, error)
+                }
+            }
+        }
+    }
+
+    /// A source some of whose failed records stand before taken ones goes on under a new id.
+    async fn keep_order(&self, hauls: &[Haul], group: &[Place], failed: &[Place]) -> Result<(), AgentError> {
+        let failed: HashSet<Place> = failed.iter().copied().collect();
+        let mut waiting: HashSet<usize> = HashSet::new();
+        let mut overtaken: Vec<Arc<Source>> = Vec::new();
+        for place in group {
+            let source = &hauls[place.0 as usize].source;
+            let number = Arc::as_ptr(source) as usize;
+            if failed.contains(place) {
+                waiting.insert(number);
+            } else if waiting.remove(&number) && !overtaken.iter().any(|s| Arc::ptr_eq(s, source)) {
+                overtaken.push(source.clone());
+            }
+        }
+        for source in overtaken {
+            let state = self.parts.state.clone();
+            let filename = source.filename.clone();
+            tracing::error!(filename = %filename.display(), partition = %self.to, "log took later lines of a file before earlier ones: the file goes on under a new source id, some lines may come twice; leave kafka.options enable.idempotence and message.timeout.ms as they are");
+            self.parts.metrics.moved_sources.inc();
+            match tokio::task::spawn_blocking(move || source.move_on(&state)).await {
+                Ok(moved) => moved?,
+                Err(_) => return Err(AgentError::Ended { part: "writer of positions" }),
+            }
+        }
+        Ok(())
+    }
+
+    async fn encode(&self, hauls: &[Haul], places: &[Place]) -> Vec<Record> {
+        let mut fixed = Vec::with_capacity(places.len() * FIXED_LEN);
+        let mut records = Vec::with_capacity(places.len());
+        let mut at = usize::MAX;
+        let mut identity = None;
+        for (n, (h, p)) in places.iter().enumerate() {
+            let haul = &hauls[*h as usize];
+            if at != *h as usize {
+                at = *h as usize;
+                identity = Some(haul.source.identity());
+            }
+            let Some(identity) = &identity else { continue };
+            let piece = haul.pieces[*p as usize];
+            let found = haul.times.get(*p as usize).copied().flatten();
+            let time_ns = found.unwrap_or(haul.read_ns);
+            let position = Position::at(haul.base + u64::from(piece.start));
+            let cut = piece.cut;
+            let head = Fixed { time_ns, source: identity.id, position, cut, time_from_line: found.is_some() };
+            fixed.extend_from_slice(&head.encode());
+            let mut headers: Vec<(HeaderName, Bytes)> = Vec::with_capacity(3);
+            headers.push((HEADER_LABELS.into(), haul.source.labels.clone()));
+            if let Some(tenant) = &haul.source.entry.tenant {
+                headers.push((HEADER_TENANT.into(), tenant.clone()));
+            }
+            let start = piece.start as usize;
+            records.push(Record {
+                timestamp_ms: kafka_timestamp_ms(time_ns, haul.read_ns.div_euclid(1_000_000)),
+                key: Some(identity.key.clone()),
+                value: Some(haul.window.slice(start..start + piece.len as usize)),
+                headers,
+            });
+            if n % ENCODE_TURN == ENCODE_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // One buffer for the fixed headers of all.
+        let fixed = Bytes::from(fixed);
+        for (n, record) in records.iter_mut().enumerate() {
+            record.headers.push((HEADER_FIXED.into(), fixed.slice(n * FIXED_LEN..(n + 1) * FIXED_LEN)));
+        }
+        records
+    }
+
+    /// Sends a record that the log refuses for good to the dead letters; does not end before it is there.
+    async fn bury(&self, mut record: Record, reason: &str) {
+        let parts = &self.parts;
+        tracing::error!(partition = %self.to, reason, topic = %parts.dead_letter_topic, "log refuses a record for good, it goes to the dead letters");
+        let time = parts.clock.now_ms();
+        record.timestamp_ms = record.timestamp_ms.min(time);
+        for (name, value) in [("reason", reason.to_owned()), ("stage", "agent".to_owned()), ("time", time.to_string())]
+        {
+            record.headers.push((name.into(), value.into()));
+        }
+        let to = TopicPartition::new(parts.dead_letter_topic.clone(), 0);
+        let mut backoff = Backoff::new(parts);
+        loop {
+            let made = parts.producer.ensure_topic(&to.topic, 1).await;
+            let error = match made {
+                Err(error) => error,
+                Ok(_) => match self.send(&to, vec![record.clone()], &[(0, 0)]).await {
+                    Sent::All => return,
+                    Sent::Again(_, error) => error,
+                    Sent::Never(_, error) => {
+                        // Too large even for the dead letters: its head is better than nothing.
+                        let value = record.value.take().unwrap_or_default();
+                        let len = value.len();
+                        if len > 1024 {
+                            record.headers.push(("cut_from_bytes".into(), len.to_string().into()));
+                            record.value = Some(value.slice(..len / 2));
+                            continue;
+                        }
+                        record.value = Some(value);
+                        error
+                    }
+                },
+            };
+            parts.metrics.retries.inc();
+            backoff.wait(&to, &error).await;
+        }
+    }
+
+    fn settle(&self, hauls: Vec<Haul>, dead: &HashSet<Place>) {
+        let m = &self.parts.metrics;
+        for (h, haul) in hauls.iter().enumerate() {
+            let mut lost = Count::default();
+            for (p, piece) in haul.pieces.iter().enumerate() {
+                if !dead.is_empty() && dead.contains(&(small(h), small(p))) {
+                    lost += Count { lines: u64::from(piece.lines), bytes: u64::from(piece.span), records: 1 };
+                }
+            }
+            haul.source.settle(haul.to, haul.taken, lost);
+            let all = haul.taken.count;
+            m.sent_lines.inc_by(all.lines - lost.lines);
+            m.sent_bytes.inc_by(all.bytes - lost.bytes - haul.taken.skipped);
+            m.sent_records.inc_by(all.records - lost.records);
+            if lost.records > 0 {
+                let reason = Reason { reason: REASON_DEAD_LETTER };
+                m.dropped_lines.get_or_create(&reason).inc_by(lost.lines);
+                m.dropped_bytes.get_or_create(&reason).inc_by(lost.bytes);
+            }
+            if haul.taken.skipped > 0 {
+                m.dropped_bytes.get_or_create(&Reason { reason: REASON_CUT }).inc_by(haul.taken.skipped);
+            }
+            m.waiting_lines.dec_by(i64::try_from(all.lines).unwrap_or(i64::MAX));
+            self.parts.budget.give(haul.cost);
+        }
+        m.waiting_bytes.set(i64::try_from(self.parts.budget.used()).unwrap_or(i64::MAX));
+        self.parts.wake.room();
+    }
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Whether the record itself is refused; what is refused for want of a right or a topic is waited for.
+fn blames_record(code: Option<RDKafkaErrorCode>) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(
+        code,
+        Some(
+            C::MessageSizeTooLarge
+                | C::InvalidMessage
+                | C::InvalidMessageSize
+                | C::InvalidTimestamp
+                | C::InvalidRecord
+                | C::PolicyViolation
+        )
+    )
+}
+
+/// Waits between attempts, longer each time, and tells once when trouble starts and once when it ends.
+struct Backoff {
+    initial: Duration,
+    max: Duration,
+    next: Duration,
+    attempts: u64,
+}
+
+impl Backoff {
+    fn new(parts: &LaneParts) -> Self {
+        Self { initial: parts.retry_initial, max: parts.retry_max, next: parts.retry_initial, attempts: 0 }
+    }
+
+    async fn wait(&mut self, to: &TopicPartition, error: &ClientError) {
+        self.attempts += 1;
+        if self.attempts == 1 || self.attempts.is_multiple_of(30) {
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(partition = %to, %error, cause, attempts = self.attempts, "log did not take lines, they are sent again until it does");
+        }
+        // Half to whole: lanes of many hosts don't come back at the same moment.
+        let wait = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        self.next = (self.next * 2).min(self.max);
+        tokio::time::sleep(wait).await;
+    }
+
+    fn reset(&mut self, to: &TopicPartition) {
+        if self.attempts > 0 {
+            tracing::info!(partition = %to, attempts = self.attempts, "log takes lines again");
+        }
+        self.attempts = 0;
+        self.next = self.initial;
+    }
+}

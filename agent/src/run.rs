@@ -1,0 +1,360 @@
+//! Puts the agent's parts together: opens the state, makes the topic, starts the reading thread, the lanes and the
+//! checkpoints; at the end stops them in the order of the flow.
+//!
+//! In: configuration, data folder, a producer. Out: the agent's end. Touches what the parts touch.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_log::client::BatchProducer;
+use millrace_log::clock::SharedClock;
+use millrace_log::record::{Labels, Tenant, TopicPartition};
+use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{AgentConfig, FileSource, ReadFrom, SourceConfig};
+use crate::discover::Globs;
+use crate::error::AgentError;
+use crate::ledger::{LedgerHandle, Sources};
+use crate::metrics::AgentMetrics;
+use crate::producer::{Budget, LaneParts, lane};
+use crate::source::{Entry, Source};
+use crate::split::{Join, Splitter};
+use crate::state::{SourceState, State};
+use crate::tail::{Reader, ReaderParts};
+use crate::timestamp::TimeReader;
+use crate::watch::Wake;
+
+/// The agent of one host. Opened, then run once.
+pub struct Agent {
+    config: AgentConfig,
+    entries: Vec<Arc<Entry>>,
+    state: Arc<State>,
+    remembered: Vec<(millrace_log::record::SourceId, SourceState)>,
+    last_alive_ms: Option<i64>,
+    sources: Sources,
+    producer: Arc<dyn BatchProducer>,
+    clock: SharedClock,
+    metrics: AgentMetrics,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Agent({})", self.state.folder().display())
+    }
+}
+
+impl Agent {
+    /// Opens the agent's own folder (`<data_dir>/agent`) and takes its lock. Blocks: call it from `spawn_blocking`.
+    pub fn open(
+        config: AgentConfig,
+        data_dir: &Path,
+        producer: Arc<dyn BatchProducer>,
+        clock: SharedClock,
+        registry: &mut Registry,
+    ) -> Result<Self, AgentError> {
+        let host = config.host.clone().unwrap_or_else(host_name);
+        let entries = config
+            .sources
+            .iter()
+            .map(|SourceConfig::File(file)| Ok(Arc::new(entry(file, &host)?)))
+            .collect::<Result<Vec<_>, AgentError>>()?;
+        let state = State::open(data_dir)?;
+        let remembered = state.all()?;
+        let last_alive_ms = state.last_alive_ms()?;
+        Ok(Self {
+            config,
+            entries,
+            state: Arc::new(state),
+            remembered,
+            last_alive_ms,
+            sources: Arc::new(RwLock::new(Vec::new())),
+            producer,
+            clock,
+            metrics: AgentMetrics::register(registry),
+        })
+    }
+
+    /// Snapshots of the ledger, during the run and after it.
+    pub fn ledger(&self) -> LedgerHandle {
+        LedgerHandle(self.sources.clone())
+    }
+
+    /// The agent's counters.
+    pub fn metrics(&self) -> AgentMetrics {
+        self.metrics.clone()
+    }
+
+    /// Runs until `cancel`; then stops reading, waits up to `shutdown_timeout` for acknowledgements, and keeps the
+    /// positions. Dropping the future ends the agent as a crash does: what was not kept is read again.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), AgentError> {
+        let topic: Arc<str> = self.config.kafka.topic.as_str().into();
+        let Some(partitions) = self.topic(&topic, &cancel).await else { return Ok(()) };
+        let (state, clock, metrics) = (self.state.clone(), self.clock.clone(), self.metrics.clone());
+        let wake = Wake::default();
+        // However this future ends, the reading thread does.
+        let stop = StopReading(wake.clone());
+        let budget = Arc::new(Budget::new(usize::try_from(self.config.max_waiting_bytes.0).unwrap_or(usize::MAX)));
+        let abort = CancellationToken::new();
+        let lane_parts = Arc::new(LaneParts {
+            producer: self.producer.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            budget: budget.clone(),
+            wake: wake.clone(),
+            metrics: metrics.clone(),
+            batch_records: self.config.batch_records,
+            batch_bytes: usize::try_from(self.config.batch_bytes.0).unwrap_or(usize::MAX),
+            retry_initial: self.config.retry_initial.0,
+            retry_max: self.config.retry_max.0,
+            dead_letter_topic: self.config.dead_letter_topic.as_str().into(),
+        });
+        let mut lanes = JoinSet::new();
+        let mut senders = Vec::new();
+        for partition in 0..partitions {
+            let (sender, queue) = mpsc::channel(self.config.queue_pieces);
+            senders.push(sender);
+            let to = TopicPartition::new(topic.clone(), partition);
+            lanes.spawn(lane(lane_parts.clone(), to, queue, abort.clone()));
+        }
+
+        let parts = ReaderParts {
+            entries: self.entries.clone(),
+            topic: topic.clone(),
+            state: state.clone(),
+            sources: self.sources.clone(),
+            lanes: senders,
+            budget,
+            wake: wake.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            scan_interval: self.config.scan_interval.0,
+            fingerprint: usize::try_from(self.config.fingerprint_bytes.0).unwrap_or(1024),
+            read_bytes: usize::try_from(self.config.read_bytes.0).unwrap_or(256 << 10),
+            rotated_wait: self.config.rotated_wait.0,
+            close_idle: self.config.close_idle.0,
+            forget_after_ms: i64::try_from(self.config.forget_after.0.as_millis()).unwrap_or(i64::MAX),
+            last_alive_ms: self.last_alive_ms,
+        };
+        let (remembered, sources) = (self.remembered, self.sources.clone());
+        let (ended, mut reading) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("agent-files".to_owned())
+            .spawn(move || {
+                let result = restore(&parts, remembered).and_then(|()| Reader::new(parts)?.run());
+                // Nobody listens only when the run itself was dropped.
+                drop(ended.send(result));
+            })
+            .map_err(|source| AgentError::Thread { name: "agent-files", source })?;
+
+        let checkpoint = Checkpoint { state, sources, clock, metrics };
+        let mut turns = tokio::time::interval(self.config.checkpoint_interval.0);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut outcome = Ok(());
+        let mut read_ended = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                end = &mut reading => {
+                    read_ended = true;
+                    outcome = end.unwrap_or(Err(AgentError::Ended { part: "thread agent-files" }));
+                    if outcome.is_ok() {
+                        outcome = Err(AgentError::Ended { part: "thread agent-files" });
+                    }
+                    break;
+                }
+                Some(end) = lanes.join_next() => {
+                    outcome = match end {
+                        Ok(Err(error)) => Err(error),
+                        _ => Err(AgentError::Ended { part: "lane" }),
+                    };
+                    break;
+                }
+                _ = turns.tick() => {
+                    outcome = checkpoint.write().await;
+                    if outcome.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+
+        // Stop reading; the reading thread's end closes the queues, and the lanes end when theirs are empty.
+        drop(stop);
+        if !read_ended && let Ok(Err(error)) = reading.await {
+            outcome = outcome.and(Err(error));
+        }
+        let drained = async {
+            let mut result = Ok(());
+            while let Some(end) = lanes.join_next().await {
+                if let Ok(Err(error)) = end {
+                    result = Err(error);
+                }
+            }
+            result
+        };
+        match tokio::time::timeout(self.config.shutdown_timeout.0, drained).await {
+            Ok(result) => outcome = outcome.and(result),
+            Err(_) => {
+                tracing::warn!(timeout = %self.config.shutdown_timeout, "log did not acknowledge all lines in time, they are read again at the next start");
+                abort.cancel();
+                while lanes.join_next().await.is_some() {}
+            }
+        }
+        let kept = checkpoint.write().await;
+        outcome.and(kept)
+    }
+
+    /// Makes the topic, waiting for the log as long as it takes. `None` if cancelled.
+    async fn topic(&self, topic: &str, cancel: &CancellationToken) -> Option<i32> {
+        let mut wait = self.config.retry_initial.0;
+        let mut told = tokio::time::Instant::now() - Duration::from_secs(60);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return None,
+                answer = self.producer.ensure_topic(topic, self.config.kafka.partitions) => answer,
+            };
+            match answer {
+                Ok(partitions) => return Some(partitions),
+                Err(error) => {
+                    if told.elapsed() >= Duration::from_secs(30) {
+                        told = tokio::time::Instant::now();
+                        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                        tracing::warn!(%error, cause, topic, "agent waits for the log before it reads files");
+                    }
+                }
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return None,
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(self.config.retry_max.0);
+        }
+    }
+}
+
+/// Tells the reading thread to stop when it is dropped.
+struct StopReading(Wake);
+
+impl Drop for StopReading {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Puts the sources that the state remembers into the list; those of entries that are gone stay for their labels' sake
+/// with the first entry, and are never matched.
+fn restore(
+    parts: &ReaderParts,
+    remembered: Vec<(millrace_log::record::SourceId, SourceState)>,
+) -> Result<(), AgentError> {
+    let partitions = i32::try_from(parts.lanes.len()).unwrap_or(i32::MAX);
+    let mut moved = false;
+    for (id, state) in remembered {
+        let filename: std::path::PathBuf = state.filename.clone().into();
+        let entry = parts.entries.iter().find(|entry| entry.globs.matches(&filename)).or(parts.entries.first());
+        let Some(entry) = entry else { continue };
+        let source = Source::restore(entry.clone(), &parts.topic, partitions, id, state);
+        if source.identity().id != id {
+            source.save(&parts.state)?;
+            source.forget_old(&parts.state, id)?;
+            moved = true;
+        }
+        parts.sources.write().push(Arc::new(source));
+    }
+    if moved { parts.state.sync() } else { Ok(()) }
+}
+
+/// Writes positions of acknowledged lines, and looks whether the ledger adds up.
+struct Checkpoint {
+    state: Arc<State>,
+    sources: Sources,
+    clock: SharedClock,
+    metrics: AgentMetrics,
+}
+
+impl Checkpoint {
+    async fn write(&self) -> Result<(), AgentError> {
+        let (state, sources, clock, metrics) =
+            (self.state.clone(), self.sources.clone(), self.clock.clone(), self.metrics.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let started = std::time::Instant::now();
+            let list: Vec<Arc<Source>> = sources.read().clone();
+            let mut changed = 0;
+            for source in &list {
+                changed += u64::from(source.save(&state)?);
+                let ledger = source.ledger();
+                if !ledger.adds_up() {
+                    metrics.ledger_mismatches.inc();
+                    tracing::error!(filename = ledger.filename, source = ledger.source, balance = ?ledger.balance, "ledger of a file does not add up: this is a bug, report it with this line");
+                }
+            }
+            let now_ms = clock.now_ms();
+            // Being alive is worth a sync now and then, but not every second on an idle host.
+            if changed > 0 || state.last_alive_ms()?.is_none_or(|last| now_ms - last > 30_000) {
+                state.alive(now_ms)?;
+                state.sync()?;
+                metrics.checkpoints.inc();
+                metrics.checkpoint_seconds.inc_by(started.elapsed().as_secs_f64());
+            }
+            Ok(())
+        });
+        written.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))
+    }
+}
+
+fn entry(file: &FileSource, host: &str) -> Result<Entry, AgentError> {
+    let setting = |key: &str, reason: String| AgentError::Setting { key: format!("sources[].{key}"), reason };
+    let mut labels = Labels::new(file.labels.clone());
+    if labels.get("host").is_none() {
+        labels = labels.with("host", host);
+    }
+    labels.check().map_err(|error| setting("labels", error.to_string()))?;
+    let tenant = match file.tenant.as_str() {
+        "" | Tenant::DEFAULT => None,
+        name => {
+            let tenant = Tenant::new(name).map_err(|error| setting("tenant", error.to_string()))?;
+            Some(Bytes::copy_from_slice(tenant.as_str().as_bytes()))
+        }
+    };
+    let mut partial_timeout = file.partial_timeout.0;
+    let join = match &file.multiline {
+        None => None,
+        Some(multiline) => {
+            partial_timeout = multiline.timeout.0;
+            let (text, is_start) = match (&multiline.start, &multiline.r#continue) {
+                (Some(text), None) => (text, true),
+                (None, Some(text)) => (text, false),
+                _ => return Err(setting("multiline", "expected one of `start` and `continue`".to_owned())),
+            };
+            let pattern = regex::bytes::Regex::new(text)
+                .map_err(|source| AgentError::Regex { pattern: text.clone(), source: Box::new(source) })?;
+            Some(Join { pattern, is_start, max_lines: u32::try_from(multiline.max_lines).unwrap_or(u32::MAX) })
+        }
+    };
+    Ok(Entry {
+        globs: Globs::new(&file.include, &file.exclude)?,
+        labels,
+        tenant,
+        from_end: file.read_from == ReadFrom::End,
+        splitter: Splitter { max_line: usize::try_from(file.max_line_bytes.0).unwrap_or(256 << 10), join },
+        partial_timeout,
+        time: file.timestamp.as_ref().map(TimeReader::new).transpose()?,
+    })
+}
+
+/// The kernel's name of this host.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "unknown".to_owned(),
+        name => name.to_owned(),
+    }
+}

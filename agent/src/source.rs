@@ -1,0 +1,381 @@
+//! One file as a source of records: its identity, how far it is read and acknowledged, and its part of the ledger.
+//!
+//! In: what the reading thread took and what the lanes got acknowledged. Out: what the checkpoint keeps. Touches the
+//! state through [`State`] only. One lock holds everything that belongs together, so each look is of one moment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_log::record::{Labels, MAX_LABEL_BYTES, SourceId, TopicPartition};
+use parking_lot::Mutex;
+
+use crate::discover::FileKey;
+use crate::error::AgentError;
+use crate::fingerprint::Print;
+use crate::ledger::{Balance, Count, REASON_CUT, REASON_DEAD_LETTER, SourceLedger};
+use crate::split::{Mark, Splitter};
+use crate::state::{SourceState, State};
+use crate::timestamp::TimeReader;
+
+/// One entry of `sources`, ready for use.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub globs: crate::discover::Globs,
+    pub labels: Labels,
+    pub tenant: Option<Bytes>,
+    pub from_end: bool,
+    pub splitter: Splitter,
+    pub partial_timeout: std::time::Duration,
+    pub time: Option<TimeReader>,
+}
+
+impl Entry {
+    /// Labels of a file as the header carries them.
+    fn header(&self, filename: &Path) -> Bytes {
+        let name = filename.to_string_lossy();
+        let mut labels = self.labels.clone();
+        if labels.get("filename").is_none() {
+            labels = labels.with("filename", &name);
+        }
+        if labels.check().is_err() {
+            // A very long path: its end tells more than its start.
+            let used: usize = self.labels.iter().map(|(n, v)| n.len() + v.len()).sum();
+            let room = MAX_LABEL_BYTES.saturating_sub(used + "filename".len() + 8);
+            let mut from = name.len().saturating_sub(room);
+            while !name.is_char_boundary(from) {
+                from += 1;
+            }
+            labels = self.labels.with("filename", &format!("…{}", name.get(from..).unwrap_or_default()));
+        }
+        labels.to_json().into()
+    }
+}
+
+/// A place in the file and the print of what stands before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    pub mark: Mark,
+    pub tail: Print,
+}
+
+/// Who a file is when it is seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Sighting {
+    pub key: FileKey,
+    pub birth_ns: Option<i64>,
+    pub path: PathBuf,
+    pub now_ms: i64,
+}
+
+/// What records carry of their source.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub id: SourceId,
+    /// The id as hexadecimal digits.
+    pub key: Bytes,
+}
+
+impl Identity {
+    fn new(id: SourceId) -> Self {
+        Self { id, key: Bytes::copy_from_slice(&id.to_hex()) }
+    }
+}
+
+/// One file, for as long as it is not truncated.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub entry: Arc<Entry>,
+    pub to: TopicPartition,
+    pub filename: PathBuf,
+    /// Header `labels`.
+    pub labels: Bytes,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    identity: Identity,
+    follows: Option<String>,
+    seen: Sighting,
+    head: Print,
+    start: u64,
+    read: Anchor,
+    acked: Anchor,
+    ends: Vec<u64>,
+    read_count: Count,
+    sent: Count,
+    dropped: BTreeMap<&'static str, Count>,
+    waiting: Count,
+    finished: bool,
+    dirty: bool,
+}
+
+/// What one read took from a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Everything.
+    pub count: Count,
+    /// Bytes beyond the limit of cut lines.
+    pub skipped: u64,
+}
+
+impl Source {
+    /// A source that was not there before.
+    pub fn mint(entry: Arc<Entry>, topic: &Arc<str>, partitions: i32, seen: Sighting, head: Print, at: Anchor) -> Self {
+        let id = SourceId::random();
+        let partition = partition_of(id, partitions);
+        let progress = Progress {
+            identity: Identity::new(id),
+            follows: None,
+            head,
+            start: at.mark.offset,
+            read: at,
+            acked: at,
+            ends: Vec::new(),
+            read_count: Count::default(),
+            sent: Count::default(),
+            dropped: BTreeMap::new(),
+            waiting: Count::default(),
+            finished: false,
+            dirty: true,
+            seen,
+        };
+        Self {
+            labels: entry.header(&progress.seen.path),
+            filename: progress.seen.path.clone(),
+            to: TopicPartition::new(topic.clone(), partition),
+            entry,
+            progress: Mutex::new(progress),
+        }
+    }
+
+    /// A source that the state remembers. If the topic is another, or has lost the partition, it goes on under a new id.
+    pub fn restore(entry: Arc<Entry>, topic: &Arc<str>, partitions: i32, id: SourceId, state: SourceState) -> Self {
+        let anchor = Anchor { mark: state.checkpoint, tail: state.tail };
+        let dropped: BTreeMap<&'static str, Count> = [REASON_CUT, REASON_DEAD_LETTER]
+            .into_iter()
+            .filter_map(|reason| Some((reason, *state.dropped.get(reason)?)))
+            .collect();
+        let mut read_count = state.sent;
+        for count in dropped.values() {
+            read_count += *count;
+        }
+        let key = FileKey { device: state.device, inode: state.inode };
+        let seen = Sighting { key, birth_ns: state.birth_ns, path: state.path.into(), now_ms: state.seen_ms };
+        let filename: PathBuf = state.filename.into();
+        let moved = state.topic != **topic || !(0..partitions).contains(&state.partition);
+        let mut progress = Progress {
+            identity: Identity::new(id),
+            follows: state.follows,
+            seen,
+            head: state.head,
+            start: state.start,
+            read: anchor,
+            acked: anchor,
+            ends: state.ends,
+            read_count,
+            sent: state.sent,
+            dropped,
+            waiting: Count::default(),
+            finished: state.finished,
+            dirty: false,
+        };
+        let mut partition = state.partition;
+        if moved {
+            let new = SourceId::random();
+            progress.follows = Some(id.to_string());
+            progress.identity = Identity::new(new);
+            progress.dirty = true;
+            partition = partition_of(new, partitions);
+        }
+        Self {
+            labels: entry.header(&filename),
+            filename,
+            to: TopicPartition::new(topic.clone(), partition),
+            entry,
+            progress: Mutex::new(progress),
+        }
+    }
+
+    /// Id and key for the records to be sent now.
+    pub fn identity(&self) -> Identity {
+        self.progress.lock().identity.clone()
+    }
+
+    /// Where reading goes on.
+    pub fn read_anchor(&self) -> Anchor {
+        self.progress.lock().read
+    }
+
+    /// Print of the head as recorded.
+    pub fn head(&self) -> Print {
+        self.progress.lock().head
+    }
+
+    /// The file grew: its head can be told better.
+    pub fn set_head(&self, head: Print) {
+        let mut p = self.progress.lock();
+        p.head = head;
+        p.dirty = true;
+    }
+
+    /// Where and as what the file was last seen.
+    pub fn last_seen(&self) -> Sighting {
+        self.progress.lock().seen.clone()
+    }
+
+    /// Notes where the file is now.
+    pub fn see(&self, seen: Sighting) {
+        let mut p = self.progress.lock();
+        // Once an hour is often enough for expiry.
+        let stale = seen.now_ms - p.seen.now_ms > 3_600_000;
+        if stale || p.finished || p.seen.key != seen.key || p.seen.path != seen.path || p.seen.birth_ns != seen.birth_ns
+        {
+            p.seen = seen;
+            p.finished = false;
+            p.dirty = true;
+        }
+    }
+
+    /// Whether the file was read to its end and is gone or replaced.
+    pub fn is_finished(&self) -> bool {
+        self.progress.lock().finished
+    }
+
+    /// The file is read to its end, and gone or replaced.
+    pub fn finish(&self) {
+        let mut p = self.progress.lock();
+        p.finished = true;
+        p.dirty = true;
+    }
+
+    /// Whether everything that was read is acknowledged.
+    pub fn is_settled(&self) -> bool {
+        let p = self.progress.lock();
+        p.read.mark == p.acked.mark
+    }
+
+    /// The next place beyond `offset` where an event must end because it ended there when it was sent before.
+    pub fn end_beyond(&self, offset: u64) -> Option<u64> {
+        self.progress.lock().ends.iter().copied().filter(|end| *end > offset).min()
+    }
+
+    /// Makes an event end at `end` for ever; to be synced before it is sent.
+    pub fn add_end(&self, end: u64) {
+        let mut p = self.progress.lock();
+        if !p.ends.contains(&end) {
+            p.ends.push(end);
+            p.dirty = true;
+        }
+    }
+
+    /// The reading thread took something.
+    pub fn took(&self, to: Anchor, taken: Taken) {
+        let mut p = self.progress.lock();
+        p.read = to;
+        p.read_count += taken.count;
+        p.waiting += taken.count;
+    }
+
+    /// What was taken is acknowledged, but for the part that went to the dead letters.
+    pub fn settle(&self, to: Anchor, taken: Taken, dead: Count) {
+        let mut p = self.progress.lock();
+        p.acked = to;
+        p.waiting.take(taken.count);
+        let mut sent = taken.count;
+        let cut = Count { bytes: taken.skipped, ..Count::default() };
+        for (reason, count) in [(REASON_CUT, cut), (REASON_DEAD_LETTER, dead)] {
+            if count != Count::default() {
+                sent.take(count);
+                *p.dropped.entry(reason).or_default() += count;
+            }
+        }
+        p.sent += sent;
+        p.ends.retain(|end| *end > to.mark.offset);
+        p.dirty = true;
+    }
+
+    /// Goes on under a new id, because the log took later records of the old one before earlier ones: a reader that
+    /// keeps the highest position of each source would drop the earlier ones. Durable when this returns. Blocks.
+    pub fn move_on(&self, state: &State) -> Result<(), AgentError> {
+        let mut p = self.progress.lock();
+        let old = p.identity.id;
+        p.follows = Some(old.to_string());
+        p.identity = Identity::new(SourceId::random());
+        state.put(p.identity.id, &self.to_state(&p))?;
+        state.remove(old)?;
+        state.sync()
+    }
+
+    /// Keeps what changed; durable only after [`State::sync`].
+    pub fn save(&self, state: &State) -> Result<bool, AgentError> {
+        // The lock is held over the insert: of two savers the later look wins.
+        let mut p = self.progress.lock();
+        if !p.dirty {
+            return Ok(false);
+        }
+        state.put(p.identity.id, &self.to_state(&p))?;
+        p.dirty = false;
+        Ok(true)
+    }
+
+    /// Removes an id that was replaced at the start.
+    pub fn forget_old(&self, state: &State, old: SourceId) -> Result<(), AgentError> {
+        if self.progress.lock().identity.id != old {
+            state.remove(old)?;
+        }
+        Ok(())
+    }
+
+    fn to_state(&self, p: &Progress) -> SourceState {
+        SourceState {
+            topic: self.to.topic.to_string(),
+            partition: self.to.partition,
+            filename: self.filename.as_path().into(),
+            path: p.seen.path.as_path().into(),
+            device: p.seen.key.device,
+            inode: p.seen.key.inode,
+            birth_ns: p.seen.birth_ns,
+            head: p.head,
+            start: p.start,
+            checkpoint: p.acked.mark,
+            tail: p.acked.tail,
+            ends: p.ends.clone(),
+            sent: p.sent,
+            dropped: p.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            // Until all is acknowledged the file may be needed again.
+            finished: p.finished && p.read.mark == p.acked.mark,
+            seen_ms: p.seen.now_ms,
+            follows: p.follows.clone(),
+        }
+    }
+
+    /// This file's part of the ledger.
+    pub fn ledger(&self) -> SourceLedger {
+        let p = self.progress.lock();
+        SourceLedger {
+            source: p.identity.id.to_string(),
+            filename: self.filename.to_string_lossy().into_owned(),
+            partition: self.to.partition,
+            start: p.start,
+            read_to: p.read.mark.offset,
+            acknowledged_to: p.acked.mark.offset,
+            finished: p.finished,
+            balance: Balance {
+                read: p.read_count,
+                sent: p.sent,
+                dropped: p.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+                waiting: p.waiting,
+            },
+        }
+    }
+}
+
+/// Chosen once per source: ids are random, so their bits spread.
+fn partition_of(id: SourceId, partitions: i32) -> i32 {
+    let [a, b, c, d, ..] = id.0;
+    let count = u32::try_from(partitions.max(1)).unwrap_or(1);
+    i32::try_from(u32::from_le_bytes([a, b, c, d]) % count).unwrap_or(0)
+}
