@@ -96,6 +96,7 @@ pub struct Progress {
 struct Reach {
     positions_known: bool,
     trouble: Option<String>,
+    unpublished: Option<String>,
 }
 
 /// Commands that may wait for the consumer's thread; it looks several times a second.
@@ -136,10 +137,15 @@ impl Progress {
         self.commands.send(Command::Stop).ok();
     }
 
-    /// Whether the log was reached and positions are known; else what is in the way.
+    /// Notes whether publishing works.
+    pub fn publishing(&self, works: Result<(), &dyn std::error::Error>) {
+        self.state.lock().unpublished = works.err().map(|error| format!("publishing fails and is repeated: {error}"));
+    }
+
+    /// Whether the log was reached, positions are known and publishing works; else what is in the way.
     pub fn ready(&self) -> Result<(), String> {
         let state = self.state.lock();
-        match (&state.trouble, state.positions_known) {
+        match (state.trouble.as_ref().or(state.unpublished.as_ref()), state.positions_known) {
             (Some(trouble), _) => Err(trouble.clone()),
             (None, false) => Err("positions in the log are not known yet".to_owned()),
             (None, true) => Ok(()),

@@ -3,6 +3,8 @@
 //! `MILLRACE_TEST_BROKERS` names the brokers (the embedded one or Apache Kafka), `MILLRACE_TEST_RECORDS` the number of
 //! records (20,000 if not set). Prints what it took.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // A test, and its figures are for people.
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

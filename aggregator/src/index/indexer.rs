@@ -50,7 +50,7 @@ pub struct Part {
     /// Holes before these stretches.
     pub holes: Vec<Hole>,
     /// New states of the sources that had events.
-    pub sources: HashMap<SourceKey, SourceState>,
+    pub sources: Vec<(SourceKey, SourceState)>,
     /// Sources to forget.
     pub forgotten: Vec<SourceKey>,
     /// Records for the dead-letter topic.
@@ -78,7 +78,9 @@ impl Part {
 pub struct Indexer {
     index: Arc<Index>,
     docs: Arc<Documents>,
-    sources: HashMap<SourceKey, SourceState>,
+    sources: HashMap<SourceKey, Known>,
+    /// Sources that had events since the last part, each once.
+    touched: Vec<SourceKey>,
     decoder: Decoder,
     clock: SharedClockDebug,
     config: IndexConfig,
@@ -87,6 +89,13 @@ pub struct Indexer {
     book: Arc<Book>,
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
+}
+
+/// A source and whether it had events since the last part.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    state: SourceState,
+    touched: bool,
 }
 
 /// A clock has nothing to print.
@@ -124,8 +133,9 @@ impl Indexer {
         let Shared { index, docs, book, progress, metrics } = shared;
         let forget_at_ms = clock.now_ms();
         let clock = SharedClockDebug(clock);
-        let (decoder, part) = (Decoder::default(), Part::default());
-        Self { index, docs, sources, decoder, clock, config, part, forget_at_ms, book, progress, metrics }
+        let sources = sources.into_iter().map(|(key, state)| (key, Known { state, touched: false })).collect();
+        let (touched, decoder, part) = (Vec::new(), Decoder::default(), Part::default());
+        Self { index, docs, sources, touched, decoder, clock, config, part, forget_at_ms, book, progress, metrics }
     }
 
     /// Works until the consumer ends, then seals what is there. Blocking.
@@ -183,7 +193,14 @@ impl Indexer {
             return true;
         }
         let (number, chunks) = self.index.seal();
-        let part = Part { number, chunks, ..std::mem::take(&mut self.part) };
+        let mut sources = Vec::with_capacity(self.touched.len());
+        for key in self.touched.drain(..) {
+            if let Some(known) = self.sources.get_mut(&key) {
+                known.touched = false;
+                sources.push((key, known.state));
+            }
+        }
+        let part = Part { number, chunks, sources, ..std::mem::take(&mut self.part) };
         out.send(part).is_ok()
     }
 
@@ -196,11 +213,10 @@ impl Indexer {
         self.forget_at_ms = now_ms + FORGET_EVERY_MS;
         let idle_ms = i64::try_from(self.config.source_idle.0.as_millis()).unwrap_or(i64::MAX);
         let part = &mut self.part;
-        self.sources.retain(|key, state| {
-            let keep = now_ms.saturating_sub(state.seen_ms) < idle_ms;
+        self.sources.retain(|key, known| {
+            let keep = now_ms.saturating_sub(known.state.seen_ms) < idle_ms;
             if !keep {
                 part.forgotten.push(key.clone());
-                part.sources.remove(key);
             }
             keep
         });
@@ -230,11 +246,16 @@ impl Indexer {
                 }
             };
             let key = SourceKey { partition: tp.clone(), source: event.source };
-            let state = self.sources.entry(key.clone()).or_insert_with(|| SourceState {
-                // Nothing was seen of it: position 0.0 is still new.
-                seen_ms: i64::MIN,
-                ..SourceState::default()
+            // Nothing was seen of a new one: position 0.0 is still new.
+            let known = self.sources.entry(key).or_insert(Known {
+                state: SourceState { seen_ms: i64::MIN, ..SourceState::default() },
+                touched: false,
             });
+            if !known.touched {
+                known.touched = true;
+                self.touched.push(SourceKey { partition: tp.clone(), source: event.source });
+            }
+            let state = &mut known.state;
             let is_new = state.seen_ms == i64::MIN || event.position > state.position();
             state.seen_ms = now_ms;
             if is_new {
@@ -243,7 +264,6 @@ impl Indexer {
             } else {
                 state.duplicate.add(bytes);
             }
-            self.part.sources.insert(key, *state);
             if !is_new {
                 counts.duplicate.add(bytes);
                 continue;

@@ -233,11 +233,15 @@ impl Publisher {
         let mut last_attempts = 0;
         loop {
             let error = match work() {
-                Ok(done) => return Ok(Some(done)),
+                Ok(done) => {
+                    self.tools.shared.progress.publishing(Ok(()));
+                    return Ok(Some(done));
+                }
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) => error,
             };
             self.tools.shared.metrics.publication_failures.inc();
+            self.tools.shared.progress.publishing(Err(&error));
             tracing::error!(error = &error as &dyn std::error::Error, retry_in = ?wait,
                 "publishing failed; nothing is lost, reading pauses when memory is full");
             if self.tools.cancel.is_cancelled() {
@@ -294,7 +298,7 @@ impl Publisher {
             splits: splits.clone(),
             intervals: part.intervals.values().cloned().collect(),
             holes: part.holes.clone(),
-            sources: std::mem::take(&mut part.sources).into_iter().collect(),
+            sources: std::mem::take(&mut part.sources),
             forgotten: std::mem::take(&mut part.forgotten),
             counts: part.counts.clone(),
         };

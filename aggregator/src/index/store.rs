@@ -368,13 +368,16 @@ impl EventStore for Index {
         })
     }
 
-    async fn streams(&self, plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError> {
+    async fn streams(&self, mut plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError> {
         if plan.cancel.is_cancelled() {
             return Err(StorageError::Cancelled);
         }
+        // Ends the work when this call ends, however it ends.
+        let cancel = plan.cancel.child_token();
+        plan.cancel = cancel.clone();
+        let _stop = cancel.clone().drop_guard();
         let Snapshot { chunks, splits, .. } = self.snapshot(&plan);
         let deadline = deadline(plan.limits.timeout);
-        let cancel = plan.cancel.clone();
         let timeout = plan.limits.timeout;
         let inner = Arc::clone(&self.inner);
         let permit = Arc::clone(&self.inner.threads);
@@ -490,7 +493,7 @@ struct Cursor {
 /// A scan under way. Dropping it ends its work on other threads after the batch at hand.
 struct Scan {
     inner: Arc<Inner>,
-    plan: Plan,
+    plan: Arc<Plan>,
     change: u64,
     deadline: Instant,
     bytes_read: u64,
@@ -565,14 +568,14 @@ impl Scan {
             running: FuturesUnordered::new(),
             out: BatchBuilder::default(),
             ended: false,
-            plan,
+            plan: Arc::new(plan),
             _stop: stop.drop_guard(),
         }
     }
 
     /// Runs blocking work on one of the bounded threads.
     fn run(&self, work: impl FnOnce(&Inner, &Plan) -> Refill + Send + 'static) -> Running {
-        let (inner, plan) = (Arc::clone(&self.inner), self.plan.clone());
+        let (inner, plan) = (Arc::clone(&self.inner), Arc::clone(&self.plan));
         let threads = Arc::clone(&self.inner.threads);
         let job = move |permit: OwnedSemaphorePermit| {
             tokio::task::spawn_blocking(move || {
