@@ -14,3 +14,9 @@ pub mod client;
 pub mod config;
 /// Segment storage: topics and partitions on disk, recovery, retention.
 pub mod storage;
+/// Consumer groups: who reads what, how far, and the topic that keeps it.
+pub mod group;
+/// The embedded broker: Kafka's protocol over the storage.
+pub mod broker;
+/// Numbers of the embedded log.
+pub mod metrics;

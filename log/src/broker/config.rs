@@ -1,0 +1,158 @@
+//! What the broker can be told: addresses, limits, topics made on first use, groups, storage.
+//!
+//! In: the section `broker` of the configuration. Out: typed settings with their defaults. Touches nothing.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::StorageConfig;
+use crate::group::GroupConfig;
+use crate::value::{ByteSize, Faults, Span};
+
+/// The embedded broker.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerConfig {
+    /// Address to listen on, `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Address that clients are told to connect to, `host:port`. Absent: the one they reached the broker by.
+    pub advertised: Option<String>,
+    /// Partitions of topics that are made without a number.
+    pub default_partitions: i32,
+    /// Whether a topic is made when a client first asks for it by name.
+    pub auto_create_topics: bool,
+    /// Largest request taken.
+    pub max_frame_size: ByteSize,
+    /// Memory that requests above 1 MiB may take together; more of them wait.
+    pub request_memory: ByteSize,
+    /// Largest answer to a fetch, whatever the client asks for.
+    pub max_fetch_size: ByteSize,
+    /// Produce requests of one connection that may wait for the disk; more are not read yet.
+    pub max_in_flight: usize,
+    /// Most connections at the same time; further ones are closed at once.
+    pub max_connections: usize,
+    /// Fetch sessions kept; the one unused for longest gives way to a new one.
+    pub max_fetch_sessions: usize,
+    /// Time without a request after which a connection is closed.
+    pub idle_timeout: Span,
+    /// Time without progress after which a half sent request or a half read answer ends its connection.
+    pub stall_timeout: Span,
+    /// Consumer groups.
+    pub group: GroupConfig,
+    /// Segments, flushing, retention.
+    pub storage: StorageConfig,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9092".to_owned(),
+            advertised: None,
+            default_partitions: 4,
+            auto_create_topics: true,
+            max_frame_size: ByteSize::mib(100),
+            request_memory: ByteSize::mib(512),
+            max_fetch_size: ByteSize::mib(55),
+            max_in_flight: 64,
+            max_connections: 2000,
+            max_fetch_sessions: 1000,
+            idle_timeout: Span::secs(600),
+            stall_timeout: Span::secs(60),
+            group: GroupConfig::default(),
+            storage: StorageConfig::default(),
+        }
+    }
+}
+
+/// Host and port of `host:port`; a host may stand in brackets (IPv6).
+pub(super) fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    Some((bare, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+}
+
+impl BrokerConfig {
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        if host_and_port(&self.listen).is_none() {
+            faults.add("listen", format!("`{}` is no address: expected host:port", self.listen));
+        }
+        if let Some(advertised) = &self.advertised
+            && host_and_port(advertised).is_none_or(|(_, port)| port == 0)
+        {
+            faults.add("advertised", format!("`{advertised}` is no address to reach: expected host:port"));
+        }
+        if !(1..=10_000).contains(&self.default_partitions) {
+            faults.add("default_partitions", "must lie between 1 and 10000");
+        }
+        if self.max_frame_size < self.storage.max_message_size {
+            let message = format!(
+                "is {}: must not be below storage.max_message_size ({}), or such messages can't be sent",
+                self.max_frame_size, self.storage.max_message_size
+            );
+            faults.add("max_frame_size", message);
+        }
+        if self.max_frame_size.0 > 1 << 30 {
+            faults.add("max_frame_size", "must be at most 1GiB");
+        }
+        if self.request_memory < self.max_frame_size {
+            let message = format!("is {}: must hold one request (max_frame_size)", self.request_memory);
+            faults.add("request_memory", message);
+        }
+        if !(1 << 20..=1 << 30).contains(&self.max_fetch_size.0) {
+            faults.add("max_fetch_size", "must lie between 1MiB and 1GiB");
+        }
+        for (key, count) in [
+            ("max_in_flight", self.max_in_flight),
+            ("max_connections", self.max_connections),
+            ("max_fetch_sessions", self.max_fetch_sessions),
+        ] {
+            if count == 0 {
+                faults.add(key, "must be at least 1");
+            }
+        }
+        for (key, span) in [("idle_timeout", self.idle_timeout), ("stall_timeout", self.stall_timeout)] {
+            if span.0.is_zero() {
+                faults.add(key, "must be longer than zero, e.g. `60s`");
+            }
+        }
+        faults.within("group", |faults| self.group.check(faults));
+        faults.within("storage", |faults| self.storage.check(faults));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_sound_and_faults_name_their_key() {
+        let mut faults = Faults::default();
+        BrokerConfig::default().check(&mut faults);
+        assert!(faults.is_empty(), "{faults:?}");
+        let config = BrokerConfig {
+            listen: "9092".to_owned(),
+            advertised: Some("host:0".to_owned()),
+            default_partitions: 0,
+            max_in_flight: 0,
+            ..BrokerConfig::default()
+        };
+        config.check(&mut faults);
+        let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
+        assert_eq!(paths, ["listen", "advertised", "default_partitions", "max_in_flight"]);
+    }
+
+    #[test]
+    fn addresses() {
+        for (address, want) in [
+            ("a:1", Some(("a", 1))),
+            ("[::1]:9092", Some(("::1", 9092))),
+            (":1", None),
+            ("a", None),
+            ("a:b", None),
+            ("a:70000", None),
+        ] {
+            assert_eq!(host_and_port(address), want, "{address}");
+        }
+    }
+}

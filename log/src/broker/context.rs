@@ -1,0 +1,87 @@
+//! What every handler has at hand: the broker's parts, who asks, and at which version.
+//!
+//! Out: [`Core`] shared by all connections, [`Context`] of one request. Touches nothing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kafka_protocol::messages::BrokerId;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::config::{BrokerConfig, host_and_port};
+use super::error::Code;
+use super::identity::Identity;
+use super::sessions::FetchSessions;
+use crate::group::Coordinator;
+use crate::metrics::BrokerMetrics;
+use crate::storage::{Partition, Storage};
+
+/// The only node there is.
+pub(super) const NODE: BrokerId = BrokerId(1);
+
+/// The broker's parts.
+pub(super) struct Core {
+    pub config: BrokerConfig,
+    pub storage: Arc<Storage>,
+    pub groups: Coordinator,
+    pub identity: Identity,
+    pub sessions: FetchSessions,
+    pub metrics: BrokerMetrics,
+    /// Memory for large requests.
+    pub budget: Arc<Semaphore>,
+    /// Held while topics are checked and made, so that two requests can't make names that collide.
+    pub creating: tokio::sync::Mutex<()>,
+    pub stop: CancellationToken,
+    pub data_dir: PathBuf,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Core({})", self.data_dir.display())
+    }
+}
+
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+}
+
+/// One request's surroundings.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub core: Arc<Core>,
+    pub peer: Peer,
+    pub version: i16,
+    pub client_id: String,
+}
+
+impl Context {
+    /// Host and port that this client is told: the configured ones, or those it reached us by.
+    pub fn advertised(&self) -> (String, i32) {
+        let configured = self.core.config.advertised.as_deref().and_then(host_and_port);
+        match configured {
+            Some((host, port)) => (host.to_owned(), i32::from(port)),
+            None => (self.peer.to.ip().to_string(), i32::from(self.peer.to.port())),
+        }
+    }
+
+    /// A partition by topic and number.
+    pub fn partition(&self, topic: &str, number: i32) -> Result<Arc<Partition>, Code> {
+        let topic = self.core.storage.topic(topic).ok_or(Code::UnknownTopicOrPartition)?;
+        topic.partition(number).ok_or(Code::UnknownTopicOrPartition)
+    }
+}
+
+/// Checks the leader epoch that a client believes in (KIP-320); -1 says nothing.
+pub(super) fn check_epoch(partition: &Partition, believed: i32) -> Result<(), Code> {
+    match believed.cmp(&partition.leader_epoch()) {
+        _ if believed < 0 => Ok(()),
+        std::cmp::Ordering::Less => Err(Code::FencedLeaderEpoch),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(Code::UnknownLeaderEpoch),
+    }
+}

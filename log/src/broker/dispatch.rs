@@ -1,0 +1,127 @@
+//! From a request to the handler of its API.
+//!
+//! In: requests whose shape was checked. Out: a future of the framed answer; for produce the append is done before the
+//! future is given, so that requests of a connection are appended in their order. Touches nothing itself.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
+
+use super::context::{Context, Core, Peer};
+use super::error::Code;
+use super::wire::{Request, RequestFault, framed};
+use super::{
+    k00_produce, k01_fetch, k02_list_offsets, k03_metadata, k08_offset_commit, k09_offset_fetch, k10_find_coordinator,
+    k11_join_group, k12_heartbeat, k13_leave_group, k14_sync_group, k15_describe_groups, k16_list_groups,
+    k17_sasl_handshake, k18_api_versions, k19_create_topics, k20_delete_topics, k21_delete_records,
+    k22_init_producer_id, k23_offset_for_leader_epoch, k32_describe_configs, k33_alter_configs, k35_describe_log_dirs,
+    k37_create_partitions, k42_delete_groups, k43_elect_leaders, k44_incremental_alter_configs,
+    k46_list_partition_reassignments, k47_offset_delete, k60_describe_cluster, k75_describe_topic_partitions,
+};
+use crate::metrics::ApiLabel;
+
+/// An answer as bytes, or none (produce with acks=0).
+pub(super) type Answer = Result<Option<Bytes>, RequestFault>;
+
+/// Whether a request may wait for the disk together with others of its kind.
+pub(super) fn overlaps(request: &Request) -> bool {
+    matches!(request.key, ApiKey::Produce)
+}
+
+/// The answer to ApiVersions at a version we don't know: version 0, code 35, and the range we do know (KIP-511).
+pub(super) fn unserved(fault: &RequestFault) -> Option<Bytes> {
+    match fault {
+        RequestFault::UnservedVersion { key: ApiKey::ApiVersions, correlation_id, .. } => {
+            let answer = ApiVersionsResponse::default()
+                .with_error_code(Code::UnsupportedVersion.code())
+                .with_api_keys(k18_api_versions::own_range());
+            framed(*correlation_id, 0, &answer).ok()
+        }
+        _ => None,
+    }
+}
+
+/// Starts a request; the future gives its answer.
+pub(super) async fn start(
+    core: &Arc<Core>,
+    peer: Peer,
+    request: Request,
+) -> Result<BoxFuture<'static, Answer>, RequestFault> {
+    let began = Instant::now();
+    let api: &'static str = name(request.key);
+    let cx = Context { core: Arc::clone(core), peer, version: request.version, client_id: request.client_id.clone() };
+    let answer: BoxFuture<'static, Answer> = if overlaps(&request) {
+        let appended = k00_produce::start(&cx, request.decode()?).await;
+        async move {
+            match k00_produce::finish(&cx, appended).await? {
+                Some(answer) => request.answer(&answer).map(Some),
+                None => Ok(None),
+            }
+        }
+        .boxed()
+    } else {
+        async move { handle(&cx, &request).await.map(Some) }.boxed()
+    };
+    let seconds = core.metrics.request_seconds.get_or_create(&ApiLabel { api }).clone();
+    Ok(answer.inspect(move |_| seconds.observe(began.elapsed().as_secs_f64())).boxed())
+}
+
+async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> {
+    let r = request;
+    match request.key {
+        ApiKey::Fetch => r.answer(&k01_fetch::handle(cx, r.decode()?).await),
+        ApiKey::ListOffsets => r.answer(&k02_list_offsets::handle(cx, r.decode()?).await),
+        ApiKey::Metadata => r.answer(&k03_metadata::handle(cx, r.decode()?).await),
+        ApiKey::OffsetCommit => r.answer(&k08_offset_commit::handle(cx, r.decode()?).await),
+        ApiKey::OffsetFetch => r.answer(&k09_offset_fetch::handle(cx, r.decode()?)),
+        ApiKey::FindCoordinator => r.answer(&k10_find_coordinator::handle(cx, r.decode()?)),
+        ApiKey::JoinGroup => r.answer(&k11_join_group::handle(cx, r.decode()?).await),
+        ApiKey::Heartbeat => r.answer(&k12_heartbeat::handle(cx, &r.decode()?)),
+        ApiKey::LeaveGroup => r.answer(&k13_leave_group::handle(cx, r.decode()?)),
+        ApiKey::SyncGroup => r.answer(&k14_sync_group::handle(cx, r.decode()?).await),
+        ApiKey::DescribeGroups => r.answer(&k15_describe_groups::handle(cx, r.decode()?)),
+        ApiKey::ListGroups => r.answer(&k16_list_groups::handle(cx, &r.decode()?)),
+        ApiKey::SaslHandshake => r.answer(&k17_sasl_handshake::handle(&r.decode()?)),
+        ApiKey::ApiVersions => r.answer(&k18_api_versions::handle(cx, &r.decode()?)),
+        ApiKey::CreateTopics => r.answer(&k19_create_topics::handle(cx, r.decode()?).await),
+        ApiKey::DeleteTopics => r.answer(&k20_delete_topics::handle(cx, r.decode()?).await),
+        ApiKey::DeleteRecords => r.answer(&k21_delete_records::handle(cx, r.decode()?).await),
+        ApiKey::InitProducerId => r.answer(&k22_init_producer_id::handle(cx, r.decode()?).await),
+        ApiKey::OffsetForLeaderEpoch => r.answer(&k23_offset_for_leader_epoch::handle(cx, r.decode()?)),
+        ApiKey::DescribeConfigs => r.answer(&k32_describe_configs::handle(cx, r.decode()?)),
+        ApiKey::AlterConfigs => r.answer(&k33_alter_configs::handle(cx, r.decode()?).await),
+        ApiKey::DescribeLogDirs => r.answer(&k35_describe_log_dirs::handle(cx, r.decode()?).await),
+        ApiKey::CreatePartitions => r.answer(&k37_create_partitions::handle(cx, r.decode()?).await),
+        ApiKey::DeleteGroups => r.answer(&k42_delete_groups::handle(cx, r.decode()?).await),
+        ApiKey::ElectLeaders => r.answer(&k43_elect_leaders::handle(cx, r.decode()?)),
+        ApiKey::IncrementalAlterConfigs => r.answer(&k44_incremental_alter_configs::handle(cx, r.decode()?).await),
+        ApiKey::ListPartitionReassignments => r.answer(&k46_list_partition_reassignments::handle(&r.decode()?)),
+        ApiKey::OffsetDelete => r.answer(&k47_offset_delete::handle(cx, r.decode()?).await),
+        ApiKey::DescribeCluster => r.answer(&k60_describe_cluster::handle(cx, &r.decode()?)),
+        ApiKey::DescribeTopicPartitions => r.answer(&k75_describe_topic_partitions::handle(cx, r.decode()?)),
+        key => Err(RequestFault::UnknownKey(key as i16)),
+    }
+}
+
+fn name(key: ApiKey) -> &'static str {
+    match key {
+        ApiKey::Produce => "Produce",
+        ApiKey::Fetch => "Fetch",
+        ApiKey::ListOffsets => "ListOffsets",
+        ApiKey::Metadata => "Metadata",
+        ApiKey::OffsetCommit => "OffsetCommit",
+        ApiKey::OffsetFetch => "OffsetFetch",
+        ApiKey::FindCoordinator => "FindCoordinator",
+        ApiKey::JoinGroup => "JoinGroup",
+        ApiKey::Heartbeat => "Heartbeat",
+        ApiKey::LeaveGroup => "LeaveGroup",
+        ApiKey::SyncGroup => "SyncGroup",
+        ApiKey::ApiVersions => "ApiVersions",
+        ApiKey::InitProducerId => "InitProducerId",
+        _ => "Admin",
+    }
+}

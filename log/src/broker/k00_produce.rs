@@ -1,0 +1,164 @@
+//! Produce (key 0), versions 3 to 13. Appends record batches of many partitions; each has its own answer.
+//!
+//! Behaviour: batches are checked and appended in the order of the requests of a connection. acks=-1 is answered when
+//! they are flushed, acks=1 when they are written, acks=0 never: a failure then ends the connection, as Kafka does it.
+//! A repeated batch of an idempotent producer gets the offset of the first. Versions: 5 log start offset, 7 zstd,
+//! 8 errors by record (KIP-467), 9 flexible, 10 leader for the client to find, 12 transactions v2, 13 topic ids
+//! (KIP-516). Transactional batches are refused (INVALID_TXN_STATE): transactions are not served.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::error::{Code, append_code};
+use super::wire::{RequestFault, count_records, text};
+use crate::storage::{AppendError, AppendKind, Appended, Partition, Topic};
+
+/// What was appended and waits for its flush.
+pub(super) struct Started {
+    acks: i16,
+    topics: Vec<(TopicName, Uuid, Vec<Part>)>,
+}
+
+struct Part {
+    index: i32,
+    began: Instant,
+    result: Result<(Arc<Partition>, Appended), Refused>,
+    /// Records of the batch, for errors that name one.
+    records: u64,
+}
+
+struct Refused {
+    code: Code,
+    message: String,
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Self {
+        Self { code: append_code(&error), message: error.to_string() }
+    }
+}
+
+impl From<Code> for Refused {
+    fn from(code: Code) -> Self {
+        Self { code, message: code.to_string() }
+    }
+}
+
+/// Appends all that the request brings.
+pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
+    let acks = request.acks;
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for data in request.topic_data {
+        let topic = if cx.version >= 13 {
+            cx.core.storage.topic_by_id(data.topic_id).ok_or(Code::UnknownTopicId)
+        } else {
+            cx.core.storage.topic(&data.name.0).ok_or(Code::UnknownTopicOrPartition)
+        };
+        let mut parts = Vec::with_capacity(data.partition_data.len());
+        for part in data.partition_data {
+            let records = part.records.unwrap_or_default();
+            let count = count_records(&records);
+            let bytes = records.len() as u64;
+            let began = Instant::now();
+            let result = append(acks, topic.as_deref(), part.index, records).await;
+            if matches!(&result, Ok((_, appended)) if !appended.duplicate) {
+                cx.core.metrics.bytes_in.inc_by(bytes);
+                cx.core.metrics.records_in.inc_by(count);
+            }
+            parts.push(Part { index: part.index, began, result, records: count });
+        }
+        topics.push((data.name, data.topic_id, parts));
+    }
+    Started { acks, topics }
+}
+
+async fn append(
+    acks: i16,
+    topic: Result<&Topic, &Code>,
+    index: i32,
+    records: Bytes,
+) -> Result<(Arc<Partition>, Appended), Refused> {
+    if !(-1..=1).contains(&acks) {
+        return Err(Code::InvalidRequiredAcks.into());
+    }
+    let topic = topic.map_err(|code| *code)?;
+    if super::topics::is_internal(topic.name()) {
+        return Err(Code::InvalidTopicException.into());
+    }
+    let partition = topic.partition(index).ok_or(Code::UnknownTopicOrPartition)?;
+    if records.is_empty() {
+        return Err(Refused { code: Code::InvalidRecord, message: "the request holds no record batch".to_owned() });
+    }
+    let appended = partition.append(records, AppendKind::Client).await?;
+    Ok((partition, appended))
+}
+
+/// Waits for the flush as far as `acks` asks, and answers.
+pub(super) async fn finish(cx: &Context, started: Started) -> Result<Option<ProduceResponse>, RequestFault> {
+    let acks = started.acks;
+    let mut responses = Vec::with_capacity(started.topics.len());
+    for (name, id, parts) in started.topics {
+        let answers = join_all(parts.into_iter().map(|part| answer(cx, acks, part))).await;
+        if acks == 0
+            && let Some(failed) = answers.iter().find(|a| a.error_code != 0)
+        {
+            let reason = failed.error_message.as_ref().map(ToString::to_string).unwrap_or_default();
+            return Err(RequestFault::Unacknowledged(format!("{}-{}: {reason}", name.0, failed.index)));
+        }
+        let answers = answers.into_iter().map(|mut a| {
+            if cx.version < 8 {
+                a.record_errors.clear();
+                a.error_message = None;
+            }
+            a
+        });
+        let response = TopicProduceResponse::default().with_partition_responses(answers.collect());
+        responses.push(if cx.version >= 13 { response.with_topic_id(id) } else { response.with_name(name) });
+    }
+    Ok((acks != 0).then(|| ProduceResponse::default().with_responses(responses)))
+}
+
+async fn answer(cx: &Context, acks: i16, part: Part) -> PartitionProduceResponse {
+    let answer = PartitionProduceResponse::default().with_index(part.index);
+    let result = match part.result {
+        Ok((partition, appended)) if acks == -1 => match partition.flushed(appended.last_offset).await {
+            Ok(()) => {
+                cx.core.metrics.flush_seconds.observe(part.began.elapsed().as_secs_f64());
+                Ok(appended)
+            }
+            Err(error) => Err(error.into()),
+        },
+        Ok((_, appended)) => Ok(appended),
+        Err(refused) => Err(refused),
+    };
+    match result {
+        Ok(appended) => {
+            let answer =
+                answer.with_base_offset(appended.base_offset).with_log_append_time_ms(appended.log_append_time_ms);
+            if cx.version >= 5 { answer.with_log_start_offset(appended.log_start_offset) } else { answer }
+        }
+        Err(Refused { code, message }) => {
+            // A batch of one record leaves no doubt which one is meant.
+            let record_errors = if code == Code::InvalidTimestamp && part.records == 1 {
+                vec![BatchIndexAndErrorMessage::default().with_batch_index_error_message(Some(text(&message)))]
+            } else {
+                Vec::new()
+            };
+            answer
+                .with_error_code(code.code())
+                .with_base_offset(-1)
+                .with_log_append_time_ms(-1)
+                .with_record_errors(record_errors)
+                .with_error_message(Some(text(&message)))
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Fetch (key 1), versions 4 to 18. Gives whole record batches as stored, waiting for them if asked to.
+//!
+//! Behaviour: partitions are read in the order asked, under `max_bytes` for all and `partition_max_bytes` for each; the
+//! first batch found comes whole whatever its size (KIP-74). With less than `min_bytes` the answer waits until more
+//! comes or `max_wait_ms` is over; an error is answered at once. Versions: 7 sessions (KIP-227), 9 leader epochs, 12
+//! flexible, 13 topic ids (KIP-516), 15 and later what only replicas send. Read-committed readers see the same as
+//! others, as there are no transactions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::select_all;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::context::{Context, check_epoch};
+use super::error::{Code, read_code};
+use super::sessions::{Named, Plan, Told, Wanted};
+use super::wire::count_records;
+use crate::storage::{Partition, ReadResult};
+
+/// Pause before reading again where more than one byte is waited for: lets small batches add up.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// One partition while the fetch lasts.
+struct Slot {
+    name: Named,
+    wanted: Wanted,
+    partition: Result<(Arc<Partition>, watch::Receiver<i64>), Code>,
+    /// Read up to this high watermark.
+    seen: i64,
+    data: Result<Option<ReadResult>, Code>,
+}
+
+impl Slot {
+    fn new(cx: &Context, name: Named, wanted: Wanted) -> Self {
+        let partition = find(cx, &name, &wanted.asked).map(|partition| {
+            let watch = partition.watch();
+            (partition, watch)
+        });
+        Self { name, wanted, partition, seen: -1, data: Ok(None) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.data.as_ref().ok().and_then(Option::as_ref).map_or(0, |data| data.records.len())
+    }
+
+    fn failed(&self) -> bool {
+        self.partition.is_err() || self.data.is_err()
+    }
+
+    /// Reads what fits, if there is news since the last look.
+    async fn read(&mut self, left: usize, is_first: bool) {
+        let bytes = self.bytes();
+        let Ok((partition, watch)) = &mut self.partition else { return };
+        let mark = *watch.borrow_and_update();
+        if self.seen == mark && bytes > 0 {
+            return;
+        }
+        self.seen = mark;
+        let from = self.wanted.asked.fetch_offset;
+        let (start, high) = (partition.log_start_offset(), partition.high_watermark());
+        if from == high && from >= start {
+            let last_stable_offset = partition.last_stable_offset();
+            let records = bytes::Bytes::new();
+            let end = ReadResult { records, high_watermark: high, last_stable_offset, log_start_offset: start };
+            self.data = Ok(Some(end));
+            return;
+        }
+        let limit = left.min(usize::try_from(self.wanted.asked.partition_max_bytes).unwrap_or(0));
+        self.data = partition.read(from, limit, is_first).await.map(Some).map_err(|e| read_code(&e));
+    }
+
+    fn told(&self) -> Option<Told> {
+        let data = self.data.as_ref().ok()?.as_ref()?;
+        self.partition
+            .is_ok()
+            .then_some(Told { high_watermark: data.high_watermark, log_start_offset: data.log_start_offset })
+    }
+
+    fn has_news(&self) -> bool {
+        self.failed() || self.bytes() > 0 || self.told() != self.wanted.told
+    }
+
+    fn answer(self, cx: &Context, is_committed: bool) -> PartitionData {
+        let answer = PartitionData::default().with_partition_index(self.name.partition);
+        let data = match (self.partition, self.data) {
+            (Ok(_), Ok(Some(data))) => data,
+            (Ok(_), Ok(None)) => return failed(answer, Code::UnknownServerError),
+            (Err(code), _) | (_, Err(code)) => return failed(answer, code),
+        };
+        cx.core.metrics.bytes_out.inc_by(data.records.len() as u64);
+        cx.core.metrics.records_out.inc_by(count_records(&data.records));
+        let answer = answer
+            .with_high_watermark(data.high_watermark)
+            .with_last_stable_offset(data.last_stable_offset)
+            .with_aborted_transactions(is_committed.then(Vec::new))
+            .with_records(Some(data.records));
+        if cx.version >= 5 { answer.with_log_start_offset(data.log_start_offset) } else { answer }
+    }
+}
+
+fn failed(answer: PartitionData, code: Code) -> PartitionData {
+    answer
+        .with_error_code(code.code())
+        .with_high_watermark(-1)
+        .with_aborted_transactions(None)
+        .with_records(Some(bytes::Bytes::new()))
+}
+
+fn find(cx: &Context, name: &Named, asked: &FetchPartition) -> Result<Arc<Partition>, Code> {
+    let partition = if cx.version >= 13 {
+        let topic = cx.core.storage.topic_by_id(name.id).ok_or(Code::UnknownTopicId)?;
+        topic.partition(name.partition).ok_or(Code::UnknownTopicOrPartition)?
+    } else {
+        cx.partition(&name.topic.0, name.partition)?
+    };
+    check_epoch(&partition, asked.current_leader_epoch)?;
+    Ok(partition)
+}
+
+/// Answers a fetch.
+pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse {
+    let Plan { session_id, is_incremental, partitions } = match cx.core.sessions.plan(&request) {
+        Ok(plan) => plan,
+        Err(code) => return FetchResponse::default().with_error_code(code.code()),
+    };
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let deadline = Instant::now() + wait;
+    let max_bytes = usize::try_from(request.max_bytes.max(0)).unwrap_or(0);
+    let max_bytes = max_bytes.min(usize::try_from(cx.core.config.max_fetch_size.0).unwrap_or(usize::MAX));
+    let min_bytes = usize::try_from(request.min_bytes.max(0)).unwrap_or(0).min(max_bytes);
+    let mut slots: Vec<Slot> = partitions.into_iter().map(|(name, wanted)| Slot::new(cx, name, wanted)).collect();
+    loop {
+        let mut total = 0;
+        for slot in &mut slots {
+            slot.read(max_bytes.saturating_sub(total), total == 0).await;
+            total += slot.bytes();
+        }
+        let is_enough = total >= min_bytes || slots.iter().any(Slot::failed);
+        if is_enough || Instant::now() >= deadline || cx.core.stop.is_cancelled() {
+            break;
+        }
+        let watches = slots.iter_mut().filter_map(|slot| slot.partition.as_mut().ok());
+        let changes: Vec<_> = watches.map(|(_, watch)| watch.changed().boxed()).collect();
+        if changes.is_empty() {
+            tokio::select! {
+                () = cx.core.stop.cancelled() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            break;
+        }
+        tokio::select! {
+            () = cx.core.stop.cancelled() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            (changed, _, _) = select_all(changes) => {
+                if changed.is_err() {
+                    // The partition was deleted meanwhile: the client's next fetch is told so.
+                    break;
+                }
+                if min_bytes > 1 {
+                    tokio::time::sleep_until(deadline.min(Instant::now() + GATHER)).await;
+                }
+            }
+        }
+    }
+    let is_committed = request.isolation_level == 1;
+    if session_id != 0 {
+        let told = slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.told()?, slot.bytes() > 0)));
+        let told: Vec<_> = told.collect();
+        cx.core.sessions.told(session_id, told);
+    }
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    for slot in slots.into_iter().filter(|slot| !is_incremental || slot.has_news()) {
+        let name = slot.name.clone();
+        let answer = slot.answer(cx, is_committed);
+        match responses.last_mut() {
+            Some(topic) if topic.topic == name.topic && topic.topic_id == name.id => topic.partitions.push(answer),
+            _ => {
+                let topic = FetchableTopicResponse::default().with_partitions(vec![answer]);
+                responses.push(if cx.version >= 13 {
+                    topic.with_topic_id(name.id)
+                } else {
+                    topic.with_topic(name.topic)
+                });
+            }
+        }
+    }
+    FetchResponse::default().with_session_id(session_id).with_responses(responses)
+}

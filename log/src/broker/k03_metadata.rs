@@ -1,0 +1,81 @@
+//! Metadata (key 3), versions 0 to 13. The node, and topics with their partitions.
+//!
+//! Behaviour: no list (in version 0 an empty one) asks for all topics. A topic that is named and not there is made if
+//! the client (from version 4 on) and `auto_create_topics` allow it, and is then in this very answer. Versions: 1
+//! controller, 2 cluster id, 5 offline replicas, 7 leader epochs, 8 allowed operations, 9 flexible, 10 topic ids, 12
+//! asking by id (KIP-516), 13 an error for the whole.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use uuid::Uuid;
+
+use super::context::{Context, NODE};
+use super::error::Code;
+use super::topics;
+use super::wire::text;
+use crate::storage::Topic;
+
+fn describe(cx: &Context, topic: &Arc<Topic>, with_operations: bool) -> MetadataResponseTopic {
+    let partitions = topic.partitions().into_iter().map(|partition| {
+        let answer = MetadataResponsePartition::default()
+            .with_partition_index(partition.number())
+            .with_leader_id(NODE)
+            .with_replica_nodes(vec![NODE])
+            .with_isr_nodes(vec![NODE]);
+        if cx.version >= 7 { answer.with_leader_epoch(partition.leader_epoch()) } else { answer }
+    });
+    let mut answer = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(text(topic.name()))))
+        .with_is_internal(topics::is_internal(topic.name()))
+        .with_partitions(partitions.collect());
+    if cx.version >= 10 {
+        answer = answer.with_topic_id(topic.id());
+    }
+    if cx.version >= 8 && with_operations {
+        answer = answer.with_topic_authorized_operations(topics::TOPIC_OPERATIONS);
+    }
+    answer
+}
+
+/// Answers.
+pub(super) async fn handle(cx: &Context, request: MetadataRequest) -> MetadataResponse {
+    let with_operations = request.include_topic_authorized_operations;
+    let asked = request.topics.filter(|list| !(cx.version == 0 && list.is_empty()));
+    let mut answers = Vec::new();
+    match asked {
+        None => answers.extend(cx.core.storage.topics().iter().map(|t| describe(cx, t, with_operations))),
+        Some(list) => {
+            let may_create = cx.version < 4 || request.allow_auto_topic_creation;
+            for topic in list {
+                let found = match &topic.name {
+                    Some(name) => topics::find_or_create(cx, &name.0, may_create).await,
+                    None => cx.core.storage.topic_by_id(topic.topic_id).ok_or(Code::UnknownTopicId),
+                };
+                answers.push(match found {
+                    Ok(found) => describe(cx, &found, with_operations),
+                    Err(code) => {
+                        let id = if cx.version >= 10 { topic.topic_id } else { Uuid::nil() };
+                        MetadataResponseTopic::default()
+                            .with_error_code(code.code())
+                            .with_name(topic.name)
+                            .with_topic_id(id)
+                    }
+                });
+            }
+        }
+    }
+    let (host, port) = cx.advertised();
+    let node = MetadataResponseBroker::default().with_node_id(NODE).with_host(text(&host)).with_port(port);
+    let mut answer = MetadataResponse::default().with_brokers(vec![node]).with_controller_id(NODE).with_topics(answers);
+    if cx.version >= 2 {
+        answer = answer.with_cluster_id(Some(text(cx.core.identity.cluster_id())));
+    }
+    if (8..=10).contains(&cx.version) && request.include_cluster_authorized_operations {
+        answer = answer.with_cluster_authorized_operations(topics::CLUSTER_OPERATIONS);
+    }
+    answer
+}

@@ -1,0 +1,51 @@
+//! OffsetCommit (key 8), versions 2 to 9. Keeps how far a group has read.
+//!
+//! Behaviour: durable when answered. From a member of the present generation, or without member while the group is
+//! empty. Unknown partitions and notes that are too long are refused one by one. Versions: 2 to 4 carry a retention
+//! time, which is ignored as in Kafka; 5 without; 6 leader epochs; 7 static members; 8 flexible.
+
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+
+use super::context::Context;
+use super::error::{Code, group_code, group_number};
+use crate::group::Commit;
+use crate::record::TopicPartition;
+
+/// Answers.
+pub(super) async fn handle(cx: &Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let mut commits = Vec::new();
+    let mut topics: Vec<(_, Vec<(i32, Option<usize>)>)> = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name: std::sync::Arc<str> = (&*topic.name.0).into();
+        let mut places = Vec::with_capacity(topic.partitions.len());
+        for p in topic.partitions {
+            let is_known = cx.partition(&name, p.partition_index).is_ok();
+            places.push((p.partition_index, is_known.then_some(commits.len())));
+            if is_known {
+                commits.push(Commit {
+                    partition: TopicPartition::new(std::sync::Arc::clone(&name), p.partition_index),
+                    offset: p.committed_offset,
+                    leader_epoch: p.committed_leader_epoch,
+                    metadata: p.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
+                });
+            }
+        }
+        topics.push((topic.name, places));
+    }
+    let instance = request.group_instance_id.as_deref();
+    let generation = request.generation_id_or_member_epoch;
+    let answers = cx.core.groups.commit(&request.group_id.0, &request.member_id, instance, generation, commits).await;
+    let code = |place: Option<usize>| match (&answers, place) {
+        (Err(error), _) => group_code(error).code(),
+        (Ok(_), None) => Code::UnknownTopicOrPartition.code(),
+        (Ok(list), Some(at)) => list.get(at).map_or(0, group_number),
+    };
+    let topics = topics.into_iter().map(|(name, places)| {
+        let partitions = places.into_iter().map(|(index, place)| {
+            OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code(place))
+        });
+        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}

@@ -1,0 +1,79 @@
+//! OffsetFetch (key 9), versions 1 to 9. How far groups have read.
+//!
+//! Behaviour: -1 where nothing was committed, also for groups that don't exist; without a list of topics, all that the
+//! group has. Versions: 2 an error for the whole, 5 leader epochs, 6 flexible, 7 `require_stable` (always so: no
+//! transactions), 8 many groups (KIP-709), 9 member epochs of KIP-848, which classic groups don't look at.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
+
+use super::context::Context;
+use super::wire::text;
+use crate::group::offsets::Committed;
+use crate::record::TopicPartition;
+
+type Found = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
+
+fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>)>>) -> Found {
+    match asked {
+        Some(topics) => topics
+            .into_iter()
+            .map(|(name, partitions)| {
+                let list: Vec<_> = partitions.iter().map(|p| TopicPartition::new(&*name.0, *p)).collect();
+                let found = cx.core.groups.committed(&group.0, Some(&list));
+                (name, found.into_iter().map(|(tp, committed)| (tp.partition, committed)).collect())
+            })
+            .collect(),
+        None => {
+            let mut topics: BTreeMap<String, Vec<(i32, Option<Committed>)>> = BTreeMap::new();
+            for (tp, committed) in cx.core.groups.committed(&group.0, None) {
+                topics.entry(tp.topic.to_string()).or_default().push((tp.partition, committed));
+            }
+            topics.into_iter().map(|(name, list)| (TopicName(text(&name)), list)).collect()
+        }
+    }
+}
+
+fn parts(committed: Option<Committed>) -> (i64, i32, String) {
+    committed.map_or((-1, -1, String::new()), |c| (c.offset, c.leader_epoch, c.metadata))
+}
+
+/// Answers.
+pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if cx.version >= 8 {
+        let groups = request.groups.into_iter().map(|group| {
+            let asked = group.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+            let topics = look_up(cx, &group.group_id, asked).into_iter().map(|(name, list)| {
+                let list = list.into_iter().map(|(index, committed)| {
+                    let (offset, epoch, metadata) = parts(committed);
+                    OffsetFetchResponsePartitions::default()
+                        .with_partition_index(index)
+                        .with_committed_offset(offset)
+                        .with_committed_leader_epoch(epoch)
+                        .with_metadata(Some(text(&metadata)))
+                });
+                OffsetFetchResponseTopics::default().with_name(name).with_partitions(list.collect())
+            });
+            OffsetFetchResponseGroup::default().with_topics(topics.collect()).with_group_id(group.group_id)
+        });
+        return OffsetFetchResponse::default().with_groups(groups.collect());
+    }
+    let asked = request.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+    let topics = look_up(cx, &request.group_id, asked).into_iter().map(|(name, list)| {
+        let list = list.into_iter().map(|(index, committed)| {
+            let (offset, epoch, metadata) = parts(committed);
+            let answer = OffsetFetchResponsePartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(offset)
+                .with_metadata(Some(text(&metadata)));
+            if cx.version >= 5 { answer.with_committed_leader_epoch(epoch) } else { answer }
+        });
+        OffsetFetchResponseTopic::default().with_name(name).with_partitions(list.collect())
+    });
+    OffsetFetchResponse::default().with_topics(topics.collect())
+}

@@ -1,0 +1,15 @@
+//! Heartbeat (key 12), versions 0 to 4. A member's sign of life; the answer says when to join again.
+//!
+//! Behaviour: [`crate::group::state`]. Versions: 3 static members, 4 flexible.
+
+use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
+
+use super::context::Context;
+use super::error::group_number;
+
+/// Answers.
+pub(super) fn handle(cx: &Context, request: &HeartbeatRequest) -> HeartbeatResponse {
+    let instance = request.group_instance_id.as_deref();
+    let result = cx.core.groups.heartbeat(&request.group_id.0, &request.member_id, instance, request.generation_id);
+    HeartbeatResponse::default().with_error_code(group_number(&result))
+}

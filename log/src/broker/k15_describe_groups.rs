@@ -1,0 +1,46 @@
+//! DescribeGroups (key 15), versions 0 to 6. State, members and assignments of groups.
+//!
+//! Behaviour: a group that does not exist is `Dead`, from version 6 on with GROUP_ID_NOT_FOUND (KIP-1043). Metadata and
+//! assignments come while the group is stable. Versions: 3 allowed operations, 4 static members, 5 flexible.
+
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
+
+use super::context::Context;
+use super::error::Code;
+use super::topics::GROUP_OPERATIONS;
+use super::wire::text;
+
+/// Answers.
+pub(super) fn handle(cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let with_operations = cx.version >= 3 && request.include_authorized_operations;
+    let groups = request.groups.into_iter().map(|id| {
+        let mut answer = DescribedGroup::default();
+        if with_operations {
+            answer = answer.with_authorized_operations(GROUP_OPERATIONS);
+        }
+        let Some(found) = cx.core.groups.describe(&id.0) else {
+            if cx.version >= 6 {
+                let message = format!("Group {} not found.", id.0);
+                answer = answer.with_error_code(Code::GroupIdNotFound.code()).with_error_message(Some(text(&message)));
+            }
+            return answer.with_group_id(id).with_group_state(text("Dead"));
+        };
+        let members = found.members.into_iter().map(|m| {
+            let member = DescribedGroupMember::default()
+                .with_member_id(text(&m.id))
+                .with_client_id(text(&m.client_id))
+                .with_client_host(text(&m.client_host))
+                .with_member_metadata(m.subscription)
+                .with_member_assignment(m.assignment);
+            if cx.version >= 4 { member.with_group_instance_id(m.instance_id.as_deref().map(text)) } else { member }
+        });
+        answer
+            .with_group_id(id)
+            .with_group_state(text(found.state))
+            .with_protocol_type(text(&found.protocol_type))
+            .with_protocol_data(text(&found.protocol))
+            .with_members(members.collect())
+    });
+    DescribeGroupsResponse::default().with_groups(groups.collect())
+}

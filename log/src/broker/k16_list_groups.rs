@@ -1,0 +1,36 @@
+//! ListGroups (key 16), versions 0 to 5. All groups.
+//!
+//! Behaviour: filters go by name of state and type, whatever the case. Versions: 3 flexible, 4 states (KIP-518), 5
+//! types (KIP-848): all are `classic`.
+
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::context::Context;
+use super::wire::text;
+
+/// Answers.
+pub(super) fn handle(cx: &Context, request: &ListGroupsRequest) -> ListGroupsResponse {
+    let passes = |filter: &[StrBytes], value: &str| {
+        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+    };
+    let groups = cx
+        .core
+        .groups
+        .list()
+        .into_iter()
+        .filter(|(_, state, _)| passes(&request.states_filter, state) && passes(&request.types_filter, "classic"))
+        .map(|(id, state, protocol_type)| {
+            let mut group =
+                ListedGroup::default().with_group_id(GroupId(text(&id))).with_protocol_type(text(&protocol_type));
+            if cx.version >= 4 {
+                group = group.with_group_state(text(state));
+            }
+            if cx.version >= 5 {
+                group = group.with_group_type(text("classic"));
+            }
+            group
+        });
+    ListGroupsResponse::default().with_groups(groups.collect())
+}

@@ -1,0 +1,105 @@
+//! IncrementalAlterConfigs (key 44), versions 0 and 1. Sets, deletes, extends and shortens single settings of topics
+//! (KIP-339).
+//!
+//! Behaviour: all changes of a topic or none; durable when answered, in force from the next append on. The broker's own
+//! settings stand in the configuration file and are refused here. Versions: 1 flexible.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use super::context::Context;
+use super::error::{Code, storage_code};
+use super::k32_describe_configs::{BROKER, TOPIC};
+use super::topics::{self, Refusal};
+use super::wire::text;
+use crate::storage::{SettingKind, Topic, TopicSettings};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// The topic that a resource names.
+pub(super) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
+    match kind {
+        TOPIC => {
+            topics::refuse_internal(name)?;
+            let topic = cx.core.storage.topic(name);
+            topic.ok_or_else(|| (Code::UnknownTopicOrPartition, format!("there is no topic {name}")))
+        }
+        BROKER => Err((
+            Code::InvalidRequest,
+            "the broker's settings stand in the section `broker` of millrace's configuration file".to_owned(),
+        )),
+        other => Err((Code::InvalidRequest, format!("settings of resource type {other} can't be changed here"))),
+    }
+}
+
+/// Puts settings in force.
+pub(super) async fn apply(cx: &Context, name: &str, settings: TopicSettings, is_trial: bool) -> Result<(), Refusal> {
+    if is_trial {
+        return Ok(());
+    }
+    let altered = cx.core.storage.alter_topic(name, settings).await;
+    altered.map_err(|e| (storage_code(&e), e.to_string()))
+}
+
+fn change(cx: &Context, settings: &mut TopicSettings, config: &AlterableConfig) -> Result<(), Refusal> {
+    let name: &str = &config.name;
+    let invalid = |text: String| (Code::InvalidConfig, text);
+    if config.config_operation == DELETE {
+        return settings.unset(name).map_err(|e| invalid(e.to_string()));
+    }
+    let Some(value) = config.value.as_deref() else {
+        return Err((Code::InvalidRequest, format!("`{name}` needs a value")));
+    };
+    let changed = match config.config_operation {
+        SET => value.to_owned(),
+        APPEND | SUBTRACT => {
+            let spec =
+                TopicSettings::spec(name).ok_or_else(|| invalid(format!("`{name}` is no setting of a topic")))?;
+            if !matches!(spec.kind, SettingKind::List(_)) {
+                return Err(invalid(format!("`{name}` is no list: it can be set, not extended or shortened")));
+            }
+            let now = settings.get(name).map_or_else(|| spec.default(cx.core.storage.config()), str::to_owned);
+            let mut words: Vec<&str> = now.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
+            for word in value.split(',').map(str::trim) {
+                words.retain(|w| *w != word);
+                if config.config_operation == APPEND {
+                    words.push(word);
+                }
+            }
+            words.join(",")
+        }
+        other => return Err((Code::InvalidRequest, format!("operation {other} on a setting is unknown"))),
+    };
+    settings.set(name, &changed).map_err(|e| invalid(e.to_string()))
+}
+
+async fn alter(cx: &Context, resource: &AlterConfigsResource, is_trial: bool) -> Result<(), Refusal> {
+    let topic = topic_of(cx, resource.resource_type, &resource.resource_name)?;
+    let mut settings = topic.settings();
+    for config in &resource.configs {
+        change(cx, &mut settings, config)?;
+    }
+    apply(cx, &resource.resource_name, settings, is_trial).await
+}
+
+/// Answers.
+pub(super) async fn handle(cx: &Context, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let result = alter(cx, &resource, request.validate_only).await;
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name);
+        responses.push(match result {
+            Ok(()) => answer,
+            Err((code, message)) => answer.with_error_code(code.code()).with_error_message(Some(text(&message))),
+        });
+    }
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
+}

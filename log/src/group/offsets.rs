@@ -1,0 +1,347 @@
+//! What the topic `__consumer_offsets` holds: committed offsets and the last state of each group.
+//!
+//! In: entries. Out: record batches, and entries again. Touches nothing. Layout of keys and values is Kafka's own, so
+//! that its tools read the topic; big-endian, `str` is i16 length and UTF-8, `?str` has -1 for null, `bytes` i32 length:
+//!
+//! ```text
+//! key 1    i16 1, group str, topic str, partition i32
+//! value 3  i16 3, offset i64, leader epoch i32, metadata str, commit time i64 (ms)
+//! key 2    i16 2, group str
+//! value 3  i16 3, protocol type str, generation i32, protocol ?str, leader ?str, time of this state i64,
+//!          n i32, n × (member str, instance ?str, client str, host str, rebalance time-out i32, session time-out i32,
+//!          subscription bytes, assignment bytes)
+//! ```
+//! A null value deletes. Readers skip keys of other versions and ignore what follows the last field of a newer value,
+//! so fields may be added at the end; value 1 and 2 of commits (older Kafka) are not read.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use kafka_protocol::records::{
+    Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Record, RecordBatchDecoder,
+    RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+};
+
+/// A committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Offset to go on from.
+    pub offset: i64,
+    /// Epoch of the last record read, -1 if the client did not say.
+    pub leader_epoch: i32,
+    /// A note of the client.
+    pub metadata: String,
+    /// When, ms since 1970.
+    pub committed_at_ms: i64,
+}
+
+/// A member as kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptMember {
+    /// Member id.
+    pub id: String,
+    /// `group.instance.id` of a static member.
+    pub instance_id: Option<String>,
+    /// As the client calls itself.
+    pub client_id: String,
+    /// Where from.
+    pub client_host: String,
+    /// Time to join again, ms.
+    pub rebalance_timeout_ms: i32,
+    /// Time without heartbeats, ms.
+    pub session_timeout_ms: i32,
+    /// Metadata for the strategy in use.
+    pub subscription: Bytes,
+    /// What the leader gave it.
+    pub assignment: Bytes,
+}
+
+/// A group as kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptGroup {
+    /// `consumer`, `connect` …, may be empty.
+    pub protocol_type: String,
+    /// Last generation.
+    pub generation: i32,
+    /// Strategy in use.
+    pub protocol: Option<String>,
+    /// Who assigns.
+    pub leader: Option<String>,
+    /// Since when, ms since 1970.
+    pub state_since_ms: i64,
+    /// The members.
+    pub members: Vec<KeptMember>,
+}
+
+/// One record of the topic; without a value it deletes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An offset of a group for a partition.
+    Offset {
+        /// The group.
+        group: String,
+        /// Topic read.
+        topic: String,
+        /// Partition read.
+        partition: i32,
+        /// How far, `None` forgets it.
+        value: Option<Committed>,
+    },
+    /// The state of a group.
+    Group {
+        /// The group.
+        group: String,
+        /// Its state, `None` removes it.
+        value: Option<KeptGroup>,
+    },
+}
+
+/// Longest text that fits the layout.
+const MAX_TEXT: usize = i16::MAX as usize;
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    // Longer names and notes can't come: the wire's own lengths and the limits on metadata forbid it.
+    let bytes = text.as_bytes().get(..text.len().min(MAX_TEXT)).unwrap_or_default();
+    out.put_i16(i16::try_from(bytes.len()).unwrap_or(i16::MAX));
+    out.put_slice(bytes);
+}
+
+fn put_nullable(out: &mut BytesMut, text: Option<&str>) {
+    match text {
+        Some(text) => put_text(out, text),
+        None => out.put_i16(-1),
+    }
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+    out.put_slice(bytes);
+}
+
+fn nullable(from: &mut Bytes) -> Option<Option<String>> {
+    let Ok(length) = usize::try_from(from.try_get_i16().ok()?) else { return Some(None) };
+    if from.len() < length {
+        return None;
+    }
+    String::from_utf8(from.split_to(length).to_vec()).ok().map(Some)
+}
+
+fn text(from: &mut Bytes) -> Option<String> {
+    nullable(from).map(Option::unwrap_or_default)
+}
+
+fn bytes(from: &mut Bytes) -> Option<Bytes> {
+    let length = usize::try_from(from.try_get_i32().ok()?).ok()?;
+    (from.len() >= length).then(|| from.split_to(length))
+}
+
+impl Entry {
+    /// Key and value.
+    pub fn encode(&self) -> (Bytes, Option<Bytes>) {
+        let (mut key, mut out) = (BytesMut::new(), BytesMut::new());
+        let has_value = match self {
+            Self::Offset { group, topic, partition, value } => {
+                key.put_i16(1);
+                put_text(&mut key, group);
+                put_text(&mut key, topic);
+                key.put_i32(*partition);
+                if let Some(value) = value {
+                    out.put_i16(3);
+                    out.put_i64(value.offset);
+                    out.put_i32(value.leader_epoch);
+                    put_text(&mut out, &value.metadata);
+                    out.put_i64(value.committed_at_ms);
+                }
+                value.is_some()
+            }
+            Self::Group { group, value } => {
+                key.put_i16(2);
+                put_text(&mut key, group);
+                if let Some(value) = value {
+                    out.put_i16(3);
+                    put_text(&mut out, &value.protocol_type);
+                    out.put_i32(value.generation);
+                    put_nullable(&mut out, value.protocol.as_deref());
+                    put_nullable(&mut out, value.leader.as_deref());
+                    out.put_i64(value.state_since_ms);
+                    out.put_i32(i32::try_from(value.members.len()).unwrap_or(i32::MAX));
+                    for member in &value.members {
+                        put_text(&mut out, &member.id);
+                        put_nullable(&mut out, member.instance_id.as_deref());
+                        put_text(&mut out, &member.client_id);
+                        put_text(&mut out, &member.client_host);
+                        out.put_i32(member.rebalance_timeout_ms);
+                        out.put_i32(member.session_timeout_ms);
+                        put_bytes(&mut out, &member.subscription);
+                        put_bytes(&mut out, &member.assignment);
+                    }
+                }
+                value.is_some()
+            }
+        };
+        (key.freeze(), has_value.then(|| out.freeze()))
+    }
+
+    /// Reads one record; `None` for what is not ours to read.
+    pub fn decode(mut key: Bytes, value: Option<Bytes>) -> Option<Self> {
+        match key.try_get_i16().ok()? {
+            1 => {
+                let (group, topic) = (text(&mut key)?, text(&mut key)?);
+                let partition = key.try_get_i32().ok()?;
+                let value = match value {
+                    Some(value) => Some(committed(value)?),
+                    None => None,
+                };
+                Some(Self::Offset { group, topic, partition, value })
+            }
+            2 => {
+                let group = text(&mut key)?;
+                let value = match value {
+                    Some(value) => Some(kept_group(value)?),
+                    None => None,
+                };
+                Some(Self::Group { group, value })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn committed(mut from: Bytes) -> Option<Committed> {
+    (from.try_get_i16().ok()? >= 3).then_some(())?;
+    Some(Committed {
+        offset: from.try_get_i64().ok()?,
+        leader_epoch: from.try_get_i32().ok()?,
+        metadata: text(&mut from)?,
+        committed_at_ms: from.try_get_i64().ok()?,
+    })
+}
+
+fn kept_group(mut from: Bytes) -> Option<KeptGroup> {
+    (from.try_get_i16().ok()? >= 3).then_some(())?;
+    let mut group = KeptGroup {
+        protocol_type: text(&mut from)?,
+        generation: from.try_get_i32().ok()?,
+        protocol: nullable(&mut from)?,
+        leader: nullable(&mut from)?,
+        state_since_ms: from.try_get_i64().ok()?,
+        members: Vec::new(),
+    };
+    for _ in 0..from.try_get_i32().ok()? {
+        group.members.push(KeptMember {
+            id: text(&mut from)?,
+            instance_id: nullable(&mut from)?,
+            client_id: text(&mut from)?,
+            client_host: text(&mut from)?,
+            rebalance_timeout_ms: from.try_get_i32().ok()?,
+            session_timeout_ms: from.try_get_i32().ok()?,
+            subscription: bytes(&mut from)?,
+            assignment: bytes(&mut from)?,
+        });
+    }
+    Some(group)
+}
+
+/// Why entries could not become a batch, or a batch entries.
+#[derive(Debug, thiserror::Error)]
+#[error("records of __consumer_offsets: {0}")]
+pub struct CodecError(String);
+
+/// One record batch of entries.
+pub fn batch(entries: &[Entry], now_ms: i64) -> Result<Bytes, CodecError> {
+    let records: Vec<Record> = entries
+        .iter()
+        .zip(0i32..)
+        .map(|(entry, i)| {
+            let (key, value) = entry.encode();
+            Record {
+                transactional: false,
+                control: false,
+                delete_horizon: false,
+                partition_leader_epoch: NO_PARTITION_LEADER_EPOCH,
+                producer_id: NO_PRODUCER_ID,
+                producer_epoch: NO_PRODUCER_EPOCH,
+                timestamp_type: TimestampType::Creation,
+                offset: i64::from(i),
+                // Counts with the offset, so that the codec makes one batch, from -1 on: no sequence.
+                sequence: i - 1,
+                timestamp: now_ms,
+                key: Some(key),
+                value,
+                headers: kafka_protocol::indexmap::IndexMap::new(),
+            }
+        })
+        .collect();
+    let mut out = BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    RecordBatchEncoder::encode(&mut out, &records, &options).map_err(|e| CodecError(e.to_string()))?;
+    Ok(out.freeze())
+}
+
+/// Entries of whole batches with their offsets; what is none of ours is passed over.
+pub fn entries(mut batches: Bytes) -> Result<Vec<(i64, Entry)>, CodecError> {
+    let sets = RecordBatchDecoder::decode_all(&mut batches).map_err(|e| CodecError(e.to_string()))?;
+    let records = sets.into_iter().flat_map(|set| set.records);
+    Ok(records.filter_map(|r| Some((r.offset, Entry::decode(r.key?, r.value)?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let text = || "[a-zü]{0,12}";
+        let committed = (any::<i64>(), any::<i32>(), text(), any::<i64>()).prop_map(
+            |(offset, leader_epoch, metadata, committed_at_ms)| Committed {
+                offset,
+                leader_epoch,
+                metadata,
+                committed_at_ms,
+            },
+        );
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+        let member = (text(), proptest::option::of(text()), text(), any::<(i32, i32)>(), bytes(), bytes()).prop_map(
+            |(id, instance_id, client_id, (rebalance_timeout_ms, session_timeout_ms), subscription, assignment)| {
+                let client_host = "/127.0.0.1".to_owned();
+                KeptMember {
+                    id,
+                    instance_id,
+                    client_id,
+                    client_host,
+                    rebalance_timeout_ms,
+                    session_timeout_ms,
+                    subscription,
+                    assignment,
+                }
+            },
+        );
+        let members = proptest::collection::vec(member, 0..4);
+        let group = (text(), any::<(i32, i64)>(), proptest::option::of(text()), proptest::option::of(text()), members)
+            .prop_map(|(protocol_type, (generation, state_since_ms), protocol, leader, members)| KeptGroup {
+                protocol_type,
+                generation,
+                protocol,
+                leader,
+                state_since_ms,
+                members,
+            });
+        prop_oneof![
+            (text(), text(), any::<i32>(), proptest::option::of(committed))
+                .prop_map(|(group, topic, partition, value)| Entry::Offset { group, topic, partition, value }),
+            (text(), proptest::option::of(group)).prop_map(|(group, value)| Entry::Group { group, value }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn batches_give_back_their_entries(list in proptest::collection::vec(entry(), 1..8)) {
+            let back = entries(batch(&list, 1_700_000_000_000).unwrap()).unwrap();
+            prop_assert_eq!(back.iter().map(|(at, _)| *at).collect::<Vec<_>>(), (0..list.len() as i64).collect::<Vec<_>>());
+            prop_assert_eq!(back.into_iter().map(|(_, e)| e).collect::<Vec<_>>(), list);
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_none(key in proptest::collection::vec(any::<u8>(), 0..40), value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            Entry::decode(Bytes::from(key), Some(Bytes::from(value)));
+        }
+    }
+}
