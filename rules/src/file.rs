@@ -245,6 +245,7 @@ fn read_group(doc: &mut Document, path: &Path, node: &Node) -> Option<Group> {
                 rules.extend(read_rule(doc, node, &labels));
             }
         }
+        None if misspelt(&fields, "rules") => {}
         None => {
             doc.fault(
                 fields.at,
@@ -298,15 +299,18 @@ fn required(doc: &mut Document, fields: &Fields<'_>, key: &str, what: &str) -> O
     match fields.get(key) {
         Some(node) => doc.filled(node, &format!("`{key}`")).map(str::to_owned),
         None => {
-            // A misspelt key has been told already, with its suggestion.
-            let misspelt = fields.all().any(|(have, _)| nearest(&have.text, &[key]).is_some() && have.text != key);
-            if !misspelt || fields.key(key).is_some() {
+            if fields.key(key).is_some() || !misspelt(fields, key) {
                 let at = fields.key(key).unwrap_or(fields.at);
                 doc.fault(at, format!("{what} needs `{key}`"), None);
             }
             None
         }
     }
+}
+
+/// Whether a key is there in a wrong spelling, which has been told already with its suggestion.
+fn misspelt(fields: &Fields<'_>, key: &str) -> bool {
+    fields.all().any(|(have, _)| have.text != key && nearest(&have.text, &[key]).is_some())
 }
 
 fn read_expr(doc: &mut Document, node: &Node) -> Option<Expression> {

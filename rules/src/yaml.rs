@@ -223,12 +223,16 @@ impl Document {
             return None;
         };
         let mut seen: HashMap<&str, Place> = HashMap::new();
-        for (key, _) in pairs {
+        for (key, value) in pairs {
             if let Some(first) = seen.insert(&key.text, key.at) {
                 let message = format!("key `{}` stands twice, first in line {}", key.text, first.line);
                 self.fault(key.at, message, Some("remove one of them".into()));
             } else if known.contains(&key.text.as_str()) {
             } else if let Some((_, why)) = refused.iter().find(|(name, _)| *name == key.text) {
+                // An empty list asks for nothing.
+                if value.is_null() || matches!(&value.kind, Kind::List(items) if items.is_empty()) {
+                    continue;
+                }
                 self.fault(key.at, format!("`{}` is not supported yet", key.text), Some((*why).to_owned()));
             } else {
                 let hint = nearest(&key.text, known).map_or_else(

@@ -1,0 +1,296 @@
+//! Rules at work with answers by script: turns, restarts, reloads, failures, and what the APIs tell of them.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use millrace_log::clock::SharedClock;
+use millrace_log::value::Span;
+use millrace_rules::{AlertSink, Evaluator, Health, Notifier, Rules, RulesConfig, State};
+use prometheus_client::registry::Registry;
+use support::*;
+use tower::ServiceExt;
+
+const EXPR: &str = r#"sum by (service) (rate({env="demo"} |= "error" [1m])) > 1"#;
+const SLOW: &str = r#"sum(rate({env="slow"} [1m])) > 1"#;
+const ROUTE: &str = "group_by: ['...'], group_wait: 0s, group_interval: 1s, repeat_interval: 1h";
+
+struct Stage {
+    folder: tempfile::TempDir,
+    clock: SharedClock,
+    pager: Pager,
+    answers: Arc<Answers>,
+}
+
+struct Up {
+    rules: Arc<Rules>,
+    notifier: Arc<Notifier>,
+    run_rules: Running<millrace_rules::RulesError>,
+    run_notifier: Running<millrace_rules::RulesError>,
+}
+
+impl Stage {
+    fn new(groups: &str) -> Self {
+        let clock = TokioClock::shared();
+        let own = Self {
+            folder: tempfile::tempdir().unwrap(),
+            pager: Pager::new(&clock),
+            clock,
+            answers: Arc::new(Answers::default()),
+        };
+        own.write(groups);
+        own
+    }
+
+    fn write(&self, groups: &str) {
+        std::fs::write(self.folder.path().join("rules.yaml"), format!("groups:\n{groups}")).unwrap();
+    }
+
+    fn config(&self) -> RulesConfig {
+        RulesConfig {
+            files: vec![self.folder.path().join("*.yaml").to_string_lossy().into_owned()],
+            interval: Span::secs(1),
+            timeout: Span::secs(5),
+            max_delay: Span::secs(10),
+            ..RulesConfig::default()
+        }
+    }
+
+    fn up(&self) -> Up {
+        let notifier = open(self.folder.path(), ROUTE, &self.pager);
+        let sink: Arc<dyn AlertSink> = Arc::new(notifier.clone());
+        let evaluator: Arc<dyn Evaluator> = self.answers.clone();
+        let mut registry = Registry::default();
+        let rules =
+            Rules::open(self.config(), self.folder.path(), evaluator, sink, self.clock.clone(), &mut registry).unwrap();
+        Up {
+            run_rules: Running::start(|token| rules.clone().run(token)),
+            run_notifier: Running::start(|token| notifier.clone().run(token)),
+            rules,
+            notifier,
+        }
+    }
+
+    fn errors(&self, services: &[&str]) {
+        let series = services.iter().map(|s| (set(&[("service", s)]), 2.5)).collect();
+        self.answers.set(EXPR, Answer::Series(series));
+    }
+
+    /// Pages without their times.
+    fn pages(&self) -> Vec<String> {
+        self.pager.pages().iter().map(|p| p.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+}
+
+impl Up {
+    async fn kill(self) {
+        self.run_rules.kill().await;
+        self.run_notifier.kill().await;
+        drop((self.rules, self.notifier));
+    }
+
+    async fn stop(self) {
+        self.run_rules.stop().await;
+        self.run_notifier.stop().await;
+    }
+}
+
+fn group(keys: &str) -> String {
+    format!(
+        "- {{name: g, rules: [{{alert: A, expr: '{EXPR}', labels: {{n: '{{{{ $labels.service }}}}'}}, annotations: {{summary: '{{{{ $labels.service }}}}: {{{{ $value }}}}'}}, {keys}}}]}}\n"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_pages_and_its_end_resolves() {
+    let stage = Stage::new(&group("for: 0s"));
+    let up = stage.up();
+    until(&stage.clock, 5.0).await;
+    assert_eq!(stage.pages(), [""; 0]);
+    stage.errors(&["api"]);
+    until(&stage.clock, 7.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"]);
+    let message = stage.pager.got.lock()[0].1.clone();
+    let alert = &message.alerts[0].alert;
+    assert_eq!(alert.annotations["summary"], "api: 2.5");
+    assert!(
+        alert.generator_url.starts_with("http://127.0.0.1:3100/?query=sum+by+%28service%29"),
+        "{}",
+        alert.generator_url
+    );
+    assert_eq!(up.rules.alerts()[0].state, State::Firing);
+    stage.errors(&[]);
+    until(&stage.clock, 12.0).await;
+    assert_eq!(stage.pages(), ["Aapi!", "Aapi."]);
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_while_firing_pages_once_and_while_pending_goes_on_counting() {
+    let stage = Stage::new(&group("for: 10s"));
+    stage.errors(&["api"]);
+    let up = stage.up();
+    until(&stage.clock, 6.0).await;
+    assert_eq!(up.rules.alerts()[0].state, State::Pending);
+    up.kill().await;
+    let up = stage.up();
+    until(&stage.clock, 9.0).await;
+    assert_eq!(stage.pages(), [""; 0]);
+    until(&stage.clock, 14.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"], "`for` went on over the kill");
+    up.kill().await;
+    let up = stage.up();
+    until(&stage.clock, 30.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"], "no second page");
+    up.kill().await;
+    // Over while everything was down.
+    stage.errors(&[]);
+    until(&stage.clock, 60.0).await;
+    let up = stage.up();
+    until(&stage.clock, 70.0).await;
+    assert_eq!(stage.pages(), ["Aapi!", "Aapi."]);
+    up.kill().await;
+    let up = stage.up();
+    until(&stage.clock, 90.0).await;
+    assert_eq!(stage.pages(), ["Aapi!", "Aapi."]);
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_query_keeps_the_state_and_is_told() {
+    let stage = Stage::new(&group("for: 0s"));
+    stage.errors(&["api"]);
+    let up = stage.up();
+    until(&stage.clock, 3.0).await;
+    stage.answers.set(EXPR, Answer::Fails("index is being rebuilt"));
+    // Longer than a report is good for: it is repeated although nobody can ask.
+    until(&stage.clock, 900.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"]);
+    let health = up.rules.groups()[0].rules[0].health.clone();
+    assert_eq!(health, Health::Failed("query failed: index is being rebuilt".into()));
+    stage.errors(&["api"]);
+    until(&stage.clock, 905.0).await;
+    assert_eq!((stage.pages().len(), &up.rules.groups()[0].rules[0].health), (1, &Health::Good));
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_group_blocks_no_other_and_its_missed_turns_are_counted() {
+    let slow = format!("- {{name: slow, rules: [{{alert: S, expr: '{SLOW}'}}]}}\n");
+    let stage = Stage::new(&(slow + &group("for: 0s")));
+    stage.answers.set(SLOW, Answer::Slow(Duration::from_secs(60)));
+    stage.errors(&["api"]);
+    let up = stage.up();
+    until(&stage.clock, 31.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"]);
+    let asked = stage.answers.asked.lock().clone();
+    let count = |expr: &str| asked.iter().filter(|(e, _)| e == expr).count();
+    assert!(count(EXPR) >= 29, "{}", count(EXPR));
+    // Five seconds allowed for each, four turns left out after each.
+    assert!((5..=7).contains(&count(SLOW)), "{}", count(SLOW));
+    let groups = up.rules.groups();
+    let Health::Failed(text) = &groups[0].rules[0].health else { panic!("healthy") };
+    assert!(text.contains("longer than 5s"), "{text}");
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_lines_are_waited_for_within_a_bound() {
+    let stage = Stage::new(&group("for: 0s"));
+    *stage.answers.watermark.lock() = Some(T0 + 3 * SECOND);
+    let up = stage.up();
+    until(&stage.clock, 30.0).await;
+    let times: Vec<i64> = stage.answers.asked.lock().iter().map(|(_, at)| (at - T0) / SECOND).collect();
+    assert!(times.is_sorted());
+    assert!(times.contains(&3) && times.iter().max() <= Some(&20), "{times:?}");
+    assert!(times.last() >= Some(&18), "it does not wait for ever: {times:?}");
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reload_keeps_states_resolves_what_is_gone_and_refuses_faults() {
+    let stage = Stage::new(&group("for: 0s"));
+    stage.errors(&["api"]);
+    let up = stage.up();
+    until(&stage.clock, 3.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"]);
+    stage.write("- {name: g, rulez: []}\n");
+    let faults = up.rules.reload().unwrap_err();
+    assert!(faults[0].to_string().contains("unknown key `rulez`"), "{}", faults[0]);
+    // Another `for`: the alert goes on firing.
+    stage.write(&group("for: 1m"));
+    assert_eq!(up.rules.reload().unwrap(), 1);
+    until(&stage.clock, 10.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"]);
+    assert_eq!(up.rules.alerts()[0].state, State::Firing);
+    stage.write("  []\n");
+    assert_eq!(up.rules.reload().unwrap(), 0);
+    until(&stage.clock, 15.0).await;
+    assert_eq!(stage.pages(), ["Aapi!", "Aapi."]);
+    up.kill().await;
+    let up = stage.up();
+    until(&stage.clock, 30.0).await;
+    assert_eq!(stage.pages().len(), 2);
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_keeps_the_states_as_they_were() {
+    let text = group("for: 0s").replace("name: g,", "name: g, limit: 1,");
+    let stage = Stage::new(&text);
+    stage.errors(&["api"]);
+    let up = stage.up();
+    until(&stage.clock, 3.0).await;
+    stage.errors(&["api", "web", "db"]);
+    until(&stage.clock, 10.0).await;
+    assert_eq!(stage.pages(), ["Aapi!"]);
+    let Health::Failed(text) = up.rules.groups()[0].rules[0].health.clone() else { panic!("healthy") };
+    assert!(text.starts_with("the rule makes 3 alerts, the group's `limit` is 1"), "{text}");
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn faulty_files_stop_the_start_with_every_fault() {
+    let stage = Stage::new("- {name: g, intervall: 1m, rules: [{alert: A}]}\n");
+    let notifier = open(stage.folder.path(), ROUTE, &stage.pager);
+    let error = Rules::open(
+        stage.config(),
+        stage.folder.path(),
+        stage.answers.clone(),
+        Arc::new(notifier),
+        stage.clock.clone(),
+        &mut Registry::default(),
+    )
+    .unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("did you mean `interval`?") && text.contains("needs `expr`"), "{text}");
+}
+
+async fn ask(rules: &Arc<Rules>, path: &str) -> String {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let answer = rules.router().oneshot(request).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_apis_tell_rules_and_alerts_as_prometheus_does() {
+    let stage = Stage::new(&group("for: 10s"));
+    stage.errors(&["api"]);
+    let up = stage.up();
+    until(&stage.clock, 5.0).await;
+    let times = regex::Regex::new(r"20\d\d-[0-9T:.-]+Z").unwrap();
+    let folder = stage.folder.path().to_string_lossy().into_owned();
+    let clean = |text: String| times.replace_all(&text.replace(&folder, "FOLDER"), "TIME").into_owned();
+    let alerts = clean(ask(&up.rules, "/prometheus/api/v1/alerts").await);
+    let rules = clean(ask(&up.rules, "/prometheus/api/v1/rules?type=alert").await);
+    let files = clean(ask(&up.rules, "/loki/api/v1/rules").await);
+    insta::assert_snapshot!(format!("{alerts}\n\n{rules}\n\n{files}"));
+    let read_back = files.replace("rules.yaml:", "groups:");
+    assert!(millrace_rules::file::parse(Path::new("f"), &read_back).is_ok(), "{files}");
+    up.stop().await;
+}
