@@ -16,6 +16,8 @@ pub mod ledger;
 pub mod state;
 /// Metrics of the room.
 pub mod metrics;
+/// The Elasticsearch API.
+pub mod elastic;
 /// Consumers that feed other systems.
 pub mod export;
 

@@ -10,6 +10,8 @@ pub mod tree;
 pub mod environment;
 /// Keys, kinds and suggestions.
 pub mod schema;
+/// Every key with its default.
+pub mod reference;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -213,5 +215,77 @@ fn typed(mut root: Node, variables: &Variables) -> Result<Config, ConfigError> {
 
 /// The JSON schema of the configuration, for editors (`millrace schema`) and for the check.
 pub fn schema() -> Json {
-    schemars::schema_for!(Config).to_value()
+    let mut schema = schemars::schema_for!(Config).to_value();
+    let definitions = schema.get("$defs").cloned().unwrap_or_default();
+    inline_tagged(&mut schema, &definitions);
+    schema
+}
+
+/// A kind that is told apart by `type:` refers to its struct and adds the tag beside the reference; the struct alone
+/// would refuse the tag as an unknown key. Joins the two.
+fn inline_tagged(schema: &mut Json, definitions: &Json) {
+    match schema {
+        Json::Array(items) => items.iter_mut().for_each(|item| inline_tagged(item, definitions)),
+        Json::Object(map) => {
+            map.values_mut().for_each(|value| inline_tagged(value, definitions));
+            let target = map.get("$ref").and_then(Json::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
+            let target = target.and_then(|name| definitions.get(name)).and_then(Json::as_object).cloned();
+            if let (Some(target), Some(Json::Object(own))) = (target, map.get("properties").cloned()) {
+                map.remove("$ref");
+                let mut properties = own;
+                properties.extend(target.get("properties").and_then(Json::as_object).cloned().unwrap_or_default());
+                map.insert("properties".to_owned(), Json::Object(properties));
+                for (key, value) in target {
+                    map.entry(key).or_insert(value);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> String {
+        match parse("millrace.yaml", text, &Variables::new()) {
+            Ok(config) => panic!("good: {config:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn all_faults_come_at_once_with_place_and_hint() {
+        insta::assert_snapshot!(faults(
+            "data_dirr: /x\n\
+             agent:\n  sources:\n    - type: file\n      include: [\"/var/log/*.log\"]\n      labls: {a: b}\n    - type: fil\n    - include: []\n  \
+             kafka: {brokers: 127.0.0.1, topic: [a]}\n\
+             aggregator:\n  retention: {age: 30 days, size: 50Gib}\n  http: {max_requests: lots}\n  http: {}\n\
+             exports:\n  - type: elasticsearch\n    urll: x\n"
+        ));
+    }
+
+    #[test]
+    fn faults_of_rooms_have_their_place_too() {
+        insta::assert_snapshot!(faults(
+            "aggregator:\n  kafka:\n    topics: [logs, logs]\n  http:\n    listen: nowhere\nrules: {}\nstreams: [{}]\n"
+        ));
+    }
+
+    #[test]
+    fn the_smallest_whole_file_of_the_readme_is_good() {
+        let readme = include_str!("../../README.md");
+        let text = readme.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).unwrap();
+        let config = parse("README.md", text, &Variables::new()).unwrap();
+        assert!(config.agent.is_some() && config.broker.is_some() && config.notify.is_some());
+    }
+
+    #[test]
+    fn a_variable_overrides_and_its_fault_names_it() {
+        let variables = [("MILLRACE__AGGREGATOR__HTTP__LISTEN".to_owned(), "x".to_owned())].into();
+        let text = parse("f", "aggregator: {}\n", &variables).unwrap_err().to_string();
+        assert!(text.contains("environment variable MILLRACE__AGGREGATOR__HTTP__LISTEN"), "{text}");
+        assert!(embedded(&Variables::new()).unwrap().aggregator.is_some());
+    }
 }

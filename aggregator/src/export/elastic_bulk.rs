@@ -179,9 +179,11 @@ impl ElasticBulk {
                     Ok(outcomes) => {
                         for (document, outcome) in request.into_iter().zip(outcomes) {
                             match outcome {
-                                Outcome::Stored => drop(self.metrics.stored_records.get_or_create(&self.name).inc()),
+                                Outcome::Stored => {
+                                    self.metrics.stored_records.get_or_create(&self.name).inc();
+                                }
                                 Outcome::Duplicate => {
-                                    drop(self.metrics.duplicate_records.get_or_create(&self.name).inc())
+                                    self.metrics.duplicate_records.get_or_create(&self.name).inc();
                                 }
                                 Outcome::Again => again.push(document),
                                 Outcome::Refused(reason) => refused.push((document.index, reason)),

@@ -1,0 +1,489 @@
+//! The Elasticsearch API: what Grafana's data source, log shippers and client libraries ask.
+//!
+//! In: HTTP requests with the tenant in their extensions. Out: Elasticsearch's JSON. Writes go through the log
+//! ([`crate::ingest`]), reads through the index ([`DocumentStore`]). Foreign names and codes stay here. `compat.md` beside
+//! this file says what is answered and what is refused.
+
+/// A row as a document.
+mod document;
+/// Times, date math, intervals.
+mod time;
+/// The query DSL.
+mod query;
+/// The query string mini-language.
+mod query_string;
+/// Aggregations.
+mod aggs;
+/// Searches.
+mod search;
+/// Names, fields, health.
+mod indices;
+/// Writes.
+mod bulk;
+/// Errors.
+mod error;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post, put};
+use axum::{Extension, Json, Router};
+use millrace_log::clock::SharedClock;
+use millrace_log::record::{DocOp, Tenant};
+use millrace_logql::storage::QueryLimits;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::index::docs::DocumentStore;
+use crate::ingest::Ingest;
+pub use bulk::Accepted;
+use error::ApiError;
+use indices::Selection;
+use search::UrlParams;
+
+/// `_refresh`, `refresh=wait_for` wait so long at most.
+const REFRESH_AT_MOST: Duration = Duration::from_secs(30);
+/// The version that clients adapt to: the last one that all of them speak.
+const VERSION: &str = "7.10.2";
+/// Searches of one `_msearch` at most.
+const MAX_SEARCHES: usize = 200;
+
+/// What the API needs.
+pub struct ElasticState {
+    /// Finds events and ids of client documents.
+    pub store: Arc<dyn DocumentStore>,
+    /// Takes writes.
+    pub ingest: Arc<Ingest>,
+    /// Ids on their way.
+    pub accepted: Accepted,
+    /// Topics that are indexed: each is an index `millrace-<topic>`.
+    pub topics: Vec<String>,
+    /// For date math and documents without a time.
+    pub clock: SharedClock,
+    /// What one search may cost.
+    pub limits: QueryLimits,
+    /// Searches at once; others wait.
+    pub queries: Semaphore,
+    /// Bytes of a body at most, decompressed.
+    pub max_body_bytes: usize,
+}
+
+type Shared = Arc<ElasticState>;
+type Answer = Result<Json<Value>, ApiError>;
+
+/// All routes of the API.
+pub fn router(state: ElasticState) -> Router {
+    let limit = state.max_body_bytes;
+    Router::new()
+        .route("/", get(root))
+        .route("/_cluster/health", get(health))
+        .route("/_cluster/health/{index}", get(health))
+        .route("/_cat/indices", get(cat_indices))
+        .route("/_cat/indices/{index}", get(cat_indices))
+        .route("/_bulk", post(bulk_all).put(bulk_all))
+        .route("/{index}/_bulk", post(bulk_one).put(bulk_one))
+        .route("/{index}/_doc", post(add))
+        .route("/{index}/_doc/{id}", put(index_document).post(index_document).get(get_document))
+        .route("/{index}/_create/{id}", put(create_document).post(create_document))
+        .route("/_search", get(search_all).post(search_all))
+        .route("/{index}/_search", get(search_one).post(search_one))
+        .route("/_msearch", get(msearch_all).post(msearch_all))
+        .route("/{index}/_msearch", get(msearch_one).post(msearch_one))
+        .route("/_count", get(count_all).post(count_all))
+        .route("/{index}/_count", get(count_one).post(count_one))
+        .route("/_field_caps", get(caps_all).post(caps_all))
+        .route("/{index}/_field_caps", get(caps_one).post(caps_one))
+        .route("/_mapping", get(mapping_all))
+        .route("/{index}/_mapping", get(mapping_one))
+        .route("/_refresh", get(refresh).post(refresh))
+        .route("/{index}/_refresh", get(refresh_one).post(refresh_one))
+        .route("/{index}", get(describe))
+        .fallback(any(no_handler))
+        .layer(DefaultBodyLimit::max(limit))
+        .layer(tower_http::decompression::RequestDecompressionLayer::new())
+        .layer(axum::middleware::map_response(product))
+        .with_state(Arc::new(state))
+}
+
+/// Clients of Elasticsearch 8 refuse servers without this header.
+async fn product(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-elastic-product"), HeaderValue::from_static("Elasticsearch"));
+    response
+}
+
+async fn no_handler(uri: axum::http::Uri, method: axum::http::Method) -> ApiError {
+    ApiError::argument(format!("no handler found for uri [{uri}] and method [{method}]"))
+}
+
+fn tenant(of: Option<Extension<Tenant>>) -> Tenant {
+    of.map(|Extension(tenant)| tenant).unwrap_or_default()
+}
+
+fn body_json(body: &Bytes) -> Result<Value, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(body).map_err(|e| ApiError {
+        status: 400,
+        kind: "parsing_exception",
+        reason: format!("body is not JSON: {e}"),
+    })
+}
+
+async fn root() -> Json<Value> {
+    Json(json!({
+        "name": "millrace",
+        "cluster_name": "millrace",
+        "cluster_uuid": "millrace",
+        "version": {"number": VERSION, "build_flavor": "oss", "build_type": "binary", "lucene_version": "8.7.0",
+            "minimum_wire_compatibility_version": "6.8.0", "minimum_index_compatibility_version": "6.0.0-beta1"},
+        "tagline": "You Know, for Search",
+    }))
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({
+        "cluster_name": "millrace", "status": "green", "timed_out": false, "number_of_nodes": 1, "number_of_data_nodes": 1,
+        "active_primary_shards": 1, "active_shards": 1, "relocating_shards": 0, "initializing_shards": 0,
+        "unassigned_shards": 0, "delayed_unassigned_shards": 0, "number_of_pending_tasks": 0, "number_of_in_flight_fetch": 0,
+        "task_max_waiting_in_queue_millis": 0, "active_shards_percent_as_number": 100.0,
+    }))
+}
+
+async fn cat_indices(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    path: Option<Path<String>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+) -> Result<Response, ApiError> {
+    let selection = Selection::parse(path.as_deref().map_or("", String::as_str))?;
+    let all = indices::list(&state, &tenant(who)).await?;
+    let rows = all.into_iter().filter(|(name, _)| selection.holds(name));
+    if params.get("format").is_some_and(|f| f == "json") {
+        let rows: Vec<Value> = rows
+            .map(|(name, count)| json!({"health": "green", "status": "open", "index": name, "pri": "1", "rep": "0", "docs.count": count.to_string()}))
+            .collect();
+        return Ok(Json(rows).into_response());
+    }
+    let text: String = rows.map(|(name, count)| format!("green open {name} 1 0 {count}\n")).collect();
+    Ok(text.into_response())
+}
+
+/// Waits for the index if the request asks so.
+async fn refreshed(state: &ElasticState, params: &UrlParams) -> Result<(), ApiError> {
+    match params.get("refresh").map(String::as_str) {
+        Some("wait_for" | "true" | "") => Ok(state.store.caught_up(REFRESH_AT_MOST).await?),
+        _ => Ok(()),
+    }
+}
+
+async fn bulk_all(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    let answer = bulk::bulk(&state, &tenant(who), None, &body).await?;
+    refreshed(&state, &params).await?;
+    Ok(Json(answer))
+}
+
+async fn bulk_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    let answer = bulk::bulk(&state, &tenant(who), Some(&index), &body).await?;
+    refreshed(&state, &params).await?;
+    Ok(Json(answer))
+}
+
+async fn write(
+    state: &ElasticState,
+    who: Tenant,
+    index: &str,
+    id: Option<String>,
+    op: DocOp,
+    params: &UrlParams,
+    body: &Bytes,
+) -> Result<Response, ApiError> {
+    let (status, answer) = bulk::single(state, &who, index, id, op, body).await?;
+    refreshed(state, params).await?;
+    Ok((StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Json(answer)).into_response())
+}
+
+async fn add(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    write(&state, tenant(who), &index, None, DocOp::Create, &params, &body).await
+}
+
+async fn index_document(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path((index, id)): Path<(String, String)>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let op = if params.get("op_type").is_some_and(|op| op == "create") { DocOp::Create } else { DocOp::Index };
+    write(&state, tenant(who), &index, Some(id), op, &params, &body).await
+}
+
+async fn create_document(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path((index, id)): Path<(String, String)>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body).await
+}
+
+async fn get_document(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path((index, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let selection = Selection::parse(&index)?;
+    let body = json!({"size": 1, "query": {"ids": {"values": [id]}}, "track_total_hits": false});
+    let request = search::Request::parse(selection, &UrlParams::new(), &body, state.clock.now_ns())?;
+    let mut answer = search::run(&state, tenant(who), request).await?;
+    match answer.pointer_mut("/hits/hits/0").map(Value::take) {
+        Some(hit) => {
+            Ok(Json(json!({"_index": hit["_index"], "_id": hit["_id"], "found": true, "_source": hit["_source"]}))
+                .into_response())
+        }
+        None => Ok((StatusCode::NOT_FOUND, Json(json!({"_index": index, "_id": id, "found": false}))).into_response()),
+    }
+}
+
+/// The selection of a path, checked against the indices there are.
+async fn selected(state: &ElasticState, who: &Tenant, text: &str, params: &UrlParams) -> Result<Selection, ApiError> {
+    let selection = Selection::parse(text)?;
+    let ignore = params.get("ignore_unavailable").is_some_and(|v| v != "false");
+    let known = indices::list(state, who).await?.into_keys().collect();
+    selection.check(&known, ignore)?;
+    Ok(selection)
+}
+
+async fn one_search(
+    state: &ElasticState,
+    who: Tenant,
+    index: &str,
+    params: &UrlParams,
+    body: &Value,
+) -> Result<Value, ApiError> {
+    if params.contains_key("scroll") {
+        return Err(ApiError::not_yet("scroll"));
+    }
+    let selection = selected(state, &who, index, params).await?;
+    let request = search::Request::parse(selection, params, body, state.clock.now_ns())?;
+    search::run(state, who, request).await
+}
+
+async fn search_all(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    Ok(Json(one_search(&state, tenant(who), "", &params, &body_json(&body)?).await?))
+}
+
+async fn search_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    Ok(Json(one_search(&state, tenant(who), &index, &params, &body_json(&body)?).await?))
+}
+
+async fn msearch(state: &ElasticState, who: &Tenant, default_index: &str, params: &UrlParams, body: &Bytes) -> Answer {
+    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
+    if lines.is_empty() || !lines.len().is_multiple_of(2) {
+        return Err(ApiError {
+            status: 400,
+            kind: "action_request_validation_exception",
+            reason: "Validation Failed: 1: no requests added, or a header without a body;".to_owned(),
+        });
+    }
+    if lines.len() / 2 > MAX_SEARCHES {
+        return Err(ApiError::argument(format!(
+            "{} searches in one request, {MAX_SEARCHES} are allowed",
+            lines.len() / 2
+        )));
+    }
+    let mut answers = Vec::new();
+    for pair in lines.chunks_exact(2) {
+        let [head, body] = pair else { continue };
+        let json = |line: &[u8]| body_json(&Bytes::copy_from_slice(line));
+        let (head, body) = (json(head)?, json(body)?);
+        let index = match head.get("index") {
+            Some(Value::String(index)) => index.clone(),
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+            _ => default_index.to_owned(),
+        };
+        let mut params = params.clone();
+        if head.get("ignore_unavailable").is_some_and(|v| v == &Value::Bool(true)) {
+            params.insert("ignore_unavailable".to_owned(), "true".to_owned());
+        }
+        answers.push(match one_search(state, who.clone(), &index, &params, &body).await {
+            Ok(mut answer) => {
+                answer["status"] = 200.into();
+                answer
+            }
+            Err(error) => error.body(),
+        });
+    }
+    let took: u64 = answers.iter().filter_map(|a| a["took"].as_u64()).sum();
+    Ok(Json(json!({"took": took, "responses": answers})))
+}
+
+async fn msearch_all(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    msearch(&state, &tenant(who), "", &params, &body).await
+}
+
+async fn msearch_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    msearch(&state, &tenant(who), &index, &params, &body).await
+}
+
+async fn count(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams, body: &Bytes) -> Answer {
+    let selection = selected(state, &who, index, params).await?;
+    Ok(Json(search::count_of(state, who, selection, params, &body_json(body)?).await?))
+}
+
+async fn count_all(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    count(&state, tenant(who), "", &params, &body).await
+}
+
+async fn count_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    count(&state, tenant(who), &index, &params, &body).await
+}
+
+async fn caps(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams, body: &Bytes) -> Answer {
+    let selection = selected(state, &who, index, params).await?;
+    let body = body_json(body)?;
+    let wanted = params.get("fields").cloned().or_else(|| {
+        let list = body.get("fields")?;
+        list.as_str()
+            .map(str::to_owned)
+            .or_else(|| Some(list.as_array()?.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")))
+    });
+    let wanted = wanted.ok_or_else(|| ApiError {
+        status: 400,
+        kind: "action_request_validation_exception",
+        reason: "Validation Failed: 1: no fields specified;".to_owned(),
+    })?;
+    // Names of fields may start with `_`, names of indices may not.
+    let wanted =
+        Selection::parse(&wanted.replace("_id", "?id").replace("_index", "?index").replace("_source", "?source"))?;
+    let names: Vec<String> =
+        indices::list(state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
+    let fields = indices::fields(state, &who, &selection).await?;
+    Ok(Json(indices::field_caps(&names, &fields, &wanted)))
+}
+
+async fn caps_all(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    caps(&state, tenant(who), "", &params, &body).await
+}
+
+async fn caps_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+    body: Bytes,
+) -> Answer {
+    caps(&state, tenant(who), &index, &params, &body).await
+}
+
+async fn mapping(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams) -> Answer {
+    let selection = selected(state, &who, index, params).await?;
+    let names: Vec<String> =
+        indices::list(state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
+    let fields = indices::fields(state, &who, &selection).await?;
+    Ok(Json(indices::mappings(&names, &fields)))
+}
+
+async fn mapping_all(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+) -> Answer {
+    mapping(&state, tenant(who), "", &params).await
+}
+
+async fn mapping_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+) -> Answer {
+    mapping(&state, tenant(who), &index, &params).await
+}
+
+async fn describe(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+) -> Answer {
+    mapping(&state, tenant(who), &index, &params).await
+}
+
+async fn refresh(State(state): State<Shared>) -> Answer {
+    state.store.caught_up(REFRESH_AT_MOST).await?;
+    Ok(Json(json!({"_shards": {"total": 1, "successful": 1, "failed": 0}})))
+}
+
+async fn refresh_one(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+) -> Answer {
+    state.store.caught_up(REFRESH_AT_MOST).await?;
+    selected(&state, &tenant(who), &index, &params).await?;
+    Ok(Json(json!({"_shards": {"total": 1, "successful": 1, "failed": 0}})))
+}

@@ -1,0 +1,46 @@
+//! `millrace demo`.
+
+use std::time::Duration;
+
+use super::serve::Signals;
+use super::{print, runtime};
+use crate::demo::Demo;
+use crate::exit::{Code, Failure};
+
+/// Runs until the time is over or a signal comes.
+pub fn demo(time: Option<Duration>) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let show = |line: &str| drop(print(&format!("{line}\n")));
+        let mut demo = tokio::select! {
+            started = Demo::start(show) => started?,
+            () = signals.next() => return Ok(()),
+        };
+        let over = async {
+            match time {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            () = over => None,
+            () = signals.next() => None,
+            ended = demo.ended_early() => Some(ended),
+        };
+        let seen = demo.seen();
+        tokio::select! {
+            stopped = demo.stop() => stopped?,
+            () = signals.next() => return Err(Failure::text(Code::Interrupted, "ended by a second signal")),
+        }
+        if let Some((stage, result)) = ended {
+            let error = result.err().unwrap_or_else(|| anyhow::anyhow!("it ended although nobody stopped it"));
+            return Err(Failure::new(Code::Failed, error.context(format!("{stage} failed"))));
+        }
+        match (seen.paged_after, seen.resolved) {
+            (Some(_), true) => Ok(()),
+            _ if time.is_none() => Ok(()),
+            (None, _) => Err(Failure::text(Code::Failed, "no page arrived in the time given")),
+            (Some(_), false) => Err(Failure::text(Code::Failed, "a page arrived, its end did not in the time given")),
+        }
+    })
+}

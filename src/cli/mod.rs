@@ -1,0 +1,164 @@
+//! The command line: one file per verb. Names of commands and flags are fixed, people and scripts rely on them.
+//!
+//! In: arguments. Out: a result with its exit code. Leaves the work to the library.
+
+/// `run`, `agent`, `broker`, `aggregator`: processes that serve until a signal.
+mod serve;
+/// `demo`.
+mod demo;
+/// `validate` and `schema`.
+mod validate;
+/// `rules check`.
+mod rules;
+/// `doctor`.
+mod doctor;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::Failure;
+
+/// Log aggregation and alerting: agents tail files into a partitioned log that speaks the Kafka protocol; an
+/// aggregator indexes it, answers the Loki and Elasticsearch APIs; rules page the person on call.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, disable_help_subcommand = true)]
+pub struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+    /// How much to log: error, warn, info, debug, or a filter such as `info,millrace_log=debug`.
+    #[arg(long, global = true, env = "MILLRACE_LOG", default_value = "info")]
+    log_level: String,
+    /// How to log.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Every role of the configuration in one process; without a file all of them with their defaults.
+    Run {
+        #[command(flatten)]
+        file: ConfigFlags,
+        /// Files or globs to tail with the defaults, without a configuration.
+        #[arg(conflicts_with = "config")]
+        paths: Vec<String>,
+    },
+    /// Only the agent: tails files into the log.
+    Agent(ConfigFlags),
+    /// Only the broker: the partitioned log.
+    Broker(ConfigFlags),
+    /// Only the aggregator: index, APIs, page, rules, exports.
+    Aggregator(ConfigFlags),
+    /// The whole path on this machine: generated services, an error burst in one region, and its page.
+    Demo {
+        /// End after this time: exit 0 if the page and its end arrived, else 1.
+        #[arg(long = "for", value_parser = millrace_log::value::Span::parse)]
+        time: Option<millrace_log::value::Span>,
+    },
+    /// Shows every fault of the configuration with line and column; exit 78 if there is one.
+    Validate(ConfigFlags),
+    /// Prints the JSON schema of the configuration.
+    Schema,
+    /// Rule files.
+    #[command(subcommand)]
+    Rules(RulesVerb),
+    /// Shows the ledger of a running process: what was read, stored, dropped and waits at each hop.
+    Doctor {
+        /// Address of the page and the Loki API.
+        #[arg(long, env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100")]
+        addr: String,
+        /// As JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesVerb {
+    /// Shows every fault of rule files with line and column; exit 78 if there is one.
+    Check {
+        /// Files or globs.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Args)]
+struct ConfigFlags {
+    /// Configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for everything that is kept; overrides `data_dir`.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Command {
+    /// Does what was asked.
+    pub fn execute(self) -> Result<(), Failure> {
+        if !matches!(self.verb, Verb::Demo { .. }) {
+            start_logging(&self.log_level, self.log_format)?;
+        }
+        match self.verb {
+            Verb::Run { file, paths } => serve::run(&file, &paths),
+            Verb::Agent(file) => serve::role(&file, serve::Role::Agent),
+            Verb::Broker(file) => serve::role(&file, serve::Role::Broker),
+            Verb::Aggregator(file) => serve::role(&file, serve::Role::Aggregator),
+            Verb::Demo { time } => {
+                // Between the lines of the demo only warnings are of interest, unless somebody asks.
+                let level = if self.log_level == "info" { "warn".to_owned() } else { self.log_level };
+                start_logging(&level, self.log_format)?;
+                demo::demo(time.map(|span| span.0))
+            }
+            Verb::Validate(file) => validate::validate(&file),
+            Verb::Schema => validate::schema(),
+            Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
+            Verb::Doctor { addr, json } => doctor::doctor(&addr, json),
+        }
+    }
+}
+
+fn start_logging(level: &str, format: LogFormat) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level).map_err(|error| {
+        Failure::text(crate::exit::Code::Usage, format!("--log-level `{level}` is no filter: {error}"))
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// The runtime of commands that serve or ask.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("millrace").build()?)
+}
+
+/// Writes to standard output; a closed pipe (`| head`) is no fault.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Command::command().debug_assert();
+    }
+}

@@ -1,0 +1,130 @@
+//! House rules that the compiler can't check: module docs, direction of dependencies, links in documents, one place for
+//! versions.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+const CRATES: [&str; 6] = [".", "log", "logql", "agent", "aggregator", "rules"];
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let skip = |e: &walkdir::DirEntry| {
+        let name = e.file_name().to_string_lossy();
+        e.depth() > 0 && (name == "target" || name == "node_modules" || name.starts_with(".git"))
+    };
+    walkdir::WalkDir::new(folder)
+        .into_iter()
+        .filter_entry(|e| !skip(e))
+        .filter_map(Result::ok)
+        .map(walkdir::DirEntry::into_path)
+        .filter(|p| p.extension().is_some_and(|e| e == ending))
+        .collect()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_rust_file_opens_with_its_own_doc() {
+    let all = files(root(), "rs");
+    assert!(all.len() > 50, "the walk finds the tree");
+    let bare: Vec<_> = all.iter().filter(|p| !read(p).starts_with("//!")).collect();
+    assert!(bare.is_empty(), "files without `//!` at their top: {bare:#?}");
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let may = |of: &str| -> &[&str] {
+        match of {
+            "log" | "logql" => &[],
+            "agent" => &["log"],
+            "aggregator" | "rules" => &["log", "logql"],
+            _ => &["log", "logql", "agent", "aggregator", "rules"],
+        }
+    };
+    for of in CRATES {
+        let manifest = read(&root().join(of).join("Cargo.toml"));
+        let section = manifest.split("[dependencies]").nth(1).unwrap_or("");
+        let section = section.split("\n[").next().unwrap_or("");
+        for line in section.lines() {
+            if let Some(name) = line.strip_prefix("millrace-") {
+                let name = name.split(['.', ' ', '=']).next().unwrap_or("");
+                assert!(may(of).contains(&name), "{of} must not depend on {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn versions_stand_in_the_workspace_only() {
+    for of in CRATES.iter().filter(|c| **c != ".") {
+        let manifest = read(&root().join(of).join("Cargo.toml"));
+        for line in manifest.lines().skip_while(|l| *l != "[dependencies]") {
+            let name_and_rest = line.split_once('=');
+            if let Some((name, rest)) = name_and_rest {
+                let good = name.trim().ends_with(".workspace") || rest.contains("workspace = true");
+                assert!(good, "{of}/Cargo.toml: `{line}` must say `.workspace = true`");
+            }
+        }
+    }
+}
+
+#[test]
+fn lints_hold_in_every_crate() {
+    for of in CRATES {
+        let manifest = read(&root().join(of).join("Cargo.toml"));
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{of}/Cargo.toml takes the workspace's lints");
+    }
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let link = regex::Regex::new(r"\]\(([^)\s#]+)(#[^)]*)?\)").unwrap();
+    let mut seen = 0;
+    for path in files(root(), "md") {
+        let text = read(&path);
+        for target in link.captures_iter(&text).map(|c| c[1].to_owned()) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let to = path.parent().unwrap_or(root()).join(&target);
+            assert!(to.exists(), "{}: dead link to {target}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 3, "the documents have links");
+}
+
+/// Files that ARCHITECTURE.md names in its map exist.
+#[test]
+fn the_file_map_is_true() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let name = regex::Regex::new(r"`([a-z_]+/[A-Za-z0-9_./-]+\.(?:rs|md|yaml|json))`").unwrap();
+    let named: Vec<String> = name.captures_iter(&text).map(|c| c[1].to_owned()).collect();
+    assert!(named.len() > 10, "the map names files");
+    let gone: Vec<&String> = named.iter().filter(|n| !root().join(n).exists()).collect();
+    assert!(gone.is_empty(), "ARCHITECTURE.md names files that are not there: {gone:?}");
+}
+
+/// Metrics that dashboards ask for are registered somewhere.
+#[test]
+fn dashboards_ask_for_metrics_that_exist() {
+    let code: String = files(root(), "rs").iter().map(|p| read(p)).collect();
+    let metric = regex::Regex::new(r"millrace_(agent|log|aggregator|export|rules|notify|ingest)_([a-z_]+)").unwrap();
+    let mut asked = 0;
+    for path in files(&root().join("dashboards"), "json") {
+        for found in metric.captures_iter(&read(&path)) {
+            let bare = found[2]
+                .trim_end_matches("_total")
+                .trim_end_matches("_bucket")
+                .trim_end_matches("_count")
+                .trim_end_matches("_sum");
+            assert!(code.contains(&format!("\"{bare}\"")), "{}: {} is registered nowhere", path.display(), &found[0]);
+            asked += 1;
+        }
+    }
+    assert!(asked > 0, "the dashboards ask for metrics");
+}
