@@ -468,7 +468,7 @@ type Key = (i64, SourceId, Position);
 /// Where rows come from: recent events or one split.
 enum Source {
     Head(HeadScan),
-    Split(Arc<LiveSplit>, SplitScan),
+    Split(Arc<LiveSplit>, Box<SplitScan>),
 }
 
 /// What has not been opened yet.
@@ -610,7 +610,7 @@ impl Scan {
                 Unopened::Split(split) => {
                     let reader = inner.reader(&split).map_err(|e| inner.fault(&split, e))?;
                     let scan = reader.scan(plan);
-                    Source::Split(split, scan)
+                    Source::Split(split, Box::new(scan))
                 }
             };
             next_batch(inner, plan, change, source, true)

@@ -652,3 +652,65 @@ async fn folders_in_use_or_of_a_newer_version_are_refused() {
     assert!(matches!(error, AggregatorError::Newer { .. }), "{error}");
     assert!(error.to_string().contains("version 2"), "{error}");
 }
+
+/// The log that every life of the killed process finds: lines, some twice, and versions of some documents.
+fn log_for_kills() -> FakeLog {
+    let log = FakeLog::default();
+    for n in 0..1000 {
+        fill(&log, 3, n..n + 1);
+        if n % 10 == 9 {
+            fill(&log, 3, n - 2..n + 1);
+            log.put("logs", 1, [record(&document(9, n, &(n % 7).to_string(), u32::try_from(n).unwrap()))]);
+        }
+    }
+    log
+}
+
+const KILLED_DIR: &str = "MILLRACE_TEST_KILLED_DIR";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the process that a_process_killed_at_any_moment_goes_on_where_it_was kills"]
+async fn killed_process() {
+    let Ok(dir) = std::env::var(KILLED_DIR) else { return };
+    let log = log_for_kills();
+    let running = start(Path::new(&dir), &log, config()).await;
+    running.caught_up().await;
+    // Merging and deleting are to be killed, too.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_at_any_moment_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = numbers(u64::from(std::process::id()));
+    for kill in 0..12 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["run::tests::killed_process", "--exact", "--ignored"])
+            .env(KILLED_DIR, dir.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100 + next(700))).await;
+        assert!(child.try_wait().unwrap().is_none(), "ended before it was killed ({kill})");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let log = log_for_kills();
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    let mut want = wanted(3, 1000);
+    let mut latest = BTreeMap::new();
+    for n in (9..1000).step_by(10) {
+        latest.insert(n % 7, n);
+    }
+    want.extend(latest.into_iter().map(|(id, version)| format!("id={id} version={version}")));
+    assert_eq!(sorted(running.lines().await), sorted(want));
+    assert_eq!(running.store().doc_indices(&Tenant::default())[0].documents, 7);
+    let aggregator = Arc::clone(&running.aggregator);
+    running.stop().await.unwrap();
+    let ledger = aggregator.ledger();
+    assert!(ledger.balanced, "{ledger:?}");
+    let logs = ledger.topics["logs"];
+    assert_eq!((logs.stored.lines, logs.duplicate.lines, logs.read.lines), (3100, 900, 4000));
+}
