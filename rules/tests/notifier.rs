@@ -1,5 +1,7 @@
 //! The notifier as a whole: waits, repetition, restarts, retries; times as recorded from Alertmanager 0.25.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 mod support;
 
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use millrace_log::clock::{Clock, SystemClock};
+use millrace_log::clock::SystemClock;
 use millrace_rules::notify::retry::Outcome;
 use millrace_rules::{NewAlert, Notifier, NotifyConfig};
 use prometheus_client::registry::Registry;

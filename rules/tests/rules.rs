@@ -1,5 +1,7 @@
 //! Rules at work with answers by script: turns, restarts, reloads, failures, and what the APIs tell of them.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 mod support;
 
 use std::path::Path;

@@ -1,6 +1,10 @@
 //! What the tests of this crate share: a clock that follows tokio's paused time, receivers and evaluators by script.
 
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test uses a part; it ends where something is not as it should be"
+)]
 
 use std::collections::HashMap;
 use std::path::Path;
