@@ -12,10 +12,13 @@ use super::error::{Code, group_code, group_number};
 use crate::group::Commit;
 use crate::record::TopicPartition;
 
+/// Partition indexes of a topic, with their place in the commit; none for what is not there.
+type Places = Vec<(i32, Option<usize>)>;
+
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let mut commits = Vec::new();
-    let mut topics: Vec<(_, Vec<(i32, Option<usize>)>)> = Vec::with_capacity(request.topics.len());
+    let mut topics: Vec<(_, Places)> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name: std::sync::Arc<str> = (&*topic.name.0).into();
         let mut places = Vec::with_capacity(topic.partitions.len());

@@ -104,7 +104,7 @@ pub(super) async fn handle(cx: &Context, request: CreateTopicsRequest) -> Create
             }
             None => continue,
         };
-        let base = CreatableTopicResult::default().with_name(asked.name);
+        let base = CreatableTopicResult::default().with_name(asked.name).with_error_message(None);
         results.push(match result {
             Ok((id, number, settings)) => answer(cx, base, (id, number, &settings)),
             Err((code, message)) => base.with_error_code(code.code()).with_error_message(Some(text(&message))),

@@ -46,7 +46,8 @@ pub(super) fn handle(cx: &Context, request: DescribeConfigsRequest) -> DescribeC
         let found = settings(cx, &resource);
         let base = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone());
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
         let found = match found {
             Ok(found) => found,
             Err((code, message)) => {
@@ -70,10 +71,8 @@ pub(super) fn handle(cx: &Context, request: DescribeConfigsRequest) -> DescribeC
                 answer = answer.with_synonyms(vec![synonym]);
             }
             if cx.version >= 3 {
-                answer = answer.with_config_type(s.kind);
-                if request.include_documentation {
-                    answer = answer.with_documentation(Some(text(s.doc)));
-                }
+                let documentation = request.include_documentation.then(|| text(s.doc));
+                answer = answer.with_config_type(s.kind).with_documentation(documentation);
             }
             answer
         });

@@ -97,7 +97,7 @@ pub(super) async fn handle(cx: &Context, request: IncrementalAlterConfigsRequest
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name);
         responses.push(match result {
-            Ok(()) => answer,
+            Ok(()) => answer.with_error_message(None),
             Err((code, message)) => answer.with_error_code(code.code()).with_error_message(Some(text(&message))),
         });
     }

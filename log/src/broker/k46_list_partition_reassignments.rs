@@ -4,5 +4,5 @@ use kafka_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionR
 
 /// Answers.
 pub(super) fn handle(_: &ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    ListPartitionReassignmentsResponse::default().with_error_message(None)
 }

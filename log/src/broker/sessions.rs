@@ -79,6 +79,12 @@ impl FetchSessions {
         Self { max, sessions: Mutex::default() }
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
     /// Finds or makes the session of a request and says what to read.
     pub fn plan(&self, request: &FetchRequest) -> Result<Plan, Code> {
         let (id, epoch) = (request.session_id, request.session_epoch);

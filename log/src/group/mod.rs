@@ -206,18 +206,20 @@ impl Coordinator {
         let mut from = partition.log_start_offset();
         while from < partition.high_watermark() {
             let read = partition.read(from, 4 << 20, true).await?;
-            let found = match offsets::entries(read.records) {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::error!(%error, from, "part of the committed offsets can't be read; groups go on without");
-                    break;
+            let batches = offsets::batches(read.records);
+            let Some(next) = batches.last().map(|batch| batch.next_offset) else { break };
+            for batch in batches {
+                match batch.entries {
+                    Ok(entries) => entries.into_iter().for_each(|(at, entry)| self.apply(at, entry)),
+                    Err(error) => tracing::error!(
+                        partition = partition.number(),
+                        before = batch.next_offset,
+                        %error,
+                        "some committed offsets can't be read: their groups go on from older ones"
+                    ),
                 }
-            };
-            let Some((last, _)) = found.last() else { break };
-            from = last + 1;
-            for (at, entry) in found {
-                self.apply(at, entry);
             }
+            from = next;
         }
         Ok(())
     }

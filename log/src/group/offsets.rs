@@ -276,11 +276,38 @@ pub fn batch(entries: &[Entry], now_ms: i64) -> Result<Bytes, CodecError> {
     Ok(out.freeze())
 }
 
-/// Entries of whole batches with their offsets; what is none of ours is passed over.
-pub fn entries(mut batches: Bytes) -> Result<Vec<(i64, Entry)>, CodecError> {
-    let sets = RecordBatchDecoder::decode_all(&mut batches).map_err(|e| CodecError(e.to_string()))?;
-    let records = sets.into_iter().flat_map(|set| set.records);
-    Ok(records.filter_map(|r| Some((r.offset, Entry::decode(r.key?, r.value)?))).collect())
+/// One record batch of the topic.
+#[derive(Debug)]
+pub struct Batch {
+    /// Offset after its last record.
+    pub next_offset: i64,
+    /// Entries with their offsets, without those that are none of ours; or why there are none.
+    pub entries: Result<Vec<(i64, Entry)>, CodecError>,
+}
+
+/// Takes whole batches apart; one that can't be read costs only itself.
+pub fn batches(mut bytes: Bytes) -> Vec<Batch> {
+    // Base offset at 0 (i64), length of what follows at 8 (i32), last offset delta at 23 (i32).
+    const HEAD: usize = 12;
+    let mut batches = Vec::new();
+    while let (Some(base), Some(length), Some(delta)) = (
+        bytes.first_chunk::<8>().copied().map(i64::from_be_bytes),
+        bytes.get(8..).and_then(|b| b.first_chunk::<4>()).copied().map(i32::from_be_bytes),
+        bytes.get(23..).and_then(|b| b.first_chunk::<4>()).copied().map(i32::from_be_bytes),
+    ) {
+        let size = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(HEAD);
+        if size > bytes.len() {
+            break;
+        }
+        let mut one = bytes.split_to(size);
+        let set = RecordBatchDecoder::decode(&mut one).map_err(|e| CodecError(e.to_string()));
+        let entries = set.map(|set| {
+            let records = set.records.into_iter();
+            records.filter_map(|r| Some((r.offset, Entry::decode(r.key?, r.value)?))).collect()
+        });
+        batches.push(Batch { next_offset: base + i64::from(delta) + 1, entries });
+    }
+    batches
 }
 
 #[cfg(test)]
@@ -334,14 +361,22 @@ mod tests {
     proptest! {
         #[test]
         fn batches_give_back_their_entries(list in proptest::collection::vec(entry(), 1..8)) {
-            let back = entries(batch(&list, 1_700_000_000_000).unwrap()).unwrap();
+            let one = batch(&list, 1_700_000_000_000).unwrap();
+            let mut damaged = one.to_vec();
+            damaged[70] ^= 1;
+            let read = batches([damaged.as_slice(), &one].concat().into());
+            prop_assert_eq!(read.len(), 2);
+            prop_assert!(read[0].entries.is_err(), "its checksum does not fit");
+            prop_assert_eq!(read[1].next_offset, list.len() as i64);
+            let back = read.into_iter().nth(1).unwrap().entries.unwrap();
             prop_assert_eq!(back.iter().map(|(at, _)| *at).collect::<Vec<_>>(), (0..list.len() as i64).collect::<Vec<_>>());
             prop_assert_eq!(back.into_iter().map(|(_, e)| e).collect::<Vec<_>>(), list);
         }
 
         #[test]
         fn any_bytes_are_an_entry_or_none(key in proptest::collection::vec(any::<u8>(), 0..40), value in proptest::collection::vec(any::<u8>(), 0..60)) {
-            Entry::decode(Bytes::from(key), Some(Bytes::from(value)));
+            drop(batches(Bytes::from([key.as_slice(), &value].concat())));
+            drop(Entry::decode(Bytes::from(key), Some(Bytes::from(value))));
         }
     }
 }

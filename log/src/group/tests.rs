@@ -204,3 +204,171 @@ fn subscriptions_are_read_from_metadata() {
     assert!(subscribed_topics(b"\0\x01\x7f\xff\xff\xff").is_empty());
     assert!(subscribed_topics(b"").is_empty());
 }
+
+mod kept {
+    //! The coordinator over a log in memory that forgets what was not synced.
+
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::*;
+    use super::join;
+    use crate::clock::ManualClock;
+    use crate::config::StorageConfig;
+    use crate::storage::fs::SimFs;
+    use crate::value::ByteSize;
+
+    const START_NS: i64 = 1_700_000_000_000_000_000;
+
+    struct Setting {
+        fs: SimFs,
+        clock: Arc<ManualClock>,
+        config: GroupConfig,
+    }
+
+    impl Setting {
+        fn new() -> Self {
+            Self { fs: SimFs::new(), clock: ManualClock::at_ns(START_NS), config: GroupConfig::default() }
+        }
+
+        async fn open(&self) -> Coordinator {
+            let fs: Arc<dyn crate::storage::Filesystem> = Arc::new(self.fs.clone());
+            let clock: SharedClock = Arc::clone(&self.clock) as _;
+            let storage = Storage::open(Path::new("/log"), fs, Arc::clone(&clock), StorageConfig::default()).unwrap();
+            Coordinator::open(storage, clock, self.config.clone()).await.unwrap()
+        }
+    }
+
+    fn commit_of(partition: i32, offset: i64) -> Commit {
+        let partition = TopicPartition::new("t", partition);
+        Commit { partition, offset, leader_epoch: 3, metadata: "note".to_owned() }
+    }
+
+    async fn commit(groups: &Coordinator, group: &str, partition: i32, offset: i64) {
+        let answers = groups.commit(group, "", None, -1, vec![commit_of(partition, offset)]).await.unwrap();
+        assert_eq!(answers, [Ok(())]);
+    }
+
+    fn offsets(groups: &Coordinator, group: &str) -> Vec<(i32, i64)> {
+        let all = groups.committed(group, None);
+        all.into_iter().map(|(tp, committed)| (tp.partition, committed.unwrap().offset)).collect()
+    }
+
+    #[tokio::test]
+    async fn an_answered_commit_survives_a_power_cut() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        for (partition, offset) in [(0, 5), (1, 7), (0, 9)] {
+            commit(&groups, "g", partition, offset).await;
+        }
+        let too_long = Commit { metadata: "x".repeat(4097), ..commit_of(2, 1) };
+        let answers = groups.commit("g", "", None, -1, vec![too_long, commit_of(3, 4)]).await.unwrap();
+        assert_eq!(answers, [Err(GroupError::MetadataTooLarge), Ok(())]);
+        drop(groups);
+        setting.fs.crash();
+        let groups = setting.open().await;
+        assert_eq!(offsets(&groups, "g"), [(0, 9), (1, 7), (3, 4)]);
+        let found = groups.committed("g", Some(&[TopicPartition::new("t", 1), TopicPartition::new("t", 2)]));
+        assert_eq!(found[0].1.as_ref().map(|c| (c.leader_epoch, c.metadata.as_str())), Some((3, "note")));
+        assert_eq!(found[1].1, None);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_the_disk_refused_does_not_count() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        commit(&groups, "g", 0, 5).await;
+        setting.fs.fail_next_syncs(1);
+        let refused = groups.commit("g", "", None, -1, vec![commit_of(0, 6)]).await;
+        assert!(matches!(refused, Err(GroupError::Log(_))), "{refused:?}");
+        assert_eq!(offsets(&groups, "g"), [(0, 5)]);
+    }
+
+    #[tokio::test]
+    async fn members_and_generation_survive_a_restart() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        let joined = groups.join("g", join("", "")).await.unwrap();
+        let assignments = vec![(joined.member_id.clone(), Bytes::from_static(b"all"))];
+        let sync = Sync { member_id: joined.member_id.clone(), generation: 1, assignments, ..Sync::default() };
+        assert_eq!(groups.sync("g", sync.clone()).await.unwrap().assignment, "all");
+        groups.tick().await;
+        drop(groups);
+        setting.fs.crash();
+        let groups = setting.open().await;
+        assert_eq!(groups.heartbeat("g", &joined.member_id, None, 1), Ok(()));
+        assert_eq!(groups.sync("g", sync).await.unwrap().assignment, "all");
+        assert_eq!(groups.delete("g").await, Err(GroupError::NotEmpty));
+        setting.clock.advance(Duration::from_secs(10));
+        groups.tick().await;
+        assert_eq!(groups.list(), [("g".to_owned(), "Empty", "consumer".to_owned())]);
+        assert_eq!(groups.heartbeat("g", &joined.member_id, None, 1), Err(GroupError::UnknownMember));
+    }
+
+    #[tokio::test]
+    async fn offsets_of_idle_groups_expire_and_those_of_others_do_not() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        commit(&groups, "idle", 0, 1).await;
+        commit(&groups, "used", 0, 1).await;
+        let joined = groups.join("used", join("", "")).await.unwrap();
+        for _ in 0..7 * 24 {
+            setting.clock.advance(Duration::from_secs(3600));
+            drop(groups.heartbeat("used", &joined.member_id, None, 1));
+        }
+        groups.tidy().await;
+        assert_eq!(groups.list().into_iter().map(|(id, _, _)| id).collect::<Vec<_>>(), ["used"]);
+        assert_eq!(offsets(&groups, "used"), [(0, 1)]);
+        drop(groups);
+        let groups = setting.open().await;
+        assert_eq!(offsets(&groups, "idle"), []);
+    }
+
+    #[tokio::test]
+    async fn deleted_groups_offsets_and_topics_stay_away() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        for group in ["a", "b", "c"] {
+            commit(&groups, group, 0, 1).await;
+            commit(&groups, group, 1, 1).await;
+        }
+        assert_eq!(groups.delete("a").await, Ok(()));
+        assert_eq!(groups.delete("a").await, Err(GroupError::NotFound));
+        assert_eq!(groups.delete_offsets("b", &[TopicPartition::new("t", 1)]).await, Ok(vec![Ok(())]));
+        for groups in [groups, setting.open_after_crash().await] {
+            assert_eq!(
+                (offsets(&groups, "a").len(), offsets(&groups, "b").len(), offsets(&groups, "c").len()),
+                (0, 1, 2)
+            );
+        }
+        let groups = setting.open_after_crash().await;
+        groups.forget_topic("t").await;
+        assert_eq!(offsets(&groups, "c"), []);
+    }
+
+    impl Setting {
+        async fn open_after_crash(&self) -> Coordinator {
+            self.fs.crash();
+            self.open().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_grown_topic_is_written_anew_with_what_counts() {
+        let mut setting = Setting::new();
+        setting.config.compact_at = ByteSize(20_000);
+        let groups = setting.open().await;
+        for i in 0..300 {
+            commit(&groups, "g", i % 3, i64::from(i)).await;
+        }
+        let partition = Arc::clone(&groups.partitions[place("g", groups.partitions.len())]);
+        assert_eq!(partition.log_start_offset(), 0);
+        groups.tidy().await;
+        assert_eq!((partition.log_start_offset(), partition.log_end_offset()), (300, 304));
+        commit(&groups, "g", 0, 1000).await;
+        drop((groups, partition));
+        let groups = setting.open_after_crash().await;
+        assert_eq!(offsets(&groups, "g"), [(0, 1000), (1, 298), (2, 299)]);
+    }
+}

@@ -215,11 +215,13 @@ impl Walk<'_> {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape::new("s@1+ 4 [ 2 ( s ) b@2+ ]@1-3 { 8 }@3+");
+    fn shape() -> Shape {
+        Shape::new("s@1+ 4 [ 2 ( s ) b@2+ ]@1-3 { 8 }@3+")
+    }
 
     #[test]
     fn shapes_by_version() {
-        let shape = SHAPE;
+        let shape = shape();
         for (version, flexible, body, want) in [
             (0, false, &b"\0\0\0\x01"[..], Ok(())),
             (0, false, b"\0\0\0", Err(ShapeError::Short { at: 0 })),
