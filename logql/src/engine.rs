@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::answer::{Answered, InstantQuery, RangeQuery};
 use crate::error::QueryError;
 use crate::storage::Storage;
-use crate::syntax;
 
 /// Answers queries over one store. Cheap to clone.
 #[derive(Clone)]
@@ -34,13 +33,13 @@ impl Engine {
 
     /// Answers a query over a range of time: streams or a matrix.
     pub async fn query_range(&self, query: RangeQuery) -> Result<Answered, QueryError> {
-        let expr = syntax::parse(&query.query)?;
+        let expr = crate::parse(&query.query)?;
         Err(QueryError::NotYet { what: "this query".to_owned(), span: expr.span() })
     }
 
     /// Answers a metric query at one moment: a vector or a scalar.
     pub async fn query_instant(&self, query: InstantQuery) -> Result<Answered, QueryError> {
-        let expr = syntax::parse(&query.query)?;
+        let expr = crate::parse(&query.query)?;
         Err(QueryError::NotYet { what: "this query".to_owned(), span: expr.span() })
     }
 }

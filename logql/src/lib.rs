@@ -6,6 +6,12 @@
 
 /// Text to tree and back: grammar, tree, printer, checks.
 pub mod syntax;
+/// Regular expressions as users of Loki write them.
+pub mod dialect;
+/// What a grammar can't say: checks of a tree.
+pub mod plan;
+/// Numbers from lines.
+pub mod eval;
 /// The small trait that an index implements.
 pub mod storage;
 /// An in-memory store for tests.
@@ -23,5 +29,5 @@ pub use answer::{
 };
 pub use engine::Engine;
 pub use error::QueryError;
-pub use syntax::parse;
+pub use plan::{parse, selector_of};
 pub use syntax::tree::{Expr, LogExpr, MetricExpr, Span};

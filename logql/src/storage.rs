@@ -34,7 +34,7 @@ pub struct LabelMatcher {
     pub op: MatchOp,
     /// The value, or the text of the expression.
     pub value: String,
-    regex: Option<regex::Regex>,
+    regex: Option<regex::bytes::Regex>,
 }
 
 impl LabelMatcher {
@@ -43,7 +43,7 @@ impl LabelMatcher {
         let (name, value) = (name.into(), value.into());
         let regex = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(regex::Regex::new(&format!("^(?s:{value})$"))?),
+            MatchOp::Regex | MatchOp::NotRegex => Some(crate::dialect::compile_anchored(&value)?),
         };
         Ok(Self { name, op, value, regex })
     }
@@ -53,8 +53,8 @@ impl LabelMatcher {
         match (self.op, &self.regex) {
             (MatchOp::Equal, _) => value == self.value,
             (MatchOp::NotEqual, _) => value != self.value,
-            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
-            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
+            (MatchOp::Regex, Some(regex)) => regex.is_match(value.as_bytes()),
+            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value.as_bytes()),
             (MatchOp::Regex | MatchOp::NotRegex, None) => false,
         }
     }

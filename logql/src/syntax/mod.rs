@@ -2,13 +2,26 @@
 
 /// What is wrong with a text, and where.
 pub mod error;
+/// Numbers with units as Go and Loki read and write them.
+pub mod quantity;
 /// Nodes of the tree.
 pub mod tree;
+mod lexer;
+mod grammar;
+/// Tree to text.
+pub mod print;
 
 use error::ParseError;
-use tree::Expr;
+use tree::{Expr, Selector};
 
-/// Reads a query.
+/// Reads a query: the grammar alone, see [`crate::parse`].
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
-    Err(ParseError::at(text, tree::Span::default(), "the grammar is not built yet".to_owned()))
+    let tokens = lexer::tokens(text)?;
+    grammar::query(text, &tokens)
+}
+
+/// Reads a stream selector alone: `{app="api"}`, see [`crate::selector_of`].
+pub fn parse_selector(text: &str) -> Result<Selector, ParseError> {
+    let tokens = lexer::tokens(text)?;
+    grammar::selector_alone(text, &tokens)
 }

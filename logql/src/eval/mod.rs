@@ -1,0 +1,4 @@
+//! Numbers from lines: range aggregations, vector aggregations, operators.
+
+/// Operators on numbers.
+pub mod arithmetic;

@@ -1,0 +1,120 @@
+//! What a grammar can't say: regular expressions that compile, aggregations that need an unwrap, selectors that
+//! would read everything.
+//!
+//! In: text and tree. Out: the first fault with its place. Touches nothing.
+
+use crate::dialect;
+use crate::storage::{LabelMatcher, MatchOp};
+use crate::syntax::error::ParseError;
+use crate::syntax::tree::{Expr, LogExpr, LogRange, Matcher, MetricExpr, RangeAggregation, RangeOp, Selector, Span};
+
+struct Check<'a> {
+    text: &'a str,
+}
+
+type Checked = Result<(), ParseError>;
+
+/// Checks a query.
+pub fn expr(text: &str, expr: &Expr) -> Checked {
+    let check = Check { text };
+    match expr {
+        Expr::Log(log) => check.log(log),
+        Expr::Metric(metric) => check.metric(metric),
+        Expr::Variants(variants) => {
+            check.range(&variants.of)?;
+            variants.metrics.iter().try_for_each(|metric| check.metric(metric))
+        }
+    }
+}
+
+/// Checks a stream selector.
+pub fn selector(text: &str, selector: &Selector) -> Checked {
+    Check { text }.selector(selector)
+}
+
+impl Check<'_> {
+    fn fault(&self, span: Span, message: impl Into<String>) -> Checked {
+        Err(ParseError::at(self.text, span, message.into()))
+    }
+
+    fn matcher(&self, matcher: &Matcher) -> Result<LabelMatcher, ParseError> {
+        LabelMatcher::new(matcher.name.as_str(), matcher.op, matcher.value.as_str())
+            .map_err(|error| ParseError::at(self.text, matcher.span, bad_regex(&error)))
+    }
+
+    fn selector(&self, selector: &Selector) -> Checked {
+        let mut narrows = false;
+        for matcher in &selector.matchers {
+            let compiled = self.matcher(matcher)?;
+            narrows |= matches!(matcher.op, MatchOp::Equal | MatchOp::Regex) && !compiled.matches("");
+        }
+        if narrows {
+            return Ok(());
+        }
+        self.fault(
+            selector.span,
+            "queries require at least one regexp or equality matcher that does not have an empty-compatible value. \
+             For instance, app=~\".*\" does not meet this requirement, but app=~\".+\" will",
+        )
+    }
+
+    fn log(&self, log: &LogExpr) -> Checked {
+        self.selector(&log.selector)?;
+        Ok(())
+    }
+
+    fn range(&self, range: &LogRange) -> Checked {
+        self.log(&range.log)
+    }
+
+    fn metric(&self, metric: &MetricExpr) -> Checked {
+        match metric {
+            MetricExpr::Range(range) => self.range_aggregation(range),
+            MetricExpr::Vector(vector) => self.metric(&vector.expr),
+            MetricExpr::Binary(binary) => {
+                self.metric(&binary.left)?;
+                self.metric(&binary.right)
+            }
+            MetricExpr::LabelReplace(replace) => {
+                self.metric(&replace.expr)?;
+                if let Err(error) = dialect::compile_anchored(&replace.regex) {
+                    let message = format!("invalid regex in label_replace: {}", bad_regex(&error));
+                    return self.fault(replace.span, message);
+                }
+                Ok(())
+            }
+            MetricExpr::Literal(..) | MetricExpr::Constant(..) => Ok(()),
+        }
+    }
+
+    fn range_aggregation(&self, aggregation: &RangeAggregation) -> Checked {
+        use RangeOp::{Absent, Avg, Bytes, BytesRate, Count, First, Last, Max, Min, Quantile, Rate, Stddev, Stdvar};
+        let op = aggregation.op;
+        self.range(&aggregation.range)?;
+        if let Some(grouping) = &aggregation.grouping
+            && !matches!(op, Avg | Stddev | Stdvar | Quantile | Max | Min | First | Last)
+        {
+            return self.fault(grouping.span, format!("grouping not allowed for {} aggregation", op.name()));
+        }
+        match &aggregation.range.unwrap {
+            Some(unwrap) if matches!(op, Bytes | BytesRate | Count) => {
+                self.fault(unwrap.span, format!("invalid aggregation {} with unwrap", op.name()))
+            }
+            None if !matches!(op, Bytes | BytesRate | Count | Rate | Absent) => self.fault(
+                aggregation.span,
+                format!(
+                    "invalid aggregation {} without unwrap: name the label whose value is the number, like `| unwrap duration(took)`",
+                    op.name()
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The last line of what the regex crate says: the picture above it shows our translation, not the user's text.
+pub(crate) fn bad_regex(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    format!("error parsing regexp: {}", last.trim_start_matches("error: "))
+}

@@ -1,0 +1,29 @@
+//! Tree to plan: what a grammar can't say, what the store can filter, which stages run.
+//!
+//! In: text or a tree. Out: a checked tree, compiled matchers. Touches nothing.
+
+mod check;
+
+use crate::storage::LabelMatcher;
+use crate::syntax::error::ParseError;
+use crate::syntax::tree::{Expr, Selector};
+
+/// Reads and checks a query: a tree that this returns can be run or is refused by name.
+pub fn parse(text: &str) -> Result<Expr, ParseError> {
+    let expr = crate::syntax::parse(text)?;
+    check::expr(text, &expr)?;
+    Ok(expr)
+}
+
+/// Reads and checks a stream selector alone, as `/series` and `/tail` take it: `{app="api"}`.
+pub fn selector_of(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
+    let selector = crate::syntax::parse_selector(text)?;
+    check::selector(text, &selector)?;
+    matchers(&selector).map_err(|message| ParseError::at(text, selector.span, message))
+}
+
+/// Compiles the matchers of a selector.
+pub(crate) fn matchers(selector: &Selector) -> Result<Vec<LabelMatcher>, String> {
+    let all = selector.matchers.iter();
+    all.map(|m| LabelMatcher::new(m.name.as_str(), m.op, m.value.as_str()).map_err(|e| e.to_string())).collect()
+}
