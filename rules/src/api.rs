@@ -277,7 +277,8 @@ async fn get_status(Shared(notifier): Shared<Arc<Notifier>>) -> Response {
 }
 
 async fn get_receivers(Shared(notifier): Shared<Arc<Notifier>>) -> Response {
-    let names: Vec<NameBody<'_>> = notifier.routing().receivers.iter().map(|r| NameBody { name: &r.name }).collect();
+    let routing = notifier.routing();
+    let names: Vec<NameBody<'_>> = routing.receivers.iter().map(|r| NameBody { name: &r.name }).collect();
     Json(names).into_response()
 }
 

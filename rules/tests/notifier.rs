@@ -284,6 +284,34 @@ async fn a_400_is_not_tried_again_before_the_next_turn() {
     assert_eq!(server.received_requests().await.unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn another_file_takes_over_and_a_faulty_one_does_not() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let notifier = open_http(folder.path(), &format!("{}/first", server.uri()), "").await;
+    let running = Running::start(|token| notifier.clone().run(token));
+    notifier.take(vec![a("1")]).await.unwrap();
+    wait_for("first page", async || server.received_requests().await.unwrap().len() == 1).await;
+    let file = folder.path().join("alertmanager.yml");
+    std::fs::write(&file, "route: {receiver: nobody}\n").unwrap();
+    assert!(notifier.reload().unwrap_err().to_string().contains("there is no receiver `nobody`"));
+    let text = format!(
+        "route: {{receiver: a, group_wait: 0s, group_interval: 100ms, group_by: [alertname]}}\n\
+         receivers: [{{name: a, webhook_configs: [{{url: '{}/second'}}]}}]\n",
+        server.uri()
+    );
+    std::fs::write(&file, text).unwrap();
+    notifier.reload().unwrap();
+    // What the group was told is known: only what is new goes out, to the new address.
+    notifier.take(vec![a("2")]).await.unwrap();
+    wait_for("second page", async || server.received_requests().await.unwrap().len() == 2).await;
+    running.stop().await;
+    let paths: Vec<String> =
+        server.received_requests().await.unwrap().iter().map(|r| r.url.path().to_owned()).collect();
+    assert_eq!(paths, ["/first", "/second"]);
+}
+
 async fn ask(notifier: &Arc<Notifier>, request: Request<Body>) -> (StatusCode, serde_json::Value) {
     let answer = notifier.router().oneshot(request).await.unwrap();
     let status = answer.status();

@@ -14,6 +14,8 @@
 
 /// `alertmanager.yml`.
 pub mod config;
+/// All alerts, groups and records of messages.
+mod book;
 /// Which alerts are told together.
 pub mod group;
 /// When a group is told.
@@ -29,26 +31,27 @@ pub mod receiver_webhook;
 /// The program's own log.
 pub mod receiver_log;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::clock::SharedClock;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::{Alert, AlertSink, Fingerprint, NewAlert, SinkError, is_label_name};
+use crate::alert::{Alert, AlertSink, Fingerprint, NewAlert, SinkError};
 use crate::config::NotifyConfig;
 use crate::error::RulesError;
 use crate::manager::run_blocking;
 use crate::metrics::{IntegrationLabels, NotifyMetrics};
-use crate::notify::config::Routing;
+use crate::notify::book::Book;
+use crate::notify::config::{Route, Routing};
 use crate::notify::dedup::Entry;
-use crate::notify::group::{Batch, Group};
+use crate::notify::group::Batch;
 use crate::notify::receiver_log::LogReceiver;
 use crate::notify::receiver_webhook::WebhookReceiver;
 use crate::notify::record::Records;
@@ -58,12 +61,36 @@ use crate::store::Store;
 /// How often empty groups and expired records are cleared away: Alertmanager's.
 const MAINTENANCE: Duration = Duration::from_secs(30);
 
-/// Everything that is known of alerts, groups and messages.
-#[derive(Debug, Default)]
-struct Book {
-    alerts: HashMap<Fingerprint, Alert>,
-    groups: BTreeMap<String, Group>,
-    sent: HashMap<String, Entry>,
+/// The configuration at work, with the integrations of the route's receiver.
+struct Plan {
+    routing: Routing,
+    integrations: Vec<Arc<dyn Integration>>,
+}
+
+impl Plan {
+    /// Reads the file that the configuration names.
+    fn read(config: &NotifyConfig, client: &reqwest::Client) -> Result<Self, RulesError> {
+        let routing = match &config.config_file {
+            Some(path) => Routing::read(path)?,
+            None => Routing::default(),
+        };
+        let mut integrations: Vec<Arc<dyn Integration>> = Vec::new();
+        for receiver in routing.receivers.iter().filter(|r| r.name == routing.route.receiver) {
+            if receiver.log {
+                integrations.push(Arc::new(LogReceiver));
+            }
+            for webhook in &receiver.webhooks {
+                integrations.push(Arc::new(WebhookReceiver::new(webhook.clone(), client, config.timeout.0)?));
+            }
+        }
+        if integrations.is_empty() {
+            tracing::warn!(
+                receiver = routing.route.receiver,
+                "the receiver has no way of telling anybody: alerts are held, nobody is paged"
+            );
+        }
+        Ok(Self { routing, integrations })
+    }
 }
 
 /// Alerts of one group, for the API.
@@ -78,9 +105,9 @@ pub struct GroupedAlerts {
 /// The notifier.
 pub struct Notifier {
     config: NotifyConfig,
-    routing: Routing,
-    /// Those of the route's receiver.
-    integrations: Vec<Arc<dyn Integration>>,
+    /// What a reload replaces as one.
+    plan: RwLock<Arc<Plan>>,
+    client: Option<reqwest::Client>,
     clock: SharedClock,
     metrics: Arc<NotifyMetrics>,
     records: Records,
@@ -114,26 +141,8 @@ impl Notifier {
             let message = "notify.forward is not supported yet: remove it".to_owned();
             return Err(RulesError::Config { message });
         }
-        let routing = match &config.config_file {
-            Some(path) => Routing::read(path)?,
-            None => Routing::default(),
-        };
-        let mut integrations: Vec<Arc<dyn Integration>> = Vec::new();
-        for receiver in routing.receivers.iter().filter(|r| r.name == routing.route.receiver) {
-            if receiver.log {
-                integrations.push(Arc::new(LogReceiver));
-            }
-            for webhook in &receiver.webhooks {
-                integrations.push(Arc::new(WebhookReceiver::new(webhook.clone(), client, config.timeout.0)?));
-            }
-        }
-        if integrations.is_empty() {
-            tracing::warn!(
-                receiver = routing.route.receiver,
-                "the receiver has no way of telling anybody: alerts are held, nobody is paged"
-            );
-        }
-        Self::open_with(config, routing, integrations, data_dir, clock, registry)
+        let plan = Plan::read(&config, client)?;
+        Self::open_plan(config, plan, Some(client.clone()), data_dir, clock, registry)
     }
 
     /// As [`Notifier::open`], with integrations of the caller's.
@@ -145,20 +154,32 @@ impl Notifier {
         clock: SharedClock,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, RulesError> {
+        Self::open_plan(config, Plan { routing, integrations }, None, data_dir, clock, registry)
+    }
+
+    fn open_plan(
+        config: NotifyConfig,
+        plan: Plan,
+        client: Option<reqwest::Client>,
+        data_dir: &Path,
+        clock: SharedClock,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, RulesError> {
         let records = Records::open(Store::open(&data_dir.join("notify"))?)?;
         let now_ns = clock.now_ns();
         let mut book = Book { sent: records.entries(now_ns)?, ..Book::default() };
-        let grace_ns = now_ns.saturating_add(span_ns(routing.resolve_timeout));
+        let grace_ns = now_ns.saturating_add(span_ns(plan.routing.resolve_timeout));
         for mut alert in records.alerts()? {
             if !alert.ended && alert.ends_at_ns < grace_ns {
                 alert.ends_at_ns = grace_ns;
                 alert.timeout = true;
             }
-            insert(&mut book, &routing, alert, now_ns);
+            book.insert(&plan.routing, alert, now_ns);
         }
         let notifier = Self {
             permits: Semaphore::new(config.concurrency.max(1)),
-            integrations,
+            plan: RwLock::new(Arc::new(plan)),
+            client,
             metrics: NotifyMetrics::register(registry),
             records,
             book: Mutex::new(book),
@@ -166,16 +187,37 @@ impl Notifier {
             wake: Notify::new(),
             started_ns: now_ns,
             clock,
-            routing,
             config,
         };
         notifier.count();
         Ok(Arc::new(notifier))
     }
 
+    /// Reads `alertmanager.yml` anew and regroups the alerts held; what was told is still known. A faulty file changes
+    /// nothing. Blocks.
+    ///
+    /// # Errors
+    /// All faults of the file at once; a client can't be made.
+    pub fn reload(&self) -> Result<(), RulesError> {
+        let Some(client) = &self.client else { return Ok(()) };
+        let plan = Plan::read(&self.config, client).inspect_err(|_| {
+            tracing::error!("alertmanager.yml has faults, the one read before stays at work");
+        })?;
+        let plan = Arc::new(plan);
+        *self.plan.write() = plan.clone();
+        self.book.lock().regroup(&plan.routing, self.clock.now_ns());
+        self.wake.notify_one();
+        tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml taken over");
+        Ok(())
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        self.plan.read().clone()
+    }
+
     /// The routing at work.
-    pub fn routing(&self) -> &Routing {
-        &self.routing
+    pub fn routing(&self) -> Routing {
+        self.plan().routing.clone()
     }
 
     /// The configuration.
@@ -244,12 +286,13 @@ impl Notifier {
         let mut faults = Vec::new();
         let mut refused = 0usize;
         let mut changed: Vec<Alert> = Vec::new();
+        let plan = self.plan();
         let held;
         {
             let mut book = self.book.lock();
             for report in reports {
-                let alert = self.completed(report, now_ns);
-                if let Err(fault) = valid(&alert) {
+                let alert = book::completed(report, &plan.routing, now_ns);
+                if let Err(fault) = book::valid(&alert) {
                     faults.push(fault);
                     continue;
                 }
@@ -262,7 +305,7 @@ impl Notifier {
                     }
                     None => alert,
                 };
-                insert(&mut book, &self.routing, alert.clone(), now_ns);
+                book.insert(&plan.routing, alert.clone(), now_ns);
                 changed.push(alert);
             }
             held = book.alerts.len();
@@ -280,26 +323,6 @@ impl Notifier {
             return Err(SinkError::Full { held, refused });
         }
         if faults.is_empty() { Ok(()) } else { Err(SinkError::Invalid { faults }) }
-    }
-
-    /// A report with its times filled in as Alertmanager does.
-    fn completed(&self, report: NewAlert, now_ns: i64) -> Alert {
-        let starts_at_ns = report.starts_at_ns.or(report.ends_at_ns).unwrap_or(now_ns);
-        let timeout = report.ends_at_ns.is_none();
-        let ends_at_ns =
-            report.ends_at_ns.unwrap_or_else(|| now_ns.saturating_add(span_ns(self.routing.resolve_timeout)));
-        let mut labels = report.labels;
-        labels.retain(|_, value| !value.is_empty());
-        Alert {
-            labels,
-            annotations: report.annotations,
-            starts_at_ns,
-            ends_at_ns,
-            updated_at_ns: now_ns,
-            generator_url: report.generator_url,
-            timeout,
-            ended: ends_at_ns <= now_ns,
-        }
     }
 
     /// Tells groups in their turns until cancelled; returns when the last message under way has ended.
@@ -334,13 +357,14 @@ impl Notifier {
 
     /// Groups whose turn it is, marked as such, and when the next one's is.
     fn begin_turns(&self, now_ns: i64) -> (Vec<String>, i64) {
+        let plan = self.plan();
         let mut book = self.book.lock();
         let mut due = Vec::new();
         let mut next_ns = i64::MAX;
         for (key, group) in book.groups.iter_mut().filter(|(_, group)| !group.flushing) {
             if group.next_ns <= now_ns {
                 group.has_flushed = true;
-                group.next_ns = wait::next_turn(&self.routing.route, now_ns);
+                group.next_ns = wait::next_turn(&plan.routing.route, now_ns);
                 if !group.members.is_empty() {
                     group.flushing = true;
                     due.push(key.clone());
@@ -375,7 +399,8 @@ impl Notifier {
     /// One turn of a group: freeze, decide, deliver, record, and let go of what is over and told.
     async fn turn(self: Arc<Self>, key: String, stop: CancellationToken) {
         let now_ns = self.clock.now_ns();
-        let Some(batch) = self.freeze(&key, now_ns) else { return };
+        let plan = self.plan();
+        let Some(batch) = self.book.lock().freeze(&key, now_ns) else { return };
         let ended: Vec<Fingerprint> = batch
             .alerts
             .iter()
@@ -385,11 +410,9 @@ impl Notifier {
         if !ended.is_empty() {
             self.clone().mark_ended(ended, now_ns).await;
         }
-        let told = self
-            .integrations
-            .iter()
-            .enumerate()
-            .map(|(number, integration)| self.tell(number, &**integration, &batch, &stop));
+        let integrations = plan.integrations.iter().enumerate();
+        let route = &plan.routing.route;
+        let told = integrations.map(|(number, integration)| self.tell(number, &**integration, route, &batch, &stop));
         let told = futures::future::join_all(told).await;
         if told.into_iter().all(|good| good) {
             let over: Vec<(Fingerprint, i64)> = batch
@@ -399,17 +422,9 @@ impl Notifier {
                 .map(|told| (told.fingerprint, told.alert.updated_at_ns))
                 .collect();
             if !over.is_empty() {
-                self.let_go(key, over).await;
+                self.let_go(over).await;
             }
         }
-    }
-
-    fn freeze(&self, key: &str, now_ns: i64) -> Option<Batch> {
-        let book = self.book.lock();
-        let group = book.groups.get(key)?;
-        let alerts = group.members.iter().filter_map(|f| book.alerts.get(f)).cloned();
-        let batch = Batch::freeze(key, group, alerts, now_ns);
-        (!batch.alerts.is_empty()).then_some(batch)
     }
 
     /// Makes durable that alerts are over, before anybody is told: a restart must not revive them.
@@ -440,10 +455,10 @@ impl Notifier {
         &self,
         number: usize,
         integration: &dyn Integration,
+        route: &Route,
         batch: &Batch,
         stop: &CancellationToken,
     ) -> bool {
-        let route = &self.routing.route;
         let (firing, resolved) = (batch.fingerprints(false), batch.fingerprints(true));
         let key = record::entry_key(&route.receiver, integration.kind(), number, &batch.group_key);
         let reason = {
@@ -527,7 +542,8 @@ impl Notifier {
     }
 
     /// Forgets alerts that are over, told, and not reported again meanwhile.
-    async fn let_go(self: Arc<Self>, key: String, over: Vec<(Fingerprint, i64)>) {
+    async fn let_go(self: Arc<Self>, over: Vec<(Fingerprint, i64)>) {
+        let plan = self.plan();
         run_blocking(move || {
             let _order = self.write_order.lock();
             let mut gone = Vec::new();
@@ -535,10 +551,7 @@ impl Notifier {
                 let mut book = self.book.lock();
                 for (fingerprint, updated_at_ns) in over {
                     if book.alerts.get(&fingerprint).is_some_and(|alert| alert.updated_at_ns == updated_at_ns) {
-                        book.alerts.remove(&fingerprint);
-                        if let Some(group) = book.groups.get_mut(&key) {
-                            group.members.remove(&fingerprint);
-                        }
+                        book.remove(&plan.routing, fingerprint);
                         gone.push(fingerprint);
                     }
                 }
@@ -582,42 +595,7 @@ impl Notifier {
     }
 }
 
-/// Puts an alert into the book and its group.
-fn insert(book: &mut Book, routing: &Routing, alert: Alert, now_ns: i64) {
-    let fingerprint = alert.fingerprint();
-    let labels = group::labels_of(&alert.labels, &routing.route.group_by);
-    let group = book.groups.entry(group::key_of(&labels)).or_insert_with(|| Group {
-        labels,
-        members: std::collections::BTreeSet::new(),
-        next_ns: wait::first_turn(&routing.route, now_ns),
-        has_flushed: false,
-        flushing: false,
-    });
-    group.members.insert(fingerprint);
-    if wait::is_overdue(&routing.route, group, alert.starts_at_ns, now_ns) {
-        group.next_ns = now_ns;
-    }
-    book.alerts.insert(fingerprint, alert);
-}
-
-/// Alertmanager's checks, in its words.
-fn valid(alert: &Alert) -> Result<(), String> {
-    if alert.ends_at_ns < alert.starts_at_ns {
-        return Err("start time must be before end time".to_owned());
-    }
-    if alert.labels.is_empty() {
-        return Err("at least one label pair required".to_owned());
-    }
-    if let Some(name) = alert.labels.keys().find(|name| !is_label_name(name)) {
-        return Err(format!("invalid label set: invalid name {}", crate::go::quote(name)));
-    }
-    if let Some(name) = alert.annotations.keys().find(|name| !is_label_name(name)) {
-        return Err(format!("invalid annotations: invalid name {}", crate::go::quote(name)));
-    }
-    Ok(())
-}
-
-fn span_ns(span: Duration) -> i64 {
+pub(crate) fn span_ns(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
