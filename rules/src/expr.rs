@@ -38,10 +38,6 @@ impl Expression {
                 message: "`variants` is not supported in rules".to_owned(),
                 hint: Some("write a rule for each of them".to_owned()),
             }),
-            // Until the grammar of logql lands.
-            Err(error) if error.message == "the grammar is not built yet" => {
-                Ok(Self { text: text.to_owned(), tree: MetricExpr::Literal(0.0, Default::default()) })
-            }
             Err(error) => {
                 Err(ExpressionFault { offset: error.span.start as usize, message: error.message, hint: None })
             }

@@ -432,6 +432,30 @@ group: []
     }
 
     #[test]
+    fn faults_of_expressions_are_found_in_their_place() {
+        let text = r#"groups:
+  - name: a
+    rules:
+      - alert: Block
+        expr: |
+          sum by (service) (
+            rate({env="demo" |= "error" [1m])
+          ) > 1
+      - alert: Quoted
+        expr: "sum(rate({env=\"demo\"} [1x]))"
+      - alert: Lines
+        expr: '{env="demo"} |= "it''s"'
+      - alert: Folded
+        expr: >-
+          count_over_time({env="demo"}
+          [1m]) > > 5
+"#;
+        let faults = parse(Path::new("rules/logql.yaml"), text).expect_err("faults");
+        let list: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(list.join("\n\n"));
+    }
+
+    #[test]
     fn text_that_is_no_yaml_is_one_fault() {
         let list: Vec<String> = ["groups: [", "groups:\n\t- a", "- a", "groups: 1", "a: b\n---\nc: d\n"]
             .iter()

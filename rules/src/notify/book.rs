@@ -76,8 +76,7 @@ impl Book {
 pub(crate) fn completed(report: NewAlert, routing: &Routing, now_ns: i64) -> Alert {
     let starts_at_ns = report.starts_at_ns.or(report.ends_at_ns).unwrap_or(now_ns);
     let timeout = report.ends_at_ns.is_none();
-    let ends_at_ns =
-        report.ends_at_ns.unwrap_or_else(|| now_ns.saturating_add(span_ns(routing.resolve_timeout)));
+    let ends_at_ns = report.ends_at_ns.unwrap_or_else(|| now_ns.saturating_add(span_ns(routing.resolve_timeout)));
     let mut labels = report.labels;
     labels.retain(|_, value| !value.is_empty());
     Alert {
