@@ -61,6 +61,7 @@ pub(super) static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         api(ApiKey::ListPartitionReassignments, 0, 0, "4 [ s ( 4 ) ]"),
         api(ApiKey::OffsetDelete, 0, 0, "s [ s [ 4 ] ]"),
         api(ApiKey::DescribeCluster, 0, 2, "1 1@1+ 1@2+"),
+        api(ApiKey::DescribeProducers, 0, 0, "[ s ( 4 ) ]"),
         api(ApiKey::DescribeTopicPartitions, 0, 0, "[ s ] 4 { s 4 }"),
     ]
 });

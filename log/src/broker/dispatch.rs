@@ -20,7 +20,8 @@ use super::{
     k17_sasl_handshake, k18_api_versions, k19_create_topics, k20_delete_topics, k21_delete_records,
     k22_init_producer_id, k23_offset_for_leader_epoch, k32_describe_configs, k33_alter_configs, k35_describe_log_dirs,
     k37_create_partitions, k42_delete_groups, k43_elect_leaders, k44_incremental_alter_configs,
-    k46_list_partition_reassignments, k47_offset_delete, k60_describe_cluster, k75_describe_topic_partitions,
+    k46_list_partition_reassignments, k47_offset_delete, k60_describe_cluster, k61_describe_producers,
+    k75_describe_topic_partitions,
 };
 use crate::metrics::ApiLabel;
 
@@ -49,13 +50,16 @@ pub(super) fn unserved(fault: &RequestFault) -> Option<Bytes> {
 pub(super) async fn start(
     core: &Arc<Core>,
     peer: Peer,
-    request: Request,
+    mut request: Request,
 ) -> Result<BoxFuture<'static, Answer>, RequestFault> {
     let began = Instant::now();
     let api: &'static str = name(request.key);
     let cx = Context { core: Arc::clone(core), peer, version: request.version, client_id: request.client_id.clone() };
     let answer: BoxFuture<'static, Answer> = if overlaps(&request) {
-        let appended = k00_produce::start(&cx, request.decode()?).await;
+        let produce = request.decode()?;
+        // What is appended need not stay in memory until its flush.
+        request.body = Bytes::new();
+        let appended = k00_produce::start(&cx, produce).await;
         async move {
             match k00_produce::finish(&cx, appended).await? {
                 Some(answer) => request.answer(&answer).map(Some),
@@ -102,6 +106,7 @@ async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> 
         ApiKey::ListPartitionReassignments => r.answer(&k46_list_partition_reassignments::handle(&r.decode()?)),
         ApiKey::OffsetDelete => r.answer(&k47_offset_delete::handle(cx, r.decode()?).await),
         ApiKey::DescribeCluster => r.answer(&k60_describe_cluster::handle(cx, &r.decode()?)),
+        ApiKey::DescribeProducers => r.answer(&k61_describe_producers::handle(cx, r.decode()?).await),
         ApiKey::DescribeTopicPartitions => r.answer(&k75_describe_topic_partitions::handle(cx, r.decode()?)),
         key => Err(RequestFault::UnknownKey(key as i16)),
     }

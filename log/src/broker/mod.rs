@@ -46,6 +46,7 @@ mod k44_incremental_alter_configs;
 mod k46_list_partition_reassignments;
 mod k47_offset_delete;
 mod k60_describe_cluster;
+mod k61_describe_producers;
 mod k75_describe_topic_partitions;
 
 use std::net::SocketAddr;

@@ -518,6 +518,10 @@ fn samples(key: ApiKey, version: i16) -> Vec<Bytes> {
             body(OffsetDeleteRequest::default().with_topics(vec![asked.clone(), asked]), v)
         }
         ApiKey::DescribeCluster => body(DescribeClusterRequest::default(), v),
+        ApiKey::DescribeProducers => {
+            let asked = describe_producers_request::TopicRequest::default().with_partition_indexes(vec![1, 2]);
+            body(DescribeProducersRequest::default().with_topics(vec![asked.clone(), asked]), v)
+        }
         ApiKey::DescribeTopicPartitions => {
             let asked = describe_topic_partitions_request::TopicRequest::default().with_name(topic());
             let cursor = describe_topic_partitions_request::Cursor::default().with_topic_name(topic());

@@ -321,7 +321,7 @@ mod kept {
         assert_eq!(groups.list().into_iter().map(|(id, _, _)| id).collect::<Vec<_>>(), ["used"]);
         assert_eq!(offsets(&groups, "used"), [(0, 1)]);
         drop(groups);
-        let groups = setting.open().await;
+        let groups = setting.open_after_crash().await;
         assert_eq!(offsets(&groups, "idle"), []);
     }
 

@@ -284,6 +284,11 @@ impl Log {
         Ok(())
     }
 
+    /// The idempotent producers it knows.
+    pub fn producers(&self) -> Vec<super::producer::ProducerState> {
+        self.writer.lock().producers.list()
+    }
+
     /// Whether something waits for a flush.
     pub fn is_dirty(&self) -> bool {
         self.end() > self.synced.load(Ordering::Acquire) && self.refusal.borrow().is_none()

@@ -43,6 +43,7 @@ pub use error::{AppendError, ReadError, StorageError};
 pub use fs::{Filesystem, RealFs};
 pub use metrics::StorageMetrics;
 pub use partition::{AppendKind, Appended, Partition, ReadResult, TimestampOffset};
+pub use producer::ProducerState;
 pub use segment::Hole;
 pub use topic::{SETTINGS, SettingError, SettingKind, SettingSpec, Topic, TopicSettings};
 

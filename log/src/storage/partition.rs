@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::Shared;
 use super::error::{AppendError, ReadError};
 use super::log::Log;
+use super::producer::ProducerState;
 use super::segment::Hole;
 use crate::config::FlushPolicy;
 
@@ -170,6 +171,11 @@ impl Partition {
     /// Checks every stored batch with its CRC; returns the damaged places, which readers pass over from then on.
     pub async fn verify(self: &Arc<Self>) -> Result<Vec<Hole>, ReadError> {
         self.on_reader(Log::verify).await
+    }
+
+    /// The idempotent producers that it knows.
+    pub async fn producers(self: &Arc<Self>) -> Result<Vec<ProducerState>, ReadError> {
+        self.on_reader(|log| Ok(log.producers())).await
     }
 
     /// Damaged places known so far.

@@ -46,6 +46,19 @@ pub(super) struct Repeat {
     pub timestamp_ms: i64,
 }
 
+/// An idempotent producer as a partition knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Who.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of the last record it wrote.
+    pub last_sequence: i32,
+    /// Timestamp of its last batch, ms since 1970.
+    pub last_timestamp_ms: i64,
+}
+
 /// All producers of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Producers(HashMap<i64, Producer>);
@@ -99,6 +112,22 @@ impl Producers {
             last_offset: header.last_offset(),
             timestamp_ms: header.max_timestamp,
         });
+    }
+
+    /// All that have written, by id.
+    pub fn list(&self) -> Vec<ProducerState> {
+        let state = |(id, producer): (&i64, &Producer)| {
+            let last = producer.written.last()?;
+            Some(ProducerState {
+                producer_id: *id,
+                epoch: producer.epoch,
+                last_sequence: last.last_sequence,
+                last_timestamp_ms: last.timestamp_ms,
+            })
+        };
+        let mut list: Vec<ProducerState> = self.0.iter().filter_map(state).collect();
+        list.sort_by_key(|producer| producer.producer_id);
+        list
     }
 
     /// Forgets those that were last seen before a time.
