@@ -426,4 +426,4 @@ impl IngestRun {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,6 +18,8 @@ pub mod state;
 pub mod metrics;
 /// The Elasticsearch API.
 pub mod elastic;
+/// The Loki HTTP API.
+pub mod loki;
 /// Consumers that feed other systems.
 pub mod export;
 

@@ -1,0 +1,40 @@
+//! `/labels` and `/label/<name>/values`: names and values of the labels of streams.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use millrace_log::record::{Labels, Tenant};
+
+use super::error::LokiError;
+use super::params::{LABEL_SINCE, Params};
+use super::{LokiState, Whose, json, selector};
+
+pub(super) async fn names(
+    State(state): State<LokiState>,
+    Whose(tenant): Whose,
+    params: Params,
+) -> Result<Response, LokiError> {
+    let streams = found(&state, &tenant, &params).await?;
+    let names: BTreeSet<&str> = streams.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
+    Ok(json::answer(json::list(names, true)))
+}
+
+pub(super) async fn values(
+    State(state): State<LokiState>,
+    Whose(tenant): Whose,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, LokiError> {
+    let streams = found(&state, &tenant, &params).await?;
+    let values: BTreeSet<&str> = streams.iter().filter_map(|labels| labels.get(&name)).collect();
+    Ok(json::answer(json::list(values, true)))
+}
+
+async fn found(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<Vec<Labels>, LokiError> {
+    let bounds = params.bounds(state.clock.now_ns(), LABEL_SINCE)?;
+    let matchers = selector::parse(params.get("query"))?;
+    let streams =
+        state.run(|cancel| state.store.streams(selector::plan(state, tenant, matchers, bounds, cancel))).await?;
+    Ok(streams.into_iter().map(|(stream, _)| stream.labels).collect())
+}

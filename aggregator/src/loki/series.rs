@@ -1,0 +1,42 @@
+//! `/series`: label sets of the streams that match any of `match[]`.
+
+use std::collections::BTreeSet;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::error::LokiError;
+use super::params::{LABEL_SINCE, Params};
+use super::{LokiState, Whose, json, selector};
+
+/// Selectors that one request may name.
+const MAX_SELECTORS: usize = 64;
+
+pub(super) async fn series(
+    State(state): State<LokiState>,
+    Whose(tenant): Whose,
+    params: Params,
+) -> Result<Response, LokiError> {
+    let bounds = params.bounds(state.clock.now_ns(), LABEL_SINCE)?;
+    let mut wanted: Vec<&str> = params.all("match[]").chain(params.all("match")).collect();
+    if wanted.is_empty() {
+        wanted.push("{}");
+    }
+    if wanted.len() > MAX_SELECTORS {
+        return Err(LokiError::Bad(format!("{} selectors in `match[]`, {MAX_SELECTORS} are allowed", wanted.len())));
+    }
+    let mut found = BTreeSet::new();
+    for text in wanted {
+        let matchers = selector::parse(text)?;
+        let streams =
+            state.run(|cancel| state.store.streams(selector::plan(&state, &tenant, matchers, bounds, cancel))).await?;
+        found.extend(streams.into_iter().map(|(stream, _)| stream.labels));
+    }
+    let mut out = String::from(r#"{"status":"success","data":["#);
+    for (i, labels) in found.iter().enumerate() {
+        json::comma(&mut out, i);
+        json::labels(&mut out, labels.pairs());
+    }
+    out.push_str("]}");
+    Ok(json::answer(out))
+}

@@ -1,0 +1,251 @@
+//! The API over a store in memory and a log in memory.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use millrace_log::clock::ManualClock;
+use millrace_log::record::{Event, Labels, Position, SourceId};
+use millrace_log::value::ByteSize;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::index::logql::LogqlStorage;
+use crate::index::memory::MemoryStore;
+use crate::ingest::IngestConfig;
+use crate::ingest::tests::{FakeLog, Running, start};
+
+const NOW: i64 = 1_772_370_000_000_000_000;
+
+struct Server {
+    router: Router,
+    store: Arc<MemoryStore>,
+    log: Arc<FakeLog>,
+    _ingest: Running,
+}
+
+fn server() -> Server {
+    server_with(IngestConfig::default())
+}
+
+fn server_with(config: IngestConfig) -> Server {
+    let store = Arc::new(MemoryStore::with_batches_of(3));
+    let log = Arc::new(FakeLog::default());
+    let ingest = start(Arc::clone(&log), 2, config);
+    let engine = Arc::new(Engine::new(Arc::new(LogqlStorage(store.clone()))));
+    let mut limits = LokiLimits::from(&AggregatorConfig::default());
+    limits.query.max_entries = 100_000;
+    limits.max_body = 1 << 20;
+    limits.max_body_decompressed = 2 << 20;
+    let state = LokiState::new(
+        store.clone(),
+        engine,
+        Arc::clone(&ingest.ingest),
+        ManualClock::at_ns(NOW),
+        limits,
+        CancellationToken::new(),
+    );
+    Server { router: router(state), store, log, _ingest: ingest }
+}
+
+impl Server {
+    async fn send(&self, request: Request<Body>) -> (StatusCode, String) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        self.send(Request::get(format!("/loki/api/v1{path}")).body(Body::empty()).unwrap()).await
+    }
+
+    async fn push(&self, kind: &str, encoding: &str, body: impl Into<Body>) -> (StatusCode, String) {
+        let mut request = Request::post("/loki/api/v1/push").header("content-type", kind);
+        if !encoding.is_empty() {
+            request = request.header("content-encoding", encoding);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// What was pushed becomes searchable.
+    fn index(&self) {
+        self.store.put("logs", self.log.events().into_iter().map(|(_, event)| event));
+    }
+}
+
+fn event(n: u64, labels: &[(&str, &str)], line: &str) -> Event {
+    Event {
+        tenant: Tenant::default(),
+        time_ns: NOW - 1_000_000_000 * i64::try_from(n).unwrap(),
+        labels: Labels::new(labels.iter().copied()),
+        metadata: Labels::default(),
+        line: Bytes::copy_from_slice(line.as_bytes()),
+        source: SourceId([7; 16]),
+        position: Position::at(n),
+        doc: None,
+        cut: false,
+        time_from_line: true,
+    }
+}
+
+const JSON_PUSH: &str = r#"{"streams":[{"stream":{"app":"api","env":"prod"},"values":[["1772369999000000001","one"],["1772369999000000002","two",{"trace":"x"}]]}]}"#;
+
+#[tokio::test]
+async fn pushes_in_each_form_reach_the_log() {
+    let gzip = {
+        use std::io::Write as _;
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        out.write_all(JSON_PUSH.as_bytes()).unwrap();
+        out.finish().unwrap()
+    };
+    let zstd = zstd::encode_all(JSON_PUSH.as_bytes(), 1).unwrap();
+    let proto = {
+        use prost::Message as _;
+        let entry = |nanos, line: &str, metadata: &[(&str, &str)]| push_proto::EntryAdapter {
+            timestamp: Some(push_proto::Timestamp { seconds: 1_772_369_999, nanos }),
+            line: Bytes::copy_from_slice(line.as_bytes()),
+            structured_metadata: metadata
+                .iter()
+                .map(|(n, v)| push_proto::LabelPair { name: (*n).to_owned(), value: (*v).to_owned() })
+                .collect(),
+        };
+        let stream = push_proto::StreamAdapter {
+            labels: r#"{env="prod", app="api"}"#.to_owned(),
+            entries: vec![entry(1, "one", &[]), entry(2, "two", &[("trace", "x")])],
+        };
+        let plain = push_proto::PushRequest { streams: vec![stream] }.encode_to_vec();
+        snap::raw::Encoder::new().compress_vec(&plain).unwrap()
+    };
+    for (kind, encoding, body) in [
+        ("application/json", "", JSON_PUSH.as_bytes().to_vec()),
+        ("application/json; charset=utf-8", "gzip", gzip),
+        ("application/json", "zstd", zstd),
+        ("application/x-protobuf", "", proto.clone()),
+        ("application/x-protobuf", "snappy", proto.clone()),
+        ("", "", proto),
+    ] {
+        let server = server();
+        assert_eq!(
+            server.push(kind, encoding, body).await,
+            (StatusCode::NO_CONTENT, String::new()),
+            "{kind} {encoding}"
+        );
+        let got: Vec<_> =
+            server.log.events().into_iter().map(|(_, e)| (e.labels, e.time_ns, e.line, e.metadata)).collect();
+        let labels = Labels::new([("app", "api"), ("env", "prod")]);
+        assert_eq!(
+            got,
+            [
+                (labels.clone(), 1_772_369_999_000_000_001, Bytes::from("one"), Labels::default()),
+                (labels, 1_772_369_999_000_000_002, Bytes::from("two"), Labels::new([("trace", "x")])),
+            ],
+            "{kind} {encoding}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn faulty_pushes_get_loki_s_texts_and_the_valid_part_is_kept() {
+    let long = "x".repeat(60);
+    let entry = |stream: &str, line: &str| {
+        format!(r#"{{"streams":[{{"stream":{{{stream}}},"values":[["1","{line}"],["2","ok"]]}}]}}"#)
+    };
+    let many: Vec<String> = (0..16).map(|i| format!(r#""l{i}":"v""#)).collect();
+    let config = IngestConfig { max_line: ByteSize(50), ..IngestConfig::default() };
+    for (body, status, text, kept) in [
+        (r#"{"streams":[]}"#.to_owned(), 422, "error at least one valid stream is required for ingestion", 0),
+        (entry("", "a"), 400, "error at least one label pair is required per stream", 0),
+        (
+            entry(r#""a":"b""#, &long),
+            400,
+            r#"max entry size '50' bytes exceeded for stream '{a="b"}' while adding an entry with length '60' bytes"#,
+            1,
+        ),
+        (entry(&many.join(","), "a"), 400, "has 16 label names; limit 15", 0),
+        (entry(r#""a-b":"c""#, "a"), 400, "label name `a-b` is not of the form", 0),
+        ("nonsense".to_owned(), 400, "body of the push is not as expected", 0),
+    ] {
+        let server = server_with(config.clone());
+        let (got, answer) = server.push("application/json", "", body.clone()).await;
+        assert_eq!(got.as_u16(), status, "{body}: {answer}");
+        assert!(answer.contains(text), "{body}: {answer}");
+        assert_eq!(server.log.events().len(), kept, "{body}");
+    }
+    let server = server();
+    assert_eq!(server.push("application/json", "br", "x").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(server.push("application/json", "", vec![b' '; (1 << 20) + 1]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let bomb = zstd::encode_all(&vec![b' '; 3 << 20][..], 1).unwrap();
+    assert_eq!(server.push("application/json", "zstd", bomb).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let bomb = snap::raw::Encoder::new().compress_vec(&vec![0; 3 << 20]).unwrap();
+    assert_eq!(server.push("application/x-protobuf", "", bomb).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn the_tenant_of_the_request_goes_with_its_events() {
+    let server = server();
+    let mut request = Request::post("/loki/api/v1/push")
+        .header("content-type", "application/json")
+        .body(Body::from(JSON_PUSH))
+        .unwrap();
+    request.extensions_mut().insert(Tenant::new("team-a").unwrap());
+    assert_eq!(server.send(request).await.0, StatusCode::NO_CONTENT);
+    assert!(server.log.events().iter().all(|(_, e)| e.tenant.as_str() == "team-a"));
+    server.index();
+    assert_eq!(server.get("/labels").await.1, r#"{"status":"success"}"#);
+    let mut request = Request::get("/loki/api/v1/labels").body(Body::empty()).unwrap();
+    request.extensions_mut().insert(Tenant::new("team-a").unwrap());
+    assert_eq!(server.send(request).await.1, r#"{"status":"success","data":["app","env"]}"#);
+}
+
+#[tokio::test]
+async fn labels_series_sizes_and_volumes() {
+    let server = server();
+    server.store.put(
+        "logs",
+        [
+            event(30, &[("app", "api"), ("env", "prod")], "12345"),
+            event(20, &[("app", "api"), ("env", "dev")], "123"),
+            event(10, &[("app", "web"), ("env", "prod")], "1"),
+            event(0, &[("app", "web"), ("env", "prod")], "at the end"),
+            event(8 * 3600, &[("app", "old")], "before"),
+        ],
+    );
+    for (path, want) in [
+        ("/labels", r#"{"status":"success","data":["app","env"]}"#),
+        ("/label", r#"{"status":"success","data":["app","env"]}"#),
+        ("/label/app/values", r#"{"status":"success","data":["api","web"]}"#),
+        ("/label/app/values?since=12h", r#"{"status":"success","data":["api","old","web"]}"#),
+        ("/label/nope/values", r#"{"status":"success"}"#),
+        (
+            "/series?match[]={}&since=1m",
+            r#"{"status":"success","data":[{"app":"api","env":"dev"},{"app":"api","env":"prod"},{"app":"web","env":"prod"}]}"#,
+        ),
+        ("/series?end=1", r#"{"status":"success","data":[]}"#),
+        ("/index/stats", r#"{"streams":3,"chunks":3,"bytes":19,"entries":4}"#),
+        (
+            "/index/volume?query={}&targetLabels=app",
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"app":"web"},"value":[1772370000,"11"]},{"metric":{"app":"api"},"value":[1772370000,"8"]}]}}"#,
+        ),
+        (
+            "/index/volume?query={}&aggregateBy=labels&limit=1",
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"app":""},"value":[1772370000,"19"]}]}}"#,
+        ),
+        (
+            "/index/volume_range?query={}&targetLabels=env&start=1772369960&step=20s",
+            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"env":"prod"},"values":[[1772369979.999,"5"],[1772370000,"11"]]},{"metric":{"env":"dev"},"values":[[1772370000,"3"]]}]}}"#,
+        ),
+        (
+            "/index/volume_range?query={}&end=5&step=1",
+            r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#,
+        ),
+        ("/index/volume?aggregateBy=nonsense", "invalid aggregation option"),
+        ("/detected_labels", r#"{"detectedLabels":[{"label":"app","cardinality":2},{"label":"env","cardinality":2}]}"#),
+        ("/labels?start=zzz", "could not parse 'start' parameter: strconv.ParseInt: parsing \"zzz\": invalid syntax"),
+    ] {
+        assert_eq!(server.get(path).await.1, want, "{path}");
+    }
+    assert!(server.get("/status/buildinfo").await.1.contains("\"version\":\"3."));
+    let flush = Request::post("/flush").body(Body::empty()).unwrap();
+    assert_eq!(server.send(flush).await.0, StatusCode::NO_CONTENT);
+}
