@@ -51,7 +51,9 @@ pub(super) async fn handle(cx: &Context, request: MetadataRequest) -> MetadataRe
         Some(list) => {
             let may_create = cx.version < 4 || request.allow_auto_topic_creation;
             for topic in list {
-                let found = match &topic.name {
+                // The id counts where there is one: Java clients send an empty name beside it.
+                let name = topic.name.filter(|_| topic.topic_id.is_nil());
+                let found = match &name {
                     Some(name) => topics::find_or_create(cx, &name.0, may_create).await,
                     None => cx.core.storage.topic_by_id(topic.topic_id).ok_or(Code::UnknownTopicId),
                 };
@@ -59,10 +61,7 @@ pub(super) async fn handle(cx: &Context, request: MetadataRequest) -> MetadataRe
                     Ok(found) => describe(cx, &found, with_operations),
                     Err(code) => {
                         let id = if cx.version >= 10 { topic.topic_id } else { Uuid::nil() };
-                        MetadataResponseTopic::default()
-                            .with_error_code(code.code())
-                            .with_name(topic.name)
-                            .with_topic_id(id)
+                        MetadataResponseTopic::default().with_error_code(code.code()).with_name(name).with_topic_id(id)
                     }
                 });
             }

@@ -23,7 +23,9 @@ async fn delete(cx: &Context, name: &str) -> Result<(), Refusal> {
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil()));
-    let asked: Vec<_> = by_name.chain(request.topics.into_iter().map(|t| (t.name, t.topic_id))).collect();
+    let asked: Vec<_> = by_name
+        .chain(request.topics.into_iter().map(|t| (t.name.filter(|_| t.topic_id.is_nil()), t.topic_id)))
+        .collect();
     let mut responses = Vec::with_capacity(asked.len());
     for (name, id) in asked {
         let (name, id, result) = match name {

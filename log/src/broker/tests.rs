@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::error::Code;
 use super::*;
 use crate::client::{BatchProducer as _, ConnectionConfig, RdConsumer, RdProducer, StartAt};
 use crate::clock::SystemClock;
@@ -21,6 +22,7 @@ use crate::storage::RealFs;
 /// A broker on a free port, stopped by `stop`.
 struct Running {
     core: std::sync::Arc<context::Core>,
+    registry: Registry,
     address: SocketAddr,
     token: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), BrokerError>>,
@@ -38,7 +40,7 @@ impl Running {
         let stop = token.clone();
         let core = std::sync::Arc::clone(&broker.core);
         let task = tokio::spawn(async move { broker.run(stop).await });
-        Self { core, address, token, task }
+        Self { core, registry, address, token, task }
     }
 
     async fn stop(self) {
@@ -340,6 +342,130 @@ async fn a_long_poll_ends_at_the_stop_of_the_broker() {
     let (answer, ()) = tokio::join!(raw.receive::<FetchResponse>(11), broker.stop());
     assert_eq!(answer.responses[0].partitions[0].error_code, 0);
     assert!(began.elapsed() < DRAIN, "{:?}", began.elapsed());
+}
+
+/// The topic `t` with one partition, and its id.
+async fn make_topic(raw: &mut Raw) -> (TopicName, uuid::Uuid) {
+    let name = TopicName(StrBytes::from_static_str("t"));
+    let new = create_topics_request::CreatableTopic::default().with_name(name.clone());
+    let new = new.with_num_partitions(1).with_replication_factor(1);
+    let made = raw.call(7, &CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(5000)).await;
+    assert_eq!(made.topics[0].error_code, 0, "{made:?}");
+    (name, made.topics[0].topic_id)
+}
+
+/// One record, as a batch.
+fn batch(value: &str) -> Bytes {
+    use kafka_protocol::records::*;
+    let record = kafka_protocol::records::Record {
+        transactional: false,
+        control: false,
+        delete_horizon: false,
+        partition_leader_epoch: NO_PARTITION_LEADER_EPOCH,
+        producer_id: NO_PRODUCER_ID,
+        producer_epoch: NO_PRODUCER_EPOCH,
+        timestamp_type: TimestampType::Creation,
+        offset: 0,
+        sequence: NO_SEQUENCE,
+        timestamp: SystemClock::shared().now_ms(),
+        key: None,
+        value: Some(value.to_owned().into()),
+        headers: Default::default(),
+    };
+    let mut out = BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    RecordBatchEncoder::encode(&mut out, [&record], &options).unwrap();
+    out.freeze()
+}
+
+fn produce(name: &TopicName, acks: i16, index: i32, records: Bytes) -> ProduceRequest {
+    let part = produce_request::PartitionProduceData::default().with_index(index).with_records(Some(records));
+    let data = produce_request::TopicProduceData::default().with_name(name.clone()).with_partition_data(vec![part]);
+    ProduceRequest::default().with_acks(acks).with_timeout_ms(5000).with_topic_data(vec![data])
+}
+
+#[tokio::test]
+async fn pipelined_batches_keep_their_order_and_other_requests_wait_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), |config| config.max_in_flight = 3).await;
+    let mut raw = Raw::connect(&broker).await;
+    let (name, _) = make_topic(&mut raw).await;
+    for i in 0..50 {
+        raw.send(9, &produce(&name, -1, 0, batch(&i.to_string()))).await;
+    }
+    let part = list_offsets_request::ListOffsetsPartition::default().with_timestamp(-1);
+    let asked = list_offsets_request::ListOffsetsTopic::default().with_name(name).with_partitions(vec![part]);
+    raw.send(7, &ListOffsetsRequest::default().with_topics(vec![asked])).await;
+    for i in 0..50 {
+        let answer: ProduceResponse = raw.receive(9).await;
+        let part = &answer.responses[0].partition_responses[0];
+        assert_eq!((part.error_code, part.base_offset), (0, i));
+    }
+    let end: ListOffsetsResponse = raw.receive(7).await;
+    assert_eq!(end.topics[0].partitions[0].offset, 50);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn without_acks_there_is_no_answer_and_a_failure_hangs_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), |_| {}).await;
+    let mut raw = Raw::connect(&broker).await;
+    let (name, _) = make_topic(&mut raw).await;
+    raw.send(9, &produce(&name, 0, 0, batch("quiet"))).await;
+    let next = raw.call(0, &ApiVersionsRequest::default()).await;
+    assert_eq!(next.error_code, 0, "the next answer is that of the next request");
+    raw.send(9, &produce(&name, 0, 9, batch("nowhere"))).await;
+    assert!(raw.ends().await);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn topics_are_found_by_id_whatever_name_stands_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), |_| {}).await;
+    let mut raw = Raw::connect(&broker).await;
+    let (name, id) = make_topic(&mut raw).await;
+    for (asked_name, asked_id, want) in [
+        (None, id, (0, Some(name.clone()))),
+        (Some(TopicName::default()), id, (0, Some(name.clone()))),
+        (None, uuid::Uuid::from_u128(7), (Code::UnknownTopicId.code(), None)),
+        (Some(name.clone()), uuid::Uuid::nil(), (0, Some(name.clone()))),
+    ] {
+        let asked = metadata_request::MetadataRequestTopic::default().with_name(asked_name).with_topic_id(asked_id);
+        let answer = raw.call(12, &MetadataRequest::default().with_topics(Some(vec![asked]))).await;
+        assert_eq!((answer.topics[0].error_code, answer.topics[0].name.clone()), want);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_tell_watermarks_and_lags() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), |_| {}).await;
+    let mut raw = Raw::connect(&broker).await;
+    let (name, _) = make_topic(&mut raw).await;
+    for _ in 0..3 {
+        raw.call(9, &produce(&name, -1, 0, batch("v"))).await;
+    }
+    let part = offset_commit_request::OffsetCommitRequestPartition::default().with_committed_offset(1);
+    let topic = offset_commit_request::OffsetCommitRequestTopic::default().with_name(name).with_partitions(vec![part]);
+    let commit = OffsetCommitRequest::default().with_group_id(GroupId(StrBytes::from_static_str("g")));
+    let commit = commit.with_generation_id_or_member_epoch(-1).with_topics(vec![topic]);
+    assert_eq!(raw.call(8, &commit).await.topics[0].partitions[0].error_code, 0);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &broker.registry).unwrap();
+    for line in [
+        "millrace_log_high_watermark_offset{topic=\"t\",partition=\"0\"} 3",
+        "millrace_log_group_lag_records{group=\"g\",topic=\"t\",partition=\"0\"} 2",
+        "millrace_log_in_records_total 3",
+        "millrace_log_connections 1",
+        "millrace_log_request_seconds_count{api=\"Produce\"} 3",
+        "millrace_log_produce_wait_seconds_count 3",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    broker.stop().await;
 }
 
 #[test]
