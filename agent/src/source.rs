@@ -123,7 +123,15 @@ pub(crate) struct Taken {
 
 impl Source {
     /// A source that was not there before.
-    pub fn mint(entry: Arc<Entry>, topic: &Arc<str>, partitions: i32, seen: Sighting, head: Print, at: Anchor) -> Self {
+    pub fn mint(
+        entry: Arc<Entry>,
+        topic: &Arc<str>,
+        partitions: i32,
+        filename: PathBuf,
+        seen: Sighting,
+        head: Print,
+        at: Anchor,
+    ) -> Self {
         let id = SourceId::random();
         let partition = partition_of(id, partitions);
         let progress = Progress {
@@ -143,8 +151,8 @@ impl Source {
             seen,
         };
         Self {
-            labels: entry.header(&progress.seen.path),
-            filename: progress.seen.path.clone(),
+            labels: entry.header(&filename),
+            filename,
             to: TopicPartition::new(topic.clone(), partition),
             entry,
             progress: Mutex::new(progress),

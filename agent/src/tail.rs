@@ -75,6 +75,8 @@ pub(crate) struct ReaderParts {
 struct Tail {
     birth_ns: Option<i64>,
     path: PathBuf,
+    /// The name it had before it was rotated, if nobody saw it then.
+    rotated_from: Option<PathBuf>,
     file: Option<File>,
     entry: Arc<Entry>,
     /// `None` while it is empty or waits as a copy.
@@ -328,8 +330,7 @@ impl Reader {
             || self.first_scan
                 && self.known.iter().any(|(source, at)| {
                     at.is_none() && !source.is_finished() && {
-                        let path = source.last_seen().path;
-                        path == *before || is_rotation(&found.path, &path)
+                        source.filename == *before || is_rotation_of(&found.path, source, &source.last_seen().path)
                     }
                 })
     }
@@ -345,6 +346,7 @@ impl Reader {
         let tail = Tail {
             birth_ns: birth_ns(&metadata),
             path: found.path.clone(),
+            rotated_from: found.rotated_from,
             file: Some(file),
             entry: self.parts.entries[found.entry].clone(),
             source: None,
@@ -425,40 +427,55 @@ impl Reader {
 
     /// Gives every queued file without a source its source. All new ones are durable before any of them is read.
     fn adopt(&mut self) -> Result<(), AgentError> {
-        let mut orphans: Vec<FileKey> = Vec::new();
+        let now = Instant::now();
+        let mut orphans: Vec<((i64, i64), FileKey)> = Vec::new();
         for key in &self.queue {
             let Some(tail) = self.tails.get_mut(key) else { continue };
             let (None, Some(file)) = (&tail.source, &tail.file) else { continue };
             // An empty file is nobody yet.
             let Ok(metadata) = file.metadata() else { continue };
-            tail.size = metadata.len();
+            if tail.size != metadata.len() {
+                (tail.size, tail.grown, tail.flush) = (metadata.len(), now, false);
+            }
             if tail.size > 0 {
-                orphans.push(*key);
+                orphans.push((mtime(&metadata), *key));
             }
         }
         if orphans.is_empty() {
             return Ok(());
         }
+        // The older a rotated file, the older its source.
+        orphans.sort_unstable();
+        let mut orphans: Vec<FileKey> = orphans.into_iter().map(|(_, key)| key).collect();
         orphans.retain(|key| match self.same_inode(*key) {
-            Some(source) => !self.attach(*key, source),
-            None => true,
-        });
-        orphans.retain(|key| match self.same_content(*key) {
             Some(source) => !self.attach(*key, source),
             None => true,
         });
         let mut minted = false;
         for key in orphans {
+            if let Some(source) = self.same_content(key)
+                && self.attach(key, source)
+            {
+                continue;
+            }
             if self.is_copy(key) {
                 continue;
             }
-            let Some(tail) = self.tails.get(&key) else { continue };
+            // It may be a copy whose original was truncated a moment ago: then it is where that source goes on.
+            if let Some(original) = self.truncated_original(key) {
+                self.truncated(original)?;
+                if self.tails.get(&key).is_some_and(|tail| tail.source.is_some()) {
+                    continue;
+                }
+            }
+            let Some(tail) = self.tails.get_mut(&key) else { continue };
             if !tail.may_be_new {
                 self.drop_tail(key);
                 continue;
             }
             match self.mint(key) {
-                Ok(()) => minted = true,
+                Ok(true) => minted = true,
+                Ok(false) => {}
                 Err(MintError::Read(error)) => {
                     let path = self.tails.get(&key).map(|tail| tail.path.clone()).unwrap_or_default();
                     self.unreadable(&path, &error);
@@ -494,7 +511,7 @@ impl Reader {
             if seen.key.inode == key.inode && seen.path == tail.path {
                 // The device got another number, as after a restart of the host.
                 Some((2, offset))
-            } else if is_rotation(&tail.path, &seen.path) || is_rotation(&tail.path, &source.filename) {
+            } else if is_rotation_of(&tail.path, source, &seen.path) {
                 Some((1, offset))
             } else {
                 (offset >= self.parts.fingerprint as u64).then_some((0, offset))
@@ -540,8 +557,10 @@ impl Reader {
         let Some(copy) = self.tails.get(&key) else { return false };
         let Some(copy_file) = &copy.file else { return false };
         self.tails.iter().any(|(other, original)| {
-            let (true, Some(_), Some(file)) = (*other != key, &original.source, &original.file) else { return false };
-            if !is_rotation(&copy.path, &original.path) || copy.birth_ns < original.birth_ns {
+            let (true, Some(source), Some(file)) = (*other != key, &original.source, &original.file) else {
+                return false;
+            };
+            if !is_rotation_of(&copy.path, source, &original.path) || copy.birth_ns < original.birth_ns {
                 return false;
             }
             let block = copy.size.min(1024);
@@ -555,10 +574,34 @@ impl Reader {
         })
     }
 
-    fn mint(&mut self, key: FileKey) -> Result<(), MintError> {
-        let Some(tail) = self.tails.get_mut(&key) else { return Ok(()) };
-        let Some(file) = &tail.file else { return Ok(()) };
-        let head = Print::of(&read_at(file, 0, self.parts.fingerprint).map_err(MintError::Read)?);
+    /// A file that is being read, whose rotated form `key` may be, and that no longer holds what was read from it.
+    fn truncated_original(&self, key: FileKey) -> Option<FileKey> {
+        let copy = self.tails.get(&key)?;
+        let mut originals = self.tails.iter().filter(|(other, original)| {
+            **other != key
+                && original.source.as_ref().is_some_and(|source| is_rotation_of(&copy.path, source, &original.path))
+        });
+        let whole = |tail: &Tail| {
+            let Some(file) = &tail.file else { return true };
+            file.metadata().is_ok_and(|metadata| metadata.len() >= tail.mark.offset)
+                && tail_at(file, tail.mark.offset).is_ok_and(|before| before == tail.before)
+        };
+        originals.find(|(_, original)| !whole(original)).map(|(other, _)| *other)
+    }
+
+    /// Makes a new source, unless the file is so short that it is better to wait for its first line.
+    fn mint(&mut self, key: FileKey) -> Result<bool, MintError> {
+        let Some(tail) = self.tails.get_mut(&key) else { return Ok(false) };
+        let Some(file) = &tail.file else { return Ok(false) };
+        let head = read_at(file, 0, self.parts.fingerprint).map_err(MintError::Read)?;
+        if head.len() < self.parts.fingerprint && memchr::memchr(b'\n', &head).is_none() && !tail.flush {
+            tail.pending = true;
+            if let Some(due) = tail.due(self.parts.rotated_wait) {
+                self.timer = self.timer.min(due);
+            }
+            return Ok(false);
+        }
+        let head = Print::of(&head);
         let mark = if tail.at_install && tail.entry.from_end {
             last_line_start(file, tail.size, tail.entry.splitter.max_line).map_err(MintError::Read)?
         } else {
@@ -569,7 +612,8 @@ impl Reader {
             Sighting { key, birth_ns: tail.birth_ns, path: tail.path.clone(), now_ms: self.parts.clock.now_ms() };
         let partitions = i32::try_from(self.parts.lanes.len()).unwrap_or(i32::MAX);
         let anchor = Anchor { mark, tail: Print::of(&before) };
-        let source = Source::mint(tail.entry.clone(), &self.parts.topic, partitions, seen, head, anchor);
+        let filename = tail.rotated_from.clone().unwrap_or_else(|| tail.path.clone());
+        let source = Source::mint(tail.entry.clone(), &self.parts.topic, partitions, filename, seen, head, anchor);
         let source = Arc::new(source);
         source.save(&self.parts.state).map_err(MintError::State)?;
         tracing::info!(path = %tail.path.display(), source = %source.identity().id, partition = source.to.partition, "new file");
@@ -578,7 +622,7 @@ impl Reader {
         self.parts.sources.write().push(source.clone());
         self.known.push((source, Some(key)));
         self.parts.metrics.new_sources.inc();
-        Ok(())
+        Ok(true)
     }
 
     /// The file at this inode no longer is its source: reads the source on in a copy, and the file as a new one.
@@ -597,7 +641,9 @@ impl Reader {
         let waiting: Vec<FileKey> = self
             .tails
             .iter()
-            .filter(|(other, tail)| **other != key && tail.source.is_none() && is_rotation(&tail.path, &path))
+            .filter(|(other, tail)| {
+                **other != key && tail.source.is_none() && is_rotation_of(&tail.path, &source, &path)
+            })
             .map(|(other, _)| *other)
             .collect();
         for other in waiting {
@@ -612,7 +658,7 @@ impl Reader {
         }
         for other in std::fs::read_dir(path.parent().unwrap_or(Path::new("/"))).into_iter().flatten().flatten() {
             let copy = other.path();
-            if !is_rotation(&copy, &path) {
+            if !is_rotation_of(&copy, &source, &path) {
                 continue;
             }
             let Ok(metadata) = std::fs::metadata(&copy) else { continue };
@@ -628,6 +674,7 @@ impl Reader {
             let tail = Tail {
                 birth_ns: birth_ns(&metadata),
                 path: copy.clone(),
+                rotated_from: None,
                 file: Some(file),
                 entry: entry.clone(),
                 source: None,
@@ -677,7 +724,7 @@ impl Reader {
 
     /// Events that have waited long enough, files that have ended, files to close.
     fn timers(&mut self, now: Instant) {
-        let mut next = now + Duration::from_secs(3600);
+        let mut next = now + self.parts.scan_interval;
         let mut ready: Vec<FileKey> = Vec::new();
         for (key, tail) in &mut self.tails {
             if let Some(due) = tail.due(self.parts.rotated_wait) {
@@ -780,7 +827,7 @@ impl Reader {
             }
             return Ok(Turn::Idle);
         };
-        if size < tail.mark.offset {
+        if size < tail.mark.offset.max(u64::from(source.head().len)) {
             return Ok(Turn::Truncated);
         }
         let available = size - tail.mark.offset;
@@ -798,7 +845,7 @@ impl Reader {
 
         // An event that was sent before its line end came ends there again.
         let forced = source.end_beyond(tail.mark.offset).filter(|end| *end <= size);
-        let most = parts.read_bytes.max(tail.entry.splitter.min_window()) as u64;
+        let most = parts.read_bytes.max(tail.entry.splitter.min_window()).max(parts.fingerprint) as u64;
         let wanted = available.min(most).min(forced.map_or(u64::MAX, |end| end - tail.mark.offset));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let cost = wanted + HAUL_COST;
@@ -821,7 +868,15 @@ impl Reader {
         if got < known || window[..known] != tail.before[..] {
             return Ok(Turn::Truncated);
         }
-        window.truncate(got);
+        if got < known + wanted {
+            // It shrank since its size was asked for: look again.
+            return Ok(Turn::More);
+        }
+        // Near the start few bytes can be compared: the head says more.
+        let head = source.head();
+        if start == 0 && known < TAIL_BYTES && got >= head.len as usize && !head.begins(&window) {
+            return Ok(Turn::Truncated);
+        }
         let read_ns = parts.clock.now_ns();
         let data = &window[known..];
         let at_forced = forced.is_some_and(|end| tail.mark.offset + data.len() as u64 == end);
@@ -860,9 +915,12 @@ impl Reader {
             times = pieces.iter().map(|piece| time.read(line(piece), read_ns)).collect();
             parts.metrics.untimed_lines.inc_by(times.iter().filter(|time| time.is_none()).count() as u64);
         }
-        let head = source.head();
         if (head.len as usize) < parts.fingerprint && u64::from(head.len) < size {
-            source.set_head(Print::of(&read_at(file, 0, parts.fingerprint).map_err(TurnError::Read)?));
+            // Only what grew out of the head that is known: the file may have been truncated since the window was read.
+            let grown = read_at(file, 0, parts.fingerprint).map_err(TurnError::Read)?;
+            if grown.len() > head.len as usize && head.begins(&grown) {
+                source.set_head(Print::of(&grown));
+            }
         }
 
         parts.metrics.read_lines.inc_by(lines);
@@ -935,6 +993,11 @@ fn agrees(file: &File, size: u64, source: &Source) -> bool {
     }
     read_at(file, 0, head.len as usize).is_ok_and(|bytes| head.begins(&bytes))
         && tail_at(file, anchor.mark.offset).is_ok_and(|bytes| Print::of(&bytes) == anchor.tail)
+}
+
+/// Whether a path may name a rotated form of a source's file, by the name it has now or the one it had first.
+fn is_rotation_of(path: &Path, source: &Source, now: &Path) -> bool {
+    is_rotation(path, now) || is_rotation(path, &source.filename)
 }
 
 /// Whether both are known and not the same.

@@ -58,11 +58,6 @@ impl Wake {
         self.tell(|inner| inner.woken.stop = true);
     }
 
-    /// Whether the agent stops.
-    pub fn stopped(&self) -> bool {
-        self.0.0.lock().woken.stop
-    }
-
     /// Waits until something happens or `until` is reached, and takes what happened.
     pub fn wait(&self, until: Instant) -> Woken {
         let mut inner = self.0.0.lock();
