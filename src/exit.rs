@@ -89,6 +89,9 @@ mod tests {
     fn causes_are_told_once() {
         let inner = std::io::Error::other("disk is gone");
         let outer = anyhow::Error::new(inner).context("split 7 can't be written: disk is gone").context("index stops");
-        assert_eq!(Failure::new(Code::Failed, outer).to_string(), "index stops: split 7 can't be written: disk is gone");
+        assert_eq!(
+            Failure::new(Code::Failed, outer).to_string(),
+            "index stops: split 7 can't be written: disk is gone"
+        );
     }
 }

@@ -13,9 +13,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine as _;
+use millrace_aggregator::config::AuthConfig;
 use millrace_log::record::Tenant;
-use millrace_log::value::Secret;
 use parking_lot::Mutex;
+use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,24 +48,42 @@ impl Authenticate for Open {
     }
 }
 
-/// Asks for `Authorization: Bearer TOKEN`.
-#[derive(Debug)]
-pub struct BearerToken(String);
+/// Asks for a bearer token (or API key), or for user and password (RFC 7617).
+pub struct Logins {
+    /// Whole values of `Authorization` that are let in.
+    values: Vec<String>,
+}
 
-impl BearerToken {
-    /// Reads the secret now, so that a missing file stops the start.
-    pub fn new(token: &Secret) -> Result<Self, millrace_log::value::ValueError> {
-        Ok(Self(format!("Bearer {}", token.reveal()?)))
+impl Logins {
+    /// Reads the secrets now, so that a missing file stops the start.
+    pub fn new(auth: &AuthConfig) -> Result<Self, millrace_log::value::ValueError> {
+        let mut values = Vec::new();
+        let token = auth.token.reveal()?;
+        if !token.is_empty() {
+            values.push(format!("Bearer {token}"));
+            values.push(format!("ApiKey {token}"));
+        }
+        if !auth.username.is_empty() {
+            let pair = format!("{}:{}", auth.username, auth.password.reveal()?);
+            values.push(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)));
+        }
+        Ok(Self { values })
     }
 }
 
-impl Authenticate for BearerToken {
+impl Authenticate for Logins {
     fn check(&self, headers: &HeaderMap) -> Result<(), &'static str> {
         let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-        let want = self.0.as_bytes();
         // Compared in full whatever differs, so that the time tells nothing.
-        let differs = given.len() != want.len() || given.iter().zip(want).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
-        if differs { Err("this door asks for the header `Authorization: Bearer TOKEN`") } else { Ok(()) }
+        let equal = |want: &String| {
+            want.len() == given.len() && want.bytes().zip(given).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+        };
+        let known = self.values.iter().fold(false, |known, want| known | equal(want));
+        if known {
+            Ok(())
+        } else {
+            Err("this door asks for a token or for user and password in the header `Authorization`")
+        }
     }
 
     fn asks(&self) -> bool {
@@ -84,7 +104,9 @@ pub struct Guard {
 #[derive(Debug, thiserror::Error)]
 pub enum DoorError {
     /// Somebody else has the port.
-    #[error("{door} can't listen on {address}: the port is in use; stop the other process, or set `{key}` to another port")]
+    #[error(
+        "{door} can't listen on {address}: the port is in use; stop the other process, or set `{key}` to another port"
+    )]
     InUse {
         /// Which door.
         door: &'static str,
@@ -134,8 +156,11 @@ pub async fn bind(
 /// Whether all parts that this process needs for its work are there: `Err` says what is missing.
 pub type ReadyCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// The registries of all rooms, in the order of their start.
+pub type Registries = Arc<Mutex<Vec<Registry>>>;
+
 /// `/ready` and `/metrics`, and `/-/healthy` for those who only ask whether the process lives.
-pub fn status_routes(registry: Arc<Mutex<Registry>>, checks: Vec<ReadyCheck>) -> Router {
+pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>) -> Router {
     let ready = move || {
         let missing: Vec<String> = checks.iter().filter_map(|check| check().err()).collect();
         async move {
@@ -152,12 +177,14 @@ pub fn status_routes(registry: Arc<Mutex<Registry>>, checks: Vec<ReadyCheck>) ->
         .route("/metrics", get(metrics).with_state(registry))
 }
 
-async fn metrics(State(registry): State<Arc<Mutex<Registry>>>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &registry.lock()) {
+async fn metrics(State(registry): State<Registries>) -> Response {
+    let mut out = String::new();
+    let rooms = registry.lock();
+    let written = rooms.iter().try_for_each(|room| text::encode_registry(&mut out, room));
+    match written.and_then(|()| text::encode_eof(&mut out)) {
         Ok(()) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
+            ([(header::CONTENT_TYPE, kind)], out).into_response()
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be written\n").into_response(),
     }
@@ -234,7 +261,9 @@ mod tests {
     #[tokio::test]
     async fn tenant_comes_from_the_header() {
         let request = http::Request::builder;
-        for (header, want) in [(None, (200, "default")), (Some("team-a"), (200, "team-a")), (Some("a/b"), (400, "tenant `a/b`"))] {
+        for (header, want) in
+            [(None, (200, "default")), (Some("team-a"), (200, "team-a")), (Some("a/b"), (400, "tenant `a/b`"))]
+        {
             let builder = header.iter().fold(request(), |b, h| b.header("X-Scope-OrgID", *h));
             let (status, text) = ask(app(Arc::new(Open)), builder, "").await;
             assert_eq!(status, want.0, "{header:?}");
@@ -244,11 +273,16 @@ mod tests {
 
     #[tokio::test]
     async fn tokens_are_asked_for_and_sizes_are_held() {
-        let token: Arc<dyn Authenticate> = Arc::new(BearerToken::new(&Secret::new("s3cret")).unwrap());
+        let secret = millrace_log::value::Secret::new;
+        let auth = AuthConfig { username: "grafana".to_owned(), password: secret("pw"), token: secret("s3cret") };
+        let token: Arc<dyn Authenticate> = Arc::new(Logins::new(&auth).unwrap());
         for (given, body, want) in [
             (None, "", 401),
             (Some("Bearer wrong!"), "", 401),
             (Some("Bearer s3cret"), "", 200),
+            (Some("ApiKey s3cret"), "", 200),
+            (Some("Basic Z3JhZmFuYTpwdw=="), "", 200),
+            (Some("Basic Z3JhZmFuYTpvdGhlcg=="), "", 401),
             (Some("Bearer s3cret"), "12345678901", 413),
         ] {
             let builder = given.iter().fold(http::Request::post("/who"), |b, h| b.header("Authorization", *h));

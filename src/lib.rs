@@ -11,6 +11,8 @@ pub mod config;
 pub mod exit;
 /// Builds the parts, plugs traits together, starts and stops them.
 pub mod run;
+/// What came in and what became of it, hop by hop.
+pub mod ledger;
 /// Order of start and stop.
 pub mod stages;
 /// HTTP doors: tenant, authentication, limits, `/ready`, `/metrics`.

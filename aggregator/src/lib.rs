@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod elastic;
 /// The Loki HTTP API.
 pub mod loki;
+/// The page.
+pub mod web;
 /// Consumers that feed other systems.
 pub mod export;
 

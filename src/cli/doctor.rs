@@ -2,7 +2,7 @@
 
 use super::{print, runtime};
 use crate::exit::{Code, Failure};
-use crate::run::LedgerView;
+use crate::ledger::LedgerView;
 
 /// Asks for the ledger and shows it; exit 1 if a hop does not add up.
 pub fn doctor(address: &str, json: bool) -> Result<(), Failure> {
@@ -10,7 +10,10 @@ pub fn doctor(address: &str, json: bool) -> Result<(), Failure> {
     let view: LedgerView = runtime()?
         .block_on(async { reqwest::get(&url).await?.error_for_status()?.json().await })
         .map_err(|error: reqwest::Error| {
-            Failure::new(Code::Unavailable, anyhow::Error::new(error).context(format!("{url} does not answer: is millrace running there?")))
+            Failure::new(
+                Code::Unavailable,
+                anyhow::Error::new(error).context(format!("{url} does not answer: is millrace running there?")),
+            )
         })?;
     if json {
         print(&format!("{}\n", serde_json::to_string_pretty(&view)?))?;
@@ -21,7 +24,10 @@ pub fn doctor(address: &str, json: bool) -> Result<(), Failure> {
         None => Ok(()),
         Some(hop) => Err(Failure::text(
             Code::Failed,
-            format!("hop `{}` does not add up: read {} is not stored {} + dropped {} + waiting {}", hop.hop, hop.read, hop.stored, hop.dropped, hop.waiting),
+            format!(
+                "hop `{}` does not add up: read {} is not stored {} + dropped {} + waiting {}",
+                hop.hop, hop.read, hop.stored, hop.dropped, hop.waiting
+            ),
         )),
     }
 }

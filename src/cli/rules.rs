@@ -5,12 +5,13 @@ use crate::exit::{Code, Failure};
 
 /// Shows every fault of the files, or how many rules there are.
 pub fn check(files: &[String]) -> Result<(), Failure> {
-    let report = millrace_rules::file::check_files(files);
-    if report.faults.is_empty() {
-        return print(&format!("good: {} rules in {} files\n", report.rules, report.files));
+    match millrace_rules::file::load(files) {
+        Ok(set) => print(&format!("good: {} rules\n", set.rule_count())),
+        Err(faults) => {
+            let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            let count = lines.len();
+            lines.push(format!("{count} {} in the rule files", if count == 1 { "fault" } else { "faults" }));
+            Err(Failure::text(Code::Config, lines.join("\n")))
+        }
     }
-    let mut lines: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    let count = lines.len();
-    lines.push(format!("{count} {} in the rule files", if count == 1 { "fault" } else { "faults" }));
-    Err(Failure::text(Code::Config, lines.join("\n")))
 }

@@ -1,6 +1,6 @@
 //! `millrace run`, `agent`, `broker`, `aggregator`: serve until a signal, stop in order, end at once at the second.
 
-use millrace_agent::config::AgentConfig;
+use millrace_agent::config::{AgentConfig, FileSource, SourceConfig};
 
 use super::{ConfigFlags, runtime, validate};
 use crate::config::Config;
@@ -23,7 +23,7 @@ pub fn run(flags: &ConfigFlags, paths: &[String]) -> Result<(), Failure> {
     let mut config = validate::read(flags)?;
     if !paths.is_empty() {
         let agent = config.agent.get_or_insert_with(AgentConfig::default);
-        agent.sources = vec![AgentConfig::tail(paths)];
+        agent.sources = vec![SourceConfig::File(FileSource { include: paths.to_vec(), ..FileSource::default() })];
     }
     serve(config)
 }
@@ -66,7 +66,9 @@ fn serve(config: Config) -> Result<(), Failure> {
         }
         match ended {
             Some((stage, Err(error))) => Err(Failure::new(Code::Failed, error.context(format!("{stage} failed")))),
-            Some((stage, Ok(()))) => Err(Failure::text(Code::Failed, format!("{stage} ended although nobody stopped it"))),
+            Some((stage, Ok(()))) => {
+                Err(Failure::text(Code::Failed, format!("{stage} ended although nobody stopped it")))
+            }
             None => Ok(()),
         }
     })

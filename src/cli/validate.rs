@@ -17,7 +17,12 @@ pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
     .into_iter()
     .filter_map(|(name, there)| there.then_some(name))
     .collect();
-    print(&format!("good: {} and {} exports, data in {}\n", roles.join(", "), loaded.exports.len(), loaded.data_dir.display()))
+    print(&format!(
+        "good: {} and {} exports, data in {}\n",
+        roles.join(", "),
+        loaded.exports.len(),
+        loaded.data_dir.display()
+    ))
 }
 
 /// Reads the named file, else the usual one, else the defaults of every role.

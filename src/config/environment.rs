@@ -53,7 +53,11 @@ fn expanded(text: &str, variables: &Variables) -> Result<String, String> {
             (Some(value), None) => out.push_str(value),
             (Some(value), Some(_)) if !value.is_empty() => out.push_str(value),
             (_, Some(default)) => out.push_str(default),
-            (None, None) => return Err(format!("environment variable `{name}` is not set: set it, or write `${{{name}:-default}}`")),
+            (None, None) => {
+                return Err(format!(
+                    "environment variable `{name}` is not set: set it, or write `${{{name}:-default}}`"
+                ));
+            }
         }
         rest = tail;
     }
@@ -131,7 +135,9 @@ fn put(node: &mut Node, steps: &[String], new: Node, place: &Place) -> Result<()
 
 /// The variables of this process whose text is valid UTF-8.
 pub fn of_process() -> Variables {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// A place outside of any file, for values that come from the command line.
@@ -150,9 +156,14 @@ mod tests {
     #[test]
     fn variables_expand_inside_scalars() {
         for (text, want) in [
-            ("${HOME_DIR}/logs", Ok("/srv/logs")), ("a$${HOME_DIR}", Ok("a${HOME_DIR}")), ("${NONE:-x}y", Ok("xy")),
-            ("${EMPTY:-x}", Ok("x")), ("${EMPTY}", Ok("")), ("$HOME_DIR", Ok("$HOME_DIR")),
-            ("${NONE}", Err("`NONE` is not set")), ("${HOME_DIR", Err("without `}`")),
+            ("${HOME_DIR}/logs", Ok("/srv/logs")),
+            ("a$${HOME_DIR}", Ok("a${HOME_DIR}")),
+            ("${NONE:-x}y", Ok("xy")),
+            ("${EMPTY:-x}", Ok("x")),
+            ("${EMPTY}", Ok("")),
+            ("$HOME_DIR", Ok("$HOME_DIR")),
+            ("${NONE}", Err("`NONE` is not set")),
+            ("${HOME_DIR", Err("without `}`")),
         ] {
             match (expanded(text, &variables()), want) {
                 (Ok(found), Ok(want)) => assert_eq!(found, want, "{text}"),
@@ -165,12 +176,19 @@ mod tests {
     #[test]
     fn variables_override_keys_and_keep_their_name_as_origin() {
         let mut root = tree::parse("f", "a:\n  b: 1\nlist: [{x: 1}]\n").expect("good");
-        let set = [("MILLRACE__A__B", "2"), ("MILLRACE__C__D", "[x, y]"), ("MILLRACE__LIST__0__X", "9"), ("MILLRACE_SHARED", "no")];
+        let set = [
+            ("MILLRACE__A__B", "2"),
+            ("MILLRACE__C__D", "[x, y]"),
+            ("MILLRACE__LIST__0__X", "9"),
+            ("MILLRACE_SHARED", "no"),
+        ];
         let variables = set.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
         let mut faults = Vec::new();
         overlay(&mut root, &variables, &mut faults);
         assert!(faults.is_empty(), "{faults:?}");
-        for (path, want) in [("a.b", "MILLRACE__A__B"), ("c.d[1]", "MILLRACE__C__D"), ("list[0].x", "MILLRACE__LIST__0__X")] {
+        for (path, want) in
+            [("a.b", "MILLRACE__A__B"), ("c.d[1]", "MILLRACE__C__D"), ("list[0].x", "MILLRACE__LIST__0__X")]
+        {
             assert_eq!(root.place_of(path), &Place::Variable(want.into()), "{path}");
         }
         let variables = [("MILLRACE__LIST__7__X".to_owned(), "9".to_owned())].into();

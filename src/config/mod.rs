@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use millrace_agent::config::AgentConfig;
 use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::export::config::ExportConfig;
-use millrace_log::config::BrokerConfig;
+use millrace_log::broker::BrokerConfig;
 use millrace_log::value::Faults;
 use millrace_rules::config::{NotifyConfig, RulesConfig};
 use schemars::JsonSchema;
@@ -70,7 +70,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Every role with its defaults: what `run` does without a file.
+    /// Every role with its defaults.
     pub fn embedded() -> Self {
         Self {
             agent: Some(AgentConfig::default()),
@@ -175,10 +175,11 @@ pub fn parse(file: &str, text: &str, variables: &Variables) -> Result<Config, Co
     typed(root, variables)
 }
 
-/// Every role with its defaults, under the variables of the environment.
+/// Every role that needs nothing but its defaults, under the variables of the environment.
 pub fn embedded(variables: &Variables) -> Result<Config, ConfigError> {
     let place = environment::of_flag("no file");
-    let sections = ["agent", "broker", "aggregator", "rules", "notify"].map(|key| tree::Entry {
+    // No agent: what it should tail, only a file or the command line can say.
+    let sections = ["broker", "aggregator", "rules", "notify"].map(|key| tree::Entry {
         key: key.to_owned(),
         place: place.clone(),
         node: Node::empty_map(place.clone()),

@@ -34,7 +34,9 @@ struct Writer<'s> {
 impl<'s> Writer<'s> {
     /// The schema itself, behind references and options.
     fn resolve(&self, schema: &'s Json) -> &'s Json {
-        if let Some(found) = schema.get("$ref").and_then(Json::as_str).and_then(|p| self.root.pointer(p.trim_start_matches('#'))) {
+        if let Some(found) =
+            schema.get("$ref").and_then(Json::as_str).and_then(|p| self.root.pointer(p.trim_start_matches('#')))
+        {
             return self.resolve(found);
         }
         let some = |choices: &'s [Json]| choices.iter().find(|c| c.get("type").and_then(Json::as_str) != Some("null"));
@@ -47,6 +49,9 @@ impl<'s> Writer<'s> {
     fn keys(&self, out: &mut String, schema: &'s Json, values: &Json, indent: &str) {
         let none = Map::new();
         for (key, of) in schema.get("properties").and_then(Json::as_object).unwrap_or(&none) {
+            if indent.is_empty() {
+                out.push('\n');
+            }
             self.describe(out, of, indent);
             let resolved = self.resolve(of);
             let value = values.get(key).or_else(|| of.get("default")).unwrap_or(&Json::Null);
@@ -54,6 +59,9 @@ impl<'s> Writer<'s> {
                 Json::Object(map) if !map.is_empty() || resolved.get("properties").is_some() => {
                     line(out, format_args!("{indent}{key}:"));
                     self.keys(out, resolved, value, &format!("{indent}  "));
+                }
+                _ if resolved.get("format").and_then(Json::as_str) == Some("millrace-secret") => {
+                    line(out, format_args!("{indent}{key}: \"\""));
                 }
                 Json::Null => line(out, format_args!("{indent}# {key}:")),
                 _ => line(out, format_args!("{indent}{key}: {}", flow(value))),
@@ -152,13 +160,19 @@ mod tests {
             std::fs::write(&path, &want).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == want, "millrace.reference.yaml has fallen behind: UPDATE_REFERENCE=1 cargo test -p millrace reference");
+        assert!(
+            found == want,
+            "millrace.reference.yaml has fallen behind: UPDATE_REFERENCE=1 cargo test -p millrace reference"
+        );
     }
 
     #[test]
     fn the_reference_is_a_good_configuration() {
-        let config = super::super::parse("reference", &text().unwrap(), &Default::default()).unwrap();
-        let (found, want) = (serde_json::to_value(&config).unwrap(), serde_json::to_value(Config::embedded()).unwrap());
-        assert_eq!(found, want);
+        // An agent without a source is the one fault of the defaults.
+        let sources = ("MILLRACE__AGENT__SOURCES".to_owned(), r#"[{type: file, include: ["/x"]}]"#.to_owned());
+        let config = super::super::parse("reference", &text().unwrap(), &[sources].into()).unwrap();
+        let mut found = serde_json::to_value(&config).unwrap();
+        found["agent"]["sources"] = Json::Array(Vec::new());
+        assert_eq!(found, serde_json::to_value(Config::embedded()).unwrap());
     }
 }

@@ -48,7 +48,7 @@ impl<'s> Check<'s> {
                 let checked: Vec<Option<Json>> = items.iter().map(|item| self.node(item, of)).collect();
                 checked.into_iter().collect::<Option<Vec<Json>>>().map(Json::Array)
             }
-            Value::Scalar { text, plain } if node.is_null() && kinds == ["object"] && *plain && text.is_empty() => {
+            Value::Scalar { .. } if node.is_null() && kinds == ["object"] => {
                 // `section:` with nothing below it: all defaults.
                 self.map(node, &[], schema)
             }
@@ -163,14 +163,20 @@ impl<'s> Check<'s> {
         let Value::Map(entries) = &node.value else { return self.wrong(node, &["object"]) };
         let names: Vec<&str> = tagged.iter().map(|(name, _)| *name).collect();
         let Some(entry) = entries.iter().find(|e| e.key == tag) else {
-            return self.fault(&node.place, format!("key `{tag}` is missing: it says which kind this is ({})", names.join(", ")));
+            return self.fault(
+                &node.place,
+                format!("key `{tag}` is missing: it says which kind this is ({})", names.join(", ")),
+            );
         };
         let Value::Scalar { text, .. } = &entry.node.value else { return self.wrong(&entry.node, &["string"]) };
         match tagged.iter().find(|(name, _)| name == text) {
             Some((_, schema)) => self.node(node, schema),
             None => {
                 let hint = suggestion(text, names.iter().copied());
-                self.fault(&entry.node.place, format!("`{text}` is no {tag} that is known here ({}){hint}", names.join(", ")))
+                self.fault(
+                    &entry.node.place,
+                    format!("`{text}` is no {tag} that is known here ({}){hint}", names.join(", ")),
+                )
             }
         }
     }

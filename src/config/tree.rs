@@ -130,8 +130,10 @@ fn value_or_key(entry: &Entry) -> &Place {
 /// Reads one document. An empty file is an empty map.
 pub fn parse(file: &str, text: &str) -> Result<Node, LocatedFault> {
     let file: Arc<str> = file.into();
-    let options = Options { emit_comments: false, ..Options::default() };
-    let mut reader = Reader { file: Arc::clone(&file), parser: Parser::new_from_str_with_options(text, options), nodes: 0 };
+    let mut options = Options::default();
+    options.emit_comments = false;
+    let mut reader =
+        Reader { file: Arc::clone(&file), parser: Parser::new_from_str_with_options(text, options), nodes: 0 };
     let start = Place::File { file: Arc::clone(&file), line: 1, column: 1 };
     let mut root = None;
     while let Some((event, place)) = reader.next()? {
@@ -175,7 +177,10 @@ impl<'t> Reader<'t> {
     fn node(&mut self, event: Event<'t>, place: Place, depth: usize) -> Result<Node, LocatedFault> {
         self.nodes += 1;
         if depth > MAX_DEPTH || self.nodes > MAX_NODES {
-            return Err(LocatedFault::new(place, format!("too deep or too large: {MAX_DEPTH} levels, {MAX_NODES} values")));
+            return Err(LocatedFault::new(
+                place,
+                format!("too deep or too large: {MAX_DEPTH} levels, {MAX_NODES} values"),
+            ));
         }
         let value = match event {
             Event::Scalar(text, style, ..) => {
@@ -230,8 +235,14 @@ mod tests {
         let text = "a: 1\nb:\n  - x\n  - c: \"y\"\n    d: {e: 2}\n";
         let root = parse("f.yaml", text).expect("good");
         for (path, want) in [
-            ("a", place(1, 4)), ("b", place(2, 1)), ("b[0]", place(3, 5)), ("b[1].c", place(4, 8)),
-            ("b[1].d.e", place(5, 12)), ("b[1].nowhere", place(4, 5)), ("b[7]", place(2, 1)), ("z", place(1, 1)),
+            ("a", place(1, 4)),
+            ("b", place(2, 1)),
+            ("b[0]", place(3, 5)),
+            ("b[1].c", place(4, 8)),
+            ("b[1].d.e", place(5, 12)),
+            ("b[1].nowhere", place(4, 5)),
+            ("b[7]", place(2, 1)),
+            ("z", place(1, 1)),
         ] {
             assert_eq!(root.place_of(path), &want, "{path}");
         }

@@ -131,5 +131,6 @@ fn configure(folder: &std::path::Path, receiver: &str) -> Result<Config, Failure
         rules = rules.display(),
         alertmanager = alertmanager.display(),
     );
-    config::parse("demo", &text, &config::environment::Variables::new()).map_err(|error| Failure::new(Code::Config, error))
+    config::parse("demo", &text, &config::environment::Variables::new())
+        .map_err(|error| Failure::new(Code::Config, error))
 }

@@ -63,7 +63,10 @@ impl Pager {
 
     fn take(&self, alert: &Alert, now: Instant) {
         let after = self.burst.began.lock().map(|began| now.saturating_duration_since(began));
-        let seconds = after.map_or_else(|| "before the burst".to_owned(), |after| format!("{:.2}s after the burst's first line", after.as_secs_f64()));
+        let seconds = after.map_or_else(
+            || "before the burst".to_owned(),
+            |after| format!("{:.2}s after the burst's first line", after.as_secs_f64()),
+        );
         let name = alert.labels.get("alertname").map_or("?", String::as_str);
         let labels: Vec<String> =
             alert.labels.iter().filter(|(n, _)| *n != "alertname").map(|(n, v)| format!("{n}={v}")).collect();

@@ -171,7 +171,11 @@ pub fn line(out: &mut String, format: Format, level: Level, region: &str, at: Da
         }
         Format::Logfmt => {
             let msg = if failed { "card declined by issuer" } else { "charge captured" };
-            writeln!(out, r#"ts={stamp} level={word} msg="{msg}" charge=ch_{order} amount={ms}.{:02} trace={trace:016x}"#, order % 100)
+            writeln!(
+                out,
+                r#"ts={stamp} level={word} msg="{msg}" charge=ch_{order} amount={ms}.{:02} trace={trace:016x}"#,
+                order % 100
+            )
         }
         Format::Nginx => {
             let status = if failed { 502 } else { 200 };

@@ -155,6 +155,7 @@ pub async fn find(
         end_ns: range.end_ns,
         step_ns: range.step_ns,
         limit,
+        interval_ns: 0,
         direction: Direction::Backward,
         limits: limits(&state.limits, limit),
         cancel: cancel.clone(),

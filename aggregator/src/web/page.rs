@@ -157,9 +157,12 @@ mod tests {
     #[test]
     fn alerts_show_state_value_and_labels() {
         let row = AlertRow {
-            name: "ErrorBurst".to_owned(), state: "firing".to_owned(),
+            name: "ErrorBurst".to_owned(),
+            state: "firing".to_owned(),
             labels: vec![("region".to_owned(), "eu-west-1".to_owned())],
-            value: 12.5, since_ns: 0, summary: "checkout fails".to_owned(),
+            value: 12.5,
+            since_ns: 0,
+            summary: "checkout fails".to_owned(),
         };
         let text = alert_list(&[row]).into_string();
         for want in ["alert firing", "ErrorBurst", "12.500", "eu-west-1", "checkout fails"] {

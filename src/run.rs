@@ -1,0 +1,557 @@
+//! Builds the parts of a process, plugs their traits together, starts and stops them in order.
+//!
+//! In: a checked [`Config`]. Out: a running [`Process`] with its addresses. Touches everything, through the rooms.
+//!
+//! Doors are bound before anything else, so that a port in use stops the start before a folder is touched. Then, in
+//! the order of [`crate::stages`]: broker, aggregator with its catalog, notifier, rules, APIs, exports, agent.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use millrace_agent::{Agent, AgentConfig, AgentError, LedgerHandle};
+use millrace_aggregator::config::{AggregatorConfig, AuthConfig};
+use millrace_aggregator::elastic::{self, Accepted, ElasticState};
+use millrace_aggregator::export::config::ExportConfig;
+use millrace_aggregator::export::elastic_bulk::ElasticBulk;
+use millrace_aggregator::export::metrics::ExportMetrics;
+use millrace_aggregator::index::logql::LogqlStorage;
+use millrace_aggregator::index::scan::EventStore;
+use millrace_aggregator::ingest::{Ingest, IngestRun};
+use millrace_aggregator::loki::{self, LokiLimits, LokiState};
+use millrace_aggregator::run::{Aggregator, AggregatorError};
+use millrace_aggregator::web::{self, AlertList, AlertRow, NoAlerts, PageState};
+use millrace_log::broker::{Broker, BrokerError};
+use millrace_log::client::{BatchProducer, ConnectionConfig, RdProducer};
+use millrace_log::clock::{SharedClock, SystemClock};
+use millrace_log::storage::StorageError;
+use millrace_log::storage::fs::RealFs;
+use millrace_logql::Engine;
+use millrace_rules::store::StoreError;
+use millrace_rules::{Notifier, QueryEvaluator, Rules, RulesError};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::exit::{Code, Failure};
+use crate::http::{self, Authenticate, Guard, ReadyCheck, Registries};
+use crate::ledger::{LedgerView, agent_hop, index_hop};
+use crate::stages::{StageResult, Stages};
+
+/// What a stage gets at the stop before it is cut off. The agent bounds its own draining below that.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long the start waits for the log to say how many partitions the push topic has.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the doors are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Kafka protocol.
+    pub kafka: Option<SocketAddr>,
+    /// Loki API, page, `/metrics`, `/ready`.
+    pub http: Option<SocketAddr>,
+    /// Elasticsearch API.
+    pub elasticsearch: Option<SocketAddr>,
+    /// Alertmanager API.
+    pub alertmanager: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Name and address of each door that is open.
+    pub fn named(&self) -> Vec<(&'static str, String)> {
+        let web = |address: SocketAddr| format!("http://{address}");
+        [
+            ("page", self.http.map(web)),
+            ("loki", self.http.map(web)),
+            ("elastic", self.elasticsearch.map(web)),
+            ("alerts", self.alertmanager.map(web)),
+            ("kafka", self.kafka.map(|address| address.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(name, address)| Some((name, address?)))
+        .collect()
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.named().into_iter().map(|(name, address)| format!("{name}={address}")).collect();
+        f.write_str(&all.join(" "))
+    }
+}
+
+/// Everything that runs.
+pub struct Process {
+    stages: Stages,
+    addresses: Addresses,
+}
+
+/// Doors that are bound and not yet served.
+#[derive(Default)]
+struct Doors {
+    http: Option<(TcpListener, Guard)>,
+    elasticsearch: Option<(TcpListener, Guard)>,
+    alertmanager: Option<(TcpListener, Guard)>,
+}
+
+/// What the parts leave for the status routes and the ledger.
+#[derive(Default)]
+struct Insight {
+    agent: Option<LedgerHandle>,
+    index: Option<Arc<Aggregator>>,
+    ready: Vec<ReadyCheck>,
+}
+
+impl Process {
+    /// Starts every role that the configuration has.
+    pub async fn start(mut config: Config) -> Result<Self, Failure> {
+        let clock = SystemClock::shared();
+        let registry = Registries::default();
+        let mut addresses = Addresses::default();
+        let mut doors = bind_doors(&config, &mut addresses).await?;
+        let mut stages = Stages::default();
+        let started = Self::start_parts(&mut config, &mut doors, &mut stages, &mut addresses, &registry, &clock).await;
+        match started {
+            Ok(()) => Ok(Self { stages, addresses }),
+            Err(failure) => {
+                // What was started already is stopped in order.
+                stages.stop().await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn start_parts(
+        config: &mut Config,
+        doors: &mut Doors,
+        stages: &mut Stages,
+        addresses: &mut Addresses,
+        registry: &Registries,
+        clock: &SharedClock,
+    ) -> Result<(), Failure> {
+        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+            Failure::new(
+                Code::Data,
+                anyhow::Error::new(error).context(format!(
+                    "data folder {} can't be made: choose another with `data_dir` or --data-dir",
+                    config.data_dir.display()
+                )),
+            )
+        })?;
+        let data_dir = config.data_dir.clone();
+        if let Some(broker) = config.broker.clone() {
+            let configured = broker.listen.clone();
+            // Each room fills a registry of its own: opening is asynchronous, a lock must not be held over it.
+            let mut part = Registry::default();
+            let folder = data_dir.join("log");
+            let opened = Broker::open(broker, &folder, RealFs::shared(), Arc::clone(clock), &mut part);
+            let broker = opened.await.map_err(broker_failure)?;
+            let address = broker.bind().await.map_err(broker_failure)?;
+            addresses.kafka = Some(address);
+            point_at(config, &configured, address);
+            stages.start("broker", STOP_LIMIT, |token| async move { Ok(broker.run(token).await?) });
+            merge(registry, part);
+        }
+        let mut insight = Insight::default();
+        // Opened before the doors are served, run last: the page of a process can show its agent's ledger.
+        let agent = match &config.agent {
+            Some(agent) => Some(open_agent(agent, &data_dir, registry, clock, &mut insight).await?),
+            None => None,
+        };
+        if let Some(aggregator) = &config.aggregator {
+            start_aggregator(config, aggregator, doors, stages, addresses, registry, clock, &mut insight).await?;
+        } else if let Some((listener, guard)) = doors.alertmanager.take() {
+            let notifier = open_notifier(config, registry, clock).await?;
+            let router = notifier.router();
+            stages.start("notifier", STOP_LIMIT, |token| async move { Ok(notifier.run(token).await?) });
+            stages.start("Alertmanager API", STOP_LIMIT, |token| {
+                http::serve(listener, http::guarded(router, guard), token)
+            });
+        }
+        if let Some(agent) = agent {
+            stages.start("agent", STOP_LIMIT, |token| async move { Ok(agent.run(token).await?) });
+        }
+        Ok(())
+    }
+
+    /// Where the doors are.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Waits until a stage ends although nobody stopped it.
+    pub async fn ended_early(&mut self) -> (&'static str, StageResult) {
+        self.stages.ended_early().await
+    }
+
+    /// Stops everything in reverse order.
+    pub async fn stop(self) -> Result<(), Failure> {
+        let mut first = None;
+        for stage in self.stages.stop().await {
+            if let Err(error) = stage.result {
+                tracing::error!(stage = stage.name, error = format!("{error:#}"), "stage ended with an error");
+                first.get_or_insert(error.context(format!("{} failed at its stop", stage.name)));
+            }
+        }
+        first.map_or(Ok(()), |error| Err(Failure::new(Code::Failed, error)))
+    }
+}
+
+async fn bind_doors(config: &Config, addresses: &mut Addresses) -> Result<Doors, Failure> {
+    let unavailable = |error: http::DoorError| Failure::new(Code::Unavailable, error);
+    let mut doors = Doors::default();
+    if let Some(aggregator) = &config.aggregator {
+        let guard = guard(&aggregator.http.auth, aggregator.http.max_body.0)?;
+        let (door, key) = ("Loki API", "aggregator.http.listen");
+        let listener =
+            http::bind(door, key, &aggregator.http.listen, &*guard.authenticate).await.map_err(unavailable)?;
+        addresses.http = Some(listener.local_addr()?);
+        doors.http = Some((listener, guard));
+        let part = &aggregator.elasticsearch;
+        let guard = self::guard(&part.auth, part.max_body.0)?;
+        let (door, key) = ("Elasticsearch API", "aggregator.elasticsearch.listen");
+        let listener = http::bind(door, key, &part.listen, &*guard.authenticate).await.map_err(unavailable)?;
+        addresses.elasticsearch = Some(listener.local_addr()?);
+        doors.elasticsearch = Some((listener, guard));
+    }
+    if let Some(notify) = &config.notify {
+        let guard = guard(&AuthConfig::default(), ALERTS_BODY)?;
+        let (door, key) = ("Alertmanager API", "notify.listen");
+        let listener = http::bind(door, key, &notify.listen, &*guard.authenticate).await.map_err(unavailable)?;
+        addresses.alertmanager = Some(listener.local_addr()?);
+        doors.alertmanager = Some((listener, guard));
+    }
+    Ok(doors)
+}
+
+/// Bytes of a body of the Alertmanager API.
+const ALERTS_BODY: u64 = 16 << 20;
+
+fn guard(auth: &AuthConfig, max_body: u64) -> Result<Guard, Failure> {
+    let authenticate: Arc<dyn Authenticate> = if auth.is_open() {
+        Arc::new(http::Open)
+    } else {
+        Arc::new(http::Logins::new(auth).map_err(|error| Failure::new(Code::Config, error))?)
+    };
+    Ok(Guard { authenticate, max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX) })
+}
+
+/// Roles of this process that name the embedded broker's configured address get the one it was bound to: with port 0
+/// the two differ.
+fn point_at(config: &mut Config, configured: &str, address: SocketAddr) {
+    let point = |brokers: &mut Vec<String>| {
+        for broker in brokers.iter_mut().filter(|broker| **broker == configured) {
+            *broker = address.to_string();
+        }
+    };
+    if let Some(agent) = &mut config.agent {
+        point(&mut agent.kafka.brokers);
+    }
+    if let Some(aggregator) = &mut config.aggregator {
+        point(&mut aggregator.kafka.brokers);
+    }
+    for ExportConfig::Elasticsearch(export) in &mut config.exports {
+        point(&mut export.kafka.brokers);
+    }
+}
+
+fn merge(registries: &Registries, part: Registry) {
+    registries.lock().push(part);
+}
+
+fn producer(connection: &ConnectionConfig) -> Result<Arc<dyn BatchProducer>, Failure> {
+    Ok(Arc::new(RdProducer::new(connection).map_err(|error| Failure::new(Code::Config, error))?))
+}
+
+async fn open_agent(
+    config: &AgentConfig,
+    data_dir: &Path,
+    registry: &Registries,
+    clock: &SharedClock,
+    insight: &mut Insight,
+) -> Result<Agent, Failure> {
+    let producer = producer(&config.kafka.connection())?;
+    let (config, data_dir, clock) = (config.clone(), data_dir.to_owned(), Arc::clone(clock));
+    let registry = Arc::clone(registry);
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut part = Registry::default();
+        let agent = Agent::open(config, &data_dir, producer, clock, &mut part);
+        merge(&registry, part);
+        agent
+    });
+    let agent = opened.await?.map_err(|error| {
+        let code = match &error {
+            AgentError::InUse { .. } | AgentError::Newer { .. } | AgentError::File { .. } => Code::Data,
+            AgentError::Glob { .. } | AgentError::Regex { .. } | AgentError::Setting { .. } => Code::Config,
+            _ => Code::Failed,
+        };
+        Failure::new(code, error)
+    })?;
+    insight.agent = Some(agent.ledger());
+    Ok(agent)
+}
+
+async fn open_notifier(config: &Config, registry: &Registries, clock: &SharedClock) -> Result<Arc<Notifier>, Failure> {
+    let (notify, data_dir) = (config.notify.clone().unwrap_or_default(), config.data_dir.clone());
+    let (registry, clock) = (Arc::clone(registry), Arc::clone(clock));
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut part = Registry::default();
+        let client = reqwest::Client::new();
+        let notifier = Notifier::open(notify, &data_dir, clock, &client, &mut part);
+        merge(&registry, part);
+        notifier
+    });
+    opened.await?.map_err(rules_failure)
+}
+
+/// The aggregator with everything that stands on its index.
+#[allow(clippy::too_many_arguments)] // the parts of one process, used once
+async fn start_aggregator(
+    config: &Config,
+    aggregator_config: &AggregatorConfig,
+    doors: &mut Doors,
+    stages: &mut Stages,
+    addresses: &Addresses,
+    registry: &Registries,
+    clock: &SharedClock,
+    insight: &mut Insight,
+) -> Result<(), Failure> {
+    let data_dir = &config.data_dir;
+    let connection = aggregator_config.kafka.connection();
+    let mut part = Registry::default();
+    let opened = Aggregator::open(aggregator_config.clone(), data_dir, Arc::clone(clock), &mut part).await;
+    let aggregator = Arc::new(opened.map_err(aggregator_failure)?);
+    merge(registry, part);
+    let store = aggregator.store();
+    insight.index = Some(Arc::clone(&aggregator));
+    let check = Arc::clone(&aggregator);
+    insight.ready.push(Arc::new(move || check.ready()));
+    stages.start("aggregator", STOP_LIMIT, |token| async move { Ok(aggregator.run(token).await?) });
+
+    let producer = producer(&connection)?;
+    let (ingest, pushes) = open_ingest(aggregator_config, data_dir, Arc::clone(&producer), clock, registry).await?;
+    stages.start("pushes", STOP_LIMIT, |token| async move {
+        pushes.run(token).await;
+        Ok(())
+    });
+
+    let limits = aggregator_config.index.query.limits();
+    let events: Arc<dyn EventStore> = store.clone();
+    let engine = Engine::new(Arc::new(LogqlStorage(Arc::clone(&events))));
+    let (alerts, api_routes) = start_alerts(config, doors, stages, addresses, registry, clock, &engine).await?;
+
+    if let Some((listener, guard)) = doors.http.take() {
+        let engine = Arc::new(engine);
+        // Ends tails and queries with the door: they never end by themselves.
+        let shutdown = CancellationToken::new();
+        let cost = LokiLimits::from(aggregator_config);
+        let state =
+            LokiState::new(events, Arc::clone(&engine), Arc::clone(&ingest), Arc::clone(clock), cost, shutdown.clone());
+        let page = PageState { engine, alerts, clock: Arc::clone(clock), limits: limits.clone() };
+        let router = Router::new()
+            .merge(loki::router(state))
+            .merge(web::router(page))
+            .merge(api_routes)
+            .merge(http::status_routes(Arc::clone(registry), std::mem::take(&mut insight.ready)))
+            .merge(ledger_route(insight));
+        stages.start("Loki API", STOP_LIMIT, |token| async move {
+            let ending = token.clone();
+            let serving = http::serve(listener, http::guarded(router, guard), token);
+            tokio::pin!(serving);
+            tokio::select! {
+                ended = &mut serving => return ended,
+                () = ending.cancelled() => shutdown.cancel(),
+            }
+            serving.await
+        });
+    }
+    if let Some((listener, guard)) = doors.elasticsearch.take() {
+        let state = ElasticState {
+            store,
+            ingest,
+            accepted: Accepted::default(),
+            topics: aggregator_config.kafka.topics.clone(),
+            clock: Arc::clone(clock),
+            limits,
+            queries: Semaphore::new(aggregator_config.index.query.max_concurrent),
+            max_body_bytes: usize::try_from(aggregator_config.elasticsearch.max_body_decompressed.0)
+                .unwrap_or(usize::MAX),
+        };
+        let router = elastic::router(state);
+        stages
+            .start("Elasticsearch API", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
+    }
+    start_exports(config, producer, stages, registry, clock)
+}
+
+/// Notifier and rules, with the list of alerts for the page and the routes of the rule state.
+async fn start_alerts(
+    config: &Config,
+    doors: &mut Doors,
+    stages: &mut Stages,
+    addresses: &Addresses,
+    registry: &Registries,
+    clock: &SharedClock,
+    engine: &Engine,
+) -> Result<(Arc<dyn AlertList>, Router), Failure> {
+    if config.rules.is_none() && config.notify.is_none() {
+        return Ok((Arc::new(NoAlerts), Router::new()));
+    }
+    let notifier = open_notifier(config, registry, clock).await?;
+    let api = notifier.router();
+    let running = Arc::clone(&notifier);
+    stages.start("notifier", STOP_LIMIT, |token| async move { Ok(running.run(token).await?) });
+    if let Some((listener, guard)) = doors.alertmanager.take() {
+        stages.start("Alertmanager API", STOP_LIMIT, |token| http::serve(listener, http::guarded(api, guard), token));
+    }
+    let Some(mut rules_config) = config.rules.clone() else {
+        return Ok((Arc::new(NoAlerts), Router::new()));
+    };
+    if let Some(address) = addresses.http
+        && rules_config.external_url == millrace_rules::RulesConfig::default().external_url
+    {
+        // The default names the default port: links must lead to where the page is.
+        rules_config.external_url = format!("http://{address}");
+    }
+    let limits = config.aggregator.clone().unwrap_or_default().index.query.limits();
+    // How far agents elsewhere lag nobody knows: evaluations stand at the clock.
+    let evaluator = QueryEvaluator::new(engine.clone(), limits, || i64::MAX);
+    let (data_dir, clock, registry) = (config.data_dir.clone(), Arc::clone(clock), Arc::clone(registry));
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut part = Registry::default();
+        let rules = Rules::open(rules_config, &data_dir, Arc::new(evaluator), Arc::new(notifier), clock, &mut part);
+        merge(&registry, part);
+        rules
+    });
+    let rules = opened.await?.map_err(rules_failure)?;
+    let routes = rules.router();
+    let running = Arc::clone(&rules);
+    stages.start("rules", STOP_LIMIT, |token| async move { Ok(running.run(token).await?) });
+    Ok((Arc::new(RuleAlerts(rules)), routes))
+}
+
+/// The rules' alerts as the page shows them.
+struct RuleAlerts(Arc<Rules>);
+
+impl AlertList for RuleAlerts {
+    fn alerts(&self) -> Vec<AlertRow> {
+        let row = |alert: millrace_rules::AlertView| AlertRow {
+            state: match alert.state {
+                millrace_rules::State::Pending => "pending",
+                millrace_rules::State::Firing => "firing",
+                millrace_rules::State::Resolved => "resolved",
+            }
+            .to_owned(),
+            name: alert.alert,
+            labels: alert.labels.into_iter().filter(|(name, _)| name != "alertname").collect(),
+            value: alert.value,
+            since_ns: alert.resolved_at_ns.or(alert.fired_at_ns).unwrap_or(alert.active_at_ns),
+            summary: alert.annotations.get("summary").cloned().unwrap_or_default(),
+        };
+        self.0.alerts().into_iter().map(row).collect()
+    }
+}
+
+async fn open_ingest(
+    config: &AggregatorConfig,
+    data_dir: &Path,
+    producer: Arc<dyn BatchProducer>,
+    clock: &SharedClock,
+    registry: &Registries,
+) -> Result<(Arc<Ingest>, IngestRun), Failure> {
+    let kafka = &config.kafka;
+    let asked =
+        tokio::time::timeout(TOPIC_PATIENCE, producer.ensure_topic(&kafka.push_topic, kafka.push_partitions)).await;
+    let partitions = match asked {
+        Ok(Ok(partitions)) => partitions,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "pushes wait for the log; searches of what is indexed go on");
+            kafka.push_partitions
+        }
+        Err(_) => {
+            tracing::warn!(
+                brokers = kafka.brokers.join(","),
+                "log does not answer: pushes wait for it; searches of what is indexed go on"
+            );
+            kafka.push_partitions
+        }
+    };
+    let (folder, topic, clock) = (data_dir.join("index").join("pushes"), kafka.push_topic.clone(), Arc::clone(clock));
+    let settings = config.ingest.clone();
+    let mut own = Registry::default();
+    let opened = tokio::task::spawn_blocking(move || {
+        let ingest = Ingest::open(&folder, producer, &topic, partitions, clock, settings, &mut own);
+        (ingest, own)
+    });
+    let (ingest, own) = opened.await?;
+    merge(registry, own);
+    ingest.map_err(|error| Failure::new(Code::Data, error))
+}
+
+fn start_exports(
+    config: &Config,
+    dead_letters: Arc<dyn BatchProducer>,
+    stages: &mut Stages,
+    registry: &Registries,
+    clock: &SharedClock,
+) -> Result<(), Failure> {
+    if config.exports.is_empty() {
+        return Ok(());
+    }
+    let mut part = Registry::default();
+    let metrics = ExportMetrics::register(&mut part);
+    merge(registry, part);
+    for ExportConfig::Elasticsearch(export) in config.exports.iter().cloned() {
+        let made = ElasticBulk::new(export, Arc::clone(&dead_letters), Arc::clone(clock), metrics.clone());
+        let export = made.map_err(|error| Failure::new(Code::Config, error))?;
+        stages.start("export", STOP_LIMIT, |token| async move { Ok(export.run(token).await?) });
+    }
+    Ok(())
+}
+
+/// `GET /api/v1/ledger`.
+fn ledger_route(insight: &Insight) -> Router {
+    let (agent, index) = (insight.agent.clone(), insight.index.clone());
+    let view = move || {
+        let agent = agent.as_ref().map(|handle| agent_hop(&handle.snapshot()));
+        let index = index.as_ref().map(|aggregator| index_hop(&aggregator.ledger()));
+        let view = LedgerView { hops: agent.into_iter().chain(index).collect() };
+        async move { axum::Json(view) }
+    };
+    Router::new().route("/api/v1/ledger", get(view))
+}
+
+fn broker_failure(error: BrokerError) -> Failure {
+    let code = match &error {
+        BrokerError::PortInUse { .. } | BrokerError::Listen { .. } => Code::Unavailable,
+        BrokerError::Storage(StorageError::InUse { .. } | StorageError::Newer { .. } | StorageError::Io { .. }) => {
+            Code::Data
+        }
+        _ => Code::Failed,
+    };
+    Failure::new(code, error)
+}
+
+fn aggregator_failure(error: AggregatorError) -> Failure {
+    let code = match &error {
+        AggregatorError::InUse { .. } | AggregatorError::Newer { .. } | AggregatorError::State(_) => Code::Data,
+        AggregatorError::Client(_) => Code::Config,
+        _ => Code::Failed,
+    };
+    Failure::new(code, error)
+}
+
+fn rules_failure(error: RulesError) -> Failure {
+    let code = match &error {
+        RulesError::Files { .. } | RulesError::Config { .. } => Code::Config,
+        RulesError::Store(StoreError::InUse { .. } | StoreError::Newer { .. }) => Code::Data,
+        _ => Code::Failed,
+    };
+    Failure::new(code, error)
+}
