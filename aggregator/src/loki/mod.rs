@@ -51,8 +51,12 @@ mod stats;
 mod volume;
 /// `/detected_labels`, `/detected_fields`, `/detected_field/<name>/values`
 mod detected;
+/// `/format_query`
+mod format;
 /// `/status/buildinfo`, `/flush`, `/services`
 mod status;
+/// `/tail`
+mod tail;
 
 pub use error::LokiError;
 
@@ -165,7 +169,11 @@ pub fn router(state: LokiState) -> Router {
         .route("/detected_labels", get(detected::labels).post(detected::labels))
         .route("/detected_fields", get(detected::fields).post(detected::fields))
         .route("/detected_field/{name}/values", get(detected::values).post(detected::values))
-        .route("/status/buildinfo", get(status::build_info));
+        .route("/format_query", get(format::format_query).post(format::format_query))
+        .route("/tail", get(tail::tail))
+        .route("/status/buildinfo", get(status::build_info))
+        .fallback(status::not_found);
+    // What has no route here may belong to the page: only paths of the API get Loki's own 404.
     Router::new()
         .nest("/loki/api/v1", api)
         .route("/flush", post(status::flush).get(status::flush))

@@ -37,3 +37,8 @@ pub(super) async fn flush(State(state): State<LokiState>) -> Result<StatusCode, 
 pub(super) async fn services() -> &'static str {
     "server => Running\ndistributor => Running\ningester => Running\nquerier => Running\nquery-frontend => Running\n"
 }
+
+/// Loki's answer to paths that it does not know.
+pub(super) async fn not_found() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "404 page not found\n")
+}

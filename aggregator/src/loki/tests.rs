@@ -7,19 +7,25 @@ use http_body_util::BodyExt as _;
 use millrace_log::clock::ManualClock;
 use millrace_log::record::{Event, Labels, Position, SourceId};
 use millrace_log::value::ByteSize;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::index::logql::LogqlStorage;
 use crate::index::memory::MemoryStore;
+use crate::index::scan::{Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 use crate::ingest::IngestConfig;
 use crate::ingest::tests::{FakeLog, Running, start};
 
+/// Time of the server's clock.
 const NOW: i64 = 1_772_370_000_000_000_000;
 
 struct Server {
     router: Router,
     store: Arc<MemoryStore>,
+    hanging: Arc<Hanging>,
+    shutdown: CancellationToken,
     log: Arc<FakeLog>,
     _ingest: Running,
 }
@@ -29,26 +35,78 @@ fn server() -> Server {
 }
 
 fn server_with(config: IngestConfig) -> Server {
+    server_of(config, LokiLimits::from(&AggregatorConfig::default()))
+}
+
+/// One query at once, half a second.
+fn tight_server() -> Server {
+    let mut limits = LokiLimits::from(&AggregatorConfig::default());
+    limits.query.timeout = Duration::from_millis(500);
+    limits.max_concurrent = 1;
+    server_of(IngestConfig::default(), limits)
+}
+
+fn server_of(config: IngestConfig, mut limits: LokiLimits) -> Server {
     let store = Arc::new(MemoryStore::with_batches_of(3));
     let log = Arc::new(FakeLog::default());
     let ingest = start(Arc::clone(&log), 2, config);
     let engine = Arc::new(Engine::new(Arc::new(LogqlStorage(store.clone()))));
-    let mut limits = LokiLimits::from(&AggregatorConfig::default());
+    let hanging = Arc::new(Hanging { store: store.clone(), asked: Mutex::new(None) });
+    let shutdown = CancellationToken::new();
     limits.query.max_entries = 100_000;
     limits.max_body = 1 << 20;
     limits.max_body_decompressed = 2 << 20;
     let state = LokiState::new(
-        store.clone(),
+        hanging.clone(),
         engine,
         Arc::clone(&ingest.ingest),
         ManualClock::at_ns(NOW),
         limits,
-        CancellationToken::new(),
+        shutdown.clone(),
     );
-    Server { router: router(state), store, log, _ingest: ingest }
+    Server { router: router(state), store, hanging, shutdown, log, _ingest: ingest }
+}
+
+/// The store, until it is told to answer no more.
+struct Hanging {
+    store: Arc<MemoryStore>,
+    asked: Mutex<Option<oneshot::Sender<CancellationToken>>>,
+}
+
+#[async_trait::async_trait]
+impl EventStore for Hanging {
+    async fn scan(&self, plan: Plan) -> Result<RowStream, StorageError> {
+        self.store.scan(plan).await
+    }
+
+    async fn streams(&self, plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError> {
+        let asked = self.asked.lock().take();
+        match asked {
+            None => self.store.streams(plan).await,
+            Some(asked) => {
+                asked.send(plan.cancel.clone()).unwrap();
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<(Tenant, RowBatch)>> {
+        self.store.subscribe()
+    }
+
+    async fn caught_up(&self, at_most: Duration) -> Result<(), StorageError> {
+        self.store.caught_up(at_most).await
+    }
 }
 
 impl Server {
+    /// The next request for streams never ends; tells the token of its plan.
+    fn hang(&self) -> oneshot::Receiver<CancellationToken> {
+        let (asked, told) = oneshot::channel();
+        *self.hanging.asked.lock() = Some(asked);
+        told
+    }
+
     async fn send(&self, request: Request<Body>) -> (StatusCode, String) {
         let answer = self.router.clone().oneshot(request).await.unwrap();
         let status = answer.status();
@@ -249,3 +307,6 @@ async fn labels_series_sizes_and_volumes() {
     let flush = Request::post("/flush").body(Body::empty()).unwrap();
     assert_eq!(server.send(flush).await.0, StatusCode::NO_CONTENT);
 }
+
+mod conformance;
+mod live;
