@@ -156,24 +156,18 @@ impl Agent {
         let mut turns = tokio::time::interval(self.config.checkpoint_interval.0);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut outcome = Ok(());
-        let mut read_ended = false;
+        let mut read = None;
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
                 end = &mut reading => {
-                    read_ended = true;
-                    outcome = end.unwrap_or(Err(AgentError::Ended { part: "thread agent-files" }));
-                    if outcome.is_ok() {
-                        outcome = Err(AgentError::Ended { part: "thread agent-files" });
-                    }
+                    read = Some(end);
                     break;
                 }
                 Some(end) = lanes.join_next() => {
-                    outcome = match end {
-                        Ok(Err(error)) => Err(error),
-                        _ => Err(AgentError::Ended { part: "lane" }),
-                    };
+                    // A lane that ends well lost the reading thread, whose own end says why.
+                    outcome = end.unwrap_or(Err(AgentError::Ended { part: "lane" }));
                     break;
                 }
                 _ = turns.tick() => {
@@ -186,10 +180,23 @@ impl Agent {
         }
 
         // Stop reading; the reading thread's end closes the queues, and the lanes end when theirs are empty.
+        let asked = cancel.is_cancelled() || outcome.is_err();
         drop(stop);
-        if !read_ended && let Ok(Err(error)) = reading.await {
-            outcome = outcome.and(Err(error));
-        }
+        let limit = self.config.shutdown_timeout.0;
+        let read = match read {
+            Some(end) => Some(end),
+            None => tokio::time::timeout(limit, &mut reading).await.ok(),
+        };
+        let read = match read {
+            Some(Ok(Ok(()))) if asked => Ok(()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(_) => Err(AgentError::Ended { part: "thread agent-files" }),
+            None => {
+                tracing::warn!("a file system does not answer, the agent stops without waiting for it");
+                Ok(())
+            }
+        };
+        outcome = outcome.and(read);
         let drained = async {
             let mut result = Ok(());
             while let Some(end) = lanes.join_next().await {
@@ -199,7 +206,7 @@ impl Agent {
             }
             result
         };
-        match tokio::time::timeout(self.config.shutdown_timeout.0, drained).await {
+        match tokio::time::timeout(limit, drained).await {
             Ok(result) => outcome = outcome.and(result),
             Err(_) => {
                 tracing::warn!(timeout = %self.config.shutdown_timeout, "log did not acknowledge all lines in time, they are read again at the next start");

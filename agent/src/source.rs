@@ -234,6 +234,11 @@ impl Source {
         self.progress.lock().seen.clone()
     }
 
+    /// Device and inode when the file was last seen.
+    pub fn last_key(&self) -> FileKey {
+        self.progress.lock().seen.key
+    }
+
     /// Notes where the file is now.
     pub fn see(&self, seen: Sighting) {
         let mut p = self.progress.lock();

@@ -320,8 +320,7 @@ impl Reader {
     /// Whether a file that is not being read is to be opened.
     fn is_wanted(&self, key: FileKey, found: &Found) -> bool {
         let Some(before) = &found.rotated_from else { return true };
-        let mut by_key =
-            self.known.iter().filter(|(source, at)| at.is_none() && source.last_seen().key == key).peekable();
+        let mut by_key = self.known.iter().filter(|(source, at)| at.is_none() && source.last_key() == key).peekable();
         if by_key.peek().is_some() {
             return by_key
                 .any(|(source, _)| !source.is_finished() || found.metadata.len() > source.read_anchor().mark.offset);
@@ -493,8 +492,7 @@ impl Reader {
     fn same_inode(&self, key: FileKey) -> Option<usize> {
         let tail = self.tails.get(&key)?;
         let candidates = self.known.iter().enumerate().filter(|(_, (source, at))| {
-            let seen = source.last_seen();
-            at.is_none() && seen.key == key && !differ(seen.birth_ns, tail.birth_ns)
+            at.is_none() && source.last_key() == key && !differ(source.last_seen().birth_ns, tail.birth_ns)
         });
         candidates
             .filter(|(_, (source, _))| self.agrees(tail, source))

@@ -226,7 +226,9 @@ mod tests {
     #[test]
     fn times_are_found() {
         let day = 86_400_000_000_000;
-        let table: &[(&str, Option<&str>, Option<&str>, &str, &str, Option<i64>)] = &[
+        /// Format, regex, field, time zone, line, wanted time.
+        type Case = (&'static str, Option<&'static str>, Option<&'static str>, &'static str, &'static str, Option<i64>);
+        let table: &[Case] = &[
             ("rfc3339", None, None, "UTC", "2026-01-01T00:00:01.5Z hello", Some(READ + 1_500_000_000)),
             ("rfc3339", None, None, "UTC", "[2026-01-01T01:00:00+01:00] hello", Some(READ)),
             ("rfc3339", None, None, "+01:00", "2026-01-01T01:00:00 no zone", Some(READ)),

@@ -1,6 +1,9 @@
 //! Random histories of one log file: written, rotated by rename and by copytruncate, truncated, while the agent runs,
 //! restarts and is killed, and the log is moody. Every line must be there once, in order, at a position that never changes.
 
+// Helpers of tests may panic, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -30,6 +30,8 @@ pub enum Mood {
     Away,
     /// Takes a part from the start and refuses the rest for now, or takes all and says that it did not.
     Moody,
+    /// Takes everything and keeps only the count.
+    Sink,
     /// Refuses single records in the middle for now, as no idempotent client should.
     Gaps,
 }
@@ -40,6 +42,7 @@ struct Inner {
     random: StdRng,
     kept: Vec<(TopicPartition, Record)>,
     calls: usize,
+    sunk: u64,
     poison: Option<Vec<u8>>,
 }
 
@@ -58,8 +61,14 @@ pub fn refused(to: &TopicPartition, count: usize, failed: Vec<usize>, code: RDKa
 
 impl FakeLog {
     pub fn new(seed: u64, partitions: i32) -> Arc<Self> {
-        let inner =
-            Inner { mood: Mood::Good, random: StdRng::seed_from_u64(seed), kept: Vec::new(), calls: 0, poison: None };
+        let inner = Inner {
+            mood: Mood::Good,
+            random: StdRng::seed_from_u64(seed),
+            kept: Vec::new(),
+            calls: 0,
+            sunk: 0,
+            poison: None,
+        };
         Arc::new(Self { inner: Mutex::new(inner), partitions })
     }
 
@@ -70,6 +79,10 @@ impl FakeLog {
     /// Requests with a record that contains this are refused for good, as a whole.
     pub fn poison(&self, text: &str) {
         self.inner.lock().poison = Some(text.as_bytes().to_vec());
+    }
+
+    pub fn sunk(&self) -> u64 {
+        self.inner.lock().sunk
     }
 
     pub fn calls(&self) -> usize {
@@ -131,6 +144,10 @@ impl BatchProducer for FakeLog {
         }
         let mut inner = self.inner.lock();
         let count = batch.len();
+        if mood == Mood::Sink {
+            inner.sunk += count as u64;
+            return Ok(0);
+        }
         if &*to.topic == "logs"
             && let Some(poison) = inner.poison.clone()
             && batch.iter().any(|r| memchr::memmem::find(r.value.as_deref().unwrap_or_default(), &poison).is_some())
