@@ -13,8 +13,9 @@
 //!   request gets [`IngestError::Unconfirmed`], and the client's repeat gets new numbers;
 //! - numbers come from blocks reserved on disk before use: after a crash the counter jumps ahead and reuses nothing.
 //!
-//! Equal (tenant, labels, time, line) within one request is written once, as Loki stores it once. Equal pushes of
-//! several requests are both written.
+//! Equal (tenant, labels, time, line) is written once, as Loki stores it once, within one request and over requests as
+//! far as this instance remembers ([`IngestConfig::remember_events`]): so a repeat after a lost answer adds only what is
+//! missing. After a restart, or over several instances, equal pushes are written again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,10 +40,13 @@ use crate::state::StateError;
 
 /// The durable counter.
 mod positions;
+/// What the log took last.
+mod recent;
 /// One task per partition.
 mod send;
 
 use positions::Positions;
+use recent::{Key, Recent};
 
 /// How pushes are taken.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +58,8 @@ pub struct IngestConfig {
     pub give_up_after: Span,
     /// Requests that may wait for one partition.
     pub queue_requests: usize,
+    /// Lines taken last that are remembered, so that a repeated push is not written twice. 0: none. About 100 bytes each.
+    pub remember_events: usize,
     /// Bytes of one line at most.
     pub max_line: ByteSize,
     /// Bytes of the structured metadata of one event at most.
@@ -68,6 +74,7 @@ impl Default for IngestConfig {
             max_in_flight: ByteSize::mib(64),
             give_up_after: Span::secs(30),
             queue_requests: 1024,
+            remember_events: 200_000,
             max_line: ByteSize(256 << 10),
             max_metadata: ByteSize(64 << 10),
             max_metadata_names: 128,
@@ -204,7 +211,11 @@ impl Metrics {
         let r = registry.sub_registry_with_prefix("millrace_ingest");
         r.register("acknowledged_lines", "Pushed events that the log has", m.events.clone());
         r.register("acknowledged_bytes", "Bytes of the lines of pushed events that the log has", m.bytes.clone());
-        r.register("equal_lines", "Pushed events left out: equal to another of the same request", m.equal.clone());
+        r.register(
+            "equal_lines",
+            "Pushed events left out: equal to another that was taken shortly before",
+            m.equal.clone(),
+        );
         r.register("unacknowledged_lines", "Pushed events answered with an error", m.refused.clone());
         r.register("retries", "Batches that had to be sent again", m.retries.clone());
         r.register("in_flight_bytes", "Bytes of pushed events that wait for the log", m.in_flight.clone());
@@ -215,9 +226,19 @@ impl Metrics {
 /// Events of one request for one partition, and who waits for them.
 struct Parcel {
     events: Vec<PushEvent>,
+    keys: Vec<Option<Key>>,
     reply: oneshot::Sender<Result<Vec<Position>, IngestError>>,
     /// Given back when the log has the events or they were given up, also if nobody waits any more.
     permit: Arc<InFlight>,
+}
+
+/// Where an event of a request went.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The log has an equal one there.
+    Known(Position),
+    /// Into the parcel for a partition, as which of its events.
+    Sent { partition: usize, at: usize },
 }
 
 /// A share of the in-flight limit.
@@ -238,6 +259,7 @@ pub struct Ingest {
     source: SourceId,
     partitions: Vec<mpsc::Sender<Parcel>>,
     budget: Arc<Semaphore>,
+    recent: Arc<Recent>,
     config: IngestConfig,
     metrics: Arc<Metrics>,
 }
@@ -271,6 +293,7 @@ impl Ingest {
     ) -> Result<(Arc<Self>, IngestRun), IngestError> {
         let positions = Arc::new(Positions::open(dir)?);
         let metrics = Arc::new(Metrics::register(registry));
+        let recent = Arc::new(Recent::new(config.remember_events));
         let source = positions.source();
         let mut senders = Vec::new();
         let mut workers = Vec::new();
@@ -284,11 +307,12 @@ impl Ingest {
                 positions: Arc::clone(&positions),
                 clock: Arc::clone(&clock),
                 give_up_after: config.give_up_after.0,
+                recent: Arc::clone(&recent),
                 metrics: Arc::clone(&metrics),
             });
         }
         let budget = Arc::new(Semaphore::new(permits(config.max_in_flight.0) as usize));
-        Ok((Arc::new(Self { source, partitions: senders, budget, config, metrics }), IngestRun { workers }))
+        Ok((Arc::new(Self { source, partitions: senders, budget, recent, config, metrics }), IngestRun { workers }))
     }
 
     /// The limits that doors check before they hand over events.
@@ -314,13 +338,20 @@ impl Ingest {
         }
         let cost: usize = events.iter().map(PushEvent::cost).sum();
         let permit = self.admit(cost)?;
-        // Where each event goes: (partition, index in its parcel).
-        let mut places: Vec<(usize, usize)> = Vec::with_capacity(events.len());
-        let mut parcels: Vec<Vec<PushEvent>> = self.partitions.iter().map(|_| Vec::new()).collect();
-        let mut seen: HashMap<(Labels, i64, Bytes), (usize, usize)> = HashMap::with_capacity(events.len());
+        let keys: Vec<Option<Key>> = events.iter().map(|event| self.recent.key(event)).collect();
+        let known = self.recent.find(&keys);
+        let mut places: Vec<Place> = Vec::with_capacity(events.len());
+        let mut parcels: Vec<(Vec<PushEvent>, Vec<Option<Key>>)> = vec![Default::default(); self.partitions.len()];
+        let mut seen: HashMap<Key, Place> = HashMap::with_capacity(events.len());
         let mut last: Option<(Labels, Tenant, usize)> = None;
         let mut equal = 0;
-        for event in events {
+        for ((event, key), known) in events.into_iter().zip(keys).zip(known) {
+            let twin = known.map(Place::Known).or_else(|| key.and_then(|key| seen.get(&key).copied()));
+            if let Some(twin) = twin {
+                places.push(twin);
+                equal += 1;
+                continue;
+            }
             let partition = match &last {
                 Some((labels, tenant, partition)) if *labels == event.labels && *tenant == event.tenant => *partition,
                 _ => {
@@ -329,35 +360,25 @@ impl Ingest {
                     partition
                 }
             };
-            let Some(parcel) = parcels.get_mut(partition) else { return Err(IngestError::Stopping) };
-            let place = (partition, parcel.len());
-            if event.doc.is_none() {
-                // One request has one tenant.
-                let key = (event.labels.clone(), event.time_ns, event.line.clone());
-                match seen.entry(key) {
-                    std::collections::hash_map::Entry::Occupied(first) => {
-                        places.push(*first.get());
-                        equal += 1;
-                        continue;
-                    }
-                    std::collections::hash_map::Entry::Vacant(free) => {
-                        free.insert(place);
-                    }
-                }
+            let Some((events, keys)) = parcels.get_mut(partition) else { return Err(IngestError::Stopping) };
+            let place = Place::Sent { partition, at: events.len() };
+            if let Some(key) = key {
+                seen.insert(key, place);
             }
             places.push(place);
-            parcel.push(event);
+            events.push(event);
+            keys.push(key);
         }
         drop(seen);
         self.metrics.equal.inc_by(equal);
         let mut waiting = Vec::new();
-        for (partition, events) in parcels.into_iter().enumerate() {
+        for (partition, (events, keys)) in parcels.into_iter().enumerate() {
             if events.is_empty() {
                 continue;
             }
             let Some(sender) = self.partitions.get(partition) else { return Err(IngestError::Stopping) };
             let (reply, answer) = oneshot::channel();
-            match sender.try_send(Parcel { events, reply, permit: Arc::clone(&permit) }) {
+            match sender.try_send(Parcel { events, keys, reply, permit: Arc::clone(&permit) }) {
                 Ok(()) => waiting.push((partition, answer)),
                 Err(mpsc::error::TrySendError::Full(_)) => {
                     return Err(IngestError::Full { max: self.config.max_in_flight });
@@ -384,7 +405,10 @@ impl Ingest {
         }
         places
             .into_iter()
-            .map(|(partition, i)| positions.get(partition).and_then(|p| p.get(i)).map(|p| (self.source, *p)))
+            .map(|place| match place {
+                Place::Known(position) => Some((self.source, position)),
+                Place::Sent { partition, at } => positions.get(partition)?.get(at).map(|p| (self.source, *p)),
+            })
             .collect::<Option<Vec<_>>>()
             .ok_or(IngestError::Stopping)
     }

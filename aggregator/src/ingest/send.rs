@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::positions::Positions;
+use super::recent::Recent;
 use super::{IngestError, Metrics, Parcel, PushEvent};
 
 /// Events of one batch, about: whole parcels are never divided.
@@ -32,6 +33,7 @@ pub(super) struct Worker {
     pub(super) positions: Arc<Positions>,
     pub(super) clock: SharedClock,
     pub(super) give_up_after: Duration,
+    pub(super) recent: Arc<Recent>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -92,7 +94,7 @@ impl Worker {
         let mut events = Vec::with_capacity(count);
         for parcel in parcels {
             let bytes: usize = parcel.events.iter().map(|e| e.line.len()).sum();
-            replies.push((parcel.reply, parcel.events.len(), bytes, parcel.permit));
+            replies.push((parcel.reply, parcel.keys, bytes, parcel.permit));
             events.extend(parcel.events);
         }
         let (source, read_ms) = (self.positions.source(), self.clock.now_ms());
@@ -112,10 +114,13 @@ impl Worker {
         let outcome = self.deliver(records, cancel).await;
         let mut fates = outcome.fates.into_iter();
         let mut at = first;
-        for (reply, len, bytes, _permit) in replies {
+        for (reply, keys, bytes, _permit) in replies {
+            let len = keys.len();
             let mine: Vec<Fate> = fates.by_ref().take(len).collect();
-            let positions = (at..).take(len).map(Position::at).collect();
+            let positions: Vec<Position> = (at..).take(len).map(Position::at).collect();
             at += len as u64;
+            let durable = mine.iter().zip(keys).zip(&positions).filter(|((fate, _), _)| **fate == Fate::Durable);
+            self.recent.note(durable.filter_map(|((_, key), position)| Some((key?, *position))));
             let answer = if mine.iter().all(|f| *f == Fate::Durable) {
                 self.metrics.events.inc_by(len as u64);
                 self.metrics.bytes.inc_by(bytes as u64);

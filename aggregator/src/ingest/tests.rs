@@ -171,6 +171,20 @@ async fn equal_events_of_a_request_are_written_once_and_documents_are_not_compar
 }
 
 #[tokio::test]
+async fn a_repeated_push_adds_only_what_is_missing() {
+    // Of the first push the second line is lost, with a durable one behind it.
+    let log = FakeLog::failing([Fault::Some { failed: vec![1], retriable: true }]);
+    let running = start(Arc::clone(&log), 1, soon());
+    let push = || (0..4).map(|i| event("a", i, &format!("line {i}"))).collect::<Vec<_>>();
+    assert!(matches!(running.ingest.append(push()).await, Err(IngestError::Unconfirmed { failed: 1 })));
+    let places = running.ingest.append(push()).await.unwrap();
+    assert_eq!(running.ingest.append(push()).await.unwrap(), places);
+    let mut indexed = log.indexed();
+    indexed.sort();
+    assert_eq!(indexed, ["line 0", "line 1", "line 2", "line 3"]);
+}
+
+#[tokio::test]
 async fn faults_of_the_log_lose_nothing_that_was_acknowledged() {
     let all = vec![0, 1, 2, 3];
     for (faults, want_ok, want_indexed) in [
