@@ -49,6 +49,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long the start waits for the log to say how many partitions the push topic has.
 const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Raises the limit of open files to what the system allows: segments, splits and tailed files are many.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, now = limit.current, "limit of open files can't be raised: raise it with ulimit -n or LimitNOFILE");
+    }
+}
+
 /// Where the doors are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
@@ -111,6 +121,7 @@ struct Insight {
 impl Process {
     /// Starts every role that the configuration has.
     pub async fn start(mut config: Config) -> Result<Self, Failure> {
+        raise_file_limit();
         let clock = SystemClock::shared();
         let registry = Registries::default();
         let mut addresses = Addresses::default();

@@ -4,6 +4,8 @@
 //! SIGKILL proves nothing about fsync: that is tested in `log/src/storage` through the file-system seam.
 //! The short form (6 kills) runs with `cargo test`, the full one (30) is ignored: `cargo test --test crash -- --ignored`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that fails says where
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,8 @@
 //! The short form runs with `cargo test`; the full forms need Java and Maven (`../shared/servers`) and are ignored:
 //! `cargo test --test end_to_end -- --ignored`.
 
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! kcat and Kafka's own topics tool take the embedded broker for Kafka: produce, list, consume.
 
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
 mod support;
 
 use std::io::Write as _;

@@ -691,7 +691,9 @@ mod tests {
 
         #[test]
         fn fixed_part_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Fixed::decode(&bytes).map(|f| f.encode());
+            if let Ok(fixed) = Fixed::decode(&bytes) {
+                prop_assert_eq!(Fixed::decode(&fixed.encode()).ok(), Some(fixed));
+            }
         }
 
         #[test]

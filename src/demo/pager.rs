@@ -23,11 +23,14 @@ pub struct Seen {
     pub resolved: bool,
 }
 
+/// Takes each line for the person who watches.
+type Print = Box<dyn FnMut(&str) + Send>;
+
 /// The receiver's state.
 pub struct Pager {
     burst: Arc<Burst>,
     seen: tokio::sync::watch::Sender<Seen>,
-    print: Mutex<Box<dyn FnMut(&str) + Send>>,
+    print: Mutex<Print>,
 }
 
 #[derive(Debug, Deserialize)]

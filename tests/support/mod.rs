@@ -3,7 +3,7 @@
 //!
 //! Everything is bounded by deadlines: nothing sleeps for a fixed time and hopes.
 
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its own part; a test that fails says where
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
