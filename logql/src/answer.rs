@@ -137,3 +137,9 @@ pub struct Statistics {
     /// Wall time, seconds.
     pub seconds: f64,
 }
+
+/// Labels as Loki shows them: `{app="api", env="prod"}`.
+pub fn show_labels(labels: &[(String, String)]) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(n, v)| format!("{n}={}", crate::syntax::quantity::quote(v))).collect();
+    format!("{{{}}}", pairs.join(", "))
+}

@@ -11,7 +11,11 @@ pub mod dialect;
 /// What a grammar can't say: checks of a tree.
 pub mod plan;
 /// Numbers from lines.
-pub mod eval;
+mod eval;
+/// Stages of a pipeline.
+mod stage;
+/// Compiled stages, run line by line.
+pub mod pipeline;
 /// The small trait that an index implements.
 pub mod storage;
 /// An in-memory store for tests.
@@ -29,5 +33,6 @@ pub use answer::{
 };
 pub use engine::Engine;
 pub use error::QueryError;
+pub use pipeline::{Pipeline, Processed};
 pub use plan::{parse, selector_of};
 pub use syntax::tree::{Expr, LogExpr, MetricExpr, Span};

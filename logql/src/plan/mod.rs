@@ -4,6 +4,8 @@
 
 mod check;
 
+pub(crate) use check::bad_regex;
+
 use crate::storage::LabelMatcher;
 use crate::syntax::error::ParseError;
 use crate::syntax::tree::{Expr, Selector};

@@ -1,0 +1,78 @@
+//! Lines to streams: scans the store for a log query, stops at the limit.
+//!
+//! In: a log expression, range, order, limit. Out: entries in streams of equal labels. Touches the store.
+
+use futures::StreamExt as _;
+use indexmap::IndexMap;
+
+use crate::answer::{Direction, EntryResult, LabelPairs, RangeQuery, StreamResult};
+use crate::engine::Budget;
+use crate::error::QueryError;
+use crate::pipeline::Pipeline;
+use crate::plan;
+use crate::stage::labels::Category;
+use crate::storage::{Order, Scan, Storage};
+use crate::syntax::tree::LogExpr;
+
+/// Runs a log query.
+pub(crate) async fn scan(
+    storage: &dyn Storage,
+    query: &RangeQuery,
+    expr: &LogExpr,
+    budget: &mut Budget,
+) -> Result<Vec<StreamResult>, QueryError> {
+    let pipeline = Pipeline::new(expr)?;
+    let forward = query.direction == Direction::Forward;
+    let scan = Scan {
+        tenant: query.tenant.clone(),
+        matchers: plan::matchers(&expr.selector).map_err(|message| QueryError::Parameter { message })?,
+        start_ns: query.start_ns,
+        end_ns: query.end_ns,
+        needles: pipeline.needles(),
+        order: if forward { Order::Forward } else { Order::Backward },
+        expect: Some(query.limit),
+        limits: budget.limits.clone(),
+        cancel: budget.cancel.clone(),
+    };
+    let mut streams: IndexMap<(LabelPairs, LabelPairs), Vec<EntryResult>> = IndexMap::new();
+    let mut found = 0;
+    let mut last_ns: Option<i64> = None;
+    let mut batches = storage.scan(scan).await?;
+    'batches: while let Some(batch) = budget.wait(batches.next()).await? {
+        let batch = batch?;
+        budget.read(&batch)?;
+        for entry in &batch.entries {
+            if found >= query.limit {
+                break 'batches;
+            }
+            let Some(stream) = batch.streams.get(entry.stream as usize) else { continue };
+            let line = batch.line(entry);
+            if !pipeline.passes(line) {
+                continue;
+            }
+            let Some(state) = pipeline.run(stream, entry.metadata.as_ref(), entry.time_ns, line) else { continue };
+            budget.passed += 1;
+            // Lines nearer than the interval to the one before are left out.
+            let near = last_ns.is_some_and(|last| last.abs_diff(entry.time_ns) < query.interval_ns.unsigned_abs());
+            if query.interval_ns > 0 && near {
+                continue;
+            }
+            last_ns = Some(entry.time_ns);
+            let labels = state.labels.pairs(|_| true);
+            let stream_labels = state.labels.pairs(|c| c == Category::Stream);
+            let result = EntryResult {
+                time_ns: entry.time_ns,
+                line: String::from_utf8_lossy(&state.line).into_owned(),
+                metadata: state.labels.pairs(|c| c == Category::Metadata),
+                parsed: state.labels.pairs(|c| c == Category::Parsed),
+            };
+            let text: usize = labels.iter().map(|(n, v)| n.len() + v.len() + 96).sum();
+            budget.hold(result.line.len() + 2 * text + 256)?;
+            streams.entry((labels, stream_labels)).or_default().push(result);
+            found += 1;
+        }
+        budget.breathe().await;
+    }
+    let stream = |((labels, stream_labels), entries)| StreamResult { labels, stream_labels, entries };
+    Ok(streams.into_iter().map(stream).collect())
+}

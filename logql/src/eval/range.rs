@@ -1,0 +1,438 @@
+//! Lines to columns: scans the store for a range aggregation and folds its lines into windows `(t - range, t]`.
+//!
+//! In: a leaf of a metric query, its steps, the store. Out: a column per series. Touches the store.
+//! Counts and sizes are kept as differences per step (two additions a line however wide the window is); unwrapped
+//! values are kept as samples.
+
+use std::collections::HashMap;
+
+use futures::StreamExt as _;
+
+use super::window::{self, Sample};
+use super::{Column, Leaf, Steps};
+use crate::answer::LabelPairs;
+use crate::engine::Budget;
+use crate::error::QueryError;
+use crate::pipeline::Pipeline;
+use crate::plan;
+use crate::stage::labels::ERROR;
+use crate::stage::{self, Condition, Hints, LineState};
+use crate::storage::{Order, Scan, Storage, StreamLabels};
+use crate::syntax::tree::{Conversion, Grouping, MatchOp, RangeOp, Selector, Unwrap};
+
+/// What is kept of the labels of a line.
+#[derive(Debug, Clone, PartialEq)]
+enum Keep {
+    All,
+    None,
+    By(Vec<String>),
+    Without(Vec<String>),
+}
+
+struct Extraction {
+    label: String,
+    conversion: Conversion,
+    filters: Vec<Condition>,
+}
+
+impl Extraction {
+    fn new(unwrap: &Unwrap) -> Result<Self, QueryError> {
+        let filters = unwrap.filters.iter().map(|f| Condition::new(f).map_err(|fault| fault.at(unwrap.span)));
+        Ok(Self {
+            label: unwrap.label.clone(),
+            conversion: unwrap.conversion,
+            filters: filters.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The number of a line; `None` where it has none or a filter drops it.
+    fn value(&self, state: &mut LineState<'_>) -> Option<f64> {
+        let text = state.labels.get(&self.label).filter(|t| !t.is_empty())?;
+        let number = match self.conversion {
+            Conversion::Number => stage::float(text),
+            Conversion::Bytes => stage::bytes(text).map(|b| b as f64),
+            Conversion::Duration | Conversion::DurationSeconds => stage::duration(text).map(|ns| ns as f64 / 1e9),
+        };
+        let number = number.unwrap_or_else(|details| {
+            state.labels.set_error("SampleExtractionErr", details);
+            state.is_preserved = false;
+            0.0
+        });
+        self.filters.iter().all(|f| f.holds(&mut state.labels)).then_some(number)
+    }
+}
+
+enum Data {
+    /// Differences per step, one more than there are steps.
+    Counted {
+        lines: Vec<i64>,
+        bytes: Vec<i64>,
+    },
+    Samples(Vec<Sample>),
+}
+
+struct Series {
+    labels: LabelPairs,
+    data: Data,
+}
+
+/// Folds the lines of one leaf.
+struct Fold<'a> {
+    leaf: &'a Leaf<'a>,
+    steps: Steps,
+    pipeline: Pipeline,
+    unwrap: Option<Extraction>,
+    keep: Keep,
+    series: Vec<Series>,
+    by_labels: HashMap<String, usize>,
+    key: String,
+    /// Series of lines without metadata, when no stage touches labels.
+    by_stream: HashMap<StreamLabels, usize>,
+}
+
+fn names(grouping: &Grouping) -> Vec<String> {
+    grouping.labels.clone()
+}
+
+fn keep_of(leaf: &Leaf<'_>) -> Keep {
+    let grouping = leaf.aggregation.grouping.as_ref().or(leaf.outer);
+    match grouping {
+        _ if leaf.aggregation.op == RangeOp::Absent || leaf.outer_all => Keep::None,
+        Some(g) if !g.without && g.labels.is_empty() => Keep::None,
+        Some(g) if g.without => Keep::Without(names(g)),
+        Some(g) => Keep::By(names(g)),
+        None => Keep::All,
+    }
+}
+
+/// Names as parsers know them: a name that ends in `_extracted` also without.
+fn with_plain_names(names: Vec<String>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for name in names {
+        let plain = name.strip_suffix("_extracted").map(str::to_owned);
+        for name in [Some(name), plain].into_iter().flatten() {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    all
+}
+
+fn hints(pipeline: &Pipeline, unwrap: Option<&Extraction>, keep: &Keep) -> Hints {
+    let mut required = Vec::new();
+    pipeline.required(&mut required);
+    for filter in unwrap.iter().flat_map(|u| &u.filters) {
+        filter.names(&mut required);
+    }
+    if let Keep::By(names) = keep {
+        required.extend(names.iter().cloned());
+    }
+    required.extend(unwrap.map(|u| u.label.clone()));
+    let required = with_plain_names(required);
+    let preserve_error = required.iter().any(|name| name == ERROR);
+    match keep {
+        Keep::None if required.is_empty() => Hints { no_labels: true, ..Hints::default() },
+        Keep::None | Keep::By(_) => Hints { required, preserve_error, no_labels: false },
+        Keep::All | Keep::Without(_) => Hints::default(),
+    }
+}
+
+impl<'a> Fold<'a> {
+    fn new(leaf: &'a Leaf<'a>, steps: Steps) -> Result<Self, QueryError> {
+        let mut pipeline = Pipeline::new(&leaf.aggregation.range.log)?;
+        let unwrap = leaf.aggregation.range.unwrap.as_ref().map(Extraction::new).transpose()?;
+        let mut keep = keep_of(leaf);
+        pipeline.set_hints(hints(&pipeline, unwrap.as_ref(), &keep));
+        // The number itself is no label of the series.
+        if let Some(unwrap) = &unwrap {
+            match &mut keep {
+                Keep::All => keep = Keep::Without(vec![unwrap.label.clone()]),
+                Keep::Without(names) => names.push(unwrap.label.clone()),
+                Keep::By(_) | Keep::None => {}
+            }
+        }
+        Ok(Self {
+            leaf,
+            steps,
+            pipeline,
+            unwrap,
+            keep,
+            series: Vec::new(),
+            by_labels: HashMap::new(),
+            key: String::new(),
+            by_stream: HashMap::new(),
+        })
+    }
+
+    /// Steps whose windows hold a time: first and behind the last.
+    fn steps_of(&self, time_ns: i64) -> (usize, usize) {
+        let range = &self.leaf.aggregation.range;
+        let shifted = i128::from(time_ns) + i128::from(range.offset_ns) - i128::from(self.steps.start_ns);
+        let step = i128::from(self.steps.step_ns.max(1));
+        let first = -(-shifted).div_euclid(step);
+        let behind = -(-(shifted + i128::from(range.interval_ns))).div_euclid(step);
+        let clamp = |k: i128| usize::try_from(k.max(0)).unwrap_or(usize::MAX).min(self.steps.count);
+        (clamp(first), clamp(behind))
+    }
+
+    fn new_series(&mut self, labels: LabelPairs, budget: &mut Budget) -> Result<usize, QueryError> {
+        let counted = self.unwrap.is_none();
+        let width = if counted { 2 * (self.steps.count + 1) * size_of::<i64>() } else { 64 };
+        let text: usize = labels.iter().map(|(n, v)| n.len() + v.len() + 48).sum();
+        // The column that it becomes is counted as well.
+        budget.hold(width + 2 * text + self.steps.count * size_of::<Option<f64>>() + 256)?;
+        let data = if counted {
+            let zeros = || vec![0i64; self.steps.count + 1];
+            Data::Counted { lines: zeros(), bytes: zeros() }
+        } else {
+            Data::Samples(Vec::new())
+        };
+        self.series.push(Series { labels, data });
+        Ok(self.series.len() - 1)
+    }
+
+    /// The series that a line belongs to.
+    fn series_of(&mut self, pairs: &mut Vec<(&str, &str)>, budget: &mut Budget) -> Result<usize, QueryError> {
+        pairs.sort_unstable();
+        self.key.clear();
+        for (name, value) in pairs.iter() {
+            self.key.push_str(name);
+            self.key.push('\0');
+            self.key.push_str(value);
+            self.key.push('\0');
+        }
+        if let Some(found) = self.by_labels.get(&self.key) {
+            return Ok(*found);
+        }
+        let labels = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let made = self.new_series(labels, budget)?;
+        self.by_labels.insert(self.key.clone(), made);
+        Ok(made)
+    }
+
+    fn wants(keep: &Keep, name: &str) -> bool {
+        match keep {
+            Keep::All => true,
+            Keep::None => false,
+            Keep::By(names) => names.iter().any(|n| n == name),
+            Keep::Without(names) => !names.iter().any(|n| n == name),
+        }
+    }
+
+    fn add(
+        &mut self,
+        at: usize,
+        time_ns: i64,
+        window: (usize, usize),
+        bytes: usize,
+        value: f64,
+        budget: &mut Budget,
+    ) -> Result<(), QueryError> {
+        let Some(series) = self.series.get_mut(at) else { return Ok(()) };
+        match &mut series.data {
+            Data::Counted { lines, bytes: sizes } => {
+                let size = i64::try_from(bytes).unwrap_or(i64::MAX);
+                for (slots, by) in [(lines, 1), (sizes, size)] {
+                    if let Some(slot) = slots.get_mut(window.0) {
+                        *slot += by;
+                    }
+                    if let Some(slot) = slots.get_mut(window.1) {
+                        *slot -= by;
+                    }
+                }
+            }
+            Data::Samples(samples) => {
+                budget.hold(size_of::<Sample>())?;
+                samples.push((time_ns, value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one line.
+    fn line(
+        &mut self,
+        stream: &StreamLabels,
+        metadata: Option<&StreamLabels>,
+        time_ns: i64,
+        line: &[u8],
+        budget: &mut Budget,
+    ) -> Result<(), QueryError> {
+        let window = self.steps_of(time_ns);
+        // Between windows when the steps are wider than the range.
+        if window.0 >= window.1 || !self.pipeline.passes(line) {
+            return Ok(());
+        }
+        if metadata.is_none() && self.pipeline.only_filters() && self.unwrap.is_none() {
+            let at = match self.by_stream.get(stream) {
+                Some(at) => *at,
+                None => {
+                    let keep = self.keep.clone();
+                    let mut pairs: Vec<(&str, &str)> = stream
+                        .iter()
+                        .filter(|(n, _)| Self::wants(&keep, n))
+                        .map(|(n, v)| (n.as_str(), v.as_str()))
+                        .collect();
+                    let at = self.series_of(&mut pairs, budget)?;
+                    self.by_stream.insert(std::sync::Arc::clone(stream), at);
+                    at
+                }
+            };
+            budget.passed += 1;
+            return self.add(at, time_ns, window, line.len(), 1.0, budget);
+        }
+        // Taken out so that the lines it makes may live beside the series.
+        let pipeline = std::mem::replace(&mut self.pipeline, Pipeline::empty());
+        let done = self.processed(&pipeline, stream, metadata, time_ns, line, window, budget);
+        self.pipeline = pipeline;
+        done
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one line with all that belongs to it")]
+    fn processed(
+        &mut self,
+        pipeline: &Pipeline,
+        stream: &StreamLabels,
+        metadata: Option<&StreamLabels>,
+        time_ns: i64,
+        line: &[u8],
+        window: (usize, usize),
+        budget: &mut Budget,
+    ) -> Result<(), QueryError> {
+        let Some(mut state) = pipeline.run(stream, metadata, time_ns, line) else { return Ok(()) };
+        let value = match &self.unwrap {
+            None => 1.0,
+            Some(unwrap) => match unwrap.value(&mut state) {
+                Some(value) => value,
+                None => return Ok(()),
+            },
+        };
+        budget.passed += 1;
+        let faulty = !state.labels.error().is_empty();
+        if faulty && !state.is_preserved {
+            let series = state.labels.pairs(|_| true);
+            return Err(QueryError::Pipeline {
+                error: state.labels.error().to_owned(),
+                series: crate::answer::show_labels(&series),
+            });
+        }
+        let keep = if faulty { &Keep::All } else { &self.keep };
+        let mut pairs: Vec<(&str, &str)> = state
+            .labels
+            .iter()
+            .filter(|(name, _, _)| Self::wants(keep, name))
+            .map(|(name, value, _)| (name, value))
+            .collect();
+        let at = self.series_of(&mut pairs, budget)?;
+        self.add(at, time_ns, window, state.line.len(), value, budget)
+    }
+
+    /// Columns of all series.
+    fn columns(self) -> Vec<Column> {
+        let aggregation = self.leaf.aggregation;
+        let seconds = aggregation.range.interval_ns as f64 / 1e9;
+        let windows: Vec<(i64, i64)> = (0..self.steps.count)
+            .map(|k| {
+                let to = self.steps.at(k) - aggregation.range.offset_ns;
+                (to.saturating_sub(aggregation.range.interval_ns), to)
+            })
+            .collect();
+        let column = |series: Series| {
+            let values = match series.data {
+                Data::Counted { lines, bytes } => {
+                    let (mut count, mut size) = (0, 0);
+                    let sums = lines.into_iter().zip(bytes).take(self.steps.count).map(|(l, b)| {
+                        count += l;
+                        size += b;
+                        (count, size)
+                    });
+                    let value = |(count, size): (i64, i64)| {
+                        (count > 0).then(|| match aggregation.op {
+                            RangeOp::Rate => count as f64 / seconds,
+                            RangeOp::Bytes => size as f64,
+                            RangeOp::BytesRate => size as f64 / seconds,
+                            _ => count as f64,
+                        })
+                    };
+                    sums.map(value).collect()
+                }
+                Data::Samples(mut samples) => {
+                    samples.sort_by_key(|(time_ns, _)| *time_ns);
+                    let value = |(from, to): &(i64, i64)| {
+                        let first = samples.partition_point(|(t, _)| t <= from);
+                        let behind = samples.partition_point(|(t, _)| t <= to);
+                        let inside = samples.get(first..behind).filter(|s| !s.is_empty())?;
+                        let (op, parameter) = (aggregation.op, aggregation.parameter);
+                        Some(window::compute(op, parameter, aggregation.range.interval_ns, inside))
+                    };
+                    windows.iter().map(value).collect()
+                }
+            };
+            Column { labels: series.labels, values }
+        };
+        let columns: Vec<Column> = self.series.into_iter().map(column).collect();
+        if aggregation.op == RangeOp::Absent {
+            return absent(&aggregation.range.log.selector, columns, self.steps);
+        }
+        columns.into_iter().filter(|c| c.values.iter().any(Option::is_some)).collect()
+    }
+}
+
+/// 1 where no series has a value, with the labels that the selector names by `=` once.
+fn absent(selector: &Selector, columns: Vec<Column>, steps: Steps) -> Vec<Column> {
+    let values: Vec<Option<f64>> = (0..steps.count)
+        .map(|k| {
+            let present = columns.iter().any(|c| c.values.get(k).copied().flatten().is_some());
+            (!present).then_some(1.0)
+        })
+        .collect();
+    if values.iter().all(Option::is_none) {
+        return Vec::new();
+    }
+    let once = |name: &str| selector.matchers.iter().filter(|m| m.name == name).count() == 1;
+    let mut labels: LabelPairs = selector
+        .matchers
+        .iter()
+        .filter(|m| m.op == MatchOp::Equal && once(&m.name) && !m.value.is_empty())
+        .map(|m| (m.name.clone(), m.value.clone()))
+        .collect();
+    labels.sort();
+    vec![Column { labels, values }]
+}
+
+/// Scans the lines of a leaf and computes its columns.
+pub(crate) async fn scan(
+    storage: &dyn Storage,
+    tenant: &str,
+    leaf: &Leaf<'_>,
+    steps: Steps,
+    budget: &mut Budget,
+) -> Result<Vec<Column>, QueryError> {
+    let range = &leaf.aggregation.range;
+    let mut fold = Fold::new(leaf, steps)?;
+    let from = steps.start_ns.saturating_sub(range.offset_ns).saturating_sub(range.interval_ns);
+    let to = steps.last().saturating_sub(range.offset_ns);
+    let scan = Scan {
+        tenant: tenant.to_owned(),
+        matchers: plan::matchers(&range.log.selector).map_err(|message| QueryError::Parameter { message })?,
+        start_ns: from.saturating_add(1),
+        end_ns: to.saturating_add(1),
+        needles: fold.pipeline.needles(),
+        order: Order::Any,
+        expect: None,
+        limits: budget.limits.clone(),
+        cancel: budget.cancel.clone(),
+    };
+    let mut batches = storage.scan(scan).await?;
+    while let Some(batch) = budget.wait(batches.next()).await? {
+        let batch = batch?;
+        budget.read(&batch)?;
+        for entry in &batch.entries {
+            let Some(stream) = batch.streams.get(entry.stream as usize) else { continue };
+            fold.line(stream, entry.metadata.as_ref(), entry.time_ns, batch.line(entry), budget)?;
+        }
+        budget.breathe().await;
+    }
+    Ok(fold.columns())
+}
