@@ -288,11 +288,11 @@ async fn open_agent(
     insight: &mut Insight,
 ) -> Result<Agent, Failure> {
     let producer = producer(&config.kafka.connection())?;
-    let (config, data_dir, clock) = (config.clone(), data_dir.to_owned(), Arc::clone(clock));
+    let (config, folder, clock) = (config.clone(), data_dir.join("agent"), Arc::clone(clock));
     let registry = Arc::clone(registry);
     let opened = tokio::task::spawn_blocking(move || {
         let mut part = Registry::default();
-        let agent = Agent::open(config, &data_dir, producer, clock, &mut part);
+        let agent = Agent::open(config, &folder, producer, clock, &mut part);
         merge(&registry, part);
         agent
     });

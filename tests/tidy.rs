@@ -64,7 +64,7 @@ fn dependencies_point_one_way() {
 fn versions_stand_in_the_workspace_only() {
     for of in CRATES.iter().filter(|c| **c != ".") {
         let manifest = read(&root().join(of).join("Cargo.toml"));
-        for line in manifest.lines().skip_while(|l| *l != "[dependencies]") {
+        for line in manifest.lines().skip_while(|l| *l != "[dependencies]").take_while(|l| *l != "[lints]") {
             let name_and_rest = line.split_once('=');
             if let Some((name, rest)) = name_and_rest {
                 let good = name.trim().ends_with(".workspace") || rest.contains("workspace = true");
