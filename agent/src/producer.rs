@@ -262,7 +262,8 @@ impl Lane {
             let Some(identity) = &identity else { continue };
             let piece = haul.pieces[*p as usize];
             let found = haul.times.get(*p as usize).copied().flatten();
-            let time_ns = found.unwrap_or(haul.read_ns);
+            // Lines read at once get a nanosecond each, in order: clients page through answers by time.
+            let time_ns = found.unwrap_or_else(|| haul.read_ns.saturating_add(i64::from(*p)));
             let position = Position::at(haul.base + u64::from(piece.start));
             let cut = piece.cut;
             let head = Fixed { time_ns, source: identity.id, position, cut, time_from_line: found.is_some() };
