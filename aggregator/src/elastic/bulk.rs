@@ -42,6 +42,8 @@ enum State {
 /// One action with its document.
 struct Item {
     action: DocOp,
+    /// The action's name as sent.
+    name: &'static str,
     index: String,
     id: String,
     /// The document's bytes as sent, or what is wrong with it.
@@ -99,6 +101,9 @@ fn parse(
     default_index: Option<&str>,
     body: &Bytes,
 ) -> Result<Vec<Item>, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Vec::new());
+    }
     if body.last() != Some(&b'\n') {
         return Err(ApiError::argument("The bulk request must be terminated by a newline [\\n]"));
     }
@@ -141,9 +146,11 @@ fn parse(
                 if name == "update" {
                     next_line();
                 }
-                let outcome = Err(ApiError::not_yet(if name == "update" { "update" } else { "delete" }));
+                let name = if name == "update" { "update" } else { "delete" };
+                let outcome = Err(ApiError::not_yet(name));
                 items.push(Item {
                     action: DocOp::Index,
+                    name,
                     index,
                     id: id.unwrap_or_default(),
                     outcome,
@@ -175,7 +182,11 @@ fn item(
     let automatic = || rand::rng().sample_iter(rand::distr::Alphanumeric).take(20).map(char::from).collect();
     let id: String = id.unwrap_or_else(automatic);
     let outcome = event(state, tenant, action, &index, &id, source);
-    Item { action, index, id, outcome, existed: false, held: false }
+    let name = match action {
+        DocOp::Index => "index",
+        DocOp::Create => "create",
+    };
+    Item { action, name, index, id, outcome, existed: false, held: false }
 }
 
 fn event(
@@ -201,7 +212,7 @@ fn event(
         Some(Json::String(text)) => time::parse(text).ok_or_else(|| {
             unfit(format!("failed to parse field [{TIMESTAMP}] of type [date]: [{text}] is not strict_date_optional_time||epoch_millis"))
         })?,
-        Some(Json::Number(ms)) => ms.as_f64().map(|ms| (ms * 1e6) as i64).unwrap_or_default(),
+        Some(Json::Number(ms)) => ms.as_f64().map(time::of_millis).unwrap_or_default(),
         Some(_) => return Err(unfit(format!("failed to parse field [{TIMESTAMP}] of type [date]"))),
     };
     // The log keeps one line per record: pretty-printed bodies of single documents are written compactly.
@@ -302,17 +313,13 @@ fn refused(error: &IngestError) -> ApiError {
 }
 
 fn answer(item: &Item) -> Json {
-    let action = match item.action {
-        DocOp::Index => "index",
-        DocOp::Create => "create",
-    };
     let body = match &item.outcome {
         Ok(_) => result(item),
         Err(error) => {
             json!({"_index": item.index, "_id": item.id, "status": error.status, "error": {"type": error.kind, "reason": error.reason}})
         }
     };
-    json!({action: body})
+    json!({item.name: body})
 }
 
 fn result(item: &Item) -> Json {

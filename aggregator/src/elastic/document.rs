@@ -50,7 +50,7 @@ impl Value<'_> {
     pub fn time_ns(&self) -> Option<i64> {
         match self {
             Self::Time(ns) => Some(*ns),
-            Self::Number(ms) => Some((*ms * 1e6) as i64),
+            Self::Number(ms) => Some(time::of_millis(*ms)),
             Self::Text(text) => time::parse(text),
             Self::Bool(_) => None,
         }

@@ -22,6 +22,10 @@ mod indices;
 mod bulk;
 /// Errors.
 mod error;
+/// Index templates.
+mod templates;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +48,7 @@ pub use bulk::Accepted;
 use error::ApiError;
 use indices::Selection;
 use search::UrlParams;
+pub use templates::Templates;
 
 /// `_refresh`, `refresh=wait_for` wait so long at most.
 const REFRESH_AT_MOST: Duration = Duration::from_secs(30);
@@ -60,6 +65,8 @@ pub struct ElasticState {
     pub ingest: Arc<Ingest>,
     /// Ids on their way.
     pub accepted: Accepted,
+    /// Templates as clients installed them.
+    pub templates: Templates,
     /// Topics that are indexed: each is an index `millrace-<topic>`.
     pub topics: Vec<String>,
     /// For date math and documents without a time.
@@ -101,12 +108,33 @@ pub fn router(state: ElasticState) -> Router {
         .route("/{index}/_mapping", get(mapping_one))
         .route("/_refresh", get(refresh).post(refresh))
         .route("/{index}/_refresh", get(refresh_one).post(refresh_one))
-        .route("/{index}", get(describe))
+        .route("/_index_template", get(templates::all))
+        .route(
+            "/_index_template/{name}",
+            put(templates::put).post(templates::put).get(templates::get).delete(templates::delete),
+        )
+        .route("/{index}", get(describe).delete(delete_index))
+        .route("/_data_stream/{name}", any(no_data_streams))
         .fallback(any(no_handler))
         .layer(DefaultBodyLimit::max(limit))
         .layer(tower_http::decompression::RequestDecompressionLayer::new())
         .layer(axum::middleware::map_response(product))
         .with_state(Arc::new(state))
+}
+
+/// Documents leave by retention only: an index that has some is not deleted.
+async fn delete_index(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(index): Path<String>,
+    UrlQuery(params): UrlQuery<UrlParams>,
+) -> Answer {
+    selected(&state, &tenant(who), &index, &params).await?;
+    Err(ApiError::not_yet("deletion of an index"))
+}
+
+async fn no_data_streams() -> ApiError {
+    ApiError::not_yet("_data_stream")
 }
 
 /// Clients of Elasticsearch 8 refuse servers without this header.

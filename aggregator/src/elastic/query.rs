@@ -249,7 +249,7 @@ fn range(body: &Json, context: Context) -> Result<Query, ApiError> {
         } else {
             let whole = number.filter(|_| millis && (value.is_number() || text.len() > 4));
             whole
-                .map(|ms| (ms * 1e6) as i64)
+                .map(time::of_millis)
                 .or_else(|| time::math(&text, context.now_ns, zone.fixed(context.now_ns / 1_000_000), up))
         };
         if field == TIMESTAMP && time_ns.is_none() {
@@ -437,7 +437,7 @@ impl Query {
         match self {
             Self::Range(range) if range.field == TIMESTAMP => {
                 if let Some(low) = range.low.as_ref().and_then(|b| b.time_ns) {
-                    *start_ns = (*start_ns).max(low);
+                    *start_ns = (*start_ns).max(low.div_euclid(1_000_000).saturating_mul(1_000_000));
                 }
                 if let Some(high) = range.high.as_ref().and_then(|b| b.time_ns) {
                     // Times are compared by milliseconds: the whole last one counts.

@@ -200,10 +200,10 @@ impl Request {
                 other => return Err(ApiError::parsing(format!("Unknown key for a value in [{other}]."))),
             }
         }
-        if found.from + found.size > MAX_WINDOW {
+        if found.from.saturating_add(found.size) > MAX_WINDOW {
             return Err(ApiError::argument(format!(
                 "Result window is too large, from + size must be less than or equal to: [{MAX_WINDOW}] but was [{}]. Page with search_after.",
-                found.from + found.size
+                found.from.saturating_add(found.size)
             )));
         }
         if let Some(value) = after {
@@ -475,8 +475,15 @@ impl Search {
             }
         }
         // In order of the sort: what comes later is no better; and the count has reached what is tracked.
-        let ordered =
-            self.sort.len() <= 1 && self.request.aggs.is_empty() && request.size > 0 && request.in_time_order();
+        // Documents without a time are sorted last and may stand anywhere.
+        let timed = self.sort.is_empty()
+            || self.best.peek().is_some_and(|worst| worst.keys.first() != Some(&SortValue::Missing));
+        let ordered = timed
+            && self.sort.iter().all(|by| !by.missing_first)
+            && self.sort.len() <= 1
+            && self.request.aggs.is_empty()
+            && request.size > 0
+            && request.in_time_order();
         let counted = request.track_total.is_none_or(|limit| self.total > limit);
         !(ordered && counted && self.best.len() >= window && request.after.is_none())
     }

@@ -12,6 +12,12 @@ pub fn iso_millis(ns: i64) -> String {
     DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// Milliseconds, as JSON numbers give them, in ns. Exact: a product of floats would miss by a millisecond.
+pub fn of_millis(ms: f64) -> i64 {
+    let whole = ms.floor();
+    (whole as i64).saturating_mul(1_000_000).saturating_add(((ms - whole) * 1e6) as i64)
+}
+
 /// Reads an ISO date with or without time and zone, or milliseconds since 1970.
 pub fn parse(text: &str) -> Option<i64> {
     parse_in(text, FixedOffset::east_opt(0)?)
