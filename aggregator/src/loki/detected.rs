@@ -3,17 +3,19 @@
 //! In: a query. Out: labels with the number of their values (from the catalog); fields of the newest lines (metadata,
 //! JSON, else logfmt) with type and number of values. Touches nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use indexmap::IndexMap;
 use millrace_log::record::Tenant;
-use millrace_logql::{Answer, Direction, LabelPairs, RangeQuery, StreamResult};
+use millrace_logql::storage::StreamLabels;
+use millrace_logql::{Answer, Direction, Expr, LabelPairs, Pipeline, RangeQuery, StreamResult};
 use serde_json::Value;
 
 use super::error::LokiError;
 use super::params::{Params, QUERY_SINCE};
+use super::query::parse;
 use super::query_range::check_limit;
 use super::{LokiState, Whose, json, selector};
 
@@ -121,63 +123,107 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
         .await?;
     match answered.value {
         Answer::Streams(streams) => {
-            tokio::task::spawn_blocking(move || fields_of(&streams)).await.map_err(|_| LokiError::Stopping)
+            tokio::task::spawn_blocking(move || fields_of(&streams)).await.map_err(|_| LokiError::Stopping)?
         }
         _ => Err(LokiError::bad("fields are detected in lines: a log query is expected, not a metric query")),
     }
 }
 
-fn fields_of(streams: &[StreamResult]) -> Fields {
+/// The parsers tried on a line.
+struct Parsers {
+    json: Pipeline,
+    logfmt: Pipeline,
+}
+
+impl Parsers {
+    fn new() -> Result<Self, LokiError> {
+        let compile = |query| match parse(query)? {
+            Expr::Log(log) => Ok(Pipeline::new(&log)?),
+            _ => Err(LokiError::bad("a log query is expected")),
+        };
+        Ok(Self { json: compile(r#"{a="b"} | json"#)?, logfmt: compile(r#"{a="b"} | logfmt"#)? })
+    }
+
+    /// What the line holds, by the first parser that finds something: Loki also names what a faulty line began with.
+    fn read(&self, stream: &StreamLabels, metadata: &StreamLabels, line: &str) -> (&'static str, LabelPairs) {
+        let parsed = |pipeline: &Pipeline| -> LabelPairs {
+            let done = pipeline.process(stream, Some(metadata), 0, line.as_bytes());
+            let found = done.map(|done| done.parsed).unwrap_or_default();
+            found.into_iter().filter(|(name, _)| !name.starts_with("__error")).collect()
+        };
+        let json = parsed(&self.json);
+        if json.is_empty() { ("logfmt", parsed(&self.logfmt)) } else { ("json", json) }
+    }
+}
+
+fn fields_of(streams: &[StreamResult]) -> Result<Fields, LokiError> {
+    let parsers = Parsers::new()?;
     let mut fields = Fields::new();
     for stream in streams {
+        let labels: StreamLabels = stream.stream_labels.as_slice().into();
         for entry in &stream.entries {
             for (name, value) in &entry.metadata {
-                note(&mut fields, name.clone(), value, None, None);
+                note(&mut fields, name, value, None, None);
             }
-            let known = |name: &str| has(&stream.stream_labels, name) || has(&entry.metadata, name);
-            let named = |name: String| if known(&name) { format!("{name}_extracted") } else { name };
-            if let Ok(Value::Object(object)) = serde_json::from_str(&entry.line) {
-                flatten(&object, &mut Vec::new(), &mut |path, value| {
-                    let name = named(label_name(&path.join("_")));
-                    note(&mut fields, name, &value, Some("json"), Some(path));
+            let metadata: StreamLabels = entry.metadata.as_slice().into();
+            let (parser, found) = parsers.read(&labels, &metadata, &entry.line);
+            let mut paths = HashMap::new();
+            if parser == "json"
+                && let Ok(Value::Object(object)) = serde_json::from_str(&entry.line)
+            {
+                paths_of(&object, &mut Vec::new(), &mut paths);
+            }
+            for (name, value) in &found {
+                let path = (parser == "json").then(|| {
+                    let own = name.strip_suffix("_extracted").unwrap_or(name);
+                    let known = paths.get(name).or_else(|| paths.get(own));
+                    known.cloned().unwrap_or_else(|| vec![name.clone()])
                 });
-            } else {
-                for (name, value) in logfmt(&entry.line) {
-                    note(&mut fields, named(label_name(name)), &value, Some("logfmt"), None);
+                note(&mut fields, name, value, Some(parser), path);
+            }
+            // What the query's own parsers made besides.
+            for (name, value) in entry.parsed.iter().filter(|(name, _)| !has(&found, name)) {
+                if !name.starts_with("__error") {
+                    note(&mut fields, name, value, Some(parser), None);
                 }
             }
         }
     }
-    fields
+    Ok(fields)
 }
 
 fn has(pairs: &LabelPairs, name: &str) -> bool {
     pairs.iter().any(|(n, _)| n == name)
 }
 
-fn note(fields: &mut Fields, name: String, value: &str, parser: Option<&'static str>, path: Option<&[String]>) {
-    let field = fields.entry(name).or_default();
+fn note(fields: &mut Fields, name: &str, value: &str, parser: Option<&'static str>, path: Option<Vec<String>>) {
+    let field = match fields.get_mut(name) {
+        Some(field) => field,
+        None => fields.entry(name.to_owned()).or_default(),
+    };
     field.kind = kind_of(value);
-    field.values.insert(value.to_owned());
+    if !field.values.contains(value) {
+        field.values.insert(value.to_owned());
+    }
     if let Some(parser) = parser
         && !field.parsers.contains(&parser)
     {
         field.parsers.push(parser);
     }
     if field.path.is_none() {
-        field.path = path.map(<[String]>::to_vec);
+        field.path = path;
     }
 }
 
-/// Members of an object with their paths; arrays and nulls are left out, as Loki's `json` does.
-fn flatten(object: &serde_json::Map<String, Value>, path: &mut Vec<String>, take: &mut impl FnMut(&[String], String)) {
+/// Paths of the members of an object by the label names that `json` gives them.
+fn paths_of(object: &serde_json::Map<String, Value>, path: &mut Vec<String>, paths: &mut HashMap<String, Vec<String>>) {
     for (name, value) in object {
         path.push(name.clone());
         match value {
-            Value::Object(inner) if path.len() < MAX_DEPTH => flatten(inner, path, take),
-            Value::Object(_) | Value::Array(_) | Value::Null => {}
-            Value::String(text) => take(path, text.clone()),
-            Value::Bool(_) | Value::Number(_) => take(path, value.to_string()),
+            Value::Object(inner) if path.len() < MAX_DEPTH => paths_of(inner, path, paths),
+            _ => {
+                paths.entry(label_name(&path.join("_"))).or_insert_with(|| path.clone());
+            }
         }
         path.pop();
     }
@@ -190,54 +236,6 @@ fn label_name(name: &str) -> String {
         out.insert(0, '_');
     }
     out
-}
-
-/// `name=value` pairs of a line; words without `=` are left out.
-fn logfmt(line: &str) -> Vec<(&str, String)> {
-    let mut pairs = Vec::new();
-    let mut rest = line.trim_start();
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
-        let (name, behind) = rest.split_at(end);
-        let Some(value) = behind.strip_prefix('=') else {
-            rest = behind.trim_start();
-            continue;
-        };
-        let (value, behind) = match value.strip_prefix('"') {
-            Some(body) => {
-                let mut text = String::new();
-                let mut chars = body.char_indices();
-                let mut end = body.len();
-                while let Some((i, c)) = chars.next() {
-                    match c {
-                        '"' => {
-                            end = i + 1;
-                            break;
-                        }
-                        '\\' => match chars.next() {
-                            Some((_, 'n')) => text.push('\n'),
-                            Some((_, 't')) => text.push('\t'),
-                            Some((_, 'r')) => text.push('\r'),
-                            Some((_, c)) => text.push(c),
-                            None => {}
-                        },
-                        c => text.push(c),
-                    }
-                }
-                (text, body.get(end..).unwrap_or_default())
-            }
-            None => {
-                let end = value.find(char::is_whitespace).unwrap_or(value.len());
-                let (text, behind) = value.split_at(end);
-                (text.to_owned(), behind)
-            }
-        };
-        if !name.is_empty() && !value.is_empty() {
-            pairs.push((name, value));
-        }
-        rest = behind.trim_start();
-    }
-    pairs
 }
 
 /// Loki's names of types.
@@ -331,24 +329,25 @@ mod tests {
                 entry(r#"level=info msg="say \"hi\"" took=5ms broken"#, &[("run", "r2")]),
             ],
         }];
-        let fields = fields_of(&streams);
+        let fields = fields_of(&streams).unwrap();
         let shown: Vec<String> =
             fields.iter().map(|(n, f)| format!("{n}:{}:{}:{}", f.kind, f.values.len(), f.parsers.join("+"))).collect();
         assert_eq!(
             shown,
             [
                 "run:string:2:",
+                "_:string:1:json",
+                "_1st:int:1:json",
                 "app_extracted:string:1:json",
                 "n:int:1:json",
                 "o_User_Agent:string:1:json",
-                "_:string:1:json",
-                "_1st:int:1:json",
                 "level:string:1:logfmt",
                 "msg:string:1:logfmt",
                 "took:duration:1:logfmt"
             ]
         );
         assert_eq!(fields["o_User_Agent"].path.as_deref().unwrap(), ["o", "User-Agent"]);
+        assert_eq!(fields["app_extracted"].path.as_deref().unwrap(), ["app"]);
         assert_eq!(fields["msg"].values[0], "say \"hi\"");
     }
 }

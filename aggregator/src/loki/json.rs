@@ -81,8 +81,8 @@ pub fn query(answered: &Answered, direction: Direction, categorize: bool) -> Str
             out.push(']');
         }
         Answer::Scalar(time_ns, value) => {
-            out.push_str(r#""scalar","result":"#);
-            point(&mut out, *time_ns, *value);
+            // Loki's own slip: the time of a scalar is in ms where all others are in seconds.
+            write!(out, r#""scalar","result":[{},"{}"]"#, time_ns.div_euclid(1_000_000), float(*value)).ok();
         }
     }
     out.push_str(r#","stats":"#);
@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!(
             data(Answer::Scalar(second, 3.0), false),
-            serde_json::json!({"resultType": "scalar", "result": [1, "3"]})
+            serde_json::json!({"resultType": "scalar", "result": [1000, "3"]})
         );
         assert_eq!(list(["a", "b"], true), r#"{"status":"success","data":["a","b"]}"#);
         assert_eq!(list([], true), r#"{"status":"success"}"#);

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use millrace_log::record::{Labels, MAX_LABELS, RecordError, Tenant};
+use millrace_log::record::{Labels, MAX_LABELS, RecordError, Tenant, is_label_name};
 
 use super::error::LokiError;
 use super::{LokiState, Whose, push_json, push_proto};
@@ -155,7 +155,7 @@ fn check(streams: Vec<PushStream>, tenant: &Tenant, config: &IngestConfig) -> De
                             tenant: tenant.clone(),
                             time_ns,
                             labels: labels.clone(),
-                            metadata: entry.metadata,
+                            metadata: plain_names(entry.metadata),
                             line: entry.line,
                             doc: None,
                         }),
@@ -165,6 +165,22 @@ fn check(streams: Vec<PushStream>, tenant: &Tenant, config: &IngestConfig) -> De
         }
     }
     (events, faults)
+}
+
+/// Names of metadata as LogQL can ask for them: other characters become `_`, a digit in front gets `key_`.
+fn plain_names(metadata: Labels) -> Labels {
+    if metadata.iter().all(|(name, _)| is_label_name(name)) {
+        return metadata;
+    }
+    let plain = |name: &str| -> String {
+        let mut out: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        if out.starts_with(|c: char| c.is_ascii_digit()) {
+            out.insert_str(0, "key_");
+        }
+        out
+    };
+    Labels::new(metadata.iter().map(|(name, value)| (plain(name), value)))
 }
 
 fn note(faults: &mut Vec<String>, fault: String) {

@@ -177,7 +177,7 @@ impl Tail {
             start_ns: self.start_ns,
             // Also what is dated ahead: the subscription says nothing of lines that were there before.
             end_ns: i64::MAX,
-            needles: Vec::new(),
+            needles: self.filter.needles(),
             kind: Kind::All,
             order: Order::Backward,
             expect: Some(self.limit),

@@ -54,6 +54,7 @@ fn server_of(config: IngestConfig, mut limits: LokiLimits) -> Server {
     let hanging = Arc::new(Hanging { store: store.clone(), asked: Mutex::new(None) });
     let shutdown = CancellationToken::new();
     limits.query.max_entries = 100_000;
+    limits.query.max_series = 10_000;
     limits.max_body = 1 << 20;
     limits.max_body_decompressed = 2 << 20;
     let state = LokiState::new(
@@ -310,3 +311,62 @@ async fn labels_series_sizes_and_volumes() {
 
 mod conformance;
 mod live;
+
+#[tokio::test]
+async fn queries_over_what_was_pushed() {
+    let server = server();
+    assert_eq!(server.push("application/json", "", JSON_PUSH).await.0, StatusCode::NO_CONTENT);
+    server.index();
+    let range = |query: &str, more: &str| {
+        let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        format!("/query_range?query={query}&start=1772369990&end=1772370000{more}")
+    };
+    let data = async |path: &str| {
+        let (status, body) = server.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(body["data"]["stats"]["summary"]["execTime"].is_number());
+        let mut result = body["data"]["result"].take();
+        // The order of streams says nothing.
+        result.as_array_mut().unwrap().sort_by_key(ToString::to_string);
+        result
+    };
+    assert_eq!(
+        data(&range(r#"{app="api"}"#, "")).await,
+        serde_json::json!([
+            {"stream": {"app": "api", "env": "prod", "trace": "x"}, "values": [["1772369999000000002", "two"]]},
+            {"stream": {"app": "api", "env": "prod"}, "values": [["1772369999000000001", "one"]]},
+        ])
+    );
+    assert_eq!(
+        data(&range(r#"{app="api"} |= "two" | trace="x""#, "&direction=forward&limit=1")).await,
+        serde_json::json!([
+            {"stream": {"app": "api", "env": "prod", "trace": "x"}, "values": [["1772369999000000002", "two"]]},
+        ])
+    );
+    assert_eq!(
+        data(&range(r#"sum by (app) (count_over_time({env="prod"}[10s]))"#, "&step=5s")).await,
+        serde_json::json!([{"metric": {"app": "api"}, "values": [[1_772_370_000, "2"]]}])
+    );
+    assert_eq!(
+        data("/query?query=vector(1)%2Bvector(1)&time=4000000000").await,
+        serde_json::json!([{"metric": {}, "value": [4_000_000_000u64, "2"]}])
+    );
+    for (path, want) in [
+        (
+            range(r#"{app="api"}"#, "&limit=100001"),
+            "max entries limit per query exceeded, limit > max_entries_limit_per_query (100001 > 100000)",
+        ),
+        (range("", ""), "parse error : syntax error: unexpected $end"),
+        (
+            format!("/query?query={}", "%7Bapp%3D%22api%22%7D"),
+            "log queries are not supported as an instant query type, please change your query to a range query type",
+        ),
+        (
+            "/query_range?query=%7Bapp%3D%22api%22%7D&start=2&end=1".to_owned(),
+            "end timestamp must not be before or equal to start time",
+        ),
+    ] {
+        assert_eq!(server.get(&path).await, (StatusCode::BAD_REQUEST, want.to_owned()), "{path}");
+    }
+}
