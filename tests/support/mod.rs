@@ -217,10 +217,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; the exit code.
-    pub fn stop(mut self) -> i32 {
+    /// SIGTERM.
+    pub fn signal(&self) {
         let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn stop(mut self) -> i32 {
+        self.signal();
         until(&format!("{} ends", self.role), Duration::from_secs(60), || {
             self.child
                 .try_wait()
