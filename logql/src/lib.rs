@@ -12,6 +12,8 @@ pub mod dialect;
 pub mod plan;
 /// Numbers from lines.
 mod eval;
+/// Templates of `line_format` and `label_format`.
+mod template;
 /// Stages of a pipeline.
 mod stage;
 /// Compiled stages, run line by line.

@@ -47,11 +47,6 @@ impl Pipeline {
         Ok(Self { stages, filters, hints: Hints::default() })
     }
 
-    /// No stages at all.
-    pub(crate) fn empty() -> Self {
-        Self { stages: Vec::new(), filters: 0, hints: Hints::default() }
-    }
-
     /// Labels that conditions and formats ask for.
     pub(crate) fn required(&self, names: &mut Vec<String>) {
         for stage in &self.stages {

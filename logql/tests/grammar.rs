@@ -1,5 +1,7 @@
 //! The grammar as a specification: what is read, what is refused and where, and that printing reads back the same.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use millrace_logql::syntax::print::pretty;
 use millrace_logql::syntax::tree::{
     Binary, BinaryOp, Cardinality, CompareOp, Conversion, Expr, Extraction, FormatValue, Grouping, LabelChoice,

@@ -5,10 +5,11 @@
 //! values are kept as samples.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use super::window::{self, Sample};
+use super::window::{self, Sample, Window};
 use super::{Column, Leaf, Steps};
 use crate::answer::LabelPairs;
 use crate::engine::Budget;
@@ -80,7 +81,7 @@ struct Series {
 struct Fold<'a> {
     leaf: &'a Leaf<'a>,
     steps: Steps,
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     unwrap: Option<Extraction>,
     keep: Keep,
     series: Vec<Series>,
@@ -155,7 +156,7 @@ impl<'a> Fold<'a> {
         Ok(Self {
             leaf,
             steps,
-            pipeline,
+            pipeline: Arc::new(pipeline),
             unwrap,
             keep,
             series: Vec::new(),
@@ -275,18 +276,16 @@ impl<'a> Fold<'a> {
                         .map(|(n, v)| (n.as_str(), v.as_str()))
                         .collect();
                     let at = self.series_of(&mut pairs, budget)?;
-                    self.by_stream.insert(std::sync::Arc::clone(stream), at);
+                    self.by_stream.insert(Arc::clone(stream), at);
                     at
                 }
             };
             budget.passed += 1;
             return self.add(at, time_ns, window, line.len(), 1.0, budget);
         }
-        // Taken out so that the lines it makes may live beside the series.
-        let pipeline = std::mem::replace(&mut self.pipeline, Pipeline::empty());
-        let done = self.processed(&pipeline, stream, metadata, time_ns, line, window, budget);
-        self.pipeline = pipeline;
-        done
+        // Shared, so that what it makes of the line may live beside the series.
+        let pipeline = Arc::clone(&self.pipeline);
+        self.processed(&pipeline, stream, metadata, time_ns, line, window, budget)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one line with all that belongs to it")]
@@ -332,10 +331,10 @@ impl<'a> Fold<'a> {
     fn columns(self) -> Vec<Column> {
         let aggregation = self.leaf.aggregation;
         let seconds = aggregation.range.interval_ns as f64 / 1e9;
-        let windows: Vec<(i64, i64)> = (0..self.steps.count)
+        let windows: Vec<Window> = (0..self.steps.count)
             .map(|k| {
                 let to = self.steps.at(k) - aggregation.range.offset_ns;
-                (to.saturating_sub(aggregation.range.interval_ns), to)
+                Window { from_ns: to.saturating_sub(aggregation.range.interval_ns), to_ns: to }
             })
             .collect();
         let column = |series: Series| {
@@ -359,12 +358,12 @@ impl<'a> Fold<'a> {
                 }
                 Data::Samples(mut samples) => {
                     samples.sort_by_key(|(time_ns, _)| *time_ns);
-                    let value = |(from, to): &(i64, i64)| {
-                        let first = samples.partition_point(|(t, _)| t <= from);
-                        let behind = samples.partition_point(|(t, _)| t <= to);
+                    let value = |window: &Window| {
+                        let first = samples.partition_point(|(t, _)| *t <= window.from_ns);
+                        let behind = samples.partition_point(|(t, _)| *t <= window.to_ns);
                         let inside = samples.get(first..behind).filter(|s| !s.is_empty())?;
                         let (op, parameter) = (aggregation.op, aggregation.parameter);
-                        Some(window::compute(op, parameter, aggregation.range.interval_ns, inside))
+                        Some(window::compute(op, parameter, *window, inside))
                     };
                     windows.iter().map(value).collect()
                 }

@@ -7,15 +7,24 @@ use crate::syntax::tree::RangeOp;
 /// A sample: time in ns, value.
 pub(crate) type Sample = (i64, f64);
 
-/// Computes the value of a window of `range_ns`.
-pub(crate) fn compute(op: RangeOp, parameter: Option<f64>, range_ns: i64, samples: &[Sample]) -> f64 {
+/// Borders of a window: `(from, to]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// Exclusive.
+    pub from_ns: i64,
+    /// Inclusive.
+    pub to_ns: i64,
+}
+
+/// Computes the value of a window.
+pub(crate) fn compute(op: RangeOp, parameter: Option<f64>, window: Window, samples: &[Sample]) -> f64 {
     let values = || samples.iter().map(|(_, v)| *v);
-    let seconds = range_ns as f64 / 1e9;
+    let seconds = (window.to_ns - window.from_ns) as f64 / 1e9;
     match op {
         RangeOp::Count => samples.len() as f64,
         RangeOp::Sum | RangeOp::Bytes => values().sum(),
         RangeOp::Rate | RangeOp::BytesRate => values().sum::<f64>() / seconds,
-        RangeOp::RateCounter => rate_counter(samples, range_ns),
+        RangeOp::RateCounter => rate_counter(samples, window),
         RangeOp::Avg => values().sum::<f64>() / samples.len() as f64,
         RangeOp::Min => values().fold(f64::NAN, |min, v| if v < min || min.is_nan() { v } else { min }),
         RangeOp::Max => values().fold(f64::NAN, |max, v| if v > max || max.is_nan() { v } else { max }),
@@ -66,9 +75,9 @@ fn quantile(q: f64, mut values: Vec<f64>) -> f64 {
     at(lower) * (1.0 - weight) + at(upper) * weight
 }
 
-/// Increase of a counter that may start anew, per second, as Loki extrapolates it: its reader takes the range in
-/// milliseconds for the unit of the samples' times, nanoseconds.
-fn rate_counter(samples: &[Sample], range_ns: i64) -> f64 {
+/// Increase of a counter that may start anew, per second, extrapolated to the borders of the window as Prometheus
+/// does: not further than a little more than the usual distance of samples, nor below zero.
+fn rate_counter(samples: &[Sample], window: Window) -> f64 {
     let (Some((first_ns, first)), Some((last_ns, last))) = (samples.first(), samples.last()) else { return 0.0 };
     if samples.len() < 2 {
         return 0.0;
@@ -81,15 +90,17 @@ fn rate_counter(samples: &[Sample], range_ns: i64) -> f64 {
         }
         before = *value;
     }
-    let sampled = (last_ns - first_ns) as f64 / 1000.0;
-    let mut to_start = range_ns as f64 / 1e6 / 1000.0;
+    let seconds = |from: i64, to: i64| (to - from) as f64 / 1e9;
+    let sampled = seconds(*first_ns, *last_ns);
     let average = sampled / (samples.len() - 1) as f64;
+    let mut to_start = seconds(window.from_ns, *first_ns);
+    let to_end = seconds(*last_ns, window.to_ns);
     if increase > 0.0 && *first >= 0.0 {
         to_start = to_start.min(sampled * (first / increase));
     }
-    let threshold = average * 1.1;
-    let covered = sampled + if to_start < threshold { to_start } else { average / 2.0 };
-    increase * (covered / sampled) / (range_ns as f64 / 1e9)
+    let near = |distance: f64| if distance < average * 1.1 { distance } else { average / 2.0 };
+    let covered = sampled + near(to_start) + near(to_end);
+    increase * (covered / sampled) / seconds(window.from_ns, window.to_ns)
 }
 
 #[cfg(test)]
@@ -100,6 +111,7 @@ mod tests {
     fn windows_give_numbers() {
         let samples: Vec<Sample> = [(0, 1.0), (1, 4.0), (2, 2.0), (3, f64::NAN)].to_vec();
         let finite = &samples[..3];
+        let window = Window { from_ns: -1_000_000_000, to_ns: 1_000_000_000 };
         for (op, parameter, want) in [
             (RangeOp::Count, None, 3.0),
             (RangeOp::Sum, None, 7.0),
@@ -114,10 +126,13 @@ mod tests {
             (RangeOp::Quantile, Some(1.5), f64::INFINITY),
             (RangeOp::Quantile, Some(-1.0), f64::NEG_INFINITY),
         ] {
-            assert_eq!(compute(op, parameter, 2_000_000_000, finite), want, "{op:?}");
+            assert_eq!(compute(op, parameter, window, finite), want, "{op:?}");
         }
-        assert_eq!(compute(RangeOp::Max, None, 1, &samples), 4.0);
-        assert!((compute(RangeOp::Stdvar, None, 1, finite) - 14.0 / 9.0).abs() < 1e-12);
-        assert_eq!(compute(RangeOp::RateCounter, None, 1, &samples[..1]), 0.0);
+        assert_eq!(compute(RangeOp::Max, None, window, &samples), 4.0);
+        assert!((compute(RangeOp::Stdvar, None, window, finite) - 14.0 / 9.0).abs() < 1e-12);
+        let counter = [(100_000_000, 10.0), (300_000_000, 12.0), (500_000_000, 1.0)];
+        let window = Window { from_ns: 0, to_ns: 600_000_000 };
+        assert!((compute(RangeOp::RateCounter, None, window, &counter) - 3.0 * (0.6 / 0.4) / 0.6).abs() < 1e-9);
+        assert_eq!(compute(RangeOp::RateCounter, None, window, &samples[..1]), 0.0);
     }
 }

@@ -4,6 +4,7 @@
 //! In: text and tree. Out: the first fault with its place. Touches nothing.
 
 use crate::dialect;
+use crate::stage::{self, Condition, StageFault};
 use crate::storage::{LabelMatcher, MatchOp};
 use crate::syntax::error::ParseError;
 use crate::syntax::tree::{Expr, LogExpr, LogRange, Matcher, MetricExpr, RangeAggregation, RangeOp, Selector, Span};
@@ -60,11 +61,23 @@ impl Check<'_> {
 
     fn log(&self, log: &LogExpr) -> Checked {
         self.selector(&log.selector)?;
+        for stage in &log.stages {
+            // What is not built yet is refused by the engine, not here: it is LogQL all the same.
+            if let Err(StageFault::Wrong(message)) = stage::compile(stage) {
+                return self.fault(stage.span, format!("stage '{stage}' : {message}"));
+            }
+        }
         Ok(())
     }
 
     fn range(&self, range: &LogRange) -> Checked {
-        self.log(&range.log)
+        self.log(&range.log)?;
+        for filter in range.unwrap.iter().flat_map(|u| &u.filters) {
+            if let Err(StageFault::Wrong(message)) = Condition::new(filter) {
+                return self.fault(filter.span(), format!("stage '| {filter}' : {message}"));
+            }
+        }
+        Ok(())
     }
 
     fn metric(&self, metric: &MetricExpr) -> Checked {

@@ -131,7 +131,7 @@ impl Run for JsonPaths {
                     Value::Object(raw) | Value::Array(raw) => Cow::Borrowed(std::str::from_utf8(raw).unwrap_or("")),
                     value => scalar(value).unwrap_or(Cow::Borrowed("")),
                 };
-                let name = if state.labels.is_base(name) {
+                let name = if state.labels.is_taken(name) {
                     Cow::Owned(format!("{name}_extracted"))
                 } else {
                     Cow::Borrowed(name.as_str())

@@ -3,20 +3,15 @@
 use std::borrow::Cow;
 
 use super::labels::{Category, ERROR, ERROR_DETAILS};
-use super::{LineState, Run, StageFault};
+use super::line_format::TEMPLATE_ERROR;
+use super::{LineState, Run, StageFault, template_context};
 use crate::syntax::tree::{FormatValue, LabelFormat};
+use crate::template::{Template, TemplateFault};
 
 #[derive(Debug)]
 enum Action {
-    Rename {
-        to: String,
-        from: String,
-    },
-    /// A template without actions.
-    Text {
-        to: String,
-        text: String,
-    },
+    Rename { to: String, from: String },
+    Fill { to: String, template: Template },
 }
 
 /// The compiled stage.
@@ -39,10 +34,17 @@ impl LabelFormats {
             names.push(&format.name);
             actions.push(match &format.value {
                 FormatValue::Rename(from) => Action::Rename { to: format.name.clone(), from: from.clone() },
-                FormatValue::Template(text) if text.contains("{{") => {
-                    return Err(StageFault::NotYet("a template in `label_format`"));
+                FormatValue::Template(text) => {
+                    let template = match Template::new("label", text) {
+                        Ok(template) => template,
+                        Err(TemplateFault::Wrong(message)) => {
+                            let message = format!("invalid template for label '{}': {message}", format.name);
+                            return Err(message.into());
+                        }
+                        Err(fault) => return Err(fault.into()),
+                    };
+                    Action::Fill { to: format.name.clone(), template }
                 }
-                FormatValue::Template(text) => Action::Text { to: format.name.clone(), text: text.clone() },
             });
         }
         Ok(Self(actions))
@@ -51,20 +53,24 @@ impl LabelFormats {
 
 impl Run for LabelFormats {
     fn process<'a>(&'a self, state: &mut LineState<'a>) -> bool {
-        let labels = &mut state.labels;
         for action in &self.0 {
             match action {
                 Action::Rename { to, from } => {
+                    let labels = &mut state.labels;
                     if let Some((value, category)) = labels.find(from) {
                         let value = Cow::Owned(value.to_owned());
                         labels.set(category, Cow::Borrowed(to), value);
                         labels.delete(from);
                     }
                 }
-                Action::Text { to, text } => {
-                    let category = labels.find(to).map_or(Category::Parsed, |(_, category)| category);
-                    labels.set(category, Cow::Borrowed(to), Cow::Borrowed(text));
-                }
+                Action::Fill { to, template } => match template_context(state, |context| template.fill(context)) {
+                    Ok(text) => {
+                        let labels = &mut state.labels;
+                        let category = labels.find(to).map_or(Category::Parsed, |(_, category)| category);
+                        labels.set(category, Cow::Borrowed(to), Cow::Owned(text));
+                    }
+                    Err(details) => state.fail_late(TEMPLATE_ERROR, details),
+                },
             }
         }
         true
@@ -72,8 +78,9 @@ impl Run for LabelFormats {
 
     fn required(&self, names: &mut Vec<String>) {
         for action in &self.0 {
-            if let Action::Rename { from, .. } = action {
-                names.push(from.clone());
+            match action {
+                Action::Rename { from, .. } => names.push(from.clone()),
+                Action::Fill { template, .. } => names.extend(template.fields().iter().cloned()),
             }
         }
     }

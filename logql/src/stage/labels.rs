@@ -75,6 +75,11 @@ impl<'a> Labels<'a> {
         self.base.iter().any(|(n, _)| n == name)
     }
 
+    /// Whether the stream or the entry's metadata has the name: what a parser finds gets another.
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.is_base(name) || self.all.iter().any(|l| l.live && l.category == Category::Metadata && l.name == name)
+    }
+
     /// Whether a parser or a format made the name on this line, even if it was dropped since.
     pub fn is_extracted(&self, name: &str) -> bool {
         self.all.iter().any(|l| l.category == Category::Parsed && l.name == name)

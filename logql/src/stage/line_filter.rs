@@ -22,7 +22,7 @@ pub(crate) struct CompiledFilter {
 enum Test {
     /// Any line.
     All,
-    Contains(memmem::Finder<'static>),
+    Contains(Box<memmem::Finder<'static>>),
     Regex(regex::bytes::Regex, Option<LineNeedle>),
     Pattern(LinePattern),
     Ip(ip::Matcher),
@@ -39,11 +39,11 @@ impl Test {
         Ok(match op {
             LineOp::Contains | LineOp::NotContains if needle.value.is_empty() => Self::All,
             LineOp::Contains | LineOp::NotContains => {
-                Self::Contains(memmem::Finder::new(needle.value.as_bytes()).into_owned())
+                Self::Contains(Box::new(memmem::Finder::new(needle.value.as_bytes()).into_owned()))
             }
             LineOp::Regex | LineOp::NotRegex => match plain_text(&needle.value) {
                 Some(("", _)) => Self::All,
-                Some((text, false)) => Self::Contains(memmem::Finder::new(text.as_bytes()).into_owned()),
+                Some((text, false)) => Self::Contains(Box::new(memmem::Finder::new(text.as_bytes()).into_owned())),
                 plain => {
                     let regex = dialect::compile(&needle.value).map_err(|e| bad_regex(&e))?;
                     let needle = plain.map(|(text, ignore_case)| LineNeedle { text: text.into(), ignore_case });

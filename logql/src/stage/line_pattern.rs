@@ -17,7 +17,7 @@ pub(super) enum Part {
 
 /// A literal with its searcher.
 #[derive(Debug, Clone)]
-pub(super) struct Literal(memmem::Finder<'static>);
+pub(super) struct Literal(Box<memmem::Finder<'static>>);
 
 impl PartialEq for Literal {
     fn eq(&self, other: &Self) -> bool {
@@ -44,7 +44,7 @@ pub(super) fn parts(pattern: &str) -> Result<Vec<Part>, String> {
     let mut rest = pattern;
     let flush = |literal: &mut String, parts: &mut Vec<Part>| {
         if !literal.is_empty() {
-            parts.push(Part::Literal(Literal(memmem::Finder::new(literal.as_bytes()).into_owned())));
+            parts.push(Part::Literal(Literal(Box::new(memmem::Finder::new(literal.as_bytes()).into_owned()))));
             literal.clear();
         }
     };

@@ -25,6 +25,7 @@ mod unpack;
 mod decolorize;
 mod drop_keep;
 mod label_format;
+mod line_format;
 
 use labels::Labels;
 
@@ -55,7 +56,6 @@ impl Hints {
 /// One line on its way.
 pub(crate) struct LineState<'a> {
     /// Event time, ns since 1970.
-    #[allow(dead_code, reason = "read by templates")]
     pub time_ns: i64,
     /// The line as it stands.
     pub line: Cow<'a, [u8]>,
@@ -83,10 +83,15 @@ impl<'a> LineState<'a> {
         self.is_preserved |= self.hints.preserve_error;
     }
 
-    /// Name of a label that a parser found: with `_extracted` where the stream has the name; `None` where it is not
+    /// Sets a fault that no hint asks for.
+    fn fail_late(&mut self, error: &'static str, details: String) {
+        self.labels.set_error(error, details);
+    }
+
+    /// Name of a label that a parser found: with `_extracted` where the stream or the metadata has the name; `None` where it is not
     /// needed or was found before.
     fn target(&self, name: Cow<'a, str>) -> Option<Cow<'a, str>> {
-        let name = if self.labels.is_base(&name) { Cow::Owned(format!("{name}_extracted")) } else { name };
+        let name = if self.labels.is_taken(&name) { Cow::Owned(format!("{name}_extracted")) } else { name };
         let wanted = self.hints.wants(&name) && !self.labels.is_extracted(&name);
         wanted.then_some(name)
     }
@@ -150,7 +155,7 @@ pub(crate) fn compile(stage: &Stage) -> Result<Box<dyn Run>, StageFault> {
         StageKind::Pattern(pattern) => Box::new(parse_pattern::PatternParser::new(pattern)?),
         StageKind::Unpack => Box::new(unpack::Unpack),
         StageKind::Decolorize => Box::new(decolorize::Decolorize),
-        StageKind::LineFormat(_) => return Err(StageFault::NotYet("`line_format`")),
+        StageKind::LineFormat(template) => Box::new(line_format::LineFormat::new(template)?),
         StageKind::LabelFormat(formats) => Box::new(label_format::LabelFormats::new(formats)?),
         StageKind::Drop(choices) => Box::new(drop_keep::Drop::new(choices)?),
         StageKind::Keep(choices) => Box::new(drop_keep::Keep::new(choices)?),
@@ -213,3 +218,16 @@ macro_rules! with_line {
     };
 }
 use with_line;
+
+/// Shows line and labels of a state to a template.
+fn template_context<T>(state: &LineState<'_>, fill: impl FnOnce(&crate::template::Context<'_>) -> T) -> T {
+    let labels = &state.labels;
+    let label = |name: &str| match name {
+        labels::ERROR => Some(labels.error().to_owned()),
+        labels::ERROR_DETAILS => Some(labels.error_details().to_owned()),
+        name => labels.get(name).map(str::to_owned),
+    };
+    let all = || labels.pairs(|_| true);
+    let line = String::from_utf8_lossy(&state.line);
+    fill(&crate::template::Context { label: &label, all: &all, line: &line, time_ns: state.time_ns })
+}

@@ -88,7 +88,7 @@ impl Run for Json {
         if state.is_done() {
             return true;
         }
-        let mut fault = None;
+        let fault;
         with_line!(state, |line, keep| {
             let mut walk = Walk { state: &mut *state, prefix: String::new(), keep };
             fault = walk.object(line, 0).err();

@@ -46,7 +46,7 @@ impl Run for Logfmt {
             return true;
         }
         for (name, _) in &self.wanted {
-            if !state.labels.is_base(name) {
+            if !state.labels.is_taken(name) {
                 state.labels.set(Category::Parsed, Cow::Borrowed(name), Cow::Borrowed(""));
             }
         }
@@ -83,7 +83,7 @@ impl Run for Logfmt {
                         }
                     }
                 } else if let Some((name, _)) = self.wanted.iter().find(|(_, path)| *path == key) {
-                    let name = if state.labels.is_base(name) {
+                    let name = if state.labels.is_taken(name) {
                         Cow::Owned(format!("{name}_extracted"))
                     } else {
                         Cow::Borrowed(name.as_str())

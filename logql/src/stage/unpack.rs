@@ -21,7 +21,7 @@ impl Run for Unpack {
         }
         let mut found: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
         let mut entry: Option<Cow<'a, str>> = None;
-        let mut fault = None;
+        let fault;
         with_line!(state, |line, keep| {
             if line.trim_ascii_start().first() == Some(&b'{') {
                 fault = json::fields(line, |key, value| {

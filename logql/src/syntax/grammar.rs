@@ -29,7 +29,7 @@ const MAX_DEPTH: usize = 60;
 const MAX_OPERATORS: usize = 400;
 
 /// Words that are never names.
-const RESERVED: [&str; 27] = [
+const RESERVED: [&str; 26] = [
     "and",
     "bool",
     "by",
@@ -38,7 +38,6 @@ const RESERVED: [&str; 27] = [
     "group_left",
     "group_right",
     "ignoring",
-    "ip",
     "json",
     "keep",
     "label_format",
@@ -60,7 +59,7 @@ const RESERVED: [&str; 27] = [
 ];
 
 /// Words that are names unless a bracket follows.
-const FUNCTIONS: [&str; 4] = ["vector", "bytes", "duration", "duration_seconds"];
+const FUNCTIONS: [&str; 5] = ["vector", "bytes", "duration", "duration_seconds", "ip"];
 
 /// What the grammar notes while it tries: the furthest place and what would have been good there.
 struct Notes {

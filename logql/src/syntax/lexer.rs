@@ -88,12 +88,12 @@ fn number(input: &str) -> Lexed<'_, &str> {
 }
 
 /// Reads on behind `start` bytes as long as the characters may belong to a number with a unit.
-fn with_unit<'a, T>(
-    input: &'a str,
+fn with_unit<T>(
+    input: &str,
     start: usize,
     unit: impl Fn(char) -> bool,
     read: impl Fn(&str) -> Option<T>,
-) -> Option<(&'a str, T)> {
+) -> Option<(&str, T)> {
     let (_, behind) = input.split_at_checked(start)?;
     let (rest, more) = take_while::<_, &str, nom::error::Error<&str>>(|c: char| c.is_numeric() || c == '.' || unit(c))
         .parse(behind)
@@ -133,7 +133,7 @@ pub fn tokens(text: &str) -> Result<Vec<Spanned<'_>>, ParseError> {
             Err(ParseError::at(text, span(start + from, start + from + length), message))
         };
         let (token, behind) = match first {
-            '"' => match unescape(rest) {
+            '"' => match unquote(rest) {
                 Ok((value, behind)) => (Token::Text(value), behind),
                 Err((at, message)) => return fault(at, 1, message),
             },
@@ -203,7 +203,7 @@ fn span(start: usize, end: usize) -> Span {
 }
 
 /// Reads a text in double quotes with Go's escapes. On failure: the byte of `input` and what is wrong.
-fn unescape(input: &str) -> Result<(String, &str), (usize, String)> {
+pub(crate) fn unquote(input: &str) -> Result<(String, &str), (usize, String)> {
     let mut value: Vec<u8> = Vec::new();
     let mut chars = input.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {

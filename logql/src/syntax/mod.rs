@@ -11,6 +11,8 @@ mod grammar;
 /// Tree to text.
 pub mod print;
 
+pub(crate) use lexer::unquote;
+
 use error::ParseError;
 use tree::{Expr, Selector};
 

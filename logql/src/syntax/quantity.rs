@@ -251,7 +251,7 @@ pub fn show_float(value: f64) -> String {
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if value != 0.0 && !(-4..21).contains(&exponent) {
+    if value != 0.0 && !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{digits}e{sign}{:02}", exponent.abs());
     }
@@ -376,9 +376,15 @@ mod tests {
 
     #[test]
     fn numbers_are_shown_as_go_does() {
-        for (value, want) in
-            [(5.0, "5"), (-1.25, "-1.25"), (0.99, "0.99"), (1e21, "1e+21"), (1e-7, "1e-07"), (f64::INFINITY, "+Inf")]
-        {
+        for (value, want) in [
+            (5.0, "5"),
+            (-1.25, "-1.25"),
+            (0.99, "0.99"),
+            (1e6, "1e+06"),
+            (123_456.5, "123456.5"),
+            (1e-7, "1e-07"),
+            (f64::INFINITY, "+Inf"),
+        ] {
             assert_eq!(show_float(value), want);
         }
     }
