@@ -15,7 +15,7 @@ use axum::Router;
 use axum::routing::get;
 use millrace_agent::{Agent, AgentConfig, AgentError, LedgerHandle};
 use millrace_aggregator::config::{AggregatorConfig, AuthConfig};
-use millrace_aggregator::elastic::{self, Accepted, ElasticState};
+use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::export::config::ExportConfig;
 use millrace_aggregator::export::elastic_bulk::ElasticBulk;
 use millrace_aggregator::export::metrics::ExportMetrics;
@@ -387,6 +387,7 @@ async fn start_aggregator(
             store,
             ingest,
             accepted: Accepted::default(),
+            templates: Templates::default(),
             topics: aggregator_config.kafka.topics.clone(),
             clock: Arc::clone(clock),
             limits,
