@@ -27,6 +27,8 @@ pub struct Specs(Vec<(String, Spec)>);
 #[derive(Debug, Clone)]
 struct Spec {
     kind: Kind,
+    /// Given back as it came.
+    meta: Option<Json>,
     below: Specs,
 }
 
@@ -47,13 +49,19 @@ enum Kind {
         offset_ms: i64,
         min_count: u64,
         bounds: Option<(i64, i64)>,
+        hard: (Option<i64>, Option<i64>),
         keyed: bool,
         format: Format,
     },
     Histogram {
         field: String,
         interval: f64,
+        offset: f64,
         min_count: u64,
+        missing: Option<f64>,
+        extended: Option<(f64, f64)>,
+        hard: (Option<f64>, Option<f64>),
+        keyed: bool,
     },
     Range {
         field: String,
@@ -73,7 +81,7 @@ enum Kind {
         percents: Vec<f64>,
         keyed: bool,
     },
-    Cardinality(String),
+    Cardinality(String, Option<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,11 +115,17 @@ fn level(json: &Json, context: Context, depth: usize) -> Result<Specs, ApiError>
         let body =
             body.as_object().ok_or_else(|| ApiError::parsing(format!("aggregation [{name}] must be an object")))?;
         let mut below = Specs::default();
+        if name.is_empty() || name.contains(['[', ']', '>']) {
+            return Err(ApiError::parsing(format!(
+                "Invalid aggregation name [{name}]. Aggregation names can contain any character except '[', ']', and '>'"
+            )));
+        }
+        let mut meta = None;
         let mut kind = None;
         for (key, value) in body {
             match key.as_str() {
                 "aggs" | "aggregations" => below = level(value, context, depth + 1)?,
-                "meta" => {}
+                "meta" => meta = Some(value.clone()),
                 other if kind.is_some() => {
                     return Err(ApiError::parsing(format!(
                         "Found two aggregation type definitions in [{name}], the second is [{other}]"
@@ -121,7 +135,7 @@ fn level(json: &Json, context: Context, depth: usize) -> Result<Specs, ApiError>
             }
         }
         let kind = kind.ok_or_else(|| ApiError::parsing(format!("Missing definition for aggregation [{name}]")))?;
-        let is_metric = matches!(kind, Kind::Metric { .. } | Kind::Percentiles { .. } | Kind::Cardinality(_));
+        let is_metric = matches!(kind, Kind::Metric { .. } | Kind::Percentiles { .. } | Kind::Cardinality(..));
         if is_metric && !below.0.is_empty() {
             return Err(ApiError {
                 status: 500,
@@ -129,7 +143,7 @@ fn level(json: &Json, context: Context, depth: usize) -> Result<Specs, ApiError>
                 reason: format!("Aggregator [{name}] cannot accept sub-aggregations"),
             });
         }
-        specs.push((name.clone(), Spec { kind, below }));
+        specs.push((name.clone(), Spec { kind, meta, below }));
     }
     Ok(Specs(specs))
 }
@@ -191,7 +205,17 @@ fn one(name: &str, kind: &str, body: &Json, context: Context) -> Result<Kind, Ap
         "date_histogram" => date_histogram(name, body, min_count(0), keyed),
         "histogram" => match number("interval") {
             Some(interval) if interval > 0.0 => {
-                Ok(Kind::Histogram { field: field(name, body)?, interval, min_count: min_count(0) })
+                let bound = |of: &str, key: &str| body.get(of)?.get(key)?.as_f64();
+                Ok(Kind::Histogram {
+                    field: field(name, body)?,
+                    interval,
+                    offset: number("offset").unwrap_or(0.0),
+                    min_count: min_count(0),
+                    missing: number("missing"),
+                    extended: bound("extended_bounds", "min").zip(bound("extended_bounds", "max")),
+                    hard: (bound("hard_bounds", "min"), bound("hard_bounds", "max")),
+                    keyed,
+                })
             }
             _ => Err(ApiError::argument("[interval] must be >0 for histogram aggregation")),
         },
@@ -208,6 +232,9 @@ fn one(name: &str, kind: &str, body: &Json, context: Context) -> Result<Kind, Ap
         }
         "filter" => Ok(Kind::Filter(query::parse(body, context)?)),
         "filters" => {
+            if body.get("other_bucket").is_some() || body.get("other_bucket_key").is_some() {
+                return Err(ApiError::not_yet("other_bucket"));
+            }
             let filters = match body.get("filters") {
                 Some(Json::Object(named)) => named
                     .iter()
@@ -227,7 +254,7 @@ fn one(name: &str, kind: &str, body: &Json, context: Context) -> Result<Kind, Ap
         "sum" => metric(Metric::Sum),
         "value_count" => metric(Metric::ValueCount),
         "stats" => metric(Metric::Stats),
-        "cardinality" => Ok(Kind::Cardinality(field(name, body)?)),
+        "cardinality" => Ok(Kind::Cardinality(field(name, body)?, body.get("missing").and_then(scalar))),
         "percentiles" => {
             let percents = match body.get("percents").and_then(Json::as_array) {
                 None => vec![1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0],
@@ -323,8 +350,8 @@ fn date_histogram(name: &str, body: &Json, min_count: u64, keyed: bool) -> Resul
             }
         }
     };
-    let bound = |key: &str| {
-        let value = body.get("extended_bounds")?.get(key)?;
+    let bound = |of: &str, key: &str| {
+        let value = body.get(of)?.get(key)?;
         value
             .as_i64()
             .or_else(|| value.as_str()?.parse().ok())
@@ -341,7 +368,8 @@ fn date_histogram(name: &str, body: &Json, min_count: u64, keyed: bool) -> Resul
         zone,
         offset_ms,
         min_count,
-        bounds: bound("min").zip(bound("max")),
+        bounds: bound("extended_bounds", "min").zip(bound("extended_bounds", "max")),
+        hard: (bound("hard_bounds", "min"), bound("hard_bounds", "max")),
         keyed,
         format,
     })
@@ -432,7 +460,7 @@ impl Specs {
             Kind::Filters(filters) => Acc::List(filters.iter().map(|_| Bucket::default()).collect()),
             Kind::Metric { .. } => Acc::Sum { count: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY },
             Kind::Percentiles { .. } => Acc::Numbers(Vec::new()),
-            Kind::Cardinality(_) => Acc::Distinct(HashSet::new()),
+            Kind::Cardinality(..) => Acc::Distinct(HashSet::new()),
         };
         Collected(self.0.iter().map(|(_, spec)| acc(spec)).collect())
     }
@@ -458,7 +486,11 @@ impl Specs {
         let collected = if collected.0.is_empty() { self.start() } else { collected };
         let mut out = Map::new();
         for ((name, spec), acc) in self.0.iter().zip(collected.0) {
-            out.insert(name.clone(), spec.answer(acc, left)?);
+            let mut answer = spec.answer(acc, left)?;
+            if let Some(meta) = &spec.meta {
+                answer["meta"] = meta.clone();
+            }
+            out.insert(name.clone(), answer);
         }
         Ok(Json::Object(out))
     }
@@ -471,17 +503,21 @@ impl Bucket {
     }
 
     fn answer(self, below: &Specs, head: Map<String, Json>, left: &mut usize) -> Result<Json, ApiError> {
-        *left = left.checked_sub(1).ok_or_else(|| ApiError {
-            status: 503,
-            kind: "too_many_buckets_exception",
-            reason: format!("Trying to create too many buckets. Must be less than or equal to: [{MAX_BUCKETS}]"),
-        })?;
+        *left = left.checked_sub(1).ok_or_else(too_many_buckets)?;
         let mut out = head;
         out.insert("doc_count".to_owned(), self.count.into());
         if let Json::Object(inner) = below.level_answer(self.below, left)? {
             out.extend(inner);
         }
         Ok(Json::Object(out))
+    }
+}
+
+fn too_many_buckets() -> ApiError {
+    ApiError {
+        status: 503,
+        kind: "too_many_buckets_exception",
+        reason: format!("Trying to create too many buckets. Must be less than or equal to: [{MAX_BUCKETS}]"),
     }
 }
 
@@ -515,18 +551,30 @@ impl Spec {
                     buckets.entry(key).or_default().take(&self.below, doc)?;
                 }
             }
-            (Kind::DateHistogram { field, interval, zone, offset_ms, .. }, Acc::Steps(buckets)) => {
+            (Kind::DateHistogram { field, interval, zone, offset_ms, hard, .. }, Acc::Steps(buckets)) => {
                 for time_ns in doc.values(field).iter().filter_map(Value::time_ns) {
-                    let start = interval.bucket(time_ns.div_euclid(1_000_000), *zone, *offset_ms);
+                    let ms = time_ns.div_euclid(1_000_000);
+                    let start = interval.bucket(ms, *zone, *offset_ms);
+                    // A bucket counts if it holds one of the bounds or lies between them.
+                    let low = hard.0.is_some_and(|low| start < interval.bucket(low, *zone, *offset_ms));
+                    if low || hard.1.is_some_and(|high| start >= high) {
+                        continue;
+                    }
                     if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&start) {
                         return Err(too_many(name));
                     }
                     buckets.entry(start).or_default().take(&self.below, doc)?;
                 }
             }
-            (Kind::Histogram { field, interval, .. }, Acc::Steps(buckets)) => {
-                for number in doc.values(field).iter().filter_map(numeric) {
-                    let step = (number / interval).floor() as i64;
+            (Kind::Histogram { field, interval, offset, missing, hard, .. }, Acc::Steps(buckets)) => {
+                let values = doc.values(field);
+                let numbers = values.iter().filter_map(numeric);
+                for number in numbers.chain(missing.filter(|_| values.is_empty())) {
+                    let step = ((number - offset) / interval).floor() as i64;
+                    let start = step as f64 * interval + offset;
+                    if hard.0.is_some_and(|low| start + interval <= low) || hard.1.is_some_and(|high| start > high) {
+                        continue;
+                    }
                     if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&step) {
                         return Err(too_many(name));
                     }
@@ -583,8 +631,12 @@ impl Spec {
                     return Err(too_many(name));
                 }
             }
-            (Kind::Cardinality(field), Acc::Distinct(keys)) => {
-                keys.extend(doc.values(field).iter().map(Key::of));
+            (Kind::Cardinality(field, missing), Acc::Distinct(keys)) => {
+                let values = doc.values(field);
+                if let (true, Some(missing)) = (values.is_empty(), missing) {
+                    keys.insert(Key::Text(missing.clone()));
+                }
+                keys.extend(values.iter().map(Key::of));
                 if keys.len() > MAX_KEYS {
                     return Err(too_many(name));
                 }
@@ -612,7 +664,10 @@ impl Spec {
                     let from = [first, low].into_iter().flatten().min();
                     let to = [last, high].into_iter().flatten().max();
                     if let (Some(mut at), Some(to)) = (from, to) {
-                        while at <= to && buckets.len() <= MAX_BUCKETS {
+                        while at <= to {
+                            if buckets.len() > MAX_BUCKETS {
+                                return Err(too_many_buckets());
+                            }
                             buckets.entry(at).or_default();
                             at = interval.next(at, *zone, *offset_ms);
                         }
@@ -632,22 +687,26 @@ impl Spec {
                 }
                 Ok(json!({"buckets": listed(all, *keyed)}))
             }
-            (Kind::Histogram { interval, min_count, .. }, Acc::Steps(mut buckets)) => {
-                if *min_count == 0
-                    && let (Some(first), Some(last)) =
-                        (buckets.keys().next().copied(), buckets.keys().next_back().copied())
-                    && usize::try_from(last - first).is_ok_and(|n| n <= MAX_BUCKETS)
-                {
+            (Kind::Histogram { interval, offset, min_count, extended, keyed, .. }, Acc::Steps(mut buckets)) => {
+                let step = |number: f64| ((number - offset) / interval).floor() as i64;
+                let first = buckets.keys().next().copied().into_iter().chain(extended.map(|(low, _)| step(low))).min();
+                let last =
+                    buckets.keys().next_back().copied().into_iter().chain(extended.map(|(_, high)| step(high))).max();
+                if let (0, Some(first), Some(last)) = (*min_count, first, last) {
+                    if last.saturating_sub(first) > MAX_BUCKETS as i64 {
+                        return Err(too_many_buckets());
+                    }
                     for step in first..=last {
                         buckets.entry(step).or_default();
                     }
                 }
                 let mut all = Vec::new();
                 for (step, bucket) in buckets.into_iter().filter(|(_, b)| b.count >= *min_count) {
-                    let head = Map::from_iter([("key".to_owned(), json!(step as f64 * interval))]);
-                    all.push(bucket.answer(&self.below, head, left)?);
+                    let key = json!(step as f64 * interval + offset);
+                    let head = Map::from_iter([("key".to_owned(), key.clone())]);
+                    all.push((key.to_string(), bucket.answer(&self.below, head, left)?));
                 }
-                Ok(json!({"buckets": all}))
+                Ok(json!({"buckets": listed(all, *keyed)}))
             }
             (Kind::Range { ranges, keyed, .. }, Acc::List(buckets)) => {
                 let mut all = Vec::new();
@@ -692,7 +751,7 @@ impl Spec {
                 };
                 Ok(json!({"values": values}))
             }
-            (Kind::Cardinality(_), Acc::Distinct(keys)) => Ok(json!({"value": keys.len()})),
+            (Kind::Cardinality(..), Acc::Distinct(keys)) => Ok(json!({"value": keys.len()})),
             _ => Ok(Json::Null),
         }
     }
@@ -705,10 +764,10 @@ impl Spec {
         order: &[(String, bool)],
         left: &mut usize,
     ) -> Result<Json, ApiError> {
-        let total: u64 = buckets.values().map(|b| b.count).sum();
         let mut all: Vec<(Key, u64, Json)> = Vec::with_capacity(buckets.len());
         let by_metric = order.iter().any(|(key, _)| !key.starts_with('_'));
         let mut plain: Vec<(Key, Bucket)> = buckets.into_iter().filter(|(_, b)| b.count >= min_count).collect();
+        let total: u64 = plain.iter().map(|(_, b)| b.count).sum();
         if !by_metric {
             // Only what is shown is worked out.
             plain.sort_by(|a, b| compare(order, (&a.0, a.1.count, &Json::Null), (&b.0, b.1.count, &Json::Null)));

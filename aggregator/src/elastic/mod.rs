@@ -115,7 +115,9 @@ pub fn router(state: ElasticState) -> Router {
         )
         .route("/{index}", get(describe).delete(delete_index))
         .route("/_data_stream/{name}", any(no_data_streams))
+        .route("/{index}/_source/{id}", get(get_source))
         .fallback(any(no_handler))
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(limit))
         .layer(tower_http::decompression::RequestDecompressionLayer::new())
         .layer(axum::middleware::map_response(product))
@@ -143,6 +145,11 @@ async fn product(mut response: Response) -> Response {
         .headers_mut()
         .insert(HeaderName::from_static("x-elastic-product"), HeaderValue::from_static("Elasticsearch"));
     response
+}
+
+async fn no_method(uri: axum::http::Uri, method: axum::http::Method) -> ApiError {
+    let reason = format!("Incorrect HTTP method for uri [{uri}] and method [{method}]");
+    ApiError { status: 405, kind: "method_not_allowed", reason }
 }
 
 async fn no_handler(uri: axum::http::Uri, method: axum::http::Method) -> ApiError {
@@ -279,16 +286,35 @@ async fn create_document(
     write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body).await
 }
 
+/// The hit of one document.
+async fn found(state: &ElasticState, who: Tenant, index: &str, id: &str) -> Result<Option<Value>, ApiError> {
+    let selection = selected(state, &who, index, &UrlParams::new()).await?;
+    let body = json!({"size": 1, "query": {"ids": {"values": [id]}}, "track_total_hits": false});
+    let request = search::Request::parse(selection, &UrlParams::new(), &body, state.clock.now_ns())?;
+    let mut answer = search::run(state, who, request).await?;
+    Ok(answer.pointer_mut("/hits/hits/0").map(Value::take))
+}
+
+async fn get_source(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path((index, id)): Path<(String, String)>,
+) -> Answer {
+    let hit = found(&state, tenant(who), &index, &id).await?;
+    let mut hit = hit.ok_or_else(|| ApiError {
+        status: 404,
+        kind: "resource_not_found_exception",
+        reason: format!("Document not found [{index}]/[_doc]/[{id}]"),
+    })?;
+    Ok(Json(hit["_source"].take()))
+}
+
 async fn get_document(
     State(state): State<Shared>,
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let selection = Selection::parse(&index)?;
-    let body = json!({"size": 1, "query": {"ids": {"values": [id]}}, "track_total_hits": false});
-    let request = search::Request::parse(selection, &UrlParams::new(), &body, state.clock.now_ns())?;
-    let mut answer = search::run(&state, tenant(who), request).await?;
-    match answer.pointer_mut("/hits/hits/0").map(Value::take) {
+    match found(&state, tenant(who), &index, &id).await? {
         Some(hit) => {
             Ok(Json(json!({"_index": hit["_index"], "_id": hit["_id"], "found": true, "_source": hit["_source"]}))
                 .into_response())
@@ -301,8 +327,11 @@ async fn get_document(
 async fn selected(state: &ElasticState, who: &Tenant, text: &str, params: &UrlParams) -> Result<Selection, ApiError> {
     let selection = Selection::parse(text)?;
     let ignore = params.get("ignore_unavailable").is_some_and(|v| v != "false");
-    let known = indices::list(state, who).await?.into_keys().collect();
+    let known: std::collections::BTreeSet<String> = indices::list(state, who).await?.into_keys().collect();
     selection.check(&known, ignore)?;
+    if params.get("allow_no_indices").is_some_and(|v| v == "false") && !known.iter().any(|name| selection.holds(name)) {
+        return Err(ApiError::no_index(text));
+    }
     Ok(selection)
 }
 
@@ -317,6 +346,12 @@ async fn one_search(
         return Err(ApiError::not_yet("scroll"));
     }
     let selection = selected(state, &who, index, params).await?;
+    // Clients that can't send a body with GET put it into the address.
+    let of_url = match params.get("source") {
+        Some(text) if body.is_null() => body_json(&Bytes::copy_from_slice(text.as_bytes()))?,
+        _ => Value::Null,
+    };
+    let body = if body.is_null() { &of_url } else { body };
     let request = search::Request::parse(selection, params, body, state.clock.now_ns())?;
     search::run(state, who, request).await
 }

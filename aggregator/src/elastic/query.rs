@@ -155,11 +155,25 @@ pub fn parse(json: &Json, context: Context) -> Result<Query, ApiError> {
             Some(inner) => parse(inner, context),
             None => Err(ApiError::parsing("[constant_score] requires a 'filter' element")),
         },
+        // Scores are not computed: what they only weigh is left out.
+        "dis_max" => {
+            let should = match body.get("queries") {
+                Some(Json::Array(all)) => all.iter().map(|one| parse(one, context)).collect::<Result<Vec<_>, _>>()?,
+                Some(one) => vec![parse(one, context)?],
+                None => return Err(ApiError::parsing("[dis_max] requires 'queries' field with at least one clause")),
+            };
+            Ok(Query::Bool { must: Vec::new(), should, must_not: Vec::new(), at_least: 1 })
+        }
+        "boosting" => match body.get("positive") {
+            Some(positive) => parse(positive, context),
+            None => Err(ApiError::parsing("[boosting] query requires 'positive' query to be set'")),
+        },
         "query_string" | "simple_query_string" => string(body, kind, context),
         known @ ("fuzzy" | "nested" | "script" | "script_score" | "function_score" | "more_like_this" | "percolate"
         | "geo_distance" | "geo_bounding_box" | "has_child" | "has_parent" | "span_near" | "span_term"
-        | "intervals" | "dis_max" | "boosting" | "terms_set" | "rank_feature" | "distance_feature"
-        | "wrapper" | "combined_fields") => Err(ApiError::not_yet(known)),
+        | "intervals" | "terms_set" | "rank_feature" | "distance_feature" | "wrapper" | "combined_fields") => {
+            Err(ApiError::not_yet(known))
+        }
         other => Err(ApiError::parsing(format!("unknown query [{other}]"))),
     }
 }
@@ -273,7 +287,13 @@ fn matching(body: &Json) -> Result<Query, ApiError> {
         ),
         value => (Some(value), false, None),
     };
+    if of.get("fuzziness").is_some() {
+        return Err(ApiError::not_yet("fuzziness"));
+    }
     let text = query.and_then(scalar).ok_or_else(|| ApiError::parsing("[match] requires query value"))?;
+    if words(&text).is_empty() && of.get("zero_terms_query").and_then(Json::as_str) == Some("all") {
+        return Ok(Query::All);
+    }
     Ok(match_words(field, &text, and, least))
 }
 
@@ -314,6 +334,12 @@ fn multi_match(body: &Json) -> Result<Query, ApiError> {
         some => texts(some)?,
     };
     let kind = body.get("type").and_then(Json::as_str).unwrap_or("best_fields");
+    if kind == "cross_fields" {
+        return Err(ApiError::not_yet("multi_match of type cross_fields"));
+    }
+    if body.get("fuzziness").is_some() {
+        return Err(ApiError::not_yet("fuzziness"));
+    }
     let and = body.get("operator").and_then(Json::as_str).is_some_and(|o| o.eq_ignore_ascii_case("and"));
     let should = fields
         .iter()

@@ -19,7 +19,6 @@ pub fn parse(text: &str, fields: &[String], and: bool, now_ns: i64) -> Result<Qu
 /// The forgiving form: nothing is an error. `+`, `|`, `-`, quotes and a trailing `*` have their meaning.
 pub fn simple(text: &str, fields: &[String], and: bool) -> Query {
     let mut clauses = Vec::new();
-    let mut must_not = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
         let not = rest.starts_with('-');
@@ -37,7 +36,8 @@ pub fn simple(text: &str, fields: &[String], and: bool) -> Query {
             None => match_words(field, word, and, None),
         });
         if not {
-            must_not.push(query)
+            // Joined like every other clause: `fox -dog` is foxes and all that has no dog.
+            clauses.push(Query::Bool { must: Vec::new(), should: Vec::new(), must_not: vec![query], at_least: 0 })
         } else if !word.is_empty() {
             clauses.push(query)
         }
@@ -46,7 +46,7 @@ pub fn simple(text: &str, fields: &[String], and: bool) -> Query {
     let all = and || text.contains('+');
     let (must, should) = if all { (clauses, Vec::new()) } else { (Vec::new(), clauses) };
     let at_least = usize::from(!should.is_empty());
-    Query::Bool { must, should, must_not, at_least }
+    Query::Bool { must, should, must_not: Vec::new(), at_least }
 }
 
 fn in_fields(fields: &[String], make: impl Fn(&str) -> Query) -> Query {
@@ -237,7 +237,7 @@ impl<'t> Reader<'t, '_> {
         self.no_fuzz()?;
         if raw == "*" {
             return Ok(match field {
-                None => Query::All,
+                None | Some("*") => Query::All,
                 Some(field) => Query::Exists(field.to_owned()),
             });
         }

@@ -35,6 +35,8 @@ pub struct Request {
     size: usize,
     sort: Vec<SortBy>,
     after: Option<Vec<SortValue>>,
+    /// What hits must match too, aggregations must not.
+    post_filter: Option<Query>,
     source: SourceFilter,
     fields: Vec<String>,
     /// Count up to; `None`: not at all.
@@ -43,11 +45,13 @@ pub struct Request {
     version: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 struct SortBy {
     field: String,
     descending: bool,
     missing_first: bool,
+    /// Stands in for a missing value.
+    missing: Option<SortValue>,
 }
 
 /// A value that hits are ordered by.
@@ -155,6 +159,7 @@ impl Request {
             size: number(params.get("size"))?.unwrap_or(DEFAULT_SIZE),
             sort: params.get("sort").map(|text| sort_of_url(text)).unwrap_or_default(),
             after: None,
+            post_filter: None,
             source: source_of_url(params)?,
             fields: Vec::new(),
             track_total: track_total(
@@ -167,14 +172,19 @@ impl Request {
             let and = params.get("default_operator").is_some_and(|o| o.eq_ignore_ascii_case("and"));
             found.query = super::query_string::parse(text, &[], and, now_ns)?;
         }
+        // What the address says counts more than the body.
+        let of_url = |key: &str| params.contains_key(key);
         let mut after = None;
         for (key, value) in object {
             match key.as_str() {
                 "query" => found.query = query::parse(value, context)?,
                 "aggs" | "aggregations" => found.aggs = aggs::parse(value, context)?,
+                "from" if of_url("from") => drop(count(key, value)?),
+                "size" if of_url("size") => drop(count(key, value)?),
                 "from" => found.from = count(key, value)?,
                 "size" => found.size = count(key, value)?,
                 "sort" => found.sort = sort_of(value)?,
+                "post_filter" => found.post_filter = Some(query::parse(value, context)?),
                 "search_after" => after = Some(value),
                 "_source" => found.source = source_filter(value)?,
                 "fields" | "docvalue_fields" => found.fields.extend(field_names(value)?),
@@ -193,8 +203,8 @@ impl Request {
                 | "terminate_after"
                 | "stats" => {}
                 "script_fields" | "runtime_mappings" if value.as_object().is_some_and(Map::is_empty) => {}
-                known @ ("script_fields" | "runtime_mappings" | "collapse" | "rescore" | "suggest" | "post_filter"
-                | "min_score" | "slice" | "pit" | "ext" | "knn") => {
+                known @ ("script_fields" | "runtime_mappings" | "collapse" | "rescore" | "suggest" | "min_score"
+                | "slice" | "pit" | "ext" | "knn") => {
                     return Err(ApiError::not_yet(known));
                 }
                 other => return Err(ApiError::parsing(format!("Unknown key for a value in [{other}]."))),
@@ -224,7 +234,11 @@ impl Request {
         let (mut start_ns, mut end_ns) = (i64::MIN, i64::MAX);
         self.query.narrow(&mut start_ns, &mut end_ns);
         let by_time = self.sort.first().filter(|by| by.field == TIMESTAMP);
-        if let (Some(by), Some(SortValue::Number(ms))) = (by_time, self.after.as_ref().and_then(|a| a.first())) {
+        // The total counts what lies before the page too: only without it is the rest enough.
+        let page_only = self.track_total.is_none() && self.aggs.is_empty();
+        if page_only
+            && let (Some(by), Some(SortValue::Number(ms))) = (by_time, self.after.as_ref().and_then(|a| a.first()))
+        {
             let ns = (*ms as i64).saturating_mul(1_000_000);
             if by.descending { end_ns = end_ns.min(ns.saturating_add(1_000_000)) } else { start_ns = start_ns.max(ns) }
         }
@@ -288,7 +302,7 @@ fn sort_of_url(text: &str) -> Vec<SortBy> {
     text.split(',')
         .map(|part| {
             let (field, direction) = part.rsplit_once(':').unwrap_or((part, "asc"));
-            SortBy { field: field.to_owned(), descending: direction == "desc", missing_first: false }
+            SortBy { field: field.to_owned(), descending: direction == "desc", ..SortBy::default() }
         })
         .collect()
 }
@@ -302,7 +316,7 @@ fn sort_of(value: &Json) -> Result<Vec<SortBy>, ApiError> {
     for item in items {
         match item {
             Json::String(field) => {
-                found.push(SortBy { field: field.clone(), descending: field == "_score", missing_first: false })
+                found.push(SortBy { field: field.clone(), descending: field == "_score", ..SortBy::default() })
             }
             Json::Object(fields) => {
                 for (field, options) in fields {
@@ -318,8 +332,13 @@ fn sort_of(value: &Json) -> Result<Vec<SortBy>, ApiError> {
                     if options.get("nested").is_some() || field == "_script" || field == "_geo_distance" {
                         return Err(ApiError::not_yet("sort by script, distance or nested"));
                     }
-                    let missing_first = options.get("missing").and_then(Json::as_str) == Some("_first");
-                    found.push(SortBy { field: field.clone(), descending, missing_first });
+                    let (missing_first, missing) = match options.get("missing") {
+                        None => (false, None),
+                        Some(Json::String(place)) if place == "_first" => (true, None),
+                        Some(Json::String(place)) if place == "_last" => (false, None),
+                        Some(value) => (false, Some(after_value(field, value)?)),
+                    };
+                    found.push(SortBy { field: field.clone(), descending, missing_first, missing });
                 }
             }
             _ => return Err(ApiError::parsing("malformed sort format, either start with array, object or string")),
@@ -463,13 +482,16 @@ impl Search {
             if !request.selection.holds(&doc.index()) || !request.query.matches(&doc) {
                 continue;
             }
-            self.total += 1;
             if !request.aggs.is_empty()
                 && let Err(fault) = request.aggs.collect(&mut self.collected, &doc)
             {
                 self.fault = Some(fault);
                 return false;
             }
+            if request.post_filter.as_ref().is_some_and(|query| !query.matches(&doc)) {
+                continue;
+            }
+            self.total += 1;
             if request.size > 0 {
                 self.offer(&doc, window);
             }
@@ -479,7 +501,7 @@ impl Search {
         let timed = self.sort.is_empty()
             || self.best.peek().is_some_and(|worst| worst.keys.first() != Some(&SortValue::Missing));
         let ordered = timed
-            && self.sort.iter().all(|by| !by.missing_first)
+            && self.sort.iter().all(|by| !by.missing_first && by.missing.is_none())
             && self.sort.len() <= 1
             && self.request.aggs.is_empty()
             && request.size > 0
@@ -617,6 +639,7 @@ fn sort_value(doc: &Doc<'_>, by: &SortBy) -> SortValue {
     let one = std::slice::from_ref(by);
     values
         .min_by(|a, b| compare_keys(one, std::slice::from_ref(a), std::slice::from_ref(b)))
+        .or_else(|| by.missing.clone())
         .unwrap_or(SortValue::Missing)
 }
 

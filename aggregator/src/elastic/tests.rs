@@ -249,6 +249,9 @@ async fn single_documents_come_back() {
     }
     let (status, found) = server.ask("GET /a/_doc/1", "").await;
     assert_eq!((status, &found["_source"], &found["found"]), (200, &json!({"v": 2}), &json!(true)));
+    assert_eq!(server.ask("GET /a/_source/1", "").await, (200, json!({"v": 2})));
+    assert_eq!(server.ask("GET /a/_source/9", "").await.0, 404);
+    assert_eq!(server.ask("GET /absent/_doc/9", "").await.0, 404);
     let (status, found) = server.ask("GET /a/_doc/9", "").await;
     assert_eq!((status, &found["found"]), (404, &json!(false)));
     assert_eq!(server.ask("GET /a/_count", "").await.1["count"], 3);
@@ -308,6 +311,10 @@ async fn queries_find_what_they_say() {
         (json!({"prefix": {"level": "e"}}), "1"),
         (json!({"wildcard": {"level": {"value": "?rr*", "case_insensitive": true}}}), "1 5"),
         (json!({"regexp": {"level": "in.o|warn"}}), "2 3 4"),
+        (json!({"dis_max": {"queries": [{"term": {"n": 1}}, {"term": {"n": 4}}]}}), "1 4"),
+        (json!({"query_string": {"query": "*:*"}}), "1 2 3 4 5 6"),
+        (json!({"match": {"message": {"query": "!!!", "zero_terms_query": "all"}}}), "1 2 3 4 5 6"),
+        (json!({"simple_query_string": {"query": "disk -refused"}}), "2 4 5"),
         (json!({"constant_score": {"filter": {"term": {"level": "warn"}}}}), "4"),
         (json!({"bool": {}}), "1 2 3 4 5 6"),
         (
@@ -350,6 +357,8 @@ async fn hits_are_sorted_cut_and_filtered() {
         (json!({"sort": ["n"], "size": 0}), ""),
         (json!({"sort": [{"n": "asc"}], "search_after": [4]}), "5 6"),
         (json!({"sort": [{"n": "desc"}], "search_after": [4]}), "3 2 1"),
+        (json!({"sort": [{"took": {"order": "asc", "missing": 4}}]}), "1 6 3 5 2 4"),
+        (json!({"sort": ["n"], "post_filter": {"term": {"level": "info"}}}), "2 3"),
         (json!({"sort": [{"tags": "asc"}, "n"], "size": 2}), "1 2"),
         (json!({"sort": [{"tags": "desc"}, "n"], "size": 2}), "5 1"),
     ] {
@@ -402,6 +411,7 @@ async fn search_after_pages_through_ties_exactly_once() {
                 asked["search_after"] = after.clone();
             }
             let answer = server.search(asked).await;
+            assert_eq!(answer["hits"]["total"]["value"], 103, "the total is that of the query, not of the page");
             let page = ids(&answer);
             let Some(last) = answer["hits"]["hits"].as_array().unwrap().last() else { break };
             after = last["sort"].clone();
@@ -470,6 +480,24 @@ async fn aggregations_count_and_measure() {
         (
             json!({"histogram": {"field": "http.status", "interval": 100}}),
             json!({"buckets": [{"key": 200.0, "doc_count": 1}, {"key": 300.0, "doc_count": 0}, {"key": 400.0, "doc_count": 1}, {"key": 500.0, "doc_count": 1}]}),
+        ),
+        (
+            json!({"histogram": {"field": "took", "interval": 5, "offset": 1, "missing": 7, "keyed": true, "hard_bounds": {"min": 1, "max": 50}}}),
+            json!({"buckets": {"1.0": {"key": 1.0, "doc_count": 3}, "6.0": {"key": 6.0, "doc_count": 2}}}),
+        ),
+        (
+            json!({"histogram": {"field": "absent", "interval": 10, "extended_bounds": {"min": 5, "max": 12}}}),
+            json!({"buckets": [{"key": 0.0, "doc_count": 0}, {"key": 10.0, "doc_count": 0}]}),
+        ),
+        (
+            json!({"date_histogram": {"field": "@timestamp", "fixed_interval": "1h", "hard_bounds": {"min": "2026-03-01T04:40", "max": "2026-03-01T05:30"}}}),
+            json!({"buckets": [
+                {"key_as_string": "2026-03-01T04:00:00.000Z", "key": 1772337600000_i64, "doc_count": 2},
+                {"key_as_string": "2026-03-01T05:00:00.000Z", "key": 1772341200000_i64, "doc_count": 2}]}),
+        ),
+        (
+            json!({"cardinality": {"field": "level", "missing": "none"}, "meta": {"x": 1}}),
+            json!({"value": 5, "meta": {"x": 1}}),
         ),
         (json!({"percentiles": {"field": "took", "percents": [50]}}), json!({"values": {"50.0": 3.0}})),
         (json!({"cardinality": {"field": "tags"}}), json!({"value": 3})),
@@ -580,6 +608,27 @@ async fn what_is_wrong_is_said_by_status_and_type() {
         ("POST /things/_search?scroll=1m", json!({}), 400, "illegal_argument_exception"),
         ("POST /things/_count", json!({"size": 1}), 400, "parsing_exception"),
         ("GET /things/_field_caps", Value::Null, 400, "action_request_validation_exception"),
+        ("DELETE /things", Value::Null, 400, "illegal_argument_exception"),
+        ("DELETE /absent", Value::Null, 404, "index_not_found_exception"),
+        ("PUT /_data_stream/x", Value::Null, 400, "illegal_argument_exception"),
+        ("DELETE /_search", Value::Null, 405, "method_not_allowed"),
+        ("GET /no*/_search?allow_no_indices=false", Value::Null, 404, "index_not_found_exception"),
+        (
+            "POST /things/_search",
+            json!({"query": {"match": {"message": {"query": "x", "fuzziness": 1}}}}),
+            400,
+            "illegal_argument_exception",
+        ),
+        ("POST /things/_search", json!({"aggs": {"a>b": {"avg": {"field": "n"}}}}), 400, "parsing_exception"),
+        (
+            "POST /things/_search",
+            json!({"aggs": {"a": {"histogram": {"field": "n", "interval": 1, "extended_bounds": {"min": 0, "max": 1e9}}}}}),
+            503,
+            "too_many_buckets_exception",
+        ),
+        ("PUT /_index_template/x", json!({}), 400, "illegal_argument_exception"),
+        ("PUT /_index_template/x", json!({"nonsense": 1}), 400, "x_content_parse_exception"),
+        ("GET /_index_template/x", Value::Null, 404, "resource_not_found_exception"),
         ("POST /things/_nonsense/x/y", Value::Null, 400, "illegal_argument_exception"),
     ] {
         let (got, answer) = server.ask(what, body.to_string()).await;

@@ -59,9 +59,14 @@ pub fn math(text: &str, now_ns: i64, zone: FixedOffset, up: bool) -> Option<i64>
             Some((date, rest)) => (parse_in(date, zone)?, rest),
             None => {
                 let start = parse_in(text, zone)?;
-                // A day given for an upper bound means its whole.
-                let whole_day = up && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
-                return Some(if whole_day { start + 86_400_000_000_000 - 1_000_000 } else { start });
+                // What an upper bound leaves out (time of day, milliseconds) is filled up.
+                return match (up, last_unit(text)) {
+                    (true, Some(unit)) => {
+                        let end = shift(zone.timestamp_nanos(start), 1, unit)? - Duration::milliseconds(1);
+                        end.timestamp_nanos_opt()
+                    }
+                    _ => Some(start),
+                };
             }
         },
     };
@@ -85,6 +90,22 @@ pub fn math(text: &str, now_ns: i64, zone: FixedOffset, up: bool) -> Option<i64>
         };
     }
     at.timestamp_nanos_opt()
+}
+
+/// The smallest unit that a date names; `None` for milliseconds and plain numbers.
+fn last_unit(text: &str) -> Option<char> {
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, ""));
+    let time = time.split(['Z', '+', '-']).next().unwrap_or(time);
+    match (date.split('-').count(), time.split(':').filter(|part| !part.is_empty()).count()) {
+        (1, _) if date.len() != 4 => None,
+        (1, _) => Some('y'),
+        (2, _) => Some('M'),
+        (_, 0) => Some('d'),
+        (_, 1) => Some('h'),
+        (_, 2) => Some('m'),
+        _ if time.contains('.') => None,
+        _ => Some('s'),
+    }
 }
 
 fn shift(at: DateTime<FixedOffset>, number: i64, unit: char) -> Option<DateTime<FixedOffset>> {
@@ -302,6 +323,12 @@ mod tests {
             ("now-1M/M", false, "2026-02-01T00:00:00.000Z"),
             ("2026-03-01||+1d-2h", false, "2026-03-01T22:00:00.000Z"),
             ("2026-03-01", true, "2026-03-01T23:59:59.999Z"),
+            ("2026-02", true, "2026-02-28T23:59:59.999Z"),
+            ("2026", true, "2026-12-31T23:59:59.999Z"),
+            ("2026-03-01T05:00:10Z", true, "2026-03-01T05:00:10.999Z"),
+            ("2026-03-01T05:00", true, "2026-03-01T05:00:59.999Z"),
+            ("2026-03-01T05:00:10.5+01:00", true, "2026-03-01T04:00:10.500Z"),
+            ("2026-03-01T05:00:10Z", false, "2026-03-01T05:00:10.000Z"),
         ] {
             assert_eq!(math(text, now, utc, up).map(iso_millis).as_deref(), Some(want), "{text}");
         }
