@@ -181,6 +181,46 @@ mod tests {
         }
     }
 
+    /// Every stage over any bytes: nothing panics, and a line never gets a label twice.
+    #[test]
+    fn any_line_passes_or_not() {
+        use proptest::prelude::*;
+        let pipelines: Vec<Pipeline> = [
+            "| json",
+            "| json a=`b[0].c`, d=`e`",
+            "| logfmt --strict",
+            "| logfmt --keep-empty",
+            "| logfmt a=`b`, c",
+            "| unpack | json",
+            "| regexp `(?P<a>\\w+)=(?P<b>.*)` | b > 5 or a < 5s",
+            "| pattern `<a> <_>=<b>` | a >= 1KB | b = ip(`10.0.0.0/8`)",
+            "| decolorize |> `<_>a<_>` | keep app",
+            "|= ip(`::1`) or ip(`10.0.0.1-10.0.0.9`)",
+            "| json | line_format `{{ .a | trunc 3 }}{{ range $k, $v := fromJson __line__ }}{{ $k }}{{ end }}` | logfmt",
+            "| logfmt | label_format x=a, y=`{{ substr 1 2 .b }}` | drop a, x=~`.*b.*`",
+        ]
+        .iter()
+        .map(|stages| {
+            let Expr::Log(log) = crate::parse(&format!("{{app=`api`}} {stages}")).unwrap() else { panic!("{stages}") };
+            Pipeline::new(&log).unwrap()
+        })
+        .collect();
+        let labels: StreamLabels = vec![("app".to_owned(), "api".to_owned()), ("a".to_owned(), "1".to_owned())].into();
+        let line = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..60),
+            r#"[{}\[\]":, =ab_\\0-9.é<>\n\t-]{0,40}"#.prop_map(String::into_bytes),
+            r#"\{("[ab\\é]{0,3}":("x"|1|null|true|\{"c":2\}|\[1,2\]),?){0,4}\}?"#.prop_map(String::into_bytes),
+        ];
+        proptest!(|(line in line)| {
+            for pipeline in &pipelines {
+                if let Some(done) = pipeline.process(&labels, None, 0, &line) {
+                    let names: Vec<&String> = done.labels.iter().map(|(n, _)| n).collect();
+                    prop_assert!(names.windows(2).all(|w| w[0] < w[1]), "{:?} {:?}", pipeline, done);
+                }
+            }
+        });
+    }
+
     #[test]
     fn needles_stop_where_the_line_changes() {
         let Expr::Log(log) = crate::parse(

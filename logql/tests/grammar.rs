@@ -261,9 +261,30 @@ fn stage() -> impl Strategy<Value = Stage> {
     .prop_map(|kind| Stage { kind, span: span() })
 }
 
+/// `| keep a` before `!= "b"` has no text: it reads as `| keep a != "b"`. No text gives such a tree either.
+fn can_be_written(stages: &[Stage]) -> bool {
+    stages.windows(2).all(|pair| {
+        let ends_in_name = match &pair[0].kind {
+            StageKind::Drop(choices) | StageKind::Keep(choices) => {
+                matches!(choices.last(), Some(LabelChoice::Name(..)))
+            }
+            _ => false,
+        };
+        let excludes = matches!(
+            &pair[1].kind,
+            StageKind::LineFilter(LineFilter { op: LineOp::NotContains | LineOp::NotRegex, .. })
+        );
+        !(ends_in_name && excludes)
+    })
+}
+
 fn log() -> impl Strategy<Value = LogExpr> {
-    (prop::collection::vec(matcher(), 0..3), prop::collection::vec(stage(), 0..4))
-        .prop_map(|(matchers, stages)| LogExpr { selector: Selector { matchers, span: span() }, stages, span: span() })
+    let stages = prop::collection::vec(stage(), 0..4).prop_filter("can be written", |s| can_be_written(s));
+    (prop::collection::vec(matcher(), 0..3), stages).prop_map(|(matchers, stages)| LogExpr {
+        selector: Selector { matchers, span: span() },
+        stages,
+        span: span(),
+    })
 }
 
 fn duration_ns() -> impl Strategy<Value = i64> {

@@ -87,8 +87,6 @@ struct Fold<'a> {
     series: Vec<Series>,
     by_labels: HashMap<String, usize>,
     key: String,
-    /// Series of lines without metadata, when no stage touches labels.
-    by_stream: HashMap<StreamLabels, usize>,
 }
 
 fn names(grouping: &Grouping) -> Vec<String> {
@@ -162,7 +160,6 @@ impl<'a> Fold<'a> {
             series: Vec::new(),
             by_labels: HashMap::new(),
             key: String::new(),
-            by_stream: HashMap::new(),
         })
     }
 
@@ -251,9 +248,10 @@ impl<'a> Fold<'a> {
         Ok(())
     }
 
-    /// Takes one line.
+    /// Takes one line. `known` remembers the series of its stream while that says all.
     fn line(
         &mut self,
+        known: &mut Option<usize>,
         stream: &StreamLabels,
         metadata: Option<&StreamLabels>,
         time_ns: i64,
@@ -266,18 +264,15 @@ impl<'a> Fold<'a> {
             return Ok(());
         }
         if metadata.is_none() && self.pipeline.only_filters() && self.unwrap.is_none() {
-            let at = match self.by_stream.get(stream) {
-                Some(at) => *at,
+            let at = match *known {
+                Some(at) => at,
                 None => {
-                    let keep = self.keep.clone();
                     let mut pairs: Vec<(&str, &str)> = stream
                         .iter()
-                        .filter(|(n, _)| Self::wants(&keep, n))
+                        .filter(|(n, _)| Self::wants(&self.keep, n))
                         .map(|(n, v)| (n.as_str(), v.as_str()))
                         .collect();
-                    let at = self.series_of(&mut pairs, budget)?;
-                    self.by_stream.insert(Arc::clone(stream), at);
-                    at
+                    *known.insert(self.series_of(&mut pairs, budget)?)
                 }
             };
             budget.passed += 1;
@@ -427,9 +422,11 @@ pub(crate) async fn scan(
     while let Some(batch) = budget.wait(batches.next()).await? {
         let batch = batch?;
         budget.read(&batch)?;
+        let mut known: Vec<Option<usize>> = vec![None; batch.streams.len()];
         for entry in &batch.entries {
-            let Some(stream) = batch.streams.get(entry.stream as usize) else { continue };
-            fold.line(stream, entry.metadata.as_ref(), entry.time_ns, batch.line(entry), budget)?;
+            let at = entry.stream as usize;
+            let (Some(stream), Some(known)) = (batch.streams.get(at), known.get_mut(at)) else { continue };
+            fold.line(known, stream, entry.metadata.as_ref(), entry.time_ns, batch.line(entry), budget)?;
         }
         budget.breathe().await;
     }

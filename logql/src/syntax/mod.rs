@@ -7,7 +7,9 @@ pub mod quantity;
 /// Nodes of the tree.
 pub mod tree;
 mod lexer;
+mod cursor;
 mod grammar;
+mod grammar_metric;
 /// Tree to text.
 pub mod print;
 

@@ -1,5 +1,8 @@
 //! Functions of templates: Go's own, Loki's and those that Loki takes from Sprig.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::format::printf;
 use super::run::Context;
 use super::value::Value;
@@ -263,7 +266,7 @@ pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Res
         "trimSuffix" => text(a.text(1)?.strip_suffix(a.text(0)?).unwrap_or(a.text(1)?)),
         "TrimSpace" | "trim" => text(a.text(0)?.trim()),
         "regexReplaceAll" | "regexReplaceAllLiteral" => {
-            let regex = dialect::compile(a.text(0)?).map_err(|e| a.failed(crate::plan::bad_regex(&e)))?;
+            let regex = regex(a.text(0)?).map_err(|e| a.failed(e))?;
             let (source, replacement) = (a.text(1)?.as_bytes(), a.text(2)?.as_bytes());
             let replaced = if name == "regexReplaceAll" {
                 regex.replace_all(source, replacement)
@@ -273,7 +276,7 @@ pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Res
             text(String::from_utf8_lossy(&replaced))
         }
         "count" => {
-            let regex = dialect::compile(a.text(0)?).map_err(|e| a.failed(crate::plan::bad_regex(&e)))?;
+            let regex = regex(a.text(0)?).map_err(|e| a.failed(e))?;
             Ok(Value::Int(length(regex.find_iter(a.text(1)?.as_bytes()).count())))
         }
         "urlencode" | "urlquery" => text(url_encode(a.text(0)?)),
@@ -368,6 +371,27 @@ pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Res
         }
         name => Err(format!("function {name:?} not defined")),
     }
+}
+
+/// Expressions that one thread remembers: a template asks for the same one line after line.
+const REMEMBERED: usize = 64;
+
+thread_local! {
+    static REGEXES: RefCell<HashMap<String, regex::bytes::Regex>> = RefCell::new(HashMap::new());
+}
+
+fn regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
+    REGEXES.with_borrow_mut(|known| {
+        if let Some(regex) = known.get(pattern) {
+            return Ok(regex.clone());
+        }
+        let regex = dialect::compile(pattern).map_err(|e| crate::plan::bad_regex(&e))?;
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(pattern.to_owned(), regex.clone());
+        Ok(regex)
+    })
 }
 
 fn length(count: usize) -> i64 {
