@@ -275,8 +275,8 @@ async fn decide(state: &ElasticState, tenant: &Tenant, items: &mut [Item]) -> Re
         if item.existed && item.action == DocOp::Create {
             let reason = format!("[{}]: version conflict, document already exists (current version [1])", item.id);
             item.outcome = Err(ApiError { status: 409, kind: "version_conflict_engine_exception", reason });
-        } else if !accepted.contains_key(&key) {
-            accepted.insert(key, State::Pending);
+        } else if let std::collections::hash_map::Entry::Vacant(free) = accepted.entry(key) {
+            free.insert(State::Pending);
             item.held = true;
         }
     }

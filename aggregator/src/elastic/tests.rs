@@ -862,6 +862,7 @@ proptest! {
 /// its table: `cargo test -p millrace-aggregator elastic::tests::conformance -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs python3 and the conformance suite, takes minutes"]
+#[allow(clippy::print_stdout)] // Its table is what one runs it for.
 async fn conformance() {
     let folder = std::env::var_os("MILLRACE_CONFORMANCE").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/elasticsearch"),
