@@ -343,10 +343,10 @@ async fn start_aggregator(
     insight.index = Some(Arc::clone(&aggregator));
     let check = Arc::clone(&aggregator);
     insight.ready.push(Arc::new(move || check.ready()));
-    stages.start("aggregator", STOP_LIMIT, |token| async move { Ok(aggregator.run(token).await?) });
-
     let producer = producer(&connection)?;
+    // Makes the topic if it is new: the consumer finds it at its first look, not seconds later.
     let (ingest, pushes) = open_ingest(aggregator_config, data_dir, Arc::clone(&producer), clock, registry).await?;
+    stages.start("aggregator", STOP_LIMIT, |token| async move { Ok(aggregator.run(token).await?) });
     stages.start("pushes", STOP_LIMIT, |token| async move {
         pushes.run(token).await;
         Ok(())
