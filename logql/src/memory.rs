@@ -1,6 +1,6 @@
 //! An in-memory store for tests: lines in a vector, answered by looking at all of them.
 //!
-//! In: [`MemoryStorage::push`]. Out: the answers of [`Storage`]. Touches nothing. Not for production: nothing is
+//! In: `MemoryStorage::push`. Out: the answers of `Storage`. Touches nothing. Not for production: nothing is
 //! indexed and nothing ends.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What the engine asks of an index: streams by selector, and their entries in batches.
 //!
-//! In: a [`Scan`]: tenant, matchers, time range, filters that every wanted line passes, order, limits, cancellation.
+//! In: a `Scan`: tenant, matchers, time range, filters that every wanted line passes, order, limits, cancellation.
 //! Out: batches of entries whose lines lie in one buffer per batch. Touches nothing itself.
 //! Leaves to the engine: everything behind the first stage that changes the line or the labels.
 

@@ -87,10 +87,11 @@ fn is_field_start(c: char) -> bool {
 
 /// The value at a path; `None` where there is none or the text can't be read that far.
 fn lookup<'l>(line: &'l [u8], steps: &[Step]) -> Option<Value<'l>> {
-    let (mut at, _) = json::value(line).ok().or_else(|| {
-        // A text that is cut at its end still has its first fields.
-        line.trim_ascii_start().starts_with(b"{").then_some((Value::Object(line), &line[..0]))
-    })?;
+    // An object is not measured first: one that is cut at its end still has its first fields.
+    let mut at = match line.trim_ascii_start().first() {
+        Some(b'{') if !steps.is_empty() => Value::Object(line),
+        _ => json::value(line).ok()?.0,
+    };
     for step in steps {
         at = match (step, at) {
             (Step::Key(key), Value::Object(object)) => {
