@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn needles_stop_where_the_line_changes() {
         let Expr::Log(log) = crate::parse(
-            r#"{app="api"} |= "a" |~ "b" |~ "(?i)c" != "d" |~ "e+" | json | x="y" |= "f" | decolorize |= "g""#,
+            r#"{app="api"} |= "a" |~ "b" |~ "(?i)c" |~ "(?i)é" != "d" |~ "e+" | json | x="y" |= "f" | decolorize |= "g""#,
         )
         .unwrap() else {
             panic!()

@@ -46,7 +46,10 @@ impl Test {
                 Some((text, false)) => Self::Contains(Box::new(memmem::Finder::new(text.as_bytes()).into_owned())),
                 plain => {
                     let regex = dialect::compile(&needle.value).map_err(|e| bad_regex(&e))?;
-                    let needle = plain.map(|(text, ignore_case)| LineNeedle { text: text.into(), ignore_case });
+                    // Stores fold the case of ASCII letters only.
+                    let needle = plain
+                        .filter(|(text, _)| text.is_ascii())
+                        .map(|(text, ignore_case)| LineNeedle { text: text.into(), ignore_case });
                     Self::Regex(regex, needle)
                 }
             },
