@@ -15,7 +15,6 @@ use millrace_rules::{Evaluation, Evaluator, QueryEvaluator};
 use support::*;
 
 // Runs as soon as the engine executes metric queries: take the mark off then.
-#[ignore = "needs the engine of millrace-logql"]
 #[tokio::test]
 async fn the_shipped_example_finds_the_service_and_region_that_fail() {
     let mut store = MemoryStorage::new();
