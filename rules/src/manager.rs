@@ -237,6 +237,8 @@ impl Rules {
                 running.insert(handle.id(), (run, stop));
             }
             tokio::select! {
+                // First: groups end by the same token, and that is no fault of theirs.
+                biased;
                 () = token.cancelled() => break,
                 () = self.reload.notified() => {
                     let Some(set) = self.next.lock().take() else { continue };
