@@ -164,6 +164,9 @@ impl Process {
             let opened = Broker::open(broker, &folder, RealFs::shared(), Arc::clone(clock), &mut part);
             let broker = opened.await.map_err(broker_failure)?;
             let address = broker.bind().await.map_err(broker_failure)?;
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "Kafka listener is open to other hosts and asks nobody who they are: bind `broker.listen` to 127.0.0.1");
+            }
             addresses.kafka = Some(address);
             point_at(config, &configured, address);
             stages.start("broker", STOP_LIMIT, |token| async move { Ok(broker.run(token).await?) });
