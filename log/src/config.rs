@@ -7,6 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::{ByteSize, Faults, Span};
 
+/// How long records are kept: the section `broker.retention`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// Records older than this are deleted, a segment at a time (`retention.ms`).
+    pub age: Span,
+    /// Size of a partition above which its oldest segments are deleted (`retention.bytes`). Absent: no limit.
+    pub size: Option<ByteSize>,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { age: Span::secs(7 * 24 * 3600), size: None }
+    }
+}
+
 /// When appended data is forced to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -28,9 +44,11 @@ pub struct StorageConfig {
     pub flush: FlushPolicy,
     /// Time between two flushes with `flush: interval`.
     pub flush_interval: Span,
-    /// Records older than this are deleted, a segment at a time (`retention.ms`).
+    /// Taken from [`RetentionConfig::age`].
+    #[serde(skip)]
     pub retention_age: Span,
-    /// Size of a partition above which its oldest segments are deleted (`retention.bytes`). Absent: no limit.
+    /// Taken from [`RetentionConfig::size`].
+    #[serde(skip)]
     pub retention_size: Option<ByteSize>,
     /// Time between two checks of retention.
     pub retention_check_interval: Span,

@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::StorageConfig;
+use crate::config::{RetentionConfig, StorageConfig};
 use crate::group::GroupConfig;
 use crate::value::{ByteSize, Faults, Span};
 
@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub stall_timeout: Span,
     /// Consumer groups.
     pub group: GroupConfig,
+    /// How long records are kept, unless a topic says otherwise.
+    pub retention: RetentionConfig,
     /// Segments, flushing, retention.
     pub storage: StorageConfig,
 }
@@ -59,6 +61,7 @@ impl Default for BrokerConfig {
             idle_timeout: Span::secs(600),
             stall_timeout: Span::secs(60),
             group: GroupConfig::default(),
+            retention: RetentionConfig::default(),
             storage: StorageConfig::default(),
         }
     }
@@ -81,6 +84,9 @@ impl BrokerConfig {
             && host_and_port(advertised).is_none_or(|(_, port)| port == 0)
         {
             faults.add("advertised", format!("`{advertised}` is no address to reach: expected host:port"));
+        }
+        if self.retention.age.0.is_zero() {
+            faults.add("retention.age", "must not be zero: nothing would be kept");
         }
         if !(1..=10_000).contains(&self.default_partitions) {
             faults.add("default_partitions", "must lie between 1 and 10000");

@@ -105,7 +105,10 @@ impl Broker {
         registry: &mut Registry,
     ) -> Result<Self, BrokerError> {
         let metrics = BrokerMetrics::register(registry);
-        let (dir, settings, time) = (data_dir.to_owned(), config.storage.clone(), Arc::clone(&clock));
+        let mut settings = config.storage.clone();
+        settings.retention_age = config.retention.age;
+        settings.retention_size = config.retention.size;
+        let (dir, time) = (data_dir.to_owned(), Arc::clone(&clock));
         let opened = tokio::task::spawn_blocking(move || {
             let storage = Storage::open(&dir, Arc::clone(&fs), time, settings)?;
             let identity = identity::Identity::open(fs, &dir)?;
