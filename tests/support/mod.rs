@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -21,9 +22,19 @@ pub fn shared() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from)
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on and that the system gives to nobody by itself: below the range of outgoing
+/// connections, where a client that dials while its server is down may be handed that very port and hold it.
+/// Each call of a process gets another one.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(131);
+    (0..COUNT)
+        .map(|_| FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .map(|port| u16::try_from(port).unwrap())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .unwrap()
 }
 
 /// Asks `done` until it gives an answer; panics with the last complaint at the deadline.
@@ -136,7 +147,7 @@ impl Site {
     pub fn wait_ready(&self) {
         until("ready", Duration::from_secs(60), || match get(&format!("http://127.0.0.1:{}/ready", self.http)) {
             Ok((200, _)) => Ok(()),
-            Ok((status, text)) => Err(format!("{status} {text}")),
+            Ok((status, text)) => Err(format!("{status} {text}\n{}", self.output("broker"))),
             Err(error) => Err(format!("{error}\n{}{}", self.output("run"), self.output("aggregator"))),
         });
     }
