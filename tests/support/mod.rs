@@ -121,7 +121,10 @@ impl Site {
     /// The same with variables that override keys.
     pub fn start_with(&self, role: &str, variables: &[(&str, &str)]) -> Process {
         let path = self.folder.path().join("millrace.yaml");
-        std::fs::write(&path, self.config()).unwrap();
+        // As a whole or not at all: a role that was just started may be reading it.
+        let fresh = self.folder.path().join("millrace.yaml.new");
+        std::fs::write(&fresh, self.config()).unwrap();
+        std::fs::rename(&fresh, &path).unwrap();
         let log =
             OpenOptions::new().create(true).append(true).open(self.folder.path().join(format!("{role}.out"))).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_millrace"))
