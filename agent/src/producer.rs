@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_log::client::{BatchProducer, ClientError};
 use millrace_log::clock::SharedClock;
+use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{
     FIXED_LEN, Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_TENANT, HeaderName, Position, Record, TopicPartition,
     kafka_timestamp_ms,
@@ -293,15 +294,10 @@ impl Lane {
     }
 
     /// Sends a record that the log refuses for good to the dead letters; does not end before it is there.
-    async fn bury(&self, mut record: Record, reason: &str) {
+    async fn bury(&self, record: Record, reason: &str) {
         let parts = &self.parts;
         tracing::error!(partition = %self.to, reason, topic = %parts.dead_letter_topic, "log refuses a record for good, it goes to the dead letters");
-        let time = parts.clock.now_ms();
-        record.timestamp_ms = record.timestamp_ms.min(time);
-        for (name, value) in [("reason", reason.to_owned()), ("stage", "agent".to_owned()), ("time", time.to_string())]
-        {
-            record.headers.push((name.into(), value.into()));
-        }
+        let mut record = dead_letter(record, "agent", reason, &self.to.to_string(), parts.clock.now_ms());
         let to = TopicPartition::new(parts.dead_letter_topic.clone(), 0);
         let mut backoff = Backoff::new(parts);
         loop {

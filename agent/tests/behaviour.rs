@@ -305,8 +305,8 @@ async fn refused_records_go_to_the_dead_letters_and_the_rest_goes_on() {
     assert_eq!((total.sent.lines, total.dropped["dead_letter"].lines, total.dropped["dead_letter"].bytes), (3, 2, 12));
     let (_, letter) = &log.kept("millrace.dlq")[0];
     assert_eq!(letter.value.as_deref(), Some(&b"bad 2"[..]));
-    assert_eq!(letter.header("stage").map(|v| &v[..]), Some(&b"agent"[..]));
-    for name in ["labels", "millrace", "reason", "time"] {
+    assert_eq!(letter.header("dlq.stage").map(|v| &v[..]), Some(&b"agent"[..]));
+    for name in ["labels", "millrace", "dlq.reason", "dlq.time", "dlq.from"] {
         assert!(letter.header(name).is_some(), "{name}");
     }
     agent.stop().await;

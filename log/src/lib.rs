@@ -4,6 +4,8 @@
 
 /// The shared words: events, labels, sources, positions, and how one event is written as one Kafka record.
 pub mod record;
+/// Records that no stage can use, with the reason.
+pub mod dead_letter;
 /// Values that configuration is written in: durations, sizes, secrets; and faults with the path of the key.
 pub mod value;
 /// Time as a seam: the system's clock, or one that a test moves.

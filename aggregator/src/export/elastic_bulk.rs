@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_log::client::{BatchProducer, ClientError, Consumed};
 use millrace_log::clock::SharedClock;
+use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{Decoder, Event, TopicPartition};
 use millrace_log::value::ValueError;
 use reqwest::{StatusCode, header};
@@ -254,17 +255,8 @@ impl ElasticBulk {
             .into_iter()
             .map(|(index, reason)| {
                 let one = &batch[index];
-                let mut record = one.record.clone();
-                record.timestamp_ms = now;
-                for (name, value) in [
-                    ("dlq.reason", reason),
-                    ("dlq.stage", STAGE.to_owned()),
-                    ("dlq.time", now.to_string()),
-                    ("dlq.from", format!("{}@{}", one.partition, one.offset)),
-                ] {
-                    record.headers.push((name.into(), value.into()));
-                }
-                record
+                let from = format!("{}@{}", one.partition, one.offset);
+                dead_letter(one.record.clone(), STAGE, &reason, &from, now)
             })
             .collect();
         let topic = self.config.kafka.dead_letter_topic.as_str();

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use millrace_log::client::Consumed;
 use millrace_log::clock::SharedClock;
-use millrace_log::record::{
-    Decoder, Event, HeaderName, Labels, Position, Record, RecordError, SourceId, Tenant, TopicPartition,
-};
+use millrace_log::dead_letter::dead_letter;
+use millrace_log::record::{Decoder, Event, Labels, Position, Record, RecordError, SourceId, Tenant, TopicPartition};
 
 use super::catalog::{Hole, Interval, SourceKey, SourceState};
 use super::docs::{DocChanges, DocPlace, Documents};
@@ -23,15 +22,6 @@ use crate::consume::{Fetched, Progress};
 use crate::ledger::{Book, TopicCounts};
 use crate::metrics::{Metrics, PartitionLabel, TopicLabel};
 use crate::state::StateError;
-
-/// Header of a dead letter: why it can't be read.
-pub const HEADER_REASON: &str = "dlq.reason";
-/// Header of a dead letter: the stage that refused it.
-pub const HEADER_STAGE: &str = "dlq.stage";
-/// Header of a dead letter: when, RFC 3339.
-pub const HEADER_TIME: &str = "dlq.time";
-/// Header of a dead letter: where it was, `topic-partition@offset`.
-pub const HEADER_FROM: &str = "dlq.from";
 
 /// Bytes of lines after which a chunk is closed, so that places in it fit 32 bits.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -324,16 +314,6 @@ impl Indexer {
     }
 }
 
-/// A record as it was, with the reason why it is dead.
-pub fn dead_letter(mut record: Record, stage: &str, reason: &str, from: &str, now_ms: i64) -> Record {
-    let time = chrono::DateTime::from_timestamp_millis(now_ms).map_or_else(String::new, |t| t.to_rfc3339());
-    for (name, value) in [(HEADER_REASON, reason), (HEADER_STAGE, stage), (HEADER_TIME, &time), (HEADER_FROM, from)] {
-        record.headers.push((HeaderName::from(name), bytes::Bytes::copy_from_slice(value.as_bytes())));
-    }
-    record.timestamp_ms = now_ms;
-    record
-}
-
 /// A record of another producer, as one line of the stream `{topic="…"}`.
 fn foreign(interval: &Interval, consumed: &Consumed, now_ms: i64) -> Event {
     let ms = if consumed.record.timestamp_ms > 0 { consumed.record.timestamp_ms } else { now_ms };
@@ -375,15 +355,5 @@ mod tests {
         let all = [at("a", 0, 0), at("b", 0, 0), at("a", 1, 0), at("a", 0, 1)];
         let unique: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(unique.len(), all.len());
-    }
-
-    #[test]
-    fn dead_letters_say_why_when_and_where() {
-        let letter = dead_letter(Record::default(), "decode", "too short", "logs-0@7", 0);
-        let header = |name| String::from_utf8_lossy(letter.header(name).unwrap()).into_owned();
-        assert_eq!(
-            [header(HEADER_REASON), header(HEADER_STAGE), header(HEADER_TIME), header(HEADER_FROM)],
-            ["too short", "decode", "1970-01-01T00:00:00+00:00", "logs-0@7"]
-        );
     }
 }

@@ -26,12 +26,13 @@ use std::time::Duration;
 
 use millrace_log::client::{BatchProducer, ClientError};
 use millrace_log::clock::SharedClock;
+use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{Event, Record, Tenant, TopicPartition, encode};
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{Catalog, CatalogError, Publication, SourceKey, SplitId, SplitRecord};
 use super::head::Chunk;
-use super::indexer::{Part, Shared, dead_letter};
+use super::indexer::{Part, Shared};
 use super::split::{SplitError, SplitWriter, StoredEvent};
 use super::store::LiveSplit;
 use crate::ledger::Amount;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use millrace_log::clock::ManualClock;
+use millrace_log::dead_letter::HEADER_REASON;
 use millrace_log::record::{HeaderName, Record, Tenant};
 use millrace_log::value::{ByteSize, Span};
 use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, StorageError};
@@ -18,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::fake::{FakeLog, document, event, record};
 use crate::index::docs::DocumentStore as _;
-use crate::index::indexer::HEADER_REASON;
 use crate::index::publish::Step;
 use crate::index::scan::{EventStore, Kind, Plan};
 
