@@ -156,6 +156,7 @@ impl Process {
             )
         })?;
         let data_dir = config.data_dir.clone();
+        let mut insight = Insight::default();
         if let Some(broker) = config.broker.clone() {
             let configured = broker.listen.clone();
             // Each room fills a registry of its own: opening is asynchronous, a lock must not be held over it.
@@ -168,11 +169,12 @@ impl Process {
                 tracing::warn!(%address, "Kafka listener is open to other hosts and asks nobody who they are: bind `broker.listen` to 127.0.0.1");
             }
             addresses.kafka = Some(address);
+            let storage = Arc::clone(broker.storage());
+            insight.ready.push(Arc::new(move || storage.writable().map_err(|fault| fault.to_string())));
             point_at(config, &configured, address);
             stages.start("broker", STOP_LIMIT, |token| async move { Ok(broker.run(token).await?) });
             merge(registry, part);
         }
-        let mut insight = Insight::default();
         // Opened before the doors are served, run last: the page of a process can show its agent's ledger.
         let agent = match &config.agent {
             Some(agent) => Some(open_agent(agent, &data_dir, registry, clock, &mut insight).await?),

@@ -72,6 +72,9 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Forces names made, renamed and removed in a folder to disk.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Bytes that may still be written below a folder.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
     /// Takes the exclusive lock of a file, which it makes; `WouldBlock` with the holder's words if it is taken.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 }
@@ -204,6 +207,11 @@ impl Filesystem for RealFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         std::fs::File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
@@ -612,6 +620,10 @@ impl Filesystem for SimFs {
             sim.durable.insert(path.clone(), *name);
         }
         Ok(())
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0.lock().space_left.unwrap_or(u64::MAX))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::batch::{self, Header};
 use super::error::{AppendError, ReadError};
 use super::fs::{self, Filesystem};
+use super::health::Health;
 use super::metrics::StorageMetrics;
 use super::partition::{AppendKind, Appended, ReadResult, TimestampOffset};
 use super::producer::Producers;
@@ -40,6 +41,7 @@ pub(super) struct Surroundings {
     pub flush: FlushPolicy,
     pub producer_expiry_ms: i64,
     pub metrics: StorageMetrics,
+    pub health: Arc<Health>,
 }
 
 struct Writer {
@@ -258,6 +260,7 @@ impl Log {
             self.publish(next);
         }
         drop(writer);
+        self.around.health.wrote();
         self.around.metrics.appended_bytes.inc_by(total);
         self.around.metrics.appended_records.inc_by(records);
         Ok(Appended {
@@ -574,6 +577,7 @@ impl Log {
     }
 
     fn full(&self) -> AppendError {
+        self.around.health.refused();
         tracing::error!(dir = %self.dir.display(), "disk is full: new data is refused until there is space");
         AppendError::Full { path: self.dir.clone() }
     }

@@ -16,6 +16,7 @@ mod error;
 /// Disk as a seam: the real one, or one in memory that forgets what was not synced.
 pub mod fs;
 mod pool;
+mod health;
 mod metrics;
 mod topic;
 mod catalog;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 
 pub use error::{AppendError, ReadError, StorageError};
 pub use fs::{Filesystem, RealFs};
+pub use health::NotWritable;
 pub use metrics::StorageMetrics;
 pub use partition::{AppendKind, Appended, Partition, ReadResult, TimestampOffset};
 pub use producer::ProducerState;
@@ -137,6 +139,7 @@ impl Storage {
             flush: shared.config.flush,
             producer_expiry_ms: i64::try_from(shared.config.producer_expiry.0.as_millis()).unwrap_or(i64::MAX),
             metrics: StorageMetrics::default(),
+            health: Arc::default(),
         };
         finish_deletions(dir, &*around.fs, &mut catalog)?;
         let topics = open_topics(dir, &around, &shared, &catalog, clean)?;
@@ -157,6 +160,11 @@ impl Storage {
     /// What it counts; register it once.
     pub fn metrics(&self) -> &StorageMetrics {
         &self.around.metrics
+    }
+
+    /// Whether it takes writes; else what is in the way. Cheap, but may ask the file system once.
+    pub fn writable(&self) -> Result<(), NotWritable> {
+        self.around.health.check(&*self.around.fs, &self.dir, &self.around.metrics)
     }
 
     /// Makes a topic; durable when it returns.

@@ -401,6 +401,7 @@ async fn consumers_see_nothing_before_it_is_flushed() {
         failed.to_string(),
         "writing to data/log/t-0 failed (fsync: sync failed (simulated)): check the disk, then restart; reading goes on"
     );
+    assert_eq!(storage.writable(), Err(NotWritable::Failed { partitions: 1 }));
     // Never again, although the disk would say yes now.
     for _ in 0..2 {
         let refused = p.append(batch(1, NOW_MS, NOBODY), AppendKind::Client).await;
@@ -468,10 +469,14 @@ async fn a_full_disk_refuses_new_data_and_serves_the_old() {
             }
         };
         assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+        assert!(matches!(storage.writable(), Err(NotWritable::Full { .. })), "{space}");
         assert_eq!(read_all(&p, 1 << 20).await.len(), stored);
         if space % 2 == 0 {
             // Space comes back, and it goes on by itself.
+            fs.set_space_left(Some(1 << 20));
+            assert!(matches!(storage.writable(), Err(NotWritable::Full { .. })), "too little room to say so");
             fs.set_space_left(None);
+            assert_eq!(storage.writable(), Ok(()), "{space}");
             for n in stored..stored + 20 {
                 assert_eq!(append(&p, batch(2, NOW_MS, NOBODY)).await.unwrap(), 2 * n as i64);
             }
