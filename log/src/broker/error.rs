@@ -93,6 +93,7 @@ pub(super) fn storage_code(error: &StorageError) -> Code {
         StorageError::Io { .. }
         | StorageError::Damaged { .. }
         | StorageError::LeftOver { .. }
+        | StorageError::NoLog { .. }
         | StorageError::Unflushed(_) => Code::KafkaStorageError,
         StorageError::InUse { .. } | StorageError::Newer { .. } => Code::UnknownServerError,
     }

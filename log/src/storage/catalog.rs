@@ -20,8 +20,8 @@ use super::topic::TopicSettings;
 /// The format that this version writes.
 pub(super) const FORMAT: u32 = 1;
 
-const VERSION_FILE: &str = "VERSION";
-const CATALOG_FILE: &str = "topics.json";
+pub(super) const VERSION_FILE: &str = "VERSION";
+pub(super) const CATALOG_FILE: &str = "topics.json";
 
 /// One topic as kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -50,6 +50,12 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Not the folder of a log.
+    #[error("{path} holds no partitioned log: name the folder with the files VERSION and topics.json")]
+    NoLog {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Such a topic exists.
     #[error("topic {0} exists already")]
     TopicExists(String),

@@ -31,7 +31,10 @@ use super::topic::SharedLimits;
 use crate::clock::SharedClock;
 use crate::config::FlushPolicy;
 
-const START_FILE: &str = "log-start-offset";
+pub(super) const START_FILE: &str = "log-start-offset";
+
+/// Further files of a partition's folder, whole names.
+pub(super) const OTHER_FILES: [&str; 0] = [];
 
 /// What logs of one storage share.
 #[derive(Clone)]
@@ -619,6 +622,7 @@ fn recover(
     for hole in &report.holes {
         around.metrics.holes.inc();
         segment::tell(hole);
+        segment::set_aside(&*around.fs, hole);
     }
     Ok(segment)
 }

@@ -26,6 +26,8 @@ mod producer;
 mod log;
 mod segment;
 mod index;
+/// Checks and repairs a data folder that is not in use.
+pub mod fsck;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,7 @@ use uuid::Uuid;
 
 pub use error::{AppendError, ReadError, StorageError};
 pub use fs::{Filesystem, RealFs};
+pub use fsck::{FsckOptions, FsckReport};
 pub use health::NotWritable;
 pub use metrics::StorageMetrics;
 pub use partition::{AppendKind, Appended, Partition, ReadResult, TimestampOffset};

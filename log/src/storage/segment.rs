@@ -21,11 +21,16 @@ use super::index::{Index, OffsetEntry, TimeEntry};
 use super::partition::TimestampOffset;
 
 /// Bytes between two entries of the indexes, as Kafka's default.
-const INDEX_INTERVAL: u64 = 4096;
+pub(super) const INDEX_INTERVAL: u64 = 4096;
 /// Read at once where a file is gone through.
 const CHUNK: usize = 1 << 20;
 /// Read beyond what was asked for, as the index leads to a place some batches before it.
 const SLACK: usize = 8192;
+
+/// Where copies of damaged bytes are kept, within the partition's folder.
+pub(super) const DAMAGED_DIR: &str = "damaged";
+/// Endings of the files that stand beside a segment.
+pub(super) const COMPANIONS: [&str; 4] = ["index", "timeindex", "txnindex", "holes"];
 
 /// Damaged bytes within a segment, with what they held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +82,50 @@ impl Place {
     fn after(position: u64, header: &Header) -> Self {
         Self { at: position + header.size() as u64, expected: header.next_offset() }
     }
+}
+
+/// What a walk through the bytes of a segment meets, in order.
+pub(super) enum Met {
+    /// A sound batch.
+    Batch { position: u64, header: Header },
+    /// Bytes that are no batch, with a sound one after them.
+    Damage(Hole),
+    /// Bytes that are no batch, at the end: a torn write.
+    Torn { position: u64, bytes: u64 },
+}
+
+/// Goes through every batch of a segment's file and changes nothing. With `next_base`, the base of the segment after it,
+/// it was finished: a bad end is then damage and no torn write.
+pub(super) fn walk(
+    file: &dyn File,
+    path: &Path,
+    base: i64,
+    next_base: Option<i64>,
+    mut each: impl FnMut(Met),
+) -> io::Result<()> {
+    let len = file.len()?;
+    let mut scan = Scan::new(file, len, CHUNK);
+    let (mut position, mut from_offset) = (0, base);
+    while position < len {
+        if let Some(header) = scan.sound_batch(position, from_offset, next_base)? {
+            each(Met::Batch { position, header });
+            position += header.size() as u64;
+            from_offset = header.next_offset();
+            continue;
+        }
+        let (to, to_offset) = match (scan.resync(position, from_offset, next_base)?, next_base) {
+            (Some((to, header)), _) => (to, header.base_offset),
+            (None, Some(next)) => (len, next),
+            (None, None) => {
+                each(Met::Torn { position, bytes: len - position });
+                break;
+            }
+        };
+        let bytes = to - position;
+        each(Met::Damage(Hole { file: path.to_owned(), position, bytes, from_offset, to_offset }));
+        (position, from_offset) = (to, to_offset);
+    }
+    Ok(())
 }
 
 /// One segment.
@@ -203,7 +252,6 @@ impl Segment {
     ) -> io::Result<(Self, Recovered)> {
         let path = path_of(dir, base, "log");
         let file = fs.open(&path)?;
-        let len = file.len()?;
         let mut indexes = Indexes {
             offsets: Index::create(fs, &path_of(dir, base, "index"))?,
             times: Index::create(fs, &path_of(dir, base, "timeindex"))?,
@@ -211,31 +259,23 @@ impl Segment {
         };
         let mut tail = Tail { len: 0, end: base, max: None, begun_ms: now_ms };
         let mut report = Recovered::default();
-        let mut scan = Scan::new(&*file, len, CHUNK);
-        while tail.len < len {
-            if let Some(header) = scan.sound_batch(tail.len, tail.end, next_base)? {
-                if tail.len == 0 {
+        walk(&*file, &path, base, next_base, |met| match met {
+            Met::Batch { position, header } => {
+                if position == 0 {
                     tail.begun_ms = header.max_timestamp.clamp(0, now_ms.max(0));
                 }
-                indexes.note(base, &header, tail.len, &mut tail.max);
+                indexes.note(base, &header, position, &mut tail.max);
                 on_batch(&header);
                 tail.end = header.next_offset();
-                tail.len += header.size() as u64;
-                continue;
+                tail.len = position + header.size() as u64;
             }
-            let (position, from_offset) = (tail.len, tail.end);
-            let (to, to_offset) = match (scan.resync(position, from_offset, next_base)?, next_base) {
-                (Some((to, header)), _) => (to, header.base_offset),
-                (None, Some(next)) => (len, next),
-                (None, None) => {
-                    report.cut = len - position;
-                    break;
-                }
-            };
-            report.holes.push(Hole { file: path.clone(), position, bytes: to - position, from_offset, to_offset });
-            tail.len = to;
-            tail.end = to_offset;
-        }
+            Met::Damage(hole) => {
+                tail.len = hole.position + hole.bytes;
+                tail.end = hole.to_offset;
+                report.holes.push(hole);
+            }
+            Met::Torn { bytes, .. } => report.cut = bytes,
+        })?;
         if let Some(next) = next_base {
             tail.end = next;
         }
@@ -531,6 +571,7 @@ impl Segment {
         };
         let hole = Hole { file: self.path.clone(), position, bytes: to - position, from_offset, to_offset };
         tell(&hole);
+        set_aside(fs, &hole);
         let mut holes = self.holes.write();
         if !holes.iter().any(|known| known.position == position) {
             holes.push(hole.clone());
@@ -555,6 +596,40 @@ impl Segment {
         let json = serde_json::to_vec(&holes).map_err(io::Error::other)?;
         fs::replace(fs, &path, &json)
     }
+}
+
+/// Copies damaged bytes to a file of their own, for whoever wants to look at them or save what is in them:
+/// `damaged/<base>.<position>.bytes` in the partition's folder.
+pub(super) fn set_aside(fs: &dyn Filesystem, hole: &Hole) {
+    match copy_aside(fs, hole) {
+        Ok(()) => {}
+        // The bytes still stand in the segment, which is served all the same.
+        Err(e) => tracing::warn!(segment = %hole.file.display(), error = %e, "damaged bytes can't be copied aside"),
+    }
+}
+
+fn copy_aside(fs: &dyn Filesystem, hole: &Hole) -> io::Result<()> {
+    let (Some(dir), Some(base)) = (hole.file.parent(), hole.file.file_stem().and_then(|stem| stem.to_str())) else {
+        return Ok(());
+    };
+    let dir = dir.join(DAMAGED_DIR);
+    fs.create_dir_all(&dir)?;
+    let path = dir.join(format!("{base}.{}.bytes", hole.position));
+    let from = fs.open(&hole.file)?;
+    let to = fs.create(&path)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut done = 0;
+    while done < hole.bytes {
+        let want = usize::try_from(hole.bytes - done).unwrap_or(CHUNK).min(CHUNK);
+        let read = from.read_at(hole.position + done, chunk.get_mut(..want).unwrap_or_default())?;
+        if read == 0 {
+            break;
+        }
+        to.write_at(done, &mut [IoSlice::new(chunk.get(..read).unwrap_or_default())])?;
+        done += read as u64;
+    }
+    to.sync_data()?;
+    fs.sync_dir(&dir)
 }
 
 /// Says that data is damaged, with all that is needed to look at it.

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use kafka_protocol::records::Compression;
 use proptest::prelude::*;
 
+mod fsck;
+
 use super::batch::tests::{NOBODY, Producer, batch, batch_of};
 use super::batch::{HEADER, Header, crc_holds};
 use super::fs::SimFs;
