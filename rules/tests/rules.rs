@@ -66,9 +66,10 @@ impl Stage {
         let notifier = open(self.folder.path(), ROUTE, &self.pager);
         let sink: Arc<dyn AlertSink> = Arc::new(notifier.clone());
         let evaluator: Arc<dyn Evaluator> = self.answers.clone();
-        let mut registry = Registry::default();
-        let rules =
-            Rules::open(self.config(), self.folder.path(), evaluator, sink, self.clock.clone(), &mut registry).unwrap();
+        let rules = once_free(|| {
+            let (evaluator, sink, clock) = (evaluator.clone(), sink.clone(), self.clock.clone());
+            Rules::open(self.config(), self.folder.path(), evaluator, sink, clock, &mut Registry::default())
+        });
         Up {
             run_rules: Running::start(|token| rules.clone().run(token)),
             run_notifier: Running::start(|token| notifier.clone().run(token)),

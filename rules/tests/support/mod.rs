@@ -15,7 +15,8 @@ use millrace_log::clock::{Clock, SharedClock};
 use millrace_rules::alert::LabelSet;
 use millrace_rules::notify::config::Routing;
 use millrace_rules::notify::retry::{Integration, Message, Outcome};
-use millrace_rules::{EvaluateError, Evaluation, Evaluator, NewAlert, Notifier, NotifyConfig, Sample};
+use millrace_rules::store::StoreError;
+use millrace_rules::{EvaluateError, Evaluation, Evaluator, NewAlert, Notifier, NotifyConfig, RulesError, Sample};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -115,9 +116,25 @@ pub fn routing(route: &str) -> Routing {
 
 pub fn open(folder: &Path, route: &str, pager: &Pager) -> Arc<Notifier> {
     let config = NotifyConfig { external_url: "http://am".into(), ..NotifyConfig::default() };
-    let integrations: Vec<Arc<dyn Integration>> = vec![Arc::new(pager.clone())];
-    let clock = pager.clock.clone();
-    Notifier::open_with(config, routing(route), integrations, folder, clock, &mut Registry::default()).unwrap()
+    once_free(|| {
+        let integrations: Vec<Arc<dyn Integration>> = vec![Arc::new(pager.clone())];
+        let clock = pager.clock.clone();
+        Notifier::open_with(config.clone(), routing(route), integrations, folder, clock, &mut Registry::default())
+    })
+}
+
+/// Opens what locks a folder. Disk work of a part that was killed can't be cut short: it holds the lock until it is
+/// done, in real time.
+pub fn once_free<T>(mut open: impl FnMut() -> Result<T, RulesError>) -> T {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        match open() {
+            Err(RulesError::Store(StoreError::InUse { .. })) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// A running part that a test kills or stops.
