@@ -3,8 +3,8 @@
 //! Behaviour: partitions are read in the order asked, under `max_bytes` for all and `partition_max_bytes` for each; the
 //! first batch found comes whole whatever its size (KIP-74). With less than `min_bytes` the answer waits until more
 //! comes or `max_wait_ms` is over; an error is answered at once. Versions: 7 sessions (KIP-227), 9 leader epochs, 12
-//! flexible, 13 topic ids (KIP-516), 15 and later what only replicas send. Read-committed readers see the same as
-//! others, as there are no transactions.
+//! flexible, 13 topic ids (KIP-516), 15 and later what only replicas send. Read-committed readers get what stands before
+//! the last stable offset and the list of aborted transactions in it, and wait for that offset to move (KIP-98).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::select_all;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::context::{Context, check_epoch};
 use super::error::{Code, read_code};
 use super::sessions::{Named, Plan, Told, Wanted};
 use super::wire::count_records;
-use crate::storage::{Partition, ReadResult};
+use crate::storage::{Isolation, Partition, ReadResult};
 
 /// Pause before reading again where more than one byte is waited for: lets small batches add up.
 const GATHER: Duration = Duration::from_millis(5);
@@ -31,18 +31,22 @@ struct Slot {
     name: Named,
     wanted: Wanted,
     partition: Result<(Arc<Partition>, watch::Receiver<i64>), Code>,
-    /// Read up to this high watermark.
+    isolation: Isolation,
+    /// Read up to this high watermark, or last stable offset.
     seen: i64,
     data: Result<Option<ReadResult>, Code>,
 }
 
 impl Slot {
-    fn new(cx: &Context, name: Named, wanted: Wanted) -> Self {
+    fn new(cx: &Context, name: Named, wanted: Wanted, isolation: Isolation) -> Self {
         let partition = find(cx, &name, &wanted.asked).map(|partition| {
-            let watch = partition.watch();
+            let watch = match isolation {
+                Isolation::Uncommitted => partition.watch(),
+                Isolation::Committed => partition.watch_stable(),
+            };
             (partition, watch)
         });
-        Self { name, wanted, partition, seen: -1, data: Ok(None) }
+        Self { name, wanted, partition, isolation, seen: -1, data: Ok(None) }
     }
 
     fn bytes(&self) -> usize {
@@ -63,16 +67,19 @@ impl Slot {
         }
         self.seen = mark;
         let from = self.wanted.asked.fetch_offset;
-        let (start, high) = (partition.log_start_offset(), partition.high_watermark());
-        if from == high && from >= start {
-            let last_stable_offset = partition.last_stable_offset();
-            let records = bytes::Bytes::new();
-            let end = ReadResult { records, high_watermark: high, last_stable_offset, log_start_offset: start };
+        let last_stable_offset = partition.last_stable_offset();
+        let (log_start_offset, high_watermark) = (partition.log_start_offset(), partition.high_watermark());
+        let is_held_back =
+            self.isolation == Isolation::Committed && from >= last_stable_offset && from < high_watermark;
+        if (from == high_watermark || is_held_back) && from >= log_start_offset {
+            let (records, aborted) = (bytes::Bytes::new(), Vec::new());
+            let end = ReadResult { records, high_watermark, last_stable_offset, log_start_offset, aborted };
             self.data = Ok(Some(end));
             return;
         }
         let limit = left.min(usize::try_from(self.wanted.asked.partition_max_bytes).unwrap_or(0));
-        self.data = partition.read(from, limit, is_first).await.map(Some).map_err(|e| read_code(&e));
+        let read = partition.read_as(from, limit, is_first, self.isolation).await;
+        self.data = read.map(Some).map_err(|e| read_code(&e));
     }
 
     fn told(&self) -> Option<Told> {
@@ -86,7 +93,7 @@ impl Slot {
         self.failed() || self.bytes() > 0 || self.told() != self.wanted.told
     }
 
-    fn answer(self, cx: &Context, is_committed: bool) -> PartitionData {
+    fn answer(self, cx: &Context) -> PartitionData {
         let answer = PartitionData::default().with_partition_index(self.name.partition);
         let data = match (self.partition, self.data) {
             (Ok(_), Ok(Some(data))) => data,
@@ -95,10 +102,16 @@ impl Slot {
         };
         cx.core.metrics.bytes_out.inc_by(data.records.len() as u64);
         cx.core.metrics.records_out.inc_by(count_records(&data.records));
+        let aborted = data.aborted.iter().map(|txn| {
+            AbortedTransaction::default()
+                .with_producer_id(ProducerId(txn.producer_id))
+                .with_first_offset(txn.first_offset)
+        });
+        let is_committed = self.isolation == Isolation::Committed;
         let answer = answer
             .with_high_watermark(data.high_watermark)
             .with_last_stable_offset(data.last_stable_offset)
-            .with_aborted_transactions(is_committed.then(Vec::new))
+            .with_aborted_transactions(is_committed.then(|| aborted.collect()))
             .with_records(Some(data.records));
         if cx.version >= 5 { answer.with_log_start_offset(data.log_start_offset) } else { answer }
     }
@@ -134,7 +147,9 @@ pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse
     let max_bytes = usize::try_from(request.max_bytes.max(0)).unwrap_or(0);
     let max_bytes = max_bytes.min(usize::try_from(cx.core.config.max_fetch_size.0).unwrap_or(usize::MAX));
     let min_bytes = usize::try_from(request.min_bytes.max(0)).unwrap_or(0).min(max_bytes);
-    let mut slots: Vec<Slot> = partitions.into_iter().map(|(name, wanted)| Slot::new(cx, name, wanted)).collect();
+    let isolation = if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted };
+    let slot = |(name, wanted)| Slot::new(cx, name, wanted, isolation);
+    let mut slots: Vec<Slot> = partitions.into_iter().map(slot).collect();
     loop {
         let mut total = 0;
         for slot in &mut slots {
@@ -168,7 +183,6 @@ pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse
             }
         }
     }
-    let is_committed = request.isolation_level == 1;
     if session_id != 0 {
         let told = slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.told()?, slot.bytes() > 0)));
         let told: Vec<_> = told.collect();
@@ -177,7 +191,7 @@ pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     for slot in slots.into_iter().filter(|slot| !is_incremental || slot.has_news()) {
         let name = slot.name.clone();
-        let answer = slot.answer(cx, is_committed);
+        let answer = slot.answer(cx);
         match responses.last_mut() {
             Some(topic) if topic.topic == name.topic && topic.topic_id == name.id => topic.partitions.push(answer),
             _ => {

@@ -1,5 +1,5 @@
-//! DescribeProducers (key 61), version 0. The idempotent producers that a partition knows (KIP-664). None has an open
-//! transaction, as there are none.
+//! DescribeProducers (key 61), version 0. The producers that a partition knows, with where their open transactions begin
+//! (KIP-664).
 
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
@@ -16,8 +16,8 @@ async fn look_up(cx: &Context, topic: &str, number: i32) -> Result<Vec<ProducerS
             .with_producer_epoch(i32::from(p.epoch))
             .with_last_sequence(p.last_sequence)
             .with_last_timestamp(p.last_timestamp_ms)
-            .with_coordinator_epoch(-1)
-            .with_current_txn_start_offset(-1)
+            .with_coordinator_epoch(p.coordinator_epoch)
+            .with_current_txn_start_offset(p.txn_first_offset.unwrap_or(-1))
     };
     Ok(producers.into_iter().map(state).collect())
 }

@@ -120,9 +120,113 @@ impl Header {
         self.attributes & CONTROL_BIT != 0
     }
 
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL_BIT != 0
+    }
+
     fn codec(&self) -> u8 {
         (self.attributes & CODEC_BITS) as u8
     }
+}
+
+/// What a control batch says of the transaction of its producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    /// Committed, else aborted.
+    pub commit: bool,
+    /// Epoch of the coordinator that decided.
+    pub coordinator_epoch: i32,
+}
+
+/// Reads the marker in the records of a control batch; `None` for other batches and other kinds of control records.
+pub(super) fn marker(header: &Header, records: &[u8]) -> Option<Marker> {
+    if !header.is_control() || header.codec() != 0 {
+        return None;
+    }
+    let mut at = records;
+    let _length = varint(&mut at).ok()?;
+    let _attributes = at.try_get_i8().ok()?;
+    let _timestamp_and_offset = (varint(&mut at).ok()?, varint(&mut at).ok()?);
+    let key_length = usize::try_from(varint(&mut at).ok()?.0).ok()?;
+    let (mut key, mut at) = at.split_at_checked(key_length)?;
+    let _version = key.try_get_i16().ok()?;
+    let commit = match key.try_get_i16().ok()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let value_length = usize::try_from(varint(&mut at).ok()?.0).ok()?;
+    let mut value = at.get(..value_length)?;
+    let _version = value.try_get_i16().ok()?;
+    Some(Marker { commit, coordinator_epoch: value.try_get_i32().ok()? })
+}
+
+/// A control batch that ends the transaction of a producer: one record with key (version i16 = 0, type i16: 0 abort,
+/// 1 commit) and value (version i16 = 0, epoch of the coordinator i32).
+pub fn marker_batch(producer_id: i64, producer_epoch: i16, marker: Marker, now_ms: i64) -> Bytes {
+    // Zigzag lengths of one byte: the record 16, the key 4, the value 6; no headers.
+    let mut records = vec![32, 0, 0, 0, 8, 0, 0, 0, u8::from(marker.commit), 12, 0, 0];
+    records.extend_from_slice(&marker.coordinator_epoch.to_be_bytes());
+    records.push(0);
+    let mut body = Vec::with_capacity(HEADER + records.len());
+    body.extend_from_slice(&(CONTROL_BIT | TRANSACTIONAL_BIT).to_be_bytes());
+    body.extend_from_slice(&0i32.to_be_bytes());
+    body.extend_from_slice(&now_ms.to_be_bytes());
+    body.extend_from_slice(&now_ms.to_be_bytes());
+    body.extend_from_slice(&producer_id.to_be_bytes());
+    body.extend_from_slice(&producer_epoch.to_be_bytes());
+    body.extend_from_slice(&(-1i32).to_be_bytes());
+    body.extend_from_slice(&1i32.to_be_bytes());
+    body.extend_from_slice(&records);
+    let mut out = Vec::with_capacity(CRC_FROM + body.len());
+    out.extend_from_slice(&0i64.to_be_bytes());
+    out.extend_from_slice(&i32::try_from(CRC_FROM - PREFIX + body.len()).unwrap_or(i32::MAX).to_be_bytes());
+    out.extend_from_slice(&LEADER_EPOCH.to_be_bytes());
+    out.push(2);
+    out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
+    out.extend_from_slice(&body);
+    out.into()
+}
+
+/// Who wrote a batch, as its header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchProducer {
+    /// Producer id, -1 for none.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Whether it belongs to a transaction.
+    pub is_transactional: bool,
+    /// Whether it is a control batch, such as the marker of a transaction.
+    pub is_control: bool,
+}
+
+impl BatchProducer {
+    /// That of the first batch in these bytes, `None` if they are too short for one of format 2.
+    pub fn of(batch: &[u8]) -> Option<Self> {
+        let header = Header::parse(batch).filter(|header| header.magic == 2)?;
+        Some(Self {
+            producer_id: header.producer_id,
+            epoch: header.producer_epoch,
+            is_transactional: header.is_transactional(),
+            is_control: header.is_control(),
+        })
+    }
+}
+
+/// The marker in a whole batch, if it is one.
+pub fn marker_of(batch: &[u8]) -> Option<Marker> {
+    marker(&Header::parse(batch)?, batch.get(HEADER..)?)
+}
+
+/// Offset after the last of these whole batches, `None` without any.
+pub(super) fn next_offset(mut batches: &[u8]) -> Option<i64> {
+    let mut next = None;
+    while let Some(header) = Header::parse(batches) {
+        next = Some(header.next_offset());
+        batches = batches.get(header.size()..).unwrap_or_default();
+    }
+    next
 }
 
 /// Whether the bytes of one whole batch agree with their CRC.
@@ -138,6 +242,11 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
+    /// What it says of a transaction.
+    pub fn marker(&self) -> Option<Marker> {
+        marker(&self.header, &self.body)
+    }
+
     /// Sets what the broker decides: offset, epoch, and time where it is ours.
     pub fn place(&mut self, base_offset: i64, log_append_time_ms: Option<i64>) {
         self.header.base_offset = base_offset;
@@ -187,7 +296,7 @@ pub(super) fn take_apart(
             return Err(AppendError::Corrupt("length exceeds the data sent"));
         }
         let mut body = bytes.split_to(header.size());
-        let too_large = kind == AppendKind::Client && header.size() > limits.max_message_bytes;
+        let too_large = kind.is_client() && header.size() > limits.max_message_bytes;
         if too_large || header.size() as u64 > limits.segment_bytes {
             let segment_bytes = usize::try_from(limits.segment_bytes).unwrap_or(usize::MAX);
             return Err(AppendError::TooLarge {
@@ -206,7 +315,7 @@ pub(super) fn take_apart(
     match (batches.len(), kind) {
         (0, _) => Err(AppendError::Invalid("there is no batch in it")),
         // As Kafka since Produce version 3.
-        (2.., AppendKind::Client) => Err(AppendError::Invalid("a request holds exactly one batch per partition")),
+        (2.., kind) if kind.is_client() => Err(AppendError::Invalid("a request holds exactly one batch per partition")),
         _ => Ok(batches),
     }
 }
@@ -221,17 +330,17 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
     if header.codec() > 4 {
         return Err(AppendError::Compression(header.codec()));
     }
-    if header.producer_id >= 0 && header.base_sequence < 0 && !header.is_control() {
-        return Err(AppendError::Invalid("an idempotent batch needs a sequence"));
-    }
-    if kind == AppendKind::Internal {
+    if !kind.is_client() {
         return Ok(());
+    }
+    if header.producer_id >= 0 && header.base_sequence < 0 {
+        return Err(AppendError::Invalid("an idempotent batch needs a sequence"));
     }
     if header.is_control() {
         return Err(AppendError::Invalid("producers may not write control batches"));
     }
-    if header.attributes & TRANSACTIONAL_BIT != 0 {
-        return Err(AppendError::Transactional);
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(AppendError::Invalid("a transactional batch needs a producer id"));
     }
     if limits.log_append_time {
         return Ok(());
@@ -365,6 +474,14 @@ pub(super) mod tests {
         batch_of(&records, producer, Compression::None)
     }
 
+    /// The same batch as part of a transaction.
+    pub fn in_transaction(batch: Bytes) -> Bytes {
+        let mut batch = batch.to_vec();
+        batch[22] |= TRANSACTIONAL_BIT as u8;
+        reseal(&mut batch);
+        batch.into()
+    }
+
     /// Sets the CRC right after a change.
     pub fn reseal(batch: &mut [u8]) {
         let crc = crc32c::crc32c(&batch[CRC_FROM..]);
@@ -432,7 +549,7 @@ pub(super) mod tests {
                 "transaction",
                 changed(21, &[0, 0x10], true),
                 &[],
-                "transactional batches are not taken by the embedded log",
+                "batch is refused: a transactional batch needs a producer id",
             ),
             (
                 "append time",

@@ -165,9 +165,27 @@ pub enum AppendError {
         /// The epoch that took over.
         current: i16,
     },
-    /// Transactions are not served yet (INVALID_TXN_STATE).
-    #[error("transactional batches are not taken by the embedded log")]
-    Transactional,
+    /// The batch belongs to no open transaction, or the transaction of its producer is open and it is outside of it
+    /// (INVALID_TXN_STATE).
+    #[error("producer {producer_id} epoch {epoch}: {what}")]
+    TxnState {
+        /// Who.
+        producer_id: i64,
+        /// Its epoch.
+        epoch: i16,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A marker of a coordinator that has been replaced (TRANSACTION_COORDINATOR_FENCED).
+    #[error("marker for producer {producer_id} from coordinator epoch {epoch} is fenced (current epoch {current})")]
+    CoordinatorFenced {
+        /// Whose transaction.
+        producer_id: i64,
+        /// Epoch of the coordinator that sent it.
+        epoch: i32,
+        /// Epoch of the coordinator that took over.
+        current: i32,
+    },
     /// The disk is full; try again later (KAFKA_STORAGE_ERROR, retriable).
     #[error("the disk of {path} is full: free space or lower retention; reading goes on")]
     Full {

@@ -498,7 +498,7 @@ impl Check<'_> {
             Err(e) => return self.unreadable(place, &path, &e),
         };
         let walked = segment::walk(&*file, &path, base, next_base, |met| match met {
-            Met::Batch { position, header } => {
+            Met::Batch { position, header, .. } => {
                 max_ms = max_ms.max(header.max_timestamp);
                 let has_entry = offsets.meet(|entry| {
                     let at = u64::from(entry.position);
@@ -553,8 +553,14 @@ impl Check<'_> {
             }
         }
         if recover && self.repair {
-            let recovered = Segment::recover(fs, dir, base, next_base, 0, |_| ());
+            let recovered = Segment::recover(fs, dir, base, next_base, 0, |_, _| None);
             recovered.map_err(StorageError::io("repair", &path))?;
+            // Where transactions began is not known here: the next start makes the list of aborted ones again.
+            let txns = segment::path_of(dir, base, "txnindex");
+            match fs.remove(&txns) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StorageError::io("remove", &txns)(e)),
+                _ => {}
+            }
             holes.iter().for_each(|hole| segment::set_aside(fs, hole));
         }
         Ok(())

@@ -12,22 +12,23 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
-use super::batch::{self, Header};
+use super::batch::{self, Header, Marker};
 use super::error::{AppendError, ReadError};
 use super::fs::{self, Filesystem};
 use super::health::Health;
 use super::metrics::StorageMetrics;
-use super::partition::{AppendKind, Appended, ReadResult, TimestampOffset};
+use super::partition::{AppendKind, Appended, Isolation, OpenTxn, ReadResult, TimestampOffset, Verification};
 use super::producer::Producers;
 use super::segment::{self, Hole, Segment};
 use super::topic::SharedLimits;
+use super::txn::AbortedTxn;
 use crate::clock::SharedClock;
 use crate::config::FlushPolicy;
 
@@ -52,6 +53,14 @@ struct Writer {
     producers: Producers,
 }
 
+/// A transaction that holds the last stable offset back.
+#[derive(Debug, Clone, Copy)]
+struct Unstable {
+    producer_id: i64,
+    /// Where its marker stands, once it does; it counts when the high watermark has passed it.
+    marker: Option<i64>,
+}
+
 /// All segments of one partition.
 pub(super) struct Log {
     dir: PathBuf,
@@ -63,6 +72,11 @@ pub(super) struct Log {
     end: AtomicI64,
     synced: AtomicI64,
     high_watermark: watch::Sender<i64>,
+    /// Transactions by first offset. Held while high watermark and last stable offset move, for no disk work.
+    unstable: Mutex<BTreeMap<i64, Unstable>>,
+    last_stable: watch::Sender<i64>,
+    /// Markers appended since the start.
+    markers: AtomicU64,
     refusal: watch::Sender<Option<AppendError>>,
 }
 
@@ -116,6 +130,10 @@ impl Log {
         let active = segments.values().next_back().cloned().ok_or(io::ErrorKind::NotFound)?;
         let start = stored_start.max(bases.first().copied().unwrap_or(0));
         let end = active.end().max(start).max(least_end);
+        let open = |txn: OpenTxn| (txn.first_offset, Unstable { producer_id: txn.producer_id, marker: None });
+        let unstable: BTreeMap<i64, Unstable> = producers.open().map(open).collect();
+        let markers = AtomicU64::new(producers.markers());
+        let last_stable = unstable.keys().next().map_or(end, |first| (*first).clamp(start, end));
         Ok(Self {
             dir: dir.to_owned(),
             around,
@@ -126,6 +144,9 @@ impl Log {
             end: AtomicI64::new(end),
             synced: AtomicI64::new(end),
             high_watermark: watch::Sender::new(end),
+            unstable: Mutex::new(unstable),
+            last_stable: watch::Sender::new(last_stable),
+            markers,
             refusal: watch::Sender::new(None),
         })
     }
@@ -149,7 +170,7 @@ impl Log {
                 (Some(segment), _) => segment,
                 // The last one is gone through below, together with the producers.
                 (None, None) => break,
-                (None, Some(_)) => recover(around, dir, base, next_base, now_ms, |_| ())?,
+                (None, Some(_)) => recover(around, dir, base, next_base, now_ms, |_, _| None)?,
             };
             match next_base {
                 Some(_) => segment.rest(),
@@ -178,21 +199,21 @@ impl Log {
             }
         }
         for segment in segments.values().filter(|segment| segment.end() > from) {
-            segment.headers(fs, from, |header| {
+            segment.headers(fs, from, |header, marker| {
                 if header.base_offset >= from {
-                    producers.update(header, now_ms);
+                    producers.update(header, marker, now_ms);
                 }
             })?;
         }
         if last_known.is_none() {
-            let note = |header: &Header| {
-                if header.base_offset >= from {
-                    producers.update(header, now_ms);
-                }
+            let note = |header: &Header, marker: Option<Marker>| {
+                let ended = if header.base_offset >= from { producers.update(header, marker, now_ms) } else { None };
+                ended.and_then(|ended| ended.aborted())
             };
             let segment = recover(around, dir, last_base, None, now_ms, note)?;
             segments.insert(last_base, Arc::new(segment));
         }
+        find_aborted(dir, fs, &segments, now_ms)?;
         Ok((segments, producers))
     }
 
@@ -219,9 +240,10 @@ impl Log {
         if let Some(refusal) = &*self.refusal.borrow() {
             return Err(refusal.clone());
         }
-        if kind == AppendKind::Client {
-            for batch in &batches {
-                if let Some(repeat) = writer.producers.check(&batch.header)? {
+        for batch in &batches {
+            // Most batches have no producer: nothing to look up.
+            if batch.header.producer_id >= 0 {
+                if let Some(repeat) = writer.producers.check(&batch.header, batch.marker(), kind)? {
                     return Ok(Appended {
                         base_offset: repeat.base_offset,
                         last_offset: repeat.last_offset,
@@ -255,8 +277,8 @@ impl Log {
                 _ => self.fail("write", &e),
             });
         }
-        for batch in &batches {
-            writer.producers.update(&batch.header, now_ms);
+        for batch in batches.iter().filter(|batch| batch.header.producer_id >= 0) {
+            self.note_producer(&mut writer, &batch.header, batch.marker(), now_ms);
         }
         self.end.store(next, Ordering::Release);
         if self.around.flush != FlushPolicy::Always {
@@ -273,6 +295,25 @@ impl Log {
             log_start_offset: self.start(),
             duplicate: false,
         })
+    }
+
+    /// Takes note of who wrote a batch that now stands in the active segment, before anybody can read it.
+    fn note_producer(&self, writer: &mut MutexGuard<'_, Writer>, header: &Header, marker: Option<Marker>, now_ms: i64) {
+        let ended = writer.producers.update(header, marker, now_ms);
+        self.markers.store(writer.producers.markers(), Ordering::Release);
+        if let Some(ended) = ended {
+            if let Some(aborted) = ended.aborted() {
+                writer.active.add_aborted(aborted);
+            }
+            let marker = Some(ended.last_offset);
+            self.unstable.lock().insert(ended.first_offset, Unstable { producer_id: ended.producer_id, marker });
+        } else if header.is_transactional() && marker.is_none() {
+            let begun = writer.producers.txn_of(header.producer_id) == Some(header.base_offset);
+            if begun {
+                let open = Unstable { producer_id: header.producer_id, marker: None };
+                self.unstable.lock().insert(header.base_offset, open);
+            }
+        }
     }
 
     /// Forces all that was appended so far to disk, and lets consumers see it. Call it from one thread at a time.
@@ -305,7 +346,7 @@ impl Log {
         self.sync()?;
         let writer = self.writer.lock();
         self.refuse(AppendError::Closed);
-        writer.active.finish_indexes();
+        writer.active.finish_indexes(&*self.around.fs);
         if let Err(e) = self.keep_producers(&writer) {
             tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");
         }
@@ -318,24 +359,36 @@ impl Log {
         self.refusal.send_replace(Some(AppendError::Deleted));
     }
 
-    /// Reads whole batches below the high watermark.
-    pub fn read(&self, from: i64, max_bytes: usize, min_one: bool) -> Result<ReadResult, ReadError> {
+    /// Reads whole batches below the high watermark, or the last stable offset.
+    pub fn read(
+        &self,
+        from: i64,
+        max_bytes: usize,
+        min_one: bool,
+        isolation: Isolation,
+    ) -> Result<ReadResult, ReadError> {
         self.check_not_deleted()?;
+        // In this order: the last stable offset is never above the high watermark.
+        let last_stable_offset = self.last_stable_offset();
         let high_watermark = self.high_watermark();
+        let until = match isolation {
+            Isolation::Uncommitted => high_watermark,
+            Isolation::Committed => last_stable_offset,
+        };
         let log_start_offset = self.start();
         if from < log_start_offset || from > self.end().max(high_watermark) {
             return Err(ReadError::OutOfRange { offset: from, log_start_offset, high_watermark });
         }
         let mut records = Bytes::new();
         let mut base = from;
-        while base < high_watermark {
+        while base < until {
             // The segment that holds the place; after a hole at its end, the next one.
             let segments = self.segments.read();
             let segment = segments.range(..=base).next_back().map(|(_, segment)| segment.clone());
             let after = segments.range(base.saturating_add(1)..).next().map(|(base, _)| *base);
             drop(segments);
             if let Some(segment) = segment {
-                let read = segment.read(&*self.around.fs, from, high_watermark, max_bytes, min_one);
+                let read = segment.read(&*self.around.fs, from, until, max_bytes, min_one);
                 if let Some(found) = read.map_err(|e| read_error(segment.path(), &e))? {
                     records = found;
                     break;
@@ -347,7 +400,49 @@ impl Log {
             }
         }
         self.around.metrics.read_bytes.inc_by(records.len() as u64);
-        Ok(ReadResult { records, high_watermark, last_stable_offset: high_watermark, log_start_offset })
+        let aborted = match (isolation, batch::next_offset(&records)) {
+            (Isolation::Committed, Some(until)) => self.aborted(from, until)?,
+            _ => Vec::new(),
+        };
+        Ok(ReadResult { records, high_watermark, last_stable_offset, log_start_offset, aborted })
+    }
+
+    /// Aborted transactions with records in a range of offsets, in the order of their markers.
+    pub fn aborted(&self, from: i64, until: i64) -> Result<Vec<AbortedTxn>, ReadError> {
+        let mut aborted = Vec::new();
+        let mut base = from;
+        loop {
+            // From the segment that holds `from` on: markers stand behind what they end.
+            let segments = self.segments.read();
+            let segment = segments.range(..=base).next_back().or_else(|| segments.range(base..).next());
+            let segment = segment.map(|(_, segment)| segment.clone());
+            let next =
+                segment.as_ref().and_then(|found| segments.range(found.base + 1..).next()).map(|(base, _)| *base);
+            drop(segments);
+            if let Some(segment) = segment.filter(|segment| segment.has_aborted()) {
+                let list = segment.aborted(&*self.around.fs).map_err(|e| read_error(segment.path(), &e))?;
+                aborted.extend(list.iter().filter(|txn| txn.overlaps(from, until)));
+                // Nothing that began before this offset is decided later.
+                if list.last().is_some_and(|last| last.last_stable_offset >= until) {
+                    return Ok(aborted);
+                }
+            }
+            match next {
+                Some(next) => base = next,
+                None => return Ok(aborted),
+            }
+        }
+    }
+
+    /// Open transactions by first offset, also those whose marker the high watermark has not passed.
+    pub fn open_transactions(&self) -> Vec<OpenTxn> {
+        let unstable = self.unstable.lock();
+        unstable.iter().map(|(first, txn)| OpenTxn { first_offset: *first, producer_id: txn.producer_id }).collect()
+    }
+
+    /// A moment in the order of appends, see [`Verification`].
+    pub fn verification(&self) -> Verification {
+        Verification(self.markers.load(Ordering::Acquire))
     }
 
     /// The first record dated at or after a time.
@@ -475,6 +570,18 @@ impl Log {
         *self.high_watermark.borrow()
     }
 
+    /// Offset before which every transaction has ended, at most the high watermark.
+    pub fn last_stable_offset(&self) -> i64 {
+        // With the lock, so that who has seen a high watermark also sees what became stable with it.
+        let _still = self.unstable.lock();
+        *self.last_stable.borrow()
+    }
+
+    /// The last stable offset as it moves.
+    pub fn watch_stable(&self) -> watch::Receiver<i64> {
+        self.last_stable.subscribe()
+    }
+
     /// The high watermark as it moves.
     pub fn watch(&self) -> watch::Receiver<i64> {
         self.high_watermark.subscribe()
@@ -506,11 +613,24 @@ impl Log {
     }
 
     fn publish(&self, end: i64) {
-        self.high_watermark.send_if_modified(|high_watermark| {
-            let moved = end > *high_watermark;
-            *high_watermark = end.max(*high_watermark);
-            moved
-        });
+        let raise = |mark: &watch::Sender<i64>, to: i64| {
+            mark.send_if_modified(|mark| {
+                let moved = to > *mark;
+                *mark = to.max(*mark);
+                moved
+            });
+        };
+        let mut unstable = self.unstable.lock();
+        raise(&self.high_watermark, end);
+        let high_watermark = self.high_watermark();
+        while let Some(first) = unstable.first_entry() {
+            if first.get().marker.is_none_or(|marker| marker >= high_watermark) {
+                break;
+            }
+            first.remove();
+        }
+        let first = unstable.keys().next().map_or(high_watermark, |first| (*first).max(self.start()));
+        raise(&self.last_stable, first.min(high_watermark));
     }
 
     /// Begins a new segment; the one before is durable from then on.
@@ -519,7 +639,7 @@ impl Log {
         let end = self.end();
         self.force(&writer.active).map_err(|e| self.fail("fsync", &e))?;
         self.passed(end);
-        writer.active.finish_indexes();
+        writer.active.finish_indexes(&*self.around.fs);
         let fresh = Segment::create(fs, &self.dir, end, self.around.clock.now_ms());
         let fresh = match fresh.and_then(|fresh| fs.sync_dir(&self.dir).map(|()| fresh)) {
             Ok(fresh) => Arc::new(fresh),
@@ -563,6 +683,8 @@ impl Log {
             written => written?,
         }
         self.start.fetch_max(before, Ordering::AcqRel);
+        // An open transaction that lost its beginning holds back only what is left of it.
+        self.publish(self.high_watermark());
         let mut segments = self.segments.write();
         let mut gone = Vec::new();
         while let Some(first) = segments.first_entry() {
@@ -611,7 +733,7 @@ fn recover(
     base: i64,
     next_base: Option<i64>,
     now_ms: i64,
-    on_batch: impl FnMut(&Header),
+    on_batch: impl FnMut(&Header, Option<Marker>) -> Option<AbortedTxn>,
 ) -> io::Result<Segment> {
     let (segment, report) = Segment::recover(&*around.fs, dir, base, next_base, now_ms, on_batch)?;
     if report.cut > 0 {
@@ -627,6 +749,33 @@ fn recover(
     Ok(segment)
 }
 
+/// Makes the lists of aborted transactions again where a finished segment has none, by going through all batches: where a
+/// transaction began may stand many segments before its marker.
+fn find_aborted(
+    dir: &Path,
+    fs: &dyn Filesystem,
+    segments: &BTreeMap<i64, Arc<Segment>>,
+    now_ms: i64,
+) -> io::Result<()> {
+    let Some(last_lacking) = segments.values().filter(|segment| segment.lacks_aborted()).map(|s| s.base).next_back()
+    else {
+        return Ok(());
+    };
+    tracing::info!(dir = %dir.display(), "aborted transactions are looked for in all segments, as a list of them is missing");
+    let mut producers = Producers::default();
+    for segment in segments.range(..=last_lacking).map(|(_, segment)| segment) {
+        let mut aborted = Vec::new();
+        segment.headers(fs, segment.base, |header, marker| {
+            aborted.extend(producers.update(header, marker, now_ms).and_then(|ended| ended.aborted()));
+        })?;
+        if segment.lacks_aborted() {
+            let is_finished = segments.range(segment.base + 1..).next().is_some();
+            segment.set_aborted(fs, aborted, is_finished);
+        }
+    }
+    Ok(())
+}
+
 fn read_start(fs: &dyn Filesystem, path: &Path) -> io::Result<i64> {
     let bytes = fs::read_all(fs, path)?;
     let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
@@ -638,7 +787,7 @@ fn read_start(fs: &dyn Filesystem, path: &Path) -> io::Result<i64> {
 }
 
 fn remove_files(fs: &dyn Filesystem, dir: &Path, base: i64) -> io::Result<()> {
-    for ending in ["index", "timeindex", "holes", "log"] {
+    for ending in ["index", "timeindex", "txnindex", "holes", "log"] {
         match fs.remove(&segment::path_of(dir, base, ending)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}

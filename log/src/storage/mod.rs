@@ -9,7 +9,7 @@
 //! LOCK               held while a process has it
 //! CLEAN              left by an orderly stop, taken at the start: batches then need no check
 //! topics.json        topics, ids, settings (catalog.rs)
-//! <topic>-<number>/  one partition (log.rs, segment.rs, index.rs, producer.rs)
+//! <topic>-<number>/  one partition (log.rs, segment.rs, index.rs, txn.rs, producer.rs)
 //! ```
 
 mod error;
@@ -26,10 +26,13 @@ mod producer;
 mod log;
 mod segment;
 mod index;
+mod txn;
 /// Checks and repairs a data folder that is not in use.
 pub mod fsck;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod txn_tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,15 +45,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use batch::{BatchProducer, Marker, marker_batch, marker_of};
 pub use error::{AppendError, ReadError, StorageError};
 pub use fs::{Filesystem, RealFs};
 pub use fsck::{FsckOptions, FsckReport};
 pub use health::NotWritable;
 pub use metrics::StorageMetrics;
-pub use partition::{AppendKind, Appended, Partition, ReadResult, TimestampOffset};
+pub use partition::{AppendKind, Appended, Isolation, OpenTxn, Partition, ReadResult, TimestampOffset, Verification};
 pub use producer::ProducerState;
 pub use segment::Hole;
 pub use topic::{SETTINGS, SettingError, SettingKind, SettingSpec, Topic, TopicSettings};
+pub use txn::AbortedTxn;
 
 use crate::clock::SharedClock;
 use crate::config::{FlushPolicy, StorageConfig};

@@ -18,6 +18,7 @@ use super::error::{AppendError, ReadError};
 use super::log::Log;
 use super::producer::ProducerState;
 use super::segment::Hole;
+use super::txn::AbortedTxn;
 use crate::config::FlushPolicy;
 
 /// Appends that one turn on a thread serves before other partitions get theirs.
@@ -28,8 +29,50 @@ const TURN: usize = 64;
 pub enum AppendKind {
     /// A producer: everything is checked.
     Client,
+    /// A producer within a transaction that its coordinator knew to be open when [`Partition::verification`] was asked.
+    Transaction(Verification),
     /// A coordinator of ours: no window of timestamps, control batches and any size allowed.
     Internal,
+    /// The same, on behalf of a transaction that was open when [`Partition::verification`] was asked.
+    InternalTransaction(Verification),
+}
+
+impl AppendKind {
+    /// Whether the batch comes from outside and every rule holds for it.
+    pub(super) fn is_client(self) -> bool {
+        matches!(self, Self::Client | Self::Transaction(_))
+    }
+
+    pub(super) fn verification(self) -> Option<Verification> {
+        match self {
+            Self::Transaction(verification) | Self::InternalTransaction(verification) => Some(verification),
+            Self::Client | Self::Internal => None,
+        }
+    }
+}
+
+/// A moment in the life of a partition: what the coordinator says of a transaction after it holds until the next marker
+/// of the same producer. So no record can slip in behind the marker that ends its transaction (KIP-890).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Verification(pub(super) u64);
+
+/// What a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// All up to the high watermark.
+    #[default]
+    Uncommitted,
+    /// Up to the last stable offset, with the list of aborted transactions.
+    Committed,
+}
+
+/// A transaction that has neither been committed nor aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenTxn {
+    /// Offset of its first record.
+    pub first_offset: i64,
+    /// Who writes it.
+    pub producer_id: i64,
 }
 
 /// Where a batch went.
@@ -58,6 +101,8 @@ pub struct ReadResult {
     pub last_stable_offset: i64,
     /// Earliest offset.
     pub log_start_offset: i64,
+    /// Transactions that were aborted and have records among these; only for [`Isolation::Committed`].
+    pub aborted: Vec<AbortedTxn>,
 }
 
 /// A record by its time.
@@ -148,7 +193,33 @@ impl Partition {
         max_bytes: usize,
         min_one_batch: bool,
     ) -> Result<ReadResult, ReadError> {
-        self.on_reader(move |log| log.read(from, max_bytes, min_one_batch)).await
+        self.read_as(from, max_bytes, min_one_batch, Isolation::Uncommitted).await
+    }
+
+    /// The same with what a reader of this isolation may see.
+    pub async fn read_as(
+        self: &Arc<Self>,
+        from: i64,
+        max_bytes: usize,
+        min_one_batch: bool,
+        isolation: Isolation,
+    ) -> Result<ReadResult, ReadError> {
+        self.on_reader(move |log| log.read(from, max_bytes, min_one_batch, isolation)).await
+    }
+
+    /// Aborted transactions that overlap a range of offsets, in the order of their markers.
+    pub async fn aborted_transactions(self: &Arc<Self>, from: i64, until: i64) -> Result<Vec<AbortedTxn>, ReadError> {
+        self.on_reader(move |log| log.aborted(from, until)).await
+    }
+
+    /// Transactions that are open, by their first offsets; also those whose marker is not yet below the high watermark.
+    pub fn open_transactions(&self) -> Vec<OpenTxn> {
+        self.log.open_transactions()
+    }
+
+    /// To be asked for before the coordinator is asked whether a transaction is open, see [`AppendKind::Transaction`].
+    pub fn verification(&self) -> Verification {
+        self.log.verification()
     }
 
     /// The first record dated at or after a time.
@@ -200,7 +271,7 @@ impl Partition {
 
     /// One past the last offset outside of open transactions; the high watermark as long as there are none.
     pub fn last_stable_offset(&self) -> i64 {
-        self.log.high_watermark()
+        self.log.last_stable_offset()
     }
 
     /// One past the last offset written.
@@ -221,6 +292,11 @@ impl Partition {
     /// The high watermark as it moves, for long polls.
     pub fn watch(&self) -> watch::Receiver<i64> {
         self.log.watch()
+    }
+
+    /// The last stable offset as it moves, for long polls of read-committed readers.
+    pub fn watch_stable(&self) -> watch::Receiver<i64> {
+        self.log.watch_stable()
     }
 
     pub(super) fn log(&self) -> &Log {

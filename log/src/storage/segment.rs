@@ -1,7 +1,8 @@
-//! One segment: a file of record batches one after the other, with its two sparse indexes and the list of its holes.
+//! One segment: a file of record batches one after the other, with its two sparse indexes, its aborted transactions and
+//! the list of its holes.
 //!
 //! In: placed batches; offsets and times to look for. Out: whole batches as stored. Touches `<base>.log`, `.index`,
-//! `.timeindex` and `.holes` through [`Filesystem`]. Leaves order, flushes and retention to [`super::log`].
+//! `.timeindex`, `.txnindex` and `.holes` through [`Filesystem`]. Leaves order, flushes and retention to [`super::log`].
 //!
 //! `<base>` is the offset of the first record in 20 digits. The `.log` holds batches as in [`super::batch`], nothing else.
 //! Recovery: bytes at the end that are no whole batch with a right CRC are a torn write and are cut. Such bytes with a
@@ -15,10 +16,11 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{self, HEADER, Header, Incoming};
+use super::batch::{self, HEADER, Header, Incoming, Marker};
 use super::fs::{self, File, Filesystem};
 use super::index::{Index, OffsetEntry, TimeEntry};
 use super::partition::TimestampOffset;
+use super::txn::{AbortedTxn, TxnIndex};
 
 /// Bytes between two entries of the indexes, as Kafka's default.
 pub(super) const INDEX_INTERVAL: u64 = 4096;
@@ -86,8 +88,8 @@ impl Place {
 
 /// What a walk through the bytes of a segment meets, in order.
 pub(super) enum Met {
-    /// A sound batch.
-    Batch { position: u64, header: Header },
+    /// A sound batch, with what it says of a transaction.
+    Batch { position: u64, header: Header, marker: Option<Marker> },
     /// Bytes that are no batch, with a sound one after them.
     Damage(Hole),
     /// Bytes that are no batch, at the end: a torn write.
@@ -108,7 +110,8 @@ pub(super) fn walk(
     let (mut position, mut from_offset) = (0, base);
     while position < len {
         if let Some(header) = scan.sound_batch(position, from_offset, next_base)? {
-            each(Met::Batch { position, header });
+            let marker = scan.marker(position, &header)?;
+            each(Met::Batch { position, header, marker });
             position += header.size() as u64;
             from_offset = header.next_offset();
             continue;
@@ -135,6 +138,7 @@ pub(super) struct Segment {
     file: Arc<dyn File>,
     tail: RwLock<Tail>,
     indexes: RwLock<Indexes>,
+    txns: RwLock<TxnIndex>,
     holes: RwLock<Vec<Hole>>,
 }
 
@@ -156,8 +160,10 @@ impl Segment {
         let file = fs.create(&path)?;
         let offsets = Index::create(fs, &path_of(dir, base, "index"))?;
         let times = Index::create(fs, &path_of(dir, base, "timeindex"))?;
+        let txns = TxnIndex::fresh(&path_of(dir, base, "txnindex"));
         Ok(Self {
             base,
+            txns: RwLock::new(txns),
             path,
             file,
             tail: RwLock::new(Tail { len: 0, end: base, max: None, begun_ms: now_ms }),
@@ -230,8 +236,10 @@ impl Segment {
         }
         let end = next_base.unwrap_or(expected.max(holes.last().map_or(base, |hole| hole.to_offset)));
         let begun_ms = scan.header(0)?.map_or(now_ms, |h| h.max_timestamp).clamp(0, now_ms.max(0));
+        let txns = TxnIndex::open(fs, &path_of(dir, base, "txnindex"), base, end)?;
         Ok(Some(Self {
             base,
+            txns: RwLock::new(txns),
             path,
             file,
             tail: RwLock::new(Tail { len, end, max, begun_ms }),
@@ -241,14 +249,15 @@ impl Segment {
     }
 
     /// Goes through every batch, makes the indexes again, and brings the end to a sound state. With `next_base` the
-    /// segment was finished: a bad end is then damage and no torn write, and nothing is cut.
+    /// segment was finished: a bad end is then damage and no torn write, and nothing is cut. `on_batch` is told each batch
+    /// in order, with what it says of a transaction, and tells the transaction that it aborts.
     pub fn recover(
         fs: &dyn Filesystem,
         dir: &Path,
         base: i64,
         next_base: Option<i64>,
         now_ms: i64,
-        mut on_batch: impl FnMut(&Header),
+        mut on_batch: impl FnMut(&Header, Option<Marker>) -> Option<AbortedTxn>,
     ) -> io::Result<(Self, Recovered)> {
         let path = path_of(dir, base, "log");
         let file = fs.open(&path)?;
@@ -259,13 +268,14 @@ impl Segment {
         };
         let mut tail = Tail { len: 0, end: base, max: None, begun_ms: now_ms };
         let mut report = Recovered::default();
+        let mut aborted = Vec::new();
         walk(&*file, &path, base, next_base, |met| match met {
-            Met::Batch { position, header } => {
+            Met::Batch { position, header, marker } => {
                 if position == 0 {
                     tail.begun_ms = header.max_timestamp.clamp(0, now_ms.max(0));
                 }
                 indexes.note(base, &header, position, &mut tail.max);
-                on_batch(&header);
+                aborted.extend(on_batch(&header, marker));
                 tail.end = header.next_offset();
                 tail.len = position + header.size() as u64;
             }
@@ -284,8 +294,19 @@ impl Segment {
         }
         // What stands here may never have been synced, and is what we tell consumers from now on.
         file.sync_data()?;
+        let txn_path = path_of(dir, base, "txnindex");
+        let txns = match next_base {
+            // Where its transactions began may stand in segments before it: whoever calls knows.
+            Some(next) => TxnIndex::open(fs, &txn_path, base, next)?,
+            None => {
+                let mut txns = TxnIndex::fresh(&txn_path);
+                txns.replace(aborted);
+                txns
+            }
+        };
         let segment = Self {
             base,
+            txns: RwLock::new(txns),
             path,
             file,
             tail: RwLock::new(tail),
@@ -293,7 +314,7 @@ impl Segment {
             holes: RwLock::new(report.holes.clone()),
         };
         segment.keep_holes(fs)?;
-        segment.finish_indexes();
+        segment.finish_indexes(fs);
         Ok((segment, report))
     }
 
@@ -330,7 +351,7 @@ impl Segment {
     }
 
     /// Completes and syncs the indexes, at the roll or a clean stop. Failing here only costs time at the next start.
-    pub fn finish_indexes(&self) {
+    pub fn finish_indexes(&self, fs: &dyn Filesystem) {
         let max = self.tail.read().max;
         let mut indexes = self.indexes.write();
         if let Some(entry) = max.and_then(|max| time_entry(self.base, max)) {
@@ -338,7 +359,8 @@ impl Segment {
         }
         let Indexes { offsets, times, .. } = &mut *indexes;
         let done = offsets.write_out().and_then(|()| times.write_out()).and_then(|()| offsets.sync());
-        if let Err(e) = done.and_then(|()| times.sync()) {
+        let done = done.and_then(|()| times.sync()).and_then(|()| self.txns.write().write_out(fs));
+        if let Err(e) = done {
             tracing::warn!(segment = %self.path.display(), error = %e, "indexes can't be written, they will be made again");
         }
     }
@@ -348,6 +370,39 @@ impl Segment {
         let mut indexes = self.indexes.write();
         indexes.offsets.rest();
         indexes.times.rest();
+        self.txns.write().rest();
+    }
+
+    /// Transactions whose abort markers stand in it, in the order of the markers.
+    pub fn aborted(&self, fs: &dyn Filesystem) -> io::Result<Vec<AbortedTxn>> {
+        self.txns.read().list(fs)
+    }
+
+    /// Whether there are any; without looking at the disk.
+    pub fn has_aborted(&self) -> bool {
+        !self.txns.read().is_empty()
+    }
+
+    /// Adds one whose marker was appended.
+    pub fn add_aborted(&self, txn: AbortedTxn) {
+        self.txns.write().push(txn);
+    }
+
+    /// Whether the file of aborted transactions is missing or can't be right.
+    pub fn lacks_aborted(&self) -> bool {
+        self.txns.read().is_missing()
+    }
+
+    /// Takes the list as it was made again from the batches, and keeps it; with `rest` on disk only.
+    pub fn set_aborted(&self, fs: &dyn Filesystem, list: Vec<AbortedTxn>, rest: bool) {
+        let mut txns = self.txns.write();
+        txns.replace(list);
+        if let Err(e) = txns.write_out(fs) {
+            tracing::warn!(segment = %self.path.display(), error = %e, "aborted transactions can't be written, they will be looked for again");
+        }
+        if rest {
+            txns.rest();
+        }
     }
 
     /// The segment's file.
@@ -460,12 +515,18 @@ impl Segment {
         Ok(None)
     }
 
-    /// Tells each batch's header, in order, from an offset on.
-    pub fn headers(&self, fs: &dyn Filesystem, from: i64, mut each: impl FnMut(&Header)) -> io::Result<()> {
+    /// Tells each batch's header, in order, from an offset on, with what it says of a transaction.
+    pub fn headers(
+        &self,
+        fs: &dyn Filesystem,
+        from: i64,
+        mut each: impl FnMut(&Header, Option<Marker>),
+    ) -> io::Result<()> {
         let mut scan = Scan::new(&*self.file, self.len(), CHUNK);
         let mut at = self.place_of(fs, &mut scan, from)?;
         while let Some((position, header)) = self.seek(fs, &mut scan, at, |h| h.last_offset() >= from)? {
-            each(&header);
+            let marker = scan.marker(position, &header)?;
+            each(&header, marker);
             at = Place::after(position, &header);
         }
         Ok(())
@@ -494,7 +555,7 @@ impl Segment {
 
     /// Removes its files; those who read it go on.
     pub fn remove(&self, fs: &dyn Filesystem) -> io::Result<()> {
-        for ending in ["index", "timeindex", "holes"] {
+        for ending in ["index", "timeindex", "txnindex", "holes"] {
             match fs.remove(&self.path.with_extension(ending)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -707,6 +768,15 @@ impl<'a> Scan<'a> {
 
     fn header(&mut self, at: u64) -> io::Result<Option<Header>> {
         Ok(self.bytes(at, HEADER)?.and_then(Header::parse))
+    }
+
+    /// What the batch at this place says of a transaction.
+    fn marker(&mut self, at: u64, header: &Header) -> io::Result<Option<Marker>> {
+        if !header.is_control() {
+            return Ok(None);
+        }
+        let records = self.bytes(at, header.size())?.and_then(|batch| batch.get(HEADER..));
+        Ok(records.and_then(|records| batch::marker(header, records)))
     }
 
     /// A part of the window without copying.
