@@ -158,20 +158,19 @@ impl Process {
         let data_dir = config.data_dir.clone();
         let mut insight = Insight::default();
         if let Some(broker) = config.broker.clone() {
-            let configured = broker.listen.clone();
+            let configured: Vec<String> = broker.doors().into_iter().map(|door| door.listen).collect();
             // Each room fills a registry of its own: opening is asynchronous, a lock must not be held over it.
             let mut part = Registry::default();
             let folder = data_dir.join("log");
             let opened = Broker::open(broker, &folder, RealFs::shared(), Arc::clone(clock), &mut part);
             let broker = opened.await.map_err(broker_failure)?;
             let address = broker.bind().await.map_err(broker_failure)?;
-            if !address.ip().is_loopback() {
-                tracing::warn!(%address, "Kafka listener is open to other hosts and asks nobody who they are: bind `broker.listen` to 127.0.0.1");
-            }
             addresses.kafka = Some(address);
             let storage = Arc::clone(broker.storage());
             insight.ready.push(Arc::new(move || storage.writable().map_err(|fault| fault.to_string())));
-            point_at(config, &configured, address);
+            for (configured, (_, address)) in configured.iter().zip(broker.addresses()) {
+                point_at(config, configured, address);
+            }
             stages.start("broker", STOP_LIMIT, |token| async move { Ok(broker.run(token).await?) });
             merge(registry, part);
         }

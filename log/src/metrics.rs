@@ -19,9 +19,27 @@ pub struct ApiLabel {
     pub api: &'static str,
 }
 
-/// Names why a connection ended.
+/// Names a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CauseLabel {
+pub struct ListenerLabel {
+    /// As configured; `default` for `broker.listen`.
+    pub listener: &'static str,
+}
+
+/// Names how somebody tried to log in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LoginLabel {
+    /// As configured.
+    pub listener: &'static str,
+    /// `PLAIN`, `SCRAM-SHA-256` …
+    pub mechanism: &'static str,
+}
+
+/// Names why a connection ended, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndLabel {
+    /// As configured; `default` for `broker.listen`.
+    pub listener: &'static str,
     /// `garbage`, `limit`, `stalled` …
     pub cause: &'static str,
 }
@@ -42,9 +60,15 @@ pub struct BrokerMetrics {
     /// Time from an append to its flush.
     pub flush_seconds: Histogram,
     /// Open connections.
-    pub connections: Gauge<i64>,
-    /// Connections that the broker ended.
-    pub connections_ended: Family<CauseLabel, Counter<u64, AtomicU64>>,
+    pub connections: Family<ListenerLabel, Gauge<i64>>,
+    /// Connections that have ended, or were not taken.
+    pub connections_ended: Family<EndLabel, Counter<u64, AtomicU64>>,
+    /// Logins that failed.
+    pub failed_logins: Family<LoginLabel, Counter>,
+    /// Requests, or parts of them, that access rules refused.
+    pub denied: Counter,
+    /// Requests above a client's rate.
+    pub throttled: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -61,8 +85,11 @@ impl BrokerMetrics {
             records_out: Counter::default(),
             request_seconds: Family::new_with_constructor(seconds),
             flush_seconds: seconds(),
-            connections: Gauge::default(),
+            connections: Family::default(),
             connections_ended: Family::default(),
+            failed_logins: Family::default(),
+            denied: Counter::default(),
+            throttled: Counter::default(),
         };
         let r = registry;
         r.register("millrace_log_in_bytes", "Bytes of record batches produced", metrics.bytes_in.clone());
@@ -82,7 +109,18 @@ impl BrokerMetrics {
             metrics.flush_seconds.clone(),
         );
         r.register("millrace_log_connections", "Open connections", metrics.connections.clone());
-        r.register("millrace_log_connections_ended", "Connections the broker ended", metrics.connections_ended.clone());
+        r.register(
+            "millrace_log_connections_ended",
+            "Connections that have ended or were not taken, by cause",
+            metrics.connections_ended.clone(),
+        );
+        r.register("millrace_log_failed_logins", "SASL logins that failed", metrics.failed_logins.clone());
+        r.register("millrace_log_denied", "Accesses that the rules refused", metrics.denied.clone());
+        r.register(
+            "millrace_log_throttled_requests",
+            "Requests of clients that ask more often than they may",
+            metrics.throttled.clone(),
+        );
         metrics
     }
 }

@@ -1,8 +1,8 @@
 //! Which APIs are served at which versions, and the shape of each request.
 //!
 //! Out: the table that ApiVersions tells clients and that every request is held to. The versions are those of Apache
-//! Kafka 4.1 as far as the codec and the handlers go. Transactions (24 to 28), authentication (36), access lists
-//! (29 to 31), quotas and the groups of KIP-848 (68, 69) are not served, so not listed: clients then say so themselves.
+//! Kafka 4.1 as far as the codec and the handlers go. Transactions (24 to 28), delegation tokens (38 to 41) and the
+//! groups of KIP-848 (68, 69) are not served, so not listed: clients then say so themselves.
 
 use std::sync::LazyLock;
 
@@ -51,15 +51,23 @@ pub(super) static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         api(ApiKey::DeleteRecords, 0, 2, "[ s [ 4 8 ] ] 4"),
         api(ApiKey::InitProducerId, 0, 5, "s 4 8@3+ 2@3+"),
         api(ApiKey::OffsetForLeaderEpoch, 2, 4, "4@3+ [ s [ 4 4 4 ] ]"),
+        api(ApiKey::DescribeAcls, 1, 3, "1 s 1 s s 1 1"),
+        api(ApiKey::CreateAcls, 1, 3, "[ 1 s 1 s s 1 1 ]"),
+        api(ApiKey::DeleteAcls, 1, 3, "[ 1 s 1 s s 1 1 ]"),
         api(ApiKey::DescribeConfigs, 1, 4, "[ 1 s ( s ) ] 1 1@3+"),
         api(ApiKey::AlterConfigs, 0, 2, "[ 1 s [ s s ] ] 1"),
         api(ApiKey::DescribeLogDirs, 1, 4, "[ s ( 4 ) ]"),
+        api(ApiKey::SaslAuthenticate, 0, 2, "b"),
         api(ApiKey::CreatePartitions, 0, 3, "[ s 4 [ ( 4 ) ] ] 4 1"),
         api(ApiKey::DeleteGroups, 0, 2, "( s )"),
         api(ApiKey::ElectLeaders, 0, 2, "1@1+ [ s ( 4 ) ] 4"),
         api(ApiKey::IncrementalAlterConfigs, 0, 1, "[ 1 s [ s 1 s ] ] 1"),
         api(ApiKey::ListPartitionReassignments, 0, 0, "4 [ s ( 4 ) ]"),
         api(ApiKey::OffsetDelete, 0, 0, "s [ s [ 4 ] ]"),
+        api(ApiKey::DescribeClientQuotas, 0, 1, "[ s 1 s ] 1"),
+        api(ApiKey::AlterClientQuotas, 0, 1, "[ [ s s ] [ s 8 1 ] ] 1"),
+        api(ApiKey::DescribeUserScramCredentials, 0, 0, "[ s ]"),
+        api(ApiKey::AlterUserScramCredentials, 0, 0, "[ s 1 ] [ s 1 4 b b ]"),
         api(ApiKey::DescribeCluster, 0, 2, "1 1@1+ 1@2+"),
         api(ApiKey::DescribeProducers, 0, 0, "[ s ( 4 ) ]"),
         api(ApiKey::DescribeTopicPartitions, 0, 0, "[ s ] 4 { s 4 }"),

@@ -5,9 +5,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::door::config::{
+    AuthorizationConfig, LimitsConfig, ListenerConfig, UserConfig, check_addresses, check_users,
+};
 use crate::config::{RetentionConfig, StorageConfig};
 use crate::group::GroupConfig;
 use crate::value::{ByteSize, Faults, Span};
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:9092";
 
 /// The embedded broker.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +22,15 @@ pub struct BrokerConfig {
     pub listen: String,
     /// Address that clients are told to connect to, `host:port`. Absent: the one they reached the broker by.
     pub advertised: Option<String>,
+    /// Several listeners, each with its own address, TLS, SASL and limits; `listen`, `advertised` and `limits` are then
+    /// not used.
+    pub listeners: Vec<ListenerConfig>,
+    /// Limits of the listener at `listen`.
+    pub limits: LimitsConfig,
+    /// Users for SASL with their passwords; others are made by clients (`kafka-configs.sh`, SCRAM).
+    pub users: Vec<UserConfig>,
+    /// Access rules.
+    pub authorization: AuthorizationConfig,
     /// Partitions of topics that are made without a number.
     pub default_partitions: i32,
     /// Whether a topic is made when a client first asks for it by name.
@@ -48,8 +62,12 @@ pub struct BrokerConfig {
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
-            listen: "127.0.0.1:9092".to_owned(),
+            listen: DEFAULT_LISTEN.to_owned(),
             advertised: None,
+            listeners: Vec::new(),
+            limits: LimitsConfig::default(),
+            users: Vec::new(),
+            authorization: AuthorizationConfig::default(),
             default_partitions: 4,
             auto_create_topics: true,
             max_frame_size: ByteSize::mib(100),
@@ -67,24 +85,41 @@ impl Default for BrokerConfig {
     }
 }
 
-/// Host and port of `host:port`; a host may stand in brackets (IPv6).
-pub(super) fn host_and_port(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    Some((bare, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
-}
-
 impl BrokerConfig {
+    /// All listeners; the short form is one without name, TLS and SASL.
+    pub fn doors(&self) -> Vec<ListenerConfig> {
+        if !self.listeners.is_empty() {
+            return self.listeners.clone();
+        }
+        vec![ListenerConfig {
+            name: "default".to_owned(),
+            listen: self.listen.clone(),
+            advertised: self.advertised.clone(),
+            tls: None,
+            sasl: None,
+            limits: self.limits.clone(),
+        }]
+    }
+
     /// Reports what types can't say.
     pub fn check(&self, faults: &mut Faults) {
-        if host_and_port(&self.listen).is_none() {
-            faults.add("listen", format!("`{}` is no address: expected host:port", self.listen));
+        if self.listeners.is_empty() {
+            check_addresses(&self.listen, self.advertised.as_deref(), faults);
+        } else if self.advertised.is_some() || self.listen != DEFAULT_LISTEN {
+            let key = if self.advertised.is_some() { "advertised" } else { "listen" };
+            faults.add(key, "is not used beside `listeners`: write it as one of them");
         }
-        if let Some(advertised) = &self.advertised
-            && host_and_port(advertised).is_none_or(|(_, port)| port == 0)
-        {
-            faults.add("advertised", format!("`{advertised}` is no address to reach: expected host:port"));
+        for (i, listener) in self.listeners.iter().enumerate() {
+            faults.within(&format!("listeners[{i}]"), |faults| {
+                listener.check(faults);
+                if self.listeners.iter().take(i).any(|other| other.name == listener.name) {
+                    faults.add("name", format!("`{}` names two listeners", listener.name));
+                }
+            });
         }
+        faults.within("limits", |faults| self.limits.check(faults));
+        faults.within("users", |faults| check_users(&self.users, faults));
+        faults.within("authorization", |faults| self.authorization.check(faults));
         if self.retention.age.0.is_zero() {
             faults.add("retention.age", "must not be zero: nothing would be kept");
         }
@@ -129,6 +164,7 @@ impl BrokerConfig {
 
 #[cfg(test)]
 mod tests {
+    use super::super::door::config::host_and_port;
     use super::*;
 
     #[test]

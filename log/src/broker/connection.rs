@@ -1,6 +1,6 @@
 //! One connection: frames in, answers out, in the order of the requests.
 //!
-//! In: a stream. Out: answers on it. Touches the socket. Produce requests overlap while they wait for the disk; any
+//! In: a stream whose client is known ([`super::door::entry`]). Out: answers on it. Touches the socket. Produce requests overlap while they wait for the disk; any
 //! other request waits for those before it and holds up those behind it, as in Kafka. Ends on hang-up, on anything that
 //! is no Kafka request, when nothing moves for too long, and at the stop after the last answer.
 
@@ -12,16 +12,21 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
+use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::context::{Core, Peer};
+use super::access::login::LoginFault;
+use super::context::Core;
 use super::dispatch;
+use super::door::entry::{Again, Entered, enter, leave};
+use super::door::{Admitted, Listener};
+use super::throttle;
 use super::wire::Request;
 use super::wire::RequestFault;
-use super::wire::frame::{Frame, FrameError, FrameReader};
-use crate::metrics::CauseLabel;
+use super::wire::frame::{Frame, FrameError};
+use crate::metrics::EndLabel;
 
 /// A slow client must make progress on each piece of an answer.
 const WRITE_PIECE_BYTES: usize = 256 << 10;
@@ -31,58 +36,81 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(super) enum Ended {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
     Request(#[from] RequestFault),
-    #[error("nothing asked for too long")]
-    Idle,
-    #[error("nothing sent or read for too long within a request or an answer")]
+    #[error("nothing read for too long of an answer")]
     Stalled,
     #[error("writing failed: {0}")]
     Write(std::io::Error),
+    #[error("the TLS handshake failed: {0}")]
+    Tls(std::io::Error),
+    #[error("not logged in in time")]
+    LoginTimeout,
+    #[error("login failed: {0}")]
+    Login(LoginFault),
+    #[error("mechanism `{0}` is not offered here")]
+    Mechanism(String),
+    #[error("{0:?} before the login")]
+    Unauthenticated(ApiKey),
+    #[error("the session is over: the client did not log in again in time")]
+    Expired,
+    #[error("the broker stops")]
+    Stop,
 }
 
 impl Ended {
-    /// For the metric; `None` where the client just left.
-    const fn cause(&self) -> Option<&'static str> {
+    /// For the metric.
+    const fn cause(&self) -> &'static str {
         match self {
-            Self::Frame(FrameError::Closed | FrameError::Io(_)) | Self::Write(_) => None,
-            Self::Frame(FrameError::Size { .. }) => Some("garbage"),
-            Self::Request(RequestFault::UnservedVersion { .. } | RequestFault::UnknownKey(_)) => Some("unsupported"),
-            Self::Request(RequestFault::Unacknowledged(_)) => Some("unacknowledged"),
-            Self::Request(_) => Some("malformed"),
-            Self::Idle => Some("idle"),
-            Self::Stalled => Some("stalled"),
+            Self::Frame(FrameError::Closed | FrameError::Io(_)) | Self::Write(_) => "client",
+            Self::Frame(FrameError::Size { .. }) => "garbage",
+            Self::Frame(FrameError::Idle) => "idle",
+            Self::Frame(FrameError::Stalled) | Self::Stalled => "stalled",
+            Self::Request(RequestFault::UnservedVersion { .. } | RequestFault::UnknownKey(_)) => "unsupported",
+            Self::Request(RequestFault::Unacknowledged(_)) => "unacknowledged",
+            Self::Request(_) => "malformed",
+            Self::Tls(_) => "tls",
+            Self::LoginTimeout => "login_timeout",
+            Self::Login(_) | Self::Mechanism(_) => "login",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::Expired => "expired",
+            Self::Stop => "stop",
         }
     }
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(core: Arc<Core>, stream: TcpStream, from: SocketAddr) {
-    core.metrics.connections.inc();
-    let result = match stream.local_addr() {
-        Ok(to) => answer_all(&core, stream, Peer { from, to }).await,
-        Err(error) => Err(Ended::Write(error)),
-    };
-    core.metrics.connections.dec();
-    if let Err(ended) = result {
-        tracing::debug!(%from, reason = %ended, "connection ended");
-        if let Some(cause) = ended.cause() {
-            core.metrics.connections_ended.get_or_create(&CauseLabel { cause }).inc();
+pub(super) async fn serve(
+    core: Arc<Core>,
+    listener: Arc<Listener>,
+    mut admitted: Admitted,
+    stream: TcpStream,
+    from: SocketAddr,
+) {
+    let result = match enter(&core, &listener, &mut admitted, stream, from).await {
+        Ok(mut entered) => {
+            let result = answer_all(&core, &mut entered).await;
+            leave(&mut entered.writer).await;
+            result
         }
-    }
+        Err(ended) => Err(ended),
+    };
+    let ended = result.err().unwrap_or(Ended::Stop);
+    tracing::debug!(listener = listener.name, %from, reason = %ended, "connection ended");
+    let label = EndLabel { listener: listener.name, cause: ended.cause() };
+    core.metrics.connections_ended.get_or_create(&label).inc();
 }
 
 type Pending = FuturesOrdered<BoxFuture<'static, Result<Option<Bytes>, RequestFault>>>;
 
-async fn answer_all(core: &Arc<Core>, stream: TcpStream, peer: Peer) -> Result<(), Ended> {
-    // Without it small answers wait for the client's delayed acknowledgements. A socket that refuses is as good as gone.
-    stream.set_nodelay(true).map_err(Ended::Write)?;
-    let (reader, mut writer) = stream.into_split();
-    let max = usize::try_from(core.config.max_frame_size.0).unwrap_or(usize::MAX);
-    let mut frames = FrameReader::new(reader, max, Arc::clone(&core.budget));
+async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended> {
+    let Entered { frames, writer, session, sasl } = entered;
+    let rate = session.listener.rate(&session.who.name, session.peer.from);
+    // Until when nothing more is read, as the client asks more often than it may.
+    let mut muted: Option<Instant> = None;
     let mut pending = Pending::new();
     let mut is_alone = false;
     let mut held: Option<(Request, Frame)> = None;
@@ -93,25 +121,47 @@ async fn answer_all(core: &Arc<Core>, stream: TcpStream, peer: Peer) -> Result<(
             let may_start =
                 if overlaps { !is_alone && pending.len() < core.config.max_in_flight } else { pending.is_empty() };
             if may_start && let Some((request, frame)) = held.take() {
+                let again = if session.listener.sasl().is_some() {
+                    sasl.again(core, session, &request).await?
+                } else {
+                    Again::Other
+                };
+                match again {
+                    Again::Other => {}
+                    Again::Answer(answer) => {
+                        write(writer, &answer, core.config.stall_timeout.0).await?;
+                        continue;
+                    }
+                    Again::Last(answer, ended) => {
+                        write(writer, &answer, core.config.stall_timeout.0).await?;
+                        return Err(ended);
+                    }
+                }
                 is_alone = !overlaps;
                 let budget = frame.budget;
                 drop(frame.bytes);
-                let answer = dispatch::start(core, peer, request).await?;
+                let wait = rate.as_ref().map_or(Duration::ZERO, |rate| rate.take());
+                if !wait.is_zero() {
+                    core.metrics.throttled.inc();
+                    muted = Some(Instant::now() + wait);
+                }
+                let (key, version) = (request.key, request.version);
+                let answer = dispatch::start(core, session, request).await?;
                 pending.push_back(Box::pin(async move {
                     let answer = answer.await;
                     drop(budget);
-                    answer
+                    if wait.is_zero() {
+                        return answer;
+                    }
+                    Ok(answer?.map(|answer| throttle::tell(answer, key, version, wait)))
                 }));
             }
         }
         if is_stopping && pending.is_empty() {
             return Ok(());
         }
-        let patience = match (frames.is_inside_frame(), pending.is_empty()) {
-            (true, _) => core.config.stall_timeout.0,
-            (false, true) => core.config.idle_timeout.0,
-            (false, false) => Duration::MAX,
-        };
+        // While answers are due their client may be silent for as long as they take.
+        let patience = if pending.is_empty() { core.config.idle_timeout.0 } else { Duration::MAX };
         tokio::select! {
             biased;
             () = core.stop.cancelled(), if !is_stopping => is_stopping = true,
@@ -120,43 +170,40 @@ async fn answer_all(core: &Arc<Core>, stream: TcpStream, peer: Peer) -> Result<(
                     is_alone = false;
                 }
                 if let Some(bytes) = answer? {
-                    write(&mut writer, &bytes, core.config.stall_timeout.0).await?;
+                    write(writer, &bytes, core.config.stall_timeout.0).await?;
                 }
             }
-            frame = within(patience, frames.next()), if held.is_none() && !is_stopping => match frame {
-                Some(Err(gone)) => {
+            () = sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => muted = None,
+            frame = frames.next(patience), if held.is_none() && muted.is_none() && !is_stopping => match frame {
+                Err(gone) => {
                     // What was asked for before the client left is done (a last commit, a leave), though nobody waits.
                     let done = async { while pending.next().await.is_some() {} };
                     if timeout(HANG_UP_GRACE, done).await.is_err() {
-                        tracing::debug!(from = %peer.from, "a waiting request ends with its client");
+                        tracing::debug!(from = %session.peer.from, "a waiting request ends with its client");
                     }
                     return Err(gone.into());
                 }
-                Some(Ok(frame)) => {
+                Ok(frame) => {
                     match Request::read(frame.bytes.clone()) {
                         Ok(request) => held = Some((request, frame)),
                         Err(fault) => match dispatch::unserved(&fault) {
                             // ApiVersions alone is answered whatever its version: clients start with their newest.
-                            Some(answer) => write(&mut writer, &answer, core.config.stall_timeout.0).await?,
+                            Some(answer) => write(writer, &answer, core.config.stall_timeout.0).await?,
                             None => return Err(fault.into()),
                         },
                     }
                 }
-                None if frames.is_inside_frame() => return Err(Ended::Stalled),
-                None => return Err(Ended::Idle),
             },
         }
     }
 }
 
-async fn within<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
-    match Instant::now().checked_add(patience) {
-        Some(_) => timeout(patience, work).await.ok(),
-        None => Some(work.await),
-    }
-}
-
-async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8], patience: Duration) -> Result<(), Ended> {
+/// Writes an answer; the client must take each piece of it in time.
+pub(super) async fn write(
+    writer: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+    patience: Duration,
+) -> Result<(), Ended> {
     for piece in bytes.chunks(WRITE_PIECE_BYTES) {
         timeout(patience, writer.write_all(piece)).await.map_err(|_| Ended::Stalled)?.map_err(Ended::Write)?;
     }

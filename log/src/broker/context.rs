@@ -5,12 +5,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use kafka_protocol::messages::BrokerId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{BrokerConfig, host_and_port};
+use super::access::{Access, Operation, Principal, Resource};
+use super::config::BrokerConfig;
+use super::door::Listener;
 use super::error::Code;
 use super::identity::Identity;
 use super::sessions::FetchSessions;
@@ -26,6 +29,10 @@ pub(super) struct Core {
     pub config: BrokerConfig,
     pub storage: Arc<Storage>,
     pub groups: Coordinator,
+    pub access: Access,
+    pub doors: Vec<Arc<Listener>>,
+    /// Connections of all doors.
+    pub open: AtomicUsize,
     pub identity: Identity,
     pub sessions: FetchSessions,
     pub metrics: BrokerMetrics,
@@ -50,23 +57,49 @@ pub(super) struct Peer {
     pub to: SocketAddr,
 }
 
+/// What a connection's requests have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub peer: Peer,
+    pub listener: Arc<Listener>,
+    pub who: Arc<Principal>,
+}
+
 /// One request's surroundings.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub core: Arc<Core>,
     pub peer: Peer,
+    pub listener: Arc<Listener>,
+    /// Who asks.
+    pub who: Arc<Principal>,
     pub version: i16,
     pub client_id: String,
 }
 
 impl Context {
-    /// Host and port that this client is told: the configured ones, or those it reached us by.
+    /// Host and port that this client is told: those of its listener, or those it reached us by.
     pub fn advertised(&self) -> (String, i32) {
-        let configured = self.core.config.advertised.as_deref().and_then(host_and_port);
-        match configured {
-            Some((host, port)) => (host.to_owned(), i32::from(port)),
-            None => (self.peer.to.ip().to_string(), i32::from(self.peer.to.port())),
+        match self.listener.advertised() {
+            Some((host, port)) => (host.to_owned(), port),
+            None => (self.peer.to.ip().to_canonical().to_string(), i32::from(self.peer.to.port())),
         }
+    }
+
+    /// Whether the client may do something; else the code of the refusal. Costs next to nothing while access rules are
+    /// not enforced, takes no memory otherwise.
+    pub fn allowed(&self, operation: Operation, resource: Resource<'_>) -> Result<(), Code> {
+        self.core.access.allowed(&self.who, self.peer.from.ip(), operation, resource)
+    }
+
+    /// The same for what is left out of an answer without a word: not counted as a refusal.
+    pub fn sees(&self, operation: Operation, resource: Resource<'_>) -> bool {
+        self.core.access.allows(&self.who, self.peer.from.ip(), operation, resource)
+    }
+
+    /// What the client may do with a resource, as bits for the answer.
+    pub fn operations(&self, resource: Resource<'_>) -> i32 {
+        self.core.access.operations(&self.who, self.peer.from.ip(), resource)
     }
 
     /// A partition by topic and number.

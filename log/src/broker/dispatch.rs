@@ -11,17 +11,18 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 
-use super::context::{Context, Core, Peer};
+use super::context::{Context, Core, Session};
 use super::error::Code;
 use super::wire::{Request, RequestFault, framed};
 use super::{
     k00_produce, k01_fetch, k02_list_offsets, k03_metadata, k08_offset_commit, k09_offset_fetch, k10_find_coordinator,
     k11_join_group, k12_heartbeat, k13_leave_group, k14_sync_group, k15_describe_groups, k16_list_groups,
     k17_sasl_handshake, k18_api_versions, k19_create_topics, k20_delete_topics, k21_delete_records,
-    k22_init_producer_id, k23_offset_for_leader_epoch, k32_describe_configs, k33_alter_configs, k35_describe_log_dirs,
-    k37_create_partitions, k42_delete_groups, k43_elect_leaders, k44_incremental_alter_configs,
-    k46_list_partition_reassignments, k47_offset_delete, k60_describe_cluster, k61_describe_producers,
-    k75_describe_topic_partitions,
+    k22_init_producer_id, k23_offset_for_leader_epoch, k29_describe_acls, k30_create_acls, k31_delete_acls,
+    k32_describe_configs, k33_alter_configs, k35_describe_log_dirs, k36_sasl_authenticate, k37_create_partitions,
+    k42_delete_groups, k43_elect_leaders, k44_incremental_alter_configs, k46_list_partition_reassignments,
+    k47_offset_delete, k48_describe_client_quotas, k49_alter_client_quotas, k50_describe_user_scram_credentials,
+    k51_alter_user_scram_credentials, k60_describe_cluster, k61_describe_producers, k75_describe_topic_partitions,
 };
 use crate::metrics::ApiLabel;
 
@@ -49,12 +50,19 @@ pub(super) fn unserved(fault: &RequestFault) -> Option<Bytes> {
 /// Starts a request; the future gives its answer.
 pub(super) async fn start(
     core: &Arc<Core>,
-    peer: Peer,
+    session: &Session,
     mut request: Request,
 ) -> Result<BoxFuture<'static, Answer>, RequestFault> {
     let began = Instant::now();
     let api: &'static str = name(request.key);
-    let cx = Context { core: Arc::clone(core), peer, version: request.version, client_id: request.client_id.clone() };
+    let cx = Context {
+        core: Arc::clone(core),
+        peer: session.peer,
+        listener: Arc::clone(&session.listener),
+        who: Arc::clone(&session.who),
+        version: request.version,
+        client_id: request.client_id.clone(),
+    };
     let answer: BoxFuture<'static, Answer> = if overlaps(&request) {
         let produce = request.decode()?;
         // What is appended need not stay in memory until its flush.
@@ -99,6 +107,14 @@ async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> 
         ApiKey::DescribeConfigs => r.answer(&k32_describe_configs::handle(cx, r.decode()?)),
         ApiKey::AlterConfigs => r.answer(&k33_alter_configs::handle(cx, r.decode()?).await),
         ApiKey::DescribeLogDirs => r.answer(&k35_describe_log_dirs::handle(cx, r.decode()?).await),
+        ApiKey::DescribeAcls => r.answer(&k29_describe_acls::handle(cx, r.decode()?)),
+        ApiKey::CreateAcls => r.answer(&k30_create_acls::handle(cx, r.decode()?).await),
+        ApiKey::DeleteAcls => r.answer(&k31_delete_acls::handle(cx, r.decode()?).await),
+        ApiKey::DescribeClientQuotas => r.answer(&k48_describe_client_quotas::handle(cx, &r.decode()?)),
+        ApiKey::AlterClientQuotas => r.answer(&k49_alter_client_quotas::handle(cx, r.decode()?)),
+        ApiKey::DescribeUserScramCredentials => r.answer(&k50_describe_user_scram_credentials::handle(cx, r.decode()?)),
+        ApiKey::AlterUserScramCredentials => r.answer(&k51_alter_user_scram_credentials::handle(cx, r.decode()?).await),
+        ApiKey::SaslAuthenticate => r.answer(&k36_sasl_authenticate::handle(&r.decode()?)),
         ApiKey::CreatePartitions => r.answer(&k37_create_partitions::handle(cx, r.decode()?).await),
         ApiKey::DeleteGroups => r.answer(&k42_delete_groups::handle(cx, r.decode()?).await),
         ApiKey::ElectLeaders => r.answer(&k43_elect_leaders::handle(cx, r.decode()?)),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 pub(super) use kafka_protocol::ResponseError as Code;
 
+use super::door::tls::TlsError;
 use crate::group::CoordinatorError;
 use crate::group::state::GroupError;
 use crate::storage::{AppendError, ReadError, StorageError};
@@ -32,6 +33,24 @@ pub enum BrokerError {
         what: &'static str,
         /// Why.
         reason: String,
+    },
+    /// Certificates of a listener.
+    #[error("TLS of listener `{listener}` can't be set up: {source}")]
+    Tls {
+        /// Its name.
+        listener: String,
+        /// The cause.
+        #[source]
+        source: TlsError,
+    },
+    /// A password of the configuration.
+    #[error("password of broker user `{user}` can't be read: {source}")]
+    Password {
+        /// The user.
+        user: String,
+        /// The cause.
+        #[source]
+        source: crate::value::ValueError,
     },
     /// The port is taken.
     #[error("port of {listen} is in use: stop the program that has it, or give `broker.listen` another port")]

@@ -36,7 +36,8 @@ pub(super) struct Identity {
     ids: Mutex<Ids>,
 }
 
-fn read(fs: &dyn Filesystem, path: &Path) -> io::Result<Vec<u8>> {
+/// A whole file.
+pub(super) fn read(fs: &dyn Filesystem, path: &Path) -> io::Result<Vec<u8>> {
     let file = fs.open(path)?;
     let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
     let read = file.read_at(0, &mut bytes)?;
@@ -44,7 +45,8 @@ fn read(fs: &dyn Filesystem, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn replace(fs: &dyn Filesystem, path: &Path, content: &[u8]) -> io::Result<()> {
+/// Puts a file with new content in the place of an old one, durably.
+pub(super) fn replace(fs: &dyn Filesystem, path: &Path, content: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("json.tmp");
     let file = fs.create(&fresh)?;
     file.write_at(0, &mut [IoSlice::new(content)])?;

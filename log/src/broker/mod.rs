@@ -1,18 +1,21 @@
 //! The embedded broker: to any Kafka client, Apache Kafka 4.1 on one node.
 //!
 //! In: connections. Out: what clients ask for, from the segments of [`crate::storage`] and the groups of
-//! [`crate::group`]. Touches the network (one listener) and, through storage, the data folder. One task per
+//! [`crate::group`]. Touches the network (its listeners) and, through storage, the data folder. One task per
 //! connection; requests of a connection are answered in order, produce requests overlap while they wait for the disk.
 //! What differs from Kafka is listed in `log/compat.md`.
 
+mod access;
 mod apis;
 mod config;
 mod connection;
 mod context;
 mod dispatch;
+mod door;
 mod error;
 mod identity;
 mod sessions;
+mod throttle;
 mod topics;
 mod wire;
 
@@ -36,15 +39,23 @@ mod k20_delete_topics;
 mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
+mod k29_describe_acls;
+mod k30_create_acls;
+mod k31_delete_acls;
 mod k32_describe_configs;
 mod k33_alter_configs;
 mod k35_describe_log_dirs;
+mod k36_sasl_authenticate;
 mod k37_create_partitions;
 mod k42_delete_groups;
 mod k43_elect_leaders;
 mod k44_incremental_alter_configs;
 mod k46_list_partition_reassignments;
 mod k47_offset_delete;
+mod k48_describe_client_quotas;
+mod k49_alter_client_quotas;
+mod k50_describe_user_scram_credentials;
+mod k51_alter_user_scram_credentials;
 mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k75_describe_topic_partitions;
@@ -52,6 +63,7 @@ mod k75_describe_topic_partitions;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -66,32 +78,33 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use config::BrokerConfig;
+pub use door::config::{
+    AuthorizationConfig, ClientAuth, LimitsConfig, ListenerConfig, Mechanism, SaslConfig, TlsConfig, UserConfig,
+};
+pub use door::tls::TlsError;
 pub use error::BrokerError;
 
 use crate::clock::SharedClock;
 use crate::group::Coordinator;
-use crate::metrics::{BrokerMetrics, CauseLabel};
+use crate::metrics::BrokerMetrics;
 use crate::storage::{Filesystem, Storage};
 use context::Core;
+use door::Listener;
 
 /// Time between two looks at the sessions of group members.
 const GROUP_TICK: Duration = Duration::from_millis(100);
 /// Time between two looks at expired offsets.
 const GROUP_TIDY: Duration = Duration::from_secs(60);
-/// Time that open connections have for their last answers at a stop.
-const DRAIN: Duration = Duration::from_secs(5);
-/// Pause after the system refused a connection (mostly: out of file handles).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The broker, opened and not yet serving, or serving.
 pub struct Broker {
     core: Arc<Core>,
-    listener: Mutex<Option<TcpListener>>,
+    bound: Mutex<Vec<(Arc<Listener>, TcpListener)>>,
 }
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Broker({})", self.core.config.listen)
+        write!(f, "Broker({})", self.core.data_dir.display())
     }
 }
 
@@ -109,12 +122,16 @@ impl Broker {
         settings.retention_age = config.retention.age;
         settings.retention_size = config.retention.size;
         let (dir, time) = (data_dir.to_owned(), Arc::clone(&clock));
+        let (of, denied) = (config.clone(), metrics.denied.clone());
         let opened = tokio::task::spawn_blocking(move || {
+            let doors = of.doors().into_iter().map(|door| Ok(Arc::new(Listener::open(door)?)));
+            let doors = doors.collect::<Result<Vec<_>, BrokerError>>()?;
             let storage = Storage::open(&dir, Arc::clone(&fs), time, settings)?;
-            let identity = identity::Identity::open(fs, &dir)?;
-            Ok::<_, BrokerError>((storage, identity))
+            let identity = identity::Identity::open(Arc::clone(&fs), &dir)?;
+            let access = access::Access::open(&of, fs, &dir, denied)?;
+            Ok::<_, BrokerError>((doors, storage, identity, access))
         });
-        let (storage, identity) = opened.await.map_err(|panic| BrokerError::State {
+        let (doors, storage, identity, access) = opened.await.map_err(|panic| BrokerError::State {
             path: data_dir.to_owned(),
             what: "opened",
             reason: panic.to_string(),
@@ -128,6 +145,9 @@ impl Broker {
             creating: tokio::sync::Mutex::new(()),
             stop: CancellationToken::new(),
             data_dir: data_dir.to_owned(),
+            open: AtomicUsize::new(0),
+            doors,
+            access,
             groups,
             identity,
             storage,
@@ -135,20 +155,37 @@ impl Broker {
             config,
         });
         registry.register_collector(Box::new(Watermarks(Arc::downgrade(&core))));
-        Ok(Self { core, listener: Mutex::new(None) })
+        Ok(Self { core, bound: Mutex::default() })
     }
 
-    /// Takes the port; clients that connect from now on wait for [`Self::run`].
+    /// Takes the ports; clients that connect from now on wait for [`Self::run`]. Gives the first listener's address.
     pub async fn bind(&self) -> Result<SocketAddr, BrokerError> {
-        let listen = self.core.config.listen.clone();
-        let fault = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::AddrInUse => BrokerError::PortInUse { listen: listen.clone() },
-            _ => BrokerError::Listen { listen: listen.clone(), source },
-        };
-        let listener = TcpListener::bind(&listen).await.map_err(fault)?;
-        let address = listener.local_addr().map_err(fault)?;
-        *self.listener.lock() = Some(listener);
-        Ok(address)
+        let mut bound = Vec::new();
+        for door in &self.core.doors {
+            let listen = door.config.listen.clone();
+            let fault = |source: std::io::Error| match source.kind() {
+                std::io::ErrorKind::AddrInUse => BrokerError::PortInUse { listen: listen.clone() },
+                _ => BrokerError::Listen { listen: listen.clone(), source },
+            };
+            let socket = TcpListener::bind(&listen).await.map_err(fault)?;
+            let address = socket.local_addr().map_err(fault)?;
+            if !address.ip().is_loopback() && !door.config.is_authenticated() {
+                tracing::warn!(
+                    listener = door.name, %address,
+                    "Kafka listener is open to other hosts and asks nobody who they are: bind it to 127.0.0.1, or give it `sasl` or `tls.client_auth: required` in `broker.listeners`"
+                );
+            }
+            bound.push((Arc::clone(door), socket, address));
+        }
+        let first = bound.first().map(|(_, _, address)| *address).ok_or(BrokerError::NotBound)?;
+        *self.bound.lock() = bound.into_iter().map(|(door, socket, _)| (door, socket)).collect();
+        Ok(first)
+    }
+
+    /// Name and address of each listener; empty before [`Self::bind`] and once it runs.
+    pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let bound = self.bound.lock();
+        bound.iter().filter_map(|(door, socket)| Some((door.name, socket.local_addr().ok()?))).collect()
     }
 
     /// The log below, for those in the same process who look at it without the wire.
@@ -158,45 +195,28 @@ impl Broker {
 
     /// Serves until cancelled; then lets open connections finish, flushes everything and returns.
     pub async fn run(&self, token: CancellationToken) -> Result<(), BrokerError> {
-        let listener = self.listener.lock().take().ok_or(BrokerError::NotBound)?;
+        let bound = std::mem::take(&mut *self.bound.lock());
+        if bound.is_empty() {
+            return Err(BrokerError::NotBound);
+        }
         let core = &self.core;
         let storage_token = CancellationToken::new();
         let mut storage = JoinSet::new();
         storage.spawn(Arc::clone(&core.storage).run(storage_token.clone()));
         let mut ticks = JoinSet::new();
         ticks.spawn(keep_groups(Arc::clone(core)));
-        let mut connections = JoinSet::new();
+        ticks.spawn(door::keep_certificates(Arc::clone(core)));
+        let mut doors = JoinSet::new();
+        for (listener, socket) in bound {
+            doors.spawn(door::serve(Arc::clone(core), listener, socket));
+        }
         let mut failed = None;
-        loop {
-            tokio::select! {
-                () = token.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) if connections.len() < core.config.max_connections => {
-                        connections.spawn(connection::serve(Arc::clone(core), stream, from));
-                    }
-                    Ok((_, from)) => {
-                        core.metrics.connections_ended.get_or_create(&CauseLabel { cause: "limit" }).inc();
-                        tracing::warn!(%from, max = core.config.max_connections, "connection refused: raise broker.max_connections");
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "connections can't be accepted: is the limit of open files high enough?");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
-                Some(ended) = storage.join_next() => {
-                    failed = Some(ended);
-                    break;
-                }
-            }
+        tokio::select! {
+            () = token.cancelled() => {}
+            Some(ended) = storage.join_next() => failed = Some(ended),
         }
-        drop(listener);
         core.stop.cancel();
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!(open = connections.len(), "connections are closed before their last answer");
-        }
-        connections.shutdown().await;
+        while doors.join_next().await.is_some() {}
         while ticks.join_next().await.is_some() {}
         storage_token.cancel();
         let ended = match failed {

@@ -6,13 +6,17 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Frames up to this size need nothing of the shared budget.
 const FREE_BYTES: usize = 1 << 20;
+/// A client that sends less than this of a request in the time for a stall is stalled.
+const PROGRESS_BYTES: usize = 64 << 10;
 /// The budget is counted in pieces of this size.
 pub(in super::super) const BUDGET_UNIT_BYTES: usize = 1024;
 
@@ -23,6 +27,10 @@ pub(in super::super) enum FrameError {
     Closed,
     #[error("announced a request of {announced} bytes, {max} are allowed (no Kafka client, or raise max_frame_size)")]
     Size { announced: i32, max: usize },
+    #[error("nothing asked for too long")]
+    Idle,
+    #[error("nothing, or next to nothing, sent for too long within a request")]
+    Stalled,
     #[error("reading failed: {0}")]
     Io(#[from] io::Error),
 }
@@ -42,20 +50,24 @@ pub(in super::super) struct FrameReader<R> {
     max: usize,
     budget: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
+    stall: Duration,
+    /// When so many bytes of the frame were here: a frame must grow from there in time.
+    mark: (Instant, usize),
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub fn new(reader: R, max: usize, budget: Arc<Semaphore>) -> Self {
-        Self { reader, buffer: BytesMut::new(), max, budget, held: None }
+    pub fn new(reader: R, max: usize, budget: Arc<Semaphore>, stall: Duration) -> Self {
+        let mark = (Instant::now(), 0);
+        Self { reader, buffer: BytesMut::new(), max, budget, held: None, stall, mark }
     }
 
-    /// Whether the beginning of a frame is here and its end is not.
-    pub fn is_inside_frame(&self) -> bool {
-        !self.buffer.is_empty()
+    /// Takes frames up to another size from now on.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
     }
 
-    /// The next frame.
-    pub async fn next(&mut self) -> Result<Frame, FrameError> {
+    /// The next frame, which must begin within `idle`.
+    pub async fn next(&mut self, idle: Duration) -> Result<Frame, FrameError> {
         loop {
             let mut missing = 4usize.saturating_sub(self.buffer.len());
             if let Some(head) = self.buffer.first_chunk::<4>() {
@@ -66,6 +78,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 };
                 if self.buffer.len() >= 4 + length {
                     let mut bytes = self.buffer.split_to(4 + length).freeze();
+                    self.mark = (Instant::now(), self.buffer.len());
                     drop(bytes.split_to(4));
                     return Ok(Frame { bytes, budget: self.held.take() });
                 }
@@ -73,13 +86,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     let units = u32::try_from(length.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
                     // The budget is never closed; without it the frame would be read for free.
                     self.held = Arc::clone(&self.budget).acquire_many_owned(units).await.ok();
+                    self.mark = (Instant::now(), self.buffer.len());
                 }
                 missing = 4 + length - self.buffer.len();
             }
             // Memory follows what has come, at most doubling it.
             self.buffer.reserve(missing.min(self.buffer.len().max(16 << 10)));
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+            let before = self.buffer.len();
+            let reading = self.reader.read_buf(&mut self.buffer);
+            let read = match before {
+                // Nobody waits that long.
+                0 if idle == Duration::MAX => reading.await?,
+                0 => timeout(idle, reading).await.map_err(|_| FrameError::Idle)??,
+                _ => timeout_at(self.mark.0 + self.stall, reading).await.map_err(|_| FrameError::Stalled)??,
+            };
+            if read == 0 {
                 return Err(FrameError::Closed);
+            }
+            if before == 0 || self.buffer.len() >= self.mark.1 + PROGRESS_BYTES {
+                self.mark = (Instant::now(), self.buffer.len());
             }
         }
     }
@@ -89,6 +114,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 mod tests {
     use super::*;
 
+    const STALL: Duration = Duration::from_secs(60);
+
     fn budget() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(4 << 10))
     }
@@ -97,11 +124,11 @@ mod tests {
     async fn frames_come_whole_however_the_bytes_come() {
         let (mut client, server) = tokio::io::duplex(3);
         let sent = tokio::io::AsyncWriteExt::write_all(&mut client, b"\0\0\0\x03abc\0\0\0\0\0\0\0\x02de");
-        let mut frames = FrameReader::new(server, 100, budget());
+        let mut frames = FrameReader::new(server, 100, budget(), STALL);
         let read = async {
             let mut got = Vec::new();
             for _ in 0..3 {
-                got.push(frames.next().await.unwrap().bytes);
+                got.push(frames.next(STALL).await.unwrap().bytes);
             }
             got
         };
@@ -109,15 +136,15 @@ mod tests {
         sent.unwrap();
         assert_eq!(got, ["abc", "", "de"]);
         drop(client);
-        assert!(matches!(frames.next().await, Err(FrameError::Closed)));
+        assert!(matches!(frames.next(STALL).await, Err(FrameError::Closed)));
     }
 
     #[tokio::test]
     async fn lengths_out_of_range_end_the_stream() {
         for announced in [-1, 101, i32::MAX, i32::from_be_bytes(*b"GET ")] {
             let bytes = announced.to_be_bytes();
-            let mut frames = FrameReader::new(&bytes[..], 100, budget());
-            assert!(matches!(frames.next().await, Err(FrameError::Size { .. })), "{announced}");
+            let mut frames = FrameReader::new(&bytes[..], 100, budget(), STALL);
+            assert!(matches!(frames.next(STALL).await, Err(FrameError::Size { .. })), "{announced}");
         }
     }
 
@@ -126,11 +153,11 @@ mod tests {
         let budget = Arc::new(Semaphore::new(2 << 10));
         let mut bytes = (2i32 << 20).to_be_bytes().to_vec();
         bytes.resize(4 + (2 << 20), b'x');
-        let mut announced = FrameReader::new(&bytes[..4], 8 << 20, Arc::clone(&budget));
-        assert!(matches!(announced.next().await, Err(FrameError::Closed)));
+        let mut announced = FrameReader::new(&bytes[..4], 8 << 20, Arc::clone(&budget), STALL);
+        assert!(matches!(announced.next(STALL).await, Err(FrameError::Closed)));
         assert_eq!(budget.available_permits(), 2 << 10, "an announcement takes nothing");
-        let mut frames = FrameReader::new(&bytes[..], 8 << 20, Arc::clone(&budget));
-        let frame = frames.next().await.unwrap();
+        let mut frames = FrameReader::new(&bytes[..], 8 << 20, Arc::clone(&budget), STALL);
+        let frame = frames.next(STALL).await.unwrap();
         assert_eq!((frame.bytes.len(), budget.available_permits()), (2 << 20, 0));
         drop(frame);
         assert_eq!(budget.available_permits(), 2 << 10);
