@@ -16,8 +16,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let folder = arguments.next().map_or_else(|| std::env::temp_dir().join("millrace-broker"), PathBuf::from);
     let mut config = BrokerConfig { listen, ..BrokerConfig::default() };
-    // Short, so that retention can be watched.
+    // Short, so that retention and compaction can be watched.
     config.storage.retention_check_interval = Span::secs(2);
+    config.storage.cleaner_interval = Span::secs(1);
     let mut registry = prometheus_client::registry::Registry::default();
     let broker = Broker::open(config, &folder, RealFs::shared(), SystemClock::shared(), &mut registry).await?;
     let address = broker.bind().await?;

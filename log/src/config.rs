@@ -68,6 +68,13 @@ pub struct StorageConfig {
     pub write_threads: usize,
     /// Threads that read for consumers, apart from those that write, so that a slow reader holds up nobody.
     pub read_threads: usize,
+    /// Time between two looks for partitions to compact (`log.cleaner.backoff.ms`).
+    pub cleaner_interval: Span,
+    /// Memory for keys while partitions are compacted (`log.cleaner.dedupe.buffer.size`); 24 bytes a key. With less than
+    /// a partition needs, it takes several passes.
+    pub cleaner_memory: ByteSize,
+    /// Threads that compact.
+    pub cleaner_threads: usize,
     /// Appends and reads that may wait for a thread before callers are held back.
     pub queue: usize,
 }
@@ -88,6 +95,9 @@ impl Default for StorageConfig {
             producer_expiry: Span::secs(24 * 3600),
             write_threads: 4,
             read_threads: 4,
+            cleaner_interval: Span::secs(15),
+            cleaner_memory: ByteSize::mib(64),
+            cleaner_threads: 1,
             queue: 1024,
         }
     }
@@ -99,6 +109,7 @@ impl StorageConfig {
         for (key, span) in [
             ("flush_interval", self.flush_interval),
             ("retention_check_interval", self.retention_check_interval),
+            ("cleaner_interval", self.cleaner_interval),
             ("segment_age", self.segment_age),
         ] {
             if span.0.is_zero() {
@@ -116,9 +127,15 @@ impl StorageConfig {
             );
             faults.add("max_message_size", message);
         }
-        for (key, count) in
-            [("write_threads", self.write_threads), ("read_threads", self.read_threads), ("queue", self.queue)]
-        {
+        if self.cleaner_memory < ByteSize::mib(1) {
+            faults.add("cleaner_memory", format!("is {}: must be at least 1MiB", self.cleaner_memory));
+        }
+        for (key, count) in [
+            ("write_threads", self.write_threads),
+            ("read_threads", self.read_threads),
+            ("cleaner_threads", self.cleaner_threads),
+            ("queue", self.queue),
+        ] {
             if count == 0 {
                 faults.add(key, "must be at least 1");
             }

@@ -77,7 +77,7 @@ pub(super) fn append_code(error: &AppendError) -> Code {
     match error {
         AppendError::Corrupt(_) => Code::CorruptMessage,
         AppendError::OldFormat(_) => Code::UnsupportedForMessageFormat,
-        AppendError::Invalid(_) => Code::InvalidRecord,
+        AppendError::Invalid(_) | AppendError::NoKey { .. } => Code::InvalidRecord,
         AppendError::Compression(_) => Code::UnsupportedCompressionType,
         AppendError::TooLarge { .. } => Code::MessageTooLarge,
         AppendError::Timestamp { .. } => Code::InvalidTimestamp,

@@ -39,17 +39,21 @@ struct Part {
 struct Refused {
     code: Code,
     message: String,
+    /// Records of the batch that are to blame, if known.
+    places: Vec<i32>,
 }
 
 impl From<AppendError> for Refused {
     fn from(error: AppendError) -> Self {
-        Self { code: append_code(&error), message: error.to_string() }
+        let (code, message) = (append_code(&error), error.to_string());
+        let places = if let AppendError::NoKey { places } = error { places } else { Vec::new() };
+        Self { code, message, places }
     }
 }
 
 impl From<Code> for Refused {
     fn from(code: Code) -> Self {
-        Self { code, message: code.to_string() }
+        Self { code, message: code.to_string(), places: Vec::new() }
     }
 }
 
@@ -96,7 +100,8 @@ async fn append(
     }
     let partition = topic.partition(index).ok_or(Code::UnknownTopicOrPartition)?;
     if records.is_empty() {
-        return Err(Refused { code: Code::InvalidRecord, message: "the request holds no record batch".to_owned() });
+        let message = "the request holds no record batch".to_owned();
+        return Err(Refused { code: Code::InvalidRecord, message, places: Vec::new() });
     }
     let appended = partition.append(records, AppendKind::Client).await?;
     Ok((partition, appended))
@@ -146,13 +151,17 @@ async fn answer(cx: &Context, acks: i16, part: Part) -> PartitionProduceResponse
                 answer.with_base_offset(appended.base_offset).with_log_append_time_ms(appended.log_append_time_ms);
             if cx.version >= 5 { answer.with_log_start_offset(appended.log_start_offset) } else { answer }
         }
-        Err(Refused { code, message }) => {
+        Err(Refused { code, message, mut places }) => {
             // A batch of one record leaves no doubt which one is meant.
-            let record_errors = if code == Code::InvalidTimestamp && part.records == 1 {
-                vec![BatchIndexAndErrorMessage::default().with_batch_index_error_message(Some(text(&message)))]
-            } else {
-                Vec::new()
-            };
+            if code == Code::InvalidTimestamp && part.records == 1 {
+                places = vec![0];
+            }
+            let record_errors = places.into_iter().map(|place| {
+                BatchIndexAndErrorMessage::default()
+                    .with_batch_index(place)
+                    .with_batch_index_error_message(Some(text(&message)))
+            });
+            let record_errors = record_errors.collect();
             answer
                 .with_error_code(code.code())
                 .with_base_offset(-1)

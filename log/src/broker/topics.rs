@@ -151,7 +151,7 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
     let default =
         |name: &str| TopicSettings::spec(name).map(|spec| spec.default(cx.core.storage.config())).unwrap_or_default();
     let (host, port) = cx.advertised();
-    let entries: [(&'static str, String, i8, &'static str); 27] = [
+    let entries: [(&'static str, String, i8, &'static str); 33] = [
         ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), 2, "address that clients are told"),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), 1, "broker.auto_create_topics"),
         ("broker.id", NODE.0.to_string(), 3, "there is one node"),
@@ -169,6 +169,17 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         ("group.max.session.timeout.ms", ms(config.group.max_session_timeout), 3, "broker.group.max_session_timeout"),
         ("group.max.size", config.group.max_members.to_string(), 3, "broker.group.max_members"),
         ("group.min.session.timeout.ms", ms(config.group.min_session_timeout), 3, "broker.group.min_session_timeout"),
+        ("log.cleaner.backoff.ms", ms(config.storage.cleaner_interval), 5, "broker.storage.cleaner_interval"),
+        (
+            "log.cleaner.dedupe.buffer.size",
+            config.storage.cleaner_memory.0.to_string(),
+            5,
+            "broker.storage.cleaner_memory",
+        ),
+        ("log.cleaner.delete.retention.ms", default("delete.retention.ms"), 5, "topics may say otherwise"),
+        ("log.cleaner.enable", "true".to_owned(), 1, "topics are compacted as their cleanup.policy says"),
+        ("log.cleaner.min.cleanable.ratio", default("min.cleanable.dirty.ratio"), 6, "topics may say otherwise"),
+        ("log.cleaner.threads", config.storage.cleaner_threads.to_string(), 3, "broker.storage.cleaner_threads"),
         ("log.cleanup.policy", default("cleanup.policy"), 7, "topics may say otherwise"),
         ("log.dirs", cx.core.data_dir.display().to_string(), 2, "data_dir"),
         ("log.message.timestamp.type", default("message.timestamp.type"), 2, "topics may say otherwise"),

@@ -24,6 +24,7 @@ use kafka_protocol::records::RecordBatchDecoder;
 
 use super::error::AppendError;
 use super::partition::{AppendKind, TimestampOffset};
+use super::records;
 use super::topic::Limits;
 
 /// Bytes before the records.
@@ -34,10 +35,12 @@ const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
 
-const CODEC_BITS: i16 = 0x07;
+pub(super) const CODEC_BITS: i16 = 0x07;
 const LOG_APPEND_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+/// The base timestamp is the time from which tombstones and markers of the batch may go (KIP-534).
+pub(super) const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// The epoch of the only leader there is.
 pub(super) const LEADER_EPOCH: i32 = 0;
@@ -124,8 +127,41 @@ impl Header {
         self.attributes & TRANSACTIONAL_BIT != 0
     }
 
-    fn codec(&self) -> u8 {
+    /// How the records are compressed, as the wire counts.
+    pub fn codec(&self) -> u8 {
         (self.attributes & CODEC_BITS) as u8
+    }
+
+    /// From when on tombstones and markers in it may go, once compaction has set that.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    /// Completes a batch: `bytes` are room for the header, then the records. Length and CRC are set.
+    pub fn seal(mut self, mut bytes: Vec<u8>) -> (Self, Vec<u8>) {
+        self.length = i32::try_from(bytes.len().saturating_sub(PREFIX)).unwrap_or(i32::MAX);
+        let mut head = Vec::with_capacity(HEADER);
+        head.extend_from_slice(&self.base_offset.to_be_bytes());
+        head.extend_from_slice(&self.length.to_be_bytes());
+        head.extend_from_slice(&LEADER_EPOCH.to_be_bytes());
+        head.extend_from_slice(&self.magic.to_be_bytes());
+        head.extend_from_slice(&[0; 4]);
+        head.extend_from_slice(&self.attributes.to_be_bytes());
+        head.extend_from_slice(&self.last_offset_delta.to_be_bytes());
+        head.extend_from_slice(&self.base_timestamp.to_be_bytes());
+        head.extend_from_slice(&self.max_timestamp.to_be_bytes());
+        head.extend_from_slice(&self.producer_id.to_be_bytes());
+        head.extend_from_slice(&self.producer_epoch.to_be_bytes());
+        head.extend_from_slice(&self.base_sequence.to_be_bytes());
+        head.extend_from_slice(&self.count.to_be_bytes());
+        if let Some(place) = bytes.get_mut(..HEADER) {
+            place.copy_from_slice(&head);
+        }
+        self.crc = crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
+        if let Some(place) = bytes.get_mut(CRC_AT..CRC_FROM) {
+            place.copy_from_slice(&self.crc.to_be_bytes());
+        }
+        (self, bytes)
     }
 }
 
@@ -308,6 +344,13 @@ pub(super) fn take_apart(
             return Err(AppendError::Corrupt("CRC does not match"));
         }
         check(&header, kind, limits, now_ms)?;
+        if limits.compact && kind.is_client() {
+            let places = records::without_key(&header, &body)
+                .map_err(|_| AppendError::Invalid("its records can't be unpacked to look at their keys"))?;
+            if !places.is_empty() {
+                return Err(AppendError::NoKey { places });
+            }
+        }
         let mut head = [0; HEADER];
         body.copy_to_slice(&mut head);
         batches.push(Incoming { header, head, body });
@@ -437,11 +480,20 @@ pub(super) mod tests {
 
     /// A batch of records with these timestamps and values.
     pub fn batch_of(records: &[(i64, &str)], producer: Producer, compression: Compression) -> Bytes {
+        let records: Vec<_> = records.iter().map(|(timestamp, value)| (*timestamp, None, Some(*value))).collect();
+        keyed(&records, producer, compression)
+    }
+
+    /// A record by timestamp, key and value.
+    pub type Keyed<'a> = (i64, Option<&'a str>, Option<&'a str>);
+
+    /// A batch of records with these timestamps, keys and values.
+    pub fn keyed(records: &[Keyed<'_>], producer: Producer, compression: Compression) -> Bytes {
         let (producer_id, producer_epoch, sequence) = producer;
         let records: Vec<Record> = records
             .iter()
             .zip(0..)
-            .map(|((timestamp, value), n)| Record {
+            .map(|((timestamp, key, value), n)| Record {
                 transactional: false,
                 control: false,
                 partition_leader_epoch: -1,
@@ -452,8 +504,8 @@ pub(super) mod tests {
                 sequence: sequence + n,
                 timestamp: *timestamp,
                 delete_horizon: false,
-                key: None,
-                value: Some(Bytes::copy_from_slice(value.as_bytes())),
+                key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+                value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
                 headers: Default::default(),
             })
             .collect();

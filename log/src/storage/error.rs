@@ -118,6 +118,12 @@ pub enum AppendError {
     /// A well-formed batch that breaks a rule (INVALID_RECORD).
     #[error("batch is refused: {0}")]
     Invalid(&'static str),
+    /// Records without a key where only the last record of each key counts (INVALID_RECORD).
+    #[error("a compacted topic takes no records without a key: records {places:?} of the batch have none")]
+    NoKey {
+        /// Which records of the batch, from 0 on.
+        places: Vec<i32>,
+    },
     /// Compression codec we don't know (UNSUPPORTED_COMPRESSION_TYPE).
     #[error("compression codec {0} is unknown")]
     Compression(u8),

@@ -246,11 +246,16 @@ struct Sim {
     locks: BTreeSet<PathBuf>,
     /// Counts crashes: handles and locks of before are void.
     life: u64,
+    /// Syncs before those that fail.
+    sound_syncs: usize,
     fail_syncs: usize,
     fail_writes: usize,
     tear_next_write: Option<usize>,
     space_left: Option<u64>,
     syncs: u64,
+    /// Changes made so far, and how many more there may be.
+    changes: u64,
+    changes_left: Option<u64>,
 }
 
 /// What each name leads to.
@@ -286,6 +291,7 @@ impl SimFs {
     pub fn crash_keeping(&self, mut keep: impl FnMut(usize) -> usize) {
         let mut sim = self.0.lock();
         sim.life += 1;
+        sim.changes_left = None;
         sim.locks.clear();
         sim.live = sim.durable.clone();
         for node in &mut sim.nodes {
@@ -306,12 +312,20 @@ impl SimFs {
     pub fn kill(&self) {
         let mut sim = self.0.lock();
         sim.life += 1;
+        sim.changes_left = None;
         sim.locks.clear();
     }
 
     /// The next so many syncs fail.
     pub fn fail_next_syncs(&self, count: usize) {
-        self.0.lock().fail_syncs = count;
+        let mut sim = self.0.lock();
+        (sim.sound_syncs, sim.fail_syncs) = (0, count);
+    }
+
+    /// One sync fails after so many that do not.
+    pub fn fail_sync_after(&self, count: usize) {
+        let mut sim = self.0.lock();
+        (sim.sound_syncs, sim.fail_syncs) = (count, 1);
     }
 
     /// The next so many writes fail, writing nothing.
@@ -327,6 +341,17 @@ impl SimFs {
     /// The disk is full after so many more bytes; `None`: never.
     pub fn set_space_left(&self, bytes: Option<u64>) {
         self.0.lock().space_left = bytes;
+    }
+
+    /// After so many more changes (of content, names or what is synced) every further one fails, as if the process had
+    /// ended there; `None`: never. A crash or kill ends that.
+    pub fn stop_after(&self, changes: Option<u64>) {
+        self.0.lock().changes_left = changes;
+    }
+
+    /// How many changes there have been.
+    pub fn changes(&self) -> u64 {
+        self.0.lock().changes
     }
 
     /// How many syncs of files there have been.
@@ -378,6 +403,26 @@ fn void() -> io::Error {
 }
 
 impl Sim {
+    fn change(&mut self) -> io::Result<()> {
+        match &mut self.changes_left {
+            Some(0) => return Err(io::Error::other("process has ended (simulated)")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.changes += 1;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some(left) = self.sound_syncs.checked_sub(1) {
+            self.sound_syncs = left;
+        } else if self.fail_syncs > 0 {
+            self.fail_syncs -= 1;
+            return Err(io::Error::other("sync failed (simulated)"));
+        }
+        Ok(())
+    }
+
     fn node(&mut self, node: usize, life: u64) -> io::Result<&mut Node> {
         if life != self.life {
             return Err(void());
@@ -413,6 +458,7 @@ impl File for SimFile {
         let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let mut sim = self.fs.0.lock();
         let mut outcome = Ok(());
+        sim.change()?;
         if sim.fail_writes > 0 {
             sim.fail_writes -= 1;
             return Err(io::Error::other("write failed (simulated)"));
@@ -450,6 +496,7 @@ impl File for SimFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut sim = self.fs.0.lock();
+        sim.change()?;
         let node = sim.node(self.node, self.life)?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let freed = node.data.len().saturating_sub(len);
@@ -463,11 +510,9 @@ impl File for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut sim = self.fs.0.lock();
+        sim.change()?;
         sim.syncs += 1;
-        if sim.fail_syncs > 0 {
-            sim.fail_syncs -= 1;
-            return Err(io::Error::other("sync failed (simulated)"));
-        }
+        sim.sync()?;
         let node = sim.node(self.node, self.life)?;
         let common = node.dirty_from.min(node.durable.len());
         node.durable.truncate(common);
@@ -500,6 +545,7 @@ impl Filesystem for SimFs {
         if !path.parent().is_some_and(|dir| sim.has_dir(dir)) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        sim.change()?;
         if sim.space_left == Some(0) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -531,6 +577,10 @@ impl Filesystem for SimFs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut sim = self.0.lock();
+        if !sim.live.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        sim.change()?;
         let name = sim.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
         sim.live.insert(to.to_owned(), name);
         if name == Name::Dir {
@@ -552,7 +602,9 @@ impl Filesystem for SimFs {
         let mut sim = self.0.lock();
         match sim.live.get(path) {
             Some(Name::File(node)) => {
-                let freed = sim.nodes.get(*node).map_or(0, |n| n.data.len() as u64);
+                let node = *node;
+                sim.change()?;
+                let freed = sim.nodes.get(node).map_or(0, |n| n.data.len() as u64);
                 if let Some(left) = &mut sim.space_left {
                     *left += freed;
                 }
@@ -569,6 +621,7 @@ impl Filesystem for SimFs {
         if sim.live.get(dir) != Some(&Name::Dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        sim.change()?;
         sim.live.retain(|path, _| !path.starts_with(dir));
         Ok(())
     }
@@ -605,10 +658,8 @@ impl Filesystem for SimFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut sim = self.0.lock();
-        if sim.fail_syncs > 0 {
-            sim.fail_syncs -= 1;
-            return Err(io::Error::other("sync failed (simulated)"));
-        }
+        sim.change()?;
+        sim.sync()?;
         let sim = &mut *sim;
         let below = |path: &Path| path.parent() == Some(dir);
         let gone: Vec<PathBuf> =

@@ -115,6 +115,11 @@ impl<E: IndexEntry> Index<E> {
         Ok(Some(Self { path: path.to_owned(), file: Some(file), on_disk, pending: Vec::new(), last }))
     }
 
+    /// Its file has got another name.
+    pub fn moved(&mut self, path: &Path) {
+        self.path = path.to_owned();
+    }
+
     /// The last entry.
     pub fn last(&self) -> Option<E> {
         self.last

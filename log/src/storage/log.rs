@@ -8,7 +8,7 @@
 //! looks at the last one alone. What the high watermark has passed is as durable as the flush policy promises. After a
 //! failed fsync nothing is known of what the disk holds, so the partition takes no more until the next start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,15 +27,18 @@ use super::metrics::StorageMetrics;
 use super::partition::{AppendKind, Appended, Isolation, OpenTxn, ReadResult, TimestampOffset, Verification};
 use super::producer::Producers;
 use super::segment::{self, Hole, Segment};
-use super::topic::SharedLimits;
+use super::swap;
+use super::topic::{Limits, SharedLimits};
 use super::txn::AbortedTxn;
 use crate::clock::SharedClock;
 use crate::config::FlushPolicy;
 
 pub(super) const START_FILE: &str = "log-start-offset";
+/// A number as text: what stands before was compacted.
+const CLEANED_FILE: &str = "clean-offset";
 
 /// Further files of a partition's folder, whole names.
-pub(super) const OTHER_FILES: [&str; 0] = [];
+pub(super) const OTHER_FILES: [&str; 1] = [CLEANED_FILE];
 
 /// What logs of one storage share.
 #[derive(Clone)]
@@ -61,6 +64,18 @@ struct Unstable {
     marker: Option<i64>,
 }
 
+/// What compaction goes by.
+pub(super) struct CompactionView {
+    pub limits: Arc<Limits>,
+    /// All but the active one.
+    pub segments: Vec<Arc<Segment>>,
+    pub active_base: i64,
+    pub start: i64,
+    pub last_stable_offset: i64,
+    /// Where the last pass ended.
+    pub cleaned: i64,
+}
+
 /// All segments of one partition.
 pub(super) struct Log {
     dir: PathBuf,
@@ -78,6 +93,11 @@ pub(super) struct Log {
     /// Markers appended since the start.
     markers: AtomicU64,
     refusal: watch::Sender<Option<AppendError>>,
+    /// Held while names of finished segments change on disk.
+    names: Mutex<()>,
+    /// Held by a compaction.
+    compacting: Mutex<()>,
+    cleaned: AtomicI64,
 }
 
 impl Log {
@@ -86,6 +106,8 @@ impl Log {
         let fs = &*around.fs;
         let now_ms = around.clock.now_ms();
         fs.create_dir_all(dir)?;
+        swap::recover(fs, dir)?;
+        let mut cleaned = 0;
         let mut bases = Vec::new();
         let mut snapshots = Vec::new();
         let mut stored_start = 0;
@@ -97,6 +119,9 @@ impl Log {
                 snapshots.push(offset);
             } else if entry.name == START_FILE {
                 stored_start = read_start(fs, &path)?;
+            } else if entry.name == CLEANED_FILE {
+                // Without it everything is compacted once more.
+                cleaned = read_number(fs, &path)?.unwrap_or(0);
             } else if entry.name.ends_with(".tmp") {
                 fs.remove(&path)?;
             }
@@ -115,18 +140,30 @@ impl Log {
             bases.push(stored_start);
         }
         let mut least_end = stored_start;
+        let mut taken_back = None;
         if !clean
             && let [.., before, last] = *bases.as_slice()
             && fs.open(&segment::path_of(dir, last, "log"))?.len()? == 0
         {
             // Begun right before the crash, or left by a try on a full disk after which the one before was written on.
-            remove_files(fs, dir, last)?;
-            fs.sync_dir(dir)?;
+            taken_back = Some(last);
             bases.pop();
             least_end = least_end.max(last);
             tracing::debug!(dir = %dir.display(), before, last, "an empty segment at the end is taken back");
         }
-        let (segments, producers) = Self::open_segments(dir, &around, &bases, &mut snapshots, clean, now_ms)?;
+        let (mut segments, producers) = Self::open_segments(dir, &around, &bases, &mut snapshots, clean, now_ms)?;
+        if let Some(base) = taken_back {
+            let before = segments.values().next_back().cloned().filter(|before| before.end() < base);
+            if let Some(before) = before {
+                // Compaction has taken the last records: only the name of the empty one says where offsets go on.
+                before.finish_indexes(fs);
+                before.rest();
+                segments.insert(base, Arc::new(Segment::create(fs, dir, base, now_ms)?));
+            } else {
+                remove_files(fs, dir, base)?;
+            }
+            fs.sync_dir(dir)?;
+        }
         let active = segments.values().next_back().cloned().ok_or(io::ErrorKind::NotFound)?;
         let start = stored_start.max(bases.first().copied().unwrap_or(0));
         let end = active.end().max(start).max(least_end);
@@ -148,6 +185,9 @@ impl Log {
             last_stable: watch::Sender::new(last_stable),
             markers,
             refusal: watch::Sender::new(None),
+            names: Mutex::default(),
+            compacting: Mutex::default(),
+            cleaned: AtomicI64::new(cleaned),
         })
     }
 
@@ -257,15 +297,17 @@ impl Log {
         let base_offset = self.end();
         let mut next = base_offset;
         let mut records = 0;
+        let mut record_ms = i64::MIN;
         for batch in &mut batches {
             batch.place(next, append_time_ms);
             next = batch.header.next_offset();
+            record_ms = record_ms.max(batch.header.max_timestamp);
             records += u64::try_from(batch.header.count).unwrap_or(0);
         }
         let active = &writer.active;
         let full = active.len() > 0
             && (active.len().saturating_add(total) > limits.segment_bytes
-                || now_ms.saturating_sub(active.begun_ms()) >= limits.segment_ms
+                || active.is_aged(now_ms, record_ms, limits.most_segment_ms(), limits.segment_jitter_ms)
                 || next - active.base > i64::from(i32::MAX));
         if full {
             self.roll(&mut writer)?;
@@ -346,6 +388,7 @@ impl Log {
         self.sync()?;
         let writer = self.writer.lock();
         self.refuse(AppendError::Closed);
+        drop(self.compacting.lock());
         writer.active.finish_indexes(&*self.around.fs);
         if let Err(e) = self.keep_producers(&writer) {
             tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");
@@ -355,8 +398,11 @@ impl Log {
 
     /// Refuses everything from now on: the partition is deleted.
     pub fn delete(&self) {
-        let _writer = self.writer.lock();
+        let writer = self.writer.lock();
         self.refusal.send_replace(Some(AppendError::Deleted));
+        drop(writer);
+        // Its files go next: a compaction must not write new ones.
+        drop(self.compacting.lock());
     }
 
     /// Reads whole batches below the high watermark, or the last stable offset.
@@ -511,14 +557,13 @@ impl Log {
         let mut before = None;
         for segment in segments {
             let len = segment.len();
-            let newest_ms = match segment.max_timestamp() {
-                Some(max) if max.timestamp_ms >= 0 => max.timestamp_ms,
-                _ => segment.begun_ms(),
-            };
-            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
+            // Emptied by compaction: it only stands for its offsets.
+            let is_empty = len == 0 && segment.base != writer.active.base;
+            let age_ms = u64::try_from(now_ms.saturating_sub(segment.newest_ms())).unwrap_or(0);
             let too_old = limits.retention_ms.is_some_and(|most| age_ms > most);
             let too_much = limits.retention_bytes.is_some_and(|most| size.saturating_sub(len) >= most && size > most);
-            if len == 0 || segment.end() > high_watermark || !(too_old || too_much) {
+            let goes = is_empty || (len > 0 && (too_old || too_much));
+            if segment.end() > high_watermark || !goes {
                 break;
             }
             size -= len;
@@ -532,6 +577,103 @@ impl Log {
             tracing::error!(dir = %self.dir.display(), error = %e, "retention can't delete, it will try again");
         }
         Ok(())
+    }
+
+    /// What compaction goes by; `None` if the topic is not compacted, or no longer written.
+    pub fn compaction_view(&self) -> Option<CompactionView> {
+        let limits = self.limits.read().clone();
+        if !limits.compact || self.refuses() {
+            return None;
+        }
+        let segments = self.segments.read();
+        let active_base = segments.keys().next_back().copied()?;
+        let segments = segments.range(..active_base).map(|(_, segment)| segment.clone()).collect();
+        let cleaned = self.cleaned.load(Ordering::Acquire);
+        let last_stable_offset = self.last_stable_offset();
+        Some(CompactionView { limits, segments, active_base, start: self.start(), last_stable_offset, cleaned })
+    }
+
+    /// One compaction at a time; a partition that closes or is deleted waits for it.
+    pub fn begin_compaction(&self) -> MutexGuard<'_, ()> {
+        self.compacting.lock()
+    }
+
+    /// Whether nothing is taken any more.
+    pub fn refuses(&self) -> bool {
+        self.refusal.borrow().is_some()
+    }
+
+    /// The last batch of each producer.
+    pub fn last_batches(&self) -> HashMap<i64, (i16, Option<i64>)> {
+        self.writer.lock().producers.last_batches()
+    }
+
+    /// Puts a new segment, written as `.cleaned`, in the place of others that follow each other up to `until`.
+    /// `false`: some of them are gone by now.
+    pub fn replace(&self, old: &[Arc<Segment>], mut fresh: Segment, until: i64) -> io::Result<bool> {
+        let fs = self.fs();
+        let base = fresh.base;
+        let _names = self.names.lock();
+        let stand = |segments: &BTreeMap<i64, Arc<Segment>>| {
+            old.iter().all(|old| segments.get(&old.base).is_some_and(|now| Arc::ptr_eq(now, old)))
+        };
+        if !stand(&self.segments.read()) || self.refuses() {
+            return Ok(false);
+        }
+        // Readers of the old ones must not look for files that are gone, or for those of the new one.
+        old.iter().try_for_each(|segment| segment.hold_aborted(fs))?;
+        swap::commit(fs, &self.dir, base, until)?;
+        fresh.settle(&self.dir);
+        let fresh = Arc::new(fresh);
+        let mut segments = self.segments.write();
+        for segment in old {
+            segments.remove(&segment.base);
+        }
+        segments.insert(base, fresh.clone());
+        drop(segments);
+        old.iter().for_each(|segment| segment.retire());
+        // From here on only the next start could sort out what is half done.
+        swap::finish(fs, &self.dir, base, until).inspect_err(|e| {
+            self.fail("put a compacted segment in place in", e);
+        })?;
+        fresh.rest();
+        Ok(true)
+    }
+
+    /// Forgets idle producers.
+    #[cfg(test)]
+    pub fn expire_producers(&self, ids: &[i64]) {
+        self.writer.lock().producers.forget(ids);
+    }
+
+    /// Begins a new segment.
+    #[cfg(test)]
+    pub fn roll_now(&self) -> Result<(), AppendError> {
+        self.roll(&mut self.writer.lock())
+    }
+
+    /// Notes where a compaction ended.
+    pub fn keep_cleaned(&self, offset: i64) {
+        self.cleaned.store(offset, Ordering::Release);
+        let written = fs::replace(self.fs(), &self.dir.join(CLEANED_FILE), format!("{offset}\n").as_bytes());
+        if let Err(e) = written {
+            tracing::warn!(dir = %self.dir.display(), error = %e, "can't note how far it is compacted: that is done again after a restart");
+        }
+    }
+
+    /// What it counts into.
+    pub fn metrics(&self) -> &StorageMetrics {
+        &self.around.metrics
+    }
+
+    /// The partition's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where it lies.
+    pub fn fs(&self) -> &dyn Filesystem {
+        &*self.around.fs
     }
 
     /// Bytes in all segments.
@@ -677,6 +819,7 @@ impl Log {
     /// Moves the earliest offset up, durably, then removes segments that lie wholly before it.
     fn drop_before(&self, writer: &Writer, before: i64) -> io::Result<()> {
         let fs = &*self.around.fs;
+        let _names = self.names.lock();
         match fs::replace(fs, &self.dir.join(START_FILE), format!("{before}\n").as_bytes()) {
             // Deleting is what helps now, and the first segment's name says the same.
             Err(e) if e.kind() == io::ErrorKind::StorageFull && self.segments.read().contains_key(&before) => {}
@@ -711,6 +854,10 @@ impl Log {
     fn refuse(&self, reason: AppendError) -> bool {
         self.refusal.send_if_modified(|refusal| {
             let first = refusal.is_none();
+            // Before anybody can see the refusal and ask.
+            if first && matches!(reason, AppendError::Failed { .. }) {
+                self.around.metrics.failed_partitions.inc();
+            }
             refusal.get_or_insert(reason);
             first
         })
@@ -720,7 +867,6 @@ impl Log {
         let path = self.dir.clone();
         let failed = AppendError::Failed { path, cause: format!("{what}: {cause}").into() };
         if self.refuse(failed.clone()) {
-            self.around.metrics.failed_partitions.inc();
             tracing::error!(dir = %self.dir.display(), what, error = %cause, "partition takes no more until restarted");
         }
         failed
@@ -777,13 +923,17 @@ fn find_aborted(
 }
 
 fn read_start(fs: &dyn Filesystem, path: &Path) -> io::Result<i64> {
-    let bytes = fs::read_all(fs, path)?;
-    let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
     // Written as a whole or not at all, so damage is the disk's; serving from the first segment on is then the best.
-    Ok(number.filter(|n| *n >= 0).unwrap_or_else(|| {
+    Ok(read_number(fs, path)?.unwrap_or_else(|| {
         tracing::error!(file = %path.display(), "is damaged: deleted records may show again");
         0
     }))
+}
+
+fn read_number(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<i64>> {
+    let bytes = fs::read_all(fs, path)?;
+    let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+    Ok(number.filter(|n| *n >= 0))
 }
 
 fn remove_files(fs: &dyn Filesystem, dir: &Path, base: i64) -> io::Result<()> {

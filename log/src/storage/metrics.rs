@@ -26,6 +26,12 @@ pub struct StorageMetrics {
     pub torn_bytes: Counter,
     /// Bytes deleted by retention or on demand.
     pub deleted_bytes: Counter,
+    /// Passes of compaction.
+    pub compactions: Counter,
+    /// Passes of compaction that failed.
+    pub failed_compactions: Counter,
+    /// Bytes freed by compaction.
+    pub compacted_bytes: Counter,
     /// Partitions that take no more because the disk failed.
     pub failed_partitions: Gauge,
 }
@@ -42,6 +48,9 @@ impl Default for StorageMetrics {
             holes: Counter::default(),
             torn_bytes: Counter::default(),
             deleted_bytes: Counter::default(),
+            compactions: Counter::default(),
+            failed_compactions: Counter::default(),
+            compacted_bytes: Counter::default(),
             failed_partitions: Gauge::default(),
         }
     }
@@ -59,6 +68,9 @@ impl StorageMetrics {
             ("millrace_log_holes", "Damaged places in segments that were set aside", &self.holes),
             ("millrace_log_torn_bytes", "Bytes of torn writes cut at the start", &self.torn_bytes),
             ("millrace_log_deleted_bytes", "Bytes deleted by retention or on demand", &self.deleted_bytes),
+            ("millrace_log_compactions", "Passes of compaction over a partition", &self.compactions),
+            ("millrace_log_failed_compactions", "Passes of compaction that failed", &self.failed_compactions),
+            ("millrace_log_compacted_bytes", "Bytes freed by compaction", &self.compacted_bytes),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());

@@ -22,11 +22,15 @@ mod topic;
 mod catalog;
 mod partition;
 mod batch;
+mod records;
 mod producer;
 mod log;
 mod segment;
 mod index;
 mod txn;
+mod swap;
+mod keymap;
+mod cleaner;
 /// Checks and repairs a data folder that is not in use.
 pub mod fsck;
 #[cfg(test)]
@@ -40,6 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::StreamExt as _;
 use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +81,7 @@ struct Shared {
     writers: Pool,
     flushers: Pool,
     readers: Pool,
+    cleaners: Pool,
     lock: Mutex<Option<Box<dyn fs::Lock>>>,
 }
 
@@ -138,6 +144,7 @@ impl Storage {
             writers: start("log-write", config.write_threads)?,
             flushers: start("log-flush", config.write_threads)?,
             readers: start("log-read", config.read_threads)?,
+            cleaners: start("log-clean", config.cleaner_threads)?,
             lock: Mutex::new(Some(lock)),
             config,
         });
@@ -292,7 +299,29 @@ impl Storage {
         }
     }
 
-    /// Retention and interval flushes until cancelled, then closes: flushes everything and leaves a mark of the clean
+    /// Compacts the partitions that need it most, one pass each; returns how many. `stop` ends it early.
+    pub async fn run_cleaner_once(self: &Arc<Self>, now_ms: i64, stop: &CancellationToken) -> usize {
+        let mut due: Vec<(cleaner::Need, Arc<Partition>)> = self
+            .partitions()
+            .into_iter()
+            .filter_map(|partition| cleaner::need(partition.log(), now_ms).map(|need| (need, partition)))
+            .collect();
+        // The dirtiest first, but before it those that have waited too long.
+        due.sort_by(|(a, _), (b, _)| b.overdue.cmp(&a.overdue).then(b.ratio.total_cmp(&a.ratio)));
+        let threads = self.config().cleaner_threads.max(1);
+        let memory = usize::try_from(self.config().cleaner_memory.0).unwrap_or(usize::MAX) / threads;
+        let passes = due.into_iter().map(|(need, partition)| {
+            let stop = stop.clone();
+            self.shared.cleaners.run(move || partition.clean(now_ms, need, memory, &|| stop.is_cancelled()))
+        });
+        futures::stream::iter(passes)
+            .buffer_unordered(threads)
+            .filter(|done| std::future::ready(matches!(done, Ok(true))))
+            .count()
+            .await
+    }
+
+    /// Retention, compaction and interval flushes until cancelled, then closes: flushes everything and leaves a mark of the clean
     /// stop. Stop the callers first; later appends are refused.
     pub async fn run(self: Arc<Self>, token: CancellationToken) -> Result<(), StorageError> {
         let mut tasks = JoinSet::new();
@@ -301,6 +330,15 @@ impl Storage {
             let every = storage.config().retention_check_interval.0;
             while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
                 storage.run_retention_once(storage.around.clock.now_ms()).await;
+            }
+        });
+        let (storage, stop) = (self.clone(), token.clone());
+        tasks.spawn(async move {
+            let every = storage.config().cleaner_interval.0;
+            while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+                // What did not fit into memory is done at once in further passes.
+                while storage.run_cleaner_once(storage.around.clock.now_ms(), &stop).await > 0 && !stop.is_cancelled() {
+                }
             }
         });
         if self.config().flush == FlushPolicy::Interval {

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::Shared;
+use super::cleaner::{self, Cleaned, Need};
 use super::error::{AppendError, ReadError};
 use super::log::Log;
 use super::producer::ProducerState;
@@ -301,6 +302,26 @@ impl Partition {
 
     pub(super) fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// One pass of compaction; `false` if there was none, whatever the reason. Call it on a thread of the cleaner.
+    pub(super) fn clean(&self, now_ms: i64, need: Need, memory: usize, stop: &dyn Fn() -> bool) -> bool {
+        let metrics = self.log.metrics();
+        match cleaner::clean(&self.log, now_ms, memory, stop) {
+            Ok(None) => false,
+            Ok(Some(cleaned)) => {
+                metrics.compactions.inc();
+                metrics.compacted_bytes.inc_by(cleaned.freed_bytes);
+                let Cleaned { read_bytes, freed_bytes, more } = cleaned;
+                tracing::debug!(partition = ?self, dirty = need.ratio, read_bytes, freed_bytes, more, "compacted");
+                true
+            }
+            Err(e) => {
+                metrics.failed_compactions.inc();
+                tracing::warn!(partition = ?self, error = %e, "compaction failed, it will be tried again; all records are there");
+                false
+            }
+        }
     }
 
     /// Flushes soon, if something waits for it.

@@ -260,6 +260,18 @@ impl Producers {
         self.open.first_key_value().map(|(first, _)| *first)
     }
 
+    /// Forgets these.
+    #[cfg(test)]
+    pub fn forget(&mut self, ids: &[i64]) {
+        self.known.retain(|id, _| !ids.contains(id));
+    }
+
+    /// Epoch of each and the last offset of its last batch, `None` without one.
+    pub fn last_batches(&self) -> HashMap<i64, (i16, Option<i64>)> {
+        let last = |producer: &Producer| producer.written.last().map(|written| written.last_offset);
+        self.known.iter().map(|(id, producer)| (*id, (producer.epoch, last(producer)))).collect()
+    }
+
     /// Forgets those that were last seen before a time and have no transaction open.
     pub fn expire(&mut self, before_ms: i64) {
         self.known.retain(|_, producer| producer.seen_ms >= before_ms || producer.txn_first_offset.is_some());

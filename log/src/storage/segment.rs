@@ -9,6 +9,7 @@
 //! sound batch after them are damage: they stay where they are, are listed in `.holes` (JSON) and passed over by readers.
 
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::batch::{self, HEADER, Header, Incoming, Marker};
 use super::fs::{self, File, Filesystem};
 use super::index::{Index, OffsetEntry, TimeEntry};
 use super::partition::TimestampOffset;
+use super::swap;
 use super::txn::{AbortedTxn, TxnIndex};
 
 /// Bytes between two entries of the indexes, as Kafka's default.
@@ -65,6 +67,8 @@ struct Tail {
     /// The largest timestamp and the last offset of its batch.
     max: Option<TimestampOffset>,
     begun_ms: i64,
+    /// Largest timestamp of its first batch.
+    first_ms: Option<i64>,
 }
 
 struct Indexes {
@@ -139,7 +143,22 @@ pub(super) struct Segment {
     tail: RwLock<Tail>,
     indexes: RwLock<Indexes>,
     txns: RwLock<TxnIndex>,
-    holes: RwLock<Vec<Hole>>,
+    holes: RwLock<Holes>,
+    /// Drawn once, so that segments of many partitions do not end at the same time.
+    jitter: u32,
+}
+
+#[derive(Default)]
+struct Holes {
+    list: Vec<Hole>,
+    /// Another segment has its name: what is found in this one is no longer kept.
+    is_replaced: bool,
+}
+
+impl From<Vec<Hole>> for Holes {
+    fn from(list: Vec<Hole>) -> Self {
+        Self { list, is_replaced: false }
+    }
 }
 
 /// Path of a segment's file.
@@ -156,20 +175,73 @@ pub(super) fn offset_of(name: &str, ending: &str) -> Option<i64> {
 impl Segment {
     /// A new, empty one. Its name is durable only after the folder has been synced.
     pub fn create(fs: &dyn Filesystem, dir: &Path, base: i64, now_ms: i64) -> io::Result<Self> {
-        let path = path_of(dir, base, "log");
-        let file = fs.create(&path)?;
-        let offsets = Index::create(fs, &path_of(dir, base, "index"))?;
-        let times = Index::create(fs, &path_of(dir, base, "timeindex"))?;
-        let txns = TxnIndex::fresh(&path_of(dir, base, "txnindex"));
+        Self::create_at(fs, |ending| path_of(dir, base, ending), base, now_ms)
+    }
+
+    /// A new, empty one that does not count yet, under names that end in `.cleaned`.
+    pub fn create_cleaned(fs: &dyn Filesystem, dir: &Path, base: i64, now_ms: i64) -> io::Result<Self> {
+        Self::create_at(fs, |ending| swap::cleaned_path(dir, base, ending), base, now_ms)
+    }
+
+    fn create_at(fs: &dyn Filesystem, path: impl Fn(&str) -> PathBuf, base: i64, now_ms: i64) -> io::Result<Self> {
+        let file = fs.create(&path("log"))?;
+        let offsets = Index::create(fs, &path("index"))?;
+        let times = Index::create(fs, &path("timeindex"))?;
+        let txns = TxnIndex::fresh(&path("txnindex"));
         Ok(Self {
             base,
             txns: RwLock::new(txns),
-            path,
+            path: path("log"),
             file,
-            tail: RwLock::new(Tail { len: 0, end: base, max: None, begun_ms: now_ms }),
+            tail: RwLock::new(Tail { len: 0, end: base, max: None, begun_ms: now_ms, first_ms: None }),
             indexes: RwLock::new(Indexes { offsets, times, since_entry: 0 }),
             holes: RwLock::default(),
+            jitter: rand::random(),
         })
+    }
+
+    /// Appends batches that stand one after the other, their offsets as they are.
+    pub fn append_run(&self, headers: &[Header], bytes: &[u8]) -> io::Result<()> {
+        let mut tail = *self.tail.read();
+        self.file.write_at(tail.len, &mut [IoSlice::new(bytes)])?;
+        let mut indexes = self.indexes.write();
+        for header in headers {
+            tail.first_ms.get_or_insert(header.max_timestamp);
+            indexes.note(self.base, header, tail.len, &mut tail.max);
+            tail.len += header.size() as u64;
+            tail.end = header.next_offset();
+        }
+        drop(indexes);
+        *self.tail.write() = tail;
+        Ok(())
+    }
+
+    /// Completes one that was begun with [`Self::create_cleaned`], durably but for its name.
+    pub fn finish_cleaned(&mut self, fs: &dyn Filesystem, until: i64, aborted: Vec<AbortedTxn>) -> io::Result<()> {
+        self.tail.get_mut().end = until;
+        self.sync()?;
+        self.txns.get_mut().replace(aborted);
+        self.finish_indexes(fs);
+        Ok(())
+    }
+
+    /// Its files get their right names.
+    pub fn settle(&mut self, dir: &Path) {
+        self.path = path_of(dir, self.base, "log");
+        let indexes = self.indexes.get_mut();
+        indexes.offsets.moved(&path_of(dir, self.base, "index"));
+        indexes.times.moved(&path_of(dir, self.base, "timeindex"));
+        self.txns.get_mut().moved(&path_of(dir, self.base, "txnindex"));
+    }
+
+    /// Its files are about to go, those who read it go on.
+    pub fn hold_aborted(&self, fs: &dyn Filesystem) -> io::Result<()> {
+        self.txns.write().hold(fs)
+    }
+
+    /// Another one stands in its place; those who read it go on.
+    pub fn retire(&self) {
+        self.holes.write().is_replaced = true;
     }
 
     /// Opens one that was finished: trusts its batches, checks that the indexes fit. `next_base` is the base of the segment
@@ -235,16 +307,18 @@ impl Segment {
             return Ok(None);
         }
         let end = next_base.unwrap_or(expected.max(holes.last().map_or(base, |hole| hole.to_offset)));
-        let begun_ms = scan.header(0)?.map_or(now_ms, |h| h.max_timestamp).clamp(0, now_ms.max(0));
+        let first_ms = scan.header(0)?.map(|h| h.max_timestamp);
+        let begun_ms = first_ms.unwrap_or(now_ms).clamp(0, now_ms.max(0));
         let txns = TxnIndex::open(fs, &path_of(dir, base, "txnindex"), base, end)?;
         Ok(Some(Self {
             base,
             txns: RwLock::new(txns),
             path,
             file,
-            tail: RwLock::new(Tail { len, end, max, begun_ms }),
+            tail: RwLock::new(Tail { len, end, max, begun_ms, first_ms }),
             indexes: RwLock::new(Indexes { offsets, times, since_entry }),
-            holes: RwLock::new(holes),
+            holes: RwLock::new(holes.into()),
+            jitter: rand::random(),
         }))
     }
 
@@ -266,13 +340,14 @@ impl Segment {
             times: Index::create(fs, &path_of(dir, base, "timeindex"))?,
             since_entry: 0,
         };
-        let mut tail = Tail { len: 0, end: base, max: None, begun_ms: now_ms };
+        let mut tail = Tail { len: 0, end: base, max: None, begun_ms: now_ms, first_ms: None };
         let mut report = Recovered::default();
         let mut aborted = Vec::new();
         walk(&*file, &path, base, next_base, |met| match met {
             Met::Batch { position, header, marker } => {
                 if position == 0 {
                     tail.begun_ms = header.max_timestamp.clamp(0, now_ms.max(0));
+                    tail.first_ms = Some(header.max_timestamp);
                 }
                 indexes.note(base, &header, position, &mut tail.max);
                 aborted.extend(on_batch(&header, marker));
@@ -311,9 +386,10 @@ impl Segment {
             file,
             tail: RwLock::new(tail),
             indexes: RwLock::new(indexes),
-            holes: RwLock::new(report.holes.clone()),
+            holes: RwLock::new(report.holes.clone().into()),
+            jitter: rand::random(),
         };
-        segment.keep_holes(fs)?;
+        segment.keep_holes(fs, &report.holes)?;
         segment.finish_indexes(fs);
         Ok((segment, report))
     }
@@ -329,6 +405,7 @@ impl Segment {
         self.file.write_at(tail.len, &mut slices)?;
         let mut indexes = self.indexes.write();
         for Incoming { header, .. } in batches {
+            tail.first_ms.get_or_insert(header.max_timestamp);
             indexes.note(self.base, header, tail.len, &mut tail.max);
             tail.len += header.size() as u64;
             tail.end = header.next_offset();
@@ -430,9 +507,64 @@ impl Segment {
         self.tail.read().begun_ms
     }
 
+    /// Timestamp of its first batch, if that has one.
+    pub fn first_ms(&self) -> Option<i64> {
+        self.tail.read().first_ms.filter(|first_ms| *first_ms >= 0)
+    }
+
+    /// Its largest timestamp, or when it was begun if its records have none.
+    pub fn newest_ms(&self) -> i64 {
+        let Tail { max, begun_ms, .. } = *self.tail.read();
+        max.map(|max| max.timestamp_ms).filter(|newest_ms| *newest_ms >= 0).unwrap_or(begun_ms)
+    }
+
+    /// Whether a new segment is due by age. As in Kafka the records' own time counts, and the clock where they have none.
+    pub fn is_aged(&self, now_ms: i64, record_ms: i64, most_ms: i64, jitter_ms: i64) -> bool {
+        let waited_ms = match self.first_ms() {
+            Some(first_ms) => record_ms.saturating_sub(first_ms),
+            None => now_ms.saturating_sub(self.begun_ms()),
+        };
+        let jitter_ms = i64::from(self.jitter).checked_rem(jitter_ms.min(most_ms)).unwrap_or(0);
+        waited_ms > most_ms.saturating_sub(jitter_ms)
+    }
+
     /// Its holes.
     pub fn holes(&self) -> Vec<Hole> {
-        self.holes.read().clone()
+        self.holes.read().list.clone()
+    }
+
+    /// Goes through every batch from an offset on, checked by its CRC, with its bytes. Notes holes and passes over them.
+    pub fn batches(
+        &self,
+        fs: &dyn Filesystem,
+        from: i64,
+        mut each: impl FnMut(&Header, &[u8]) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<()> {
+        let Tail { len, end, .. } = *self.tail.read();
+        let mut scan = Scan::new(&*self.file, len, CHUNK);
+        let Place { mut at, mut expected } = self.place_of(fs, &mut scan, from)?;
+        while at < len {
+            if let Some(hole) = self.hole_at(at) {
+                at += hole.bytes;
+                expected = hole.to_offset;
+                continue;
+            }
+            let Some(header) = scan.sound_batch(at, expected, Some(end))? else {
+                let hole = self.damaged(fs, &mut scan, at, expected)?;
+                at += hole.bytes;
+                expected = hole.to_offset;
+                continue;
+            };
+            if header.last_offset() >= from
+                && let Some(bytes) = scan.bytes(at, header.size())?
+                && each(&header, bytes)?.is_break()
+            {
+                return Ok(());
+            }
+            at += header.size() as u64;
+            expected = header.next_offset();
+        }
+        Ok(())
     }
 
     /// Whole batches from the one that holds `from` (or the next after it) on, all below `until`; `None` if there is none
@@ -465,8 +597,12 @@ impl Segment {
         // At the first damage it stops: the next read begins there and passes over it.
         while let Some(header) = scan.header(end)? {
             let next = end + header.size() as u64;
-            let whole = header.is_sound() && header.base_offset == expected && next - start <= limit && next <= len;
+            let whole = header.is_sound() && next - start <= limit && next <= len;
             if !whole || header.base_offset >= until || (end != start && self.hole_at(end).is_some()) {
+                break;
+            }
+            // A gap is what compaction leaves, or damage: there the CRC decides.
+            if header.base_offset != expected && scan.sound_batch(end, expected, Some(self.end()))?.is_none() {
                 break;
             }
             expected = header.next_offset();
@@ -581,7 +717,7 @@ impl Segment {
     }
 
     fn hole_at(&self, position: u64) -> Option<Hole> {
-        self.holes.read().iter().find(|hole| hole.position == position).cloned()
+        self.holes.read().list.iter().find(|hole| hole.position == position).cloned()
     }
 
     /// From a batch's beginning on, the first batch that is wanted. Passes over holes.
@@ -634,27 +770,28 @@ impl Segment {
         tell(&hole);
         set_aside(fs, &hole);
         let mut holes = self.holes.write();
-        if !holes.iter().any(|known| known.position == position) {
-            holes.push(hole.clone());
-            holes.sort_by_key(|hole| hole.position);
+        if !holes.list.iter().any(|known| known.position == position) {
+            holes.list.push(hole.clone());
+            holes.list.sort_by_key(|hole| hole.position);
         }
-        drop(holes);
-        if let Err(e) = self.keep_holes(fs) {
+        // Held while it is written: a segment that takes this one's place must not get its holes.
+        if !holes.is_replaced
+            && let Err(e) = self.keep_holes(fs, &holes.list)
+        {
             tracing::warn!(segment = %self.path.display(), error = %e, "the list of holes can't be written");
         }
         Ok(hole)
     }
 
-    fn keep_holes(&self, fs: &dyn Filesystem) -> io::Result<()> {
+    fn keep_holes(&self, fs: &dyn Filesystem, holes: &[Hole]) -> io::Result<()> {
         let path = self.path.with_extension("holes");
-        let holes = self.holes();
         if holes.is_empty() {
             return match fs.remove(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
                 _ => Ok(()),
             };
         }
-        let json = serde_json::to_vec(&holes).map_err(io::Error::other)?;
+        let json = serde_json::to_vec(holes).map_err(io::Error::other)?;
         fs::replace(fs, &path, &json)
     }
 }

@@ -97,7 +97,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "cleanup.policy",
         kind: SettingKind::List(&["compact", "delete"]),
-        doc: "`delete` applies retention; `compact` alone keeps everything: compaction itself is not done yet",
+        doc: "`delete` applies retention, `compact` keeps the last record of each key; both may be given",
         default: |_| "delete".to_owned(),
     },
     SettingSpec {
@@ -109,7 +109,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "delete.retention.ms",
         kind: SettingKind::Long(0),
-        doc: "kept, without effect before compaction",
+        doc: "how long compaction keeps a tombstone after it has first met it",
         default: |_| "86400000".to_owned(),
     },
     SettingSpec {
@@ -139,7 +139,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "max.compaction.lag.ms",
         kind: SettingKind::Long(1),
-        doc: "kept, without effect before compaction",
+        doc: "age of a record at which compaction is due whatever the share of new records",
         default: |_| i64::MAX.to_string(),
     },
     SettingSpec {
@@ -167,15 +167,27 @@ pub const SETTINGS: &[SettingSpec] = &[
         default: |_| "CreateTime".to_owned(),
     },
     SettingSpec {
+        name: "millrace.retention.hold.bytes",
+        kind: SettingKind::Long(-1),
+        doc: "size of a partition up to which retention leaves records that a group has not read; 0: it never waits; -1: any size",
+        default: |_| "0".to_owned(),
+    },
+    SettingSpec {
+        name: "millrace.retention.hold.ms",
+        kind: SettingKind::Long(-1),
+        doc: "age up to which retention leaves records that a group has not read; -1: any age",
+        default: |_| "-1".to_owned(),
+    },
+    SettingSpec {
         name: "min.cleanable.dirty.ratio",
         kind: SettingKind::Ratio,
-        doc: "kept, without effect before compaction",
+        doc: "share of records not compacted yet at which compaction is due",
         default: |_| "0.5".to_owned(),
     },
     SettingSpec {
         name: "min.compaction.lag.ms",
         kind: SettingKind::Long(0),
-        doc: "kept, without effect before compaction",
+        doc: "age of a record before which compaction leaves it alone",
         default: |_| "0".to_owned(),
     },
     SettingSpec {
@@ -217,7 +229,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "segment.jitter.ms",
         kind: SettingKind::Long(0),
-        doc: "kept, without effect",
+        doc: "random time by which segment.ms is shortened, so that segments of many partitions do not begin at once",
         default: |_| "0".to_owned(),
     },
     SettingSpec {
@@ -299,6 +311,7 @@ impl TopicSettings {
         };
         let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
         let limit = |name: &str| u64::try_from(number(name)).ok();
+        let has_policy = |policy: &str| text("cleanup.policy").split(',').any(|word| word.trim() == policy);
         Limits {
             retention_ms: limit("retention.ms"),
             retention_bytes: limit("retention.bytes"),
@@ -308,13 +321,21 @@ impl TopicSettings {
             before_max_ms: number("message.timestamp.before.max.ms"),
             after_max_ms: number("message.timestamp.after.max.ms"),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
-            delete: text("cleanup.policy").split(',').any(|word| word.trim() == "delete"),
+            segment_jitter_ms: number("segment.jitter.ms"),
+            delete: has_policy("delete"),
+            compact: has_policy("compact"),
+            min_dirty_ratio: text("min.cleanable.dirty.ratio").parse().unwrap_or(1.0),
+            min_compaction_lag_ms: number("min.compaction.lag.ms"),
+            max_compaction_lag_ms: number("max.compaction.lag.ms"),
+            delete_retention_ms: number("delete.retention.ms"),
+            hold_bytes: limit("millrace.retention.hold.bytes"),
+            hold_ms: limit("millrace.retention.hold.ms"),
         }
     }
 }
 
 /// The settings in force, as partitions use them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Limits {
     pub retention_ms: Option<u64>,
     pub retention_bytes: Option<u64>,
@@ -324,7 +345,26 @@ pub(super) struct Limits {
     pub before_max_ms: i64,
     pub after_max_ms: i64,
     pub log_append_time: bool,
+    pub segment_jitter_ms: i64,
+    /// Retention applies.
     pub delete: bool,
+    /// Only the last record of each key counts.
+    pub compact: bool,
+    pub min_dirty_ratio: f64,
+    pub min_compaction_lag_ms: i64,
+    pub max_compaction_lag_ms: i64,
+    pub delete_retention_ms: i64,
+    /// Up to this size unread records are kept; `None` for any.
+    pub hold_bytes: Option<u64>,
+    /// Up to this age unread records are kept; `None` for any.
+    pub hold_ms: Option<u64>,
+}
+
+impl Limits {
+    /// Age at which a new segment is begun: sooner where compaction must not wait for the active one.
+    pub fn most_segment_ms(&self) -> i64 {
+        if self.compact { self.segment_ms.min(self.max_compaction_lag_ms) } else { self.segment_ms }
+    }
 }
 
 /// The limits that all partitions of a topic look at, changed in one place.

@@ -111,6 +111,19 @@ impl TxnIndex {
         Ok(())
     }
 
+    /// Its file goes, and those who read its segment still need the list.
+    pub fn hold(&mut self, fs: &dyn Filesystem) -> io::Result<()> {
+        if matches!(self.entries, Entries::OnDisk(_)) {
+            self.entries = Entries::Here { list: self.list(fs)?, written: true };
+        }
+        Ok(())
+    }
+
+    /// Its file has got another name.
+    pub fn moved(&mut self, path: &Path) {
+        self.path = path.to_owned();
+    }
+
     /// Nothing will be added any more: what is on disk need not stay in memory.
     pub fn rest(&mut self) {
         if let Entries::Here { list, written: true } = &self.entries {
