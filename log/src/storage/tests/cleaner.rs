@@ -602,7 +602,8 @@ async fn aborted_records_go_at_once_and_markers_after_their_time() {
     roll(&p).await;
     run(&p, NOW_MS).unwrap();
     let committed = async || crate::storage::txn_tests::committed(&p, 1 << 20).await;
-    let want = |left: &[i64], all: Vec<i64>| assert_eq!(all.into_iter().filter(|base| *base < 6).collect::<Vec<_>>(), left);
+    let want =
+        |left: &[i64], all: Vec<i64>| assert_eq!(all.into_iter().filter(|base| *base < 6).collect::<Vec<_>>(), left);
     want(&[0, 2], committed().await);
     // The last batch of producer 7 is left, without its record.
     want(&[0, 2, 3, 4, 5], read_all(&p, 1 << 20).await.into_iter().map(|(base, _)| base).collect());
@@ -648,6 +649,7 @@ async fn open_transactions_hold_compaction_back() {
     end_txn(&p, 7, false).await;
     roll(&p).await;
     run(&p, NOW_MS).unwrap();
-    let left: Vec<i64> = records(&p).await.into_iter().filter(|(_, key, _)| key == "k").map(|record| record.0).collect();
+    let left: Vec<i64> =
+        records(&p).await.into_iter().filter(|(_, key, _)| key == "k").map(|record| record.0).collect();
     assert_eq!(left, [3]);
 }
