@@ -102,6 +102,19 @@ impl Context {
         self.core.access.operations(&self.who, self.peer.from.ip(), resource)
     }
 
+    /// What the client may do with the cluster; nothing if it may not even describe it.
+    pub fn cluster_operations(&self) -> i32 {
+        if self.sees(Operation::Describe, Resource::Cluster) { self.operations(Resource::Cluster) } else { 0 }
+    }
+
+    /// Whether the client may make a topic of this name.
+    pub fn may_create(&self, name: &str) -> Result<(), Code> {
+        if self.sees(Operation::Create, Resource::Cluster) {
+            return Ok(());
+        }
+        self.allowed(Operation::Create, Resource::Topic(name))
+    }
+
     /// A partition by topic and number.
     pub fn partition(&self, topic: &str, number: i32) -> Result<Arc<Partition>, Code> {
         let topic = self.core.storage.topic(topic).ok_or(Code::UnknownTopicOrPartition)?;

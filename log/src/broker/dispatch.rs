@@ -119,7 +119,7 @@ async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> 
         ApiKey::DeleteGroups => r.answer(&k42_delete_groups::handle(cx, r.decode()?).await),
         ApiKey::ElectLeaders => r.answer(&k43_elect_leaders::handle(cx, r.decode()?)),
         ApiKey::IncrementalAlterConfigs => r.answer(&k44_incremental_alter_configs::handle(cx, r.decode()?).await),
-        ApiKey::ListPartitionReassignments => r.answer(&k46_list_partition_reassignments::handle(&r.decode()?)),
+        ApiKey::ListPartitionReassignments => r.answer(&k46_list_partition_reassignments::handle(cx, &r.decode()?)),
         ApiKey::OffsetDelete => r.answer(&k47_offset_delete::handle(cx, r.decode()?).await),
         ApiKey::DescribeCluster => r.answer(&k60_describe_cluster::handle(cx, &r.decode()?)),
         ApiKey::DescribeProducers => r.answer(&k61_describe_producers::handle(cx, r.decode()?).await),

@@ -11,12 +11,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use kafka_protocol::messages::produce_request::TopicProduceData;
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use uuid::Uuid;
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, append_code};
 use super::wire::{RequestFault, count_records, text};
@@ -61,12 +63,9 @@ impl From<Code> for Refused {
 pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
     let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let transaction = may_be_transactional(cx, &request);
     for data in request.topic_data {
-        let topic = if cx.version >= 13 {
-            cx.core.storage.topic_by_id(data.topic_id).ok_or(Code::UnknownTopicId)
-        } else {
-            cx.core.storage.topic(&data.name.0).ok_or(Code::UnknownTopicOrPartition)
-        };
+        let topic = transaction.and_then(|()| find(cx, &data));
         let mut parts = Vec::with_capacity(data.partition_data.len());
         for part in data.partition_data {
             let records = part.records.unwrap_or_default();
@@ -83,6 +82,35 @@ pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
         topics.push((data.name, data.topic_id, parts));
     }
     Started { acks, topics }
+}
+
+/// The topic that data is for, if the client may write to it.
+fn find(cx: &Context, data: &TopicProduceData) -> Result<Arc<Topic>, Code> {
+    if cx.version >= 13 {
+        let topic = cx.core.storage.topic_by_id(data.topic_id).ok_or(Code::UnknownTopicId)?;
+        cx.allowed(Operation::Write, Resource::Topic(topic.name()))?;
+        return Ok(topic);
+    }
+    cx.allowed(Operation::Write, Resource::Topic(&data.name.0))?;
+    cx.core.storage.topic(&data.name.0).ok_or(Code::UnknownTopicOrPartition)
+}
+
+/// Transactional batches need a transactional id, and the right to use it.
+fn may_be_transactional(cx: &Context, request: &ProduceRequest) -> Result<(), Code> {
+    if !cx.core.access.is_enforced() {
+        return Ok(());
+    }
+    let mut parts = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    if !parts.any(|part| part.records.as_ref().is_some_and(|records| is_transactional(records))) {
+        return Ok(());
+    }
+    let id = request.transactional_id.as_ref().ok_or(Code::TransactionalIdAuthorizationFailed)?;
+    cx.allowed(Operation::Write, Resource::TransactionalId(&id.0))
+}
+
+/// Whether a batch says that it is part of a transaction: bit 4 of the attributes at byte 21.
+fn is_transactional(records: &[u8]) -> bool {
+    records.get(22).is_some_and(|attributes| attributes & 0x10 != 0)
 }
 
 async fn append(

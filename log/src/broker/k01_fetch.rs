@@ -17,6 +17,7 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::access::{Operation, Resource};
 use super::context::{Context, check_epoch};
 use super::error::{Code, read_code};
 use super::sessions::{Named, Plan, Told, Wanted};
@@ -128,8 +129,10 @@ fn failed(answer: PartitionData, code: Code) -> PartitionData {
 fn find(cx: &Context, name: &Named, asked: &FetchPartition) -> Result<Arc<Partition>, Code> {
     let partition = if cx.version >= 13 {
         let topic = cx.core.storage.topic_by_id(name.id).ok_or(Code::UnknownTopicId)?;
+        cx.allowed(Operation::Read, Resource::Topic(topic.name()))?;
         topic.partition(name.partition).ok_or(Code::UnknownTopicOrPartition)?
     } else {
+        cx.allowed(Operation::Read, Resource::Topic(&name.topic.0))?;
         cx.partition(&name.topic.0, name.partition)?
     };
     check_epoch(&partition, asked.current_leader_epoch)?;

@@ -9,6 +9,7 @@ use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
+use super::access::{Operation, Resource};
 use super::context::{Context, check_epoch};
 use super::error::{Code, read_code};
 
@@ -21,6 +22,7 @@ async fn look_up(
     asked: &ListOffsetsPartition,
     is_committed: bool,
 ) -> Result<(i64, i64, i32), Code> {
+    cx.allowed(Operation::Describe, Resource::Topic(topic))?;
     let partition = cx.partition(topic, asked.partition_index)?;
     check_epoch(&partition, asked.current_leader_epoch)?;
     let epoch = partition.leader_epoch();

@@ -1,7 +1,8 @@
 //! Metadata (key 3), versions 0 to 13. The node, and topics with their partitions.
 //!
 //! Behaviour: no list (in version 0 an empty one) asks for all topics. A topic that is named and not there is made if
-//! the client (from version 4 on) and `auto_create_topics` allow it, and is then in this very answer. Versions: 1
+//! the client (from version 4 on) and `auto_create_topics` allow it, and is then in this very answer. Topics that the
+//! client may not describe are left out of all, and refused by name; making one needs Create on it or the cluster. Versions: 1
 //! controller, 2 cluster id, 5 offline replicas, 7 leader epochs, 8 allowed operations, 9 flexible, 10 topic ids, 12
 //! asking by id (KIP-516), 13 an error for the whole.
 
@@ -13,6 +14,7 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use uuid::Uuid;
 
+use super::access::{Operation, Resource};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics;
@@ -36,7 +38,7 @@ fn describe(cx: &Context, topic: &Arc<Topic>, with_operations: bool) -> Metadata
         answer = answer.with_topic_id(topic.id());
     }
     if cx.version >= 8 && with_operations {
-        answer = answer.with_topic_authorized_operations(topics::TOPIC_OPERATIONS);
+        answer = answer.with_topic_authorized_operations(cx.operations(Resource::Topic(topic.name())));
     }
     answer
 }
@@ -47,15 +49,28 @@ pub(super) async fn handle(cx: &Context, request: MetadataRequest) -> MetadataRe
     let asked = request.topics.filter(|list| !(cx.version == 0 && list.is_empty()));
     let mut answers = Vec::new();
     match asked {
-        None => answers.extend(cx.core.storage.topics().iter().map(|t| describe(cx, t, with_operations))),
+        None => {
+            let all = cx.core.storage.topics();
+            let seen = all.iter().filter(|t| cx.sees(Operation::Describe, Resource::Topic(t.name())));
+            answers.extend(seen.map(|t| describe(cx, t, with_operations)));
+        }
         Some(list) => {
             let may_create = cx.version < 4 || request.allow_auto_topic_creation;
             for topic in list {
                 // The id counts where there is one: Java clients send an empty name beside it.
                 let name = topic.name.filter(|_| topic.topic_id.is_nil());
                 let found = match &name {
-                    Some(name) => topics::find_or_create(cx, &name.0, may_create).await,
-                    None => cx.core.storage.topic_by_id(topic.topic_id).ok_or(Code::UnknownTopicId),
+                    Some(name) => match cx.allowed(Operation::Describe, Resource::Topic(&name.0)) {
+                        Ok(()) => topics::find_or_create(cx, &name.0, may_create).await,
+                        Err(code) => Err(code),
+                    },
+                    None => {
+                        let found = cx.core.storage.topic_by_id(topic.topic_id).ok_or(Code::UnknownTopicId);
+                        // Ids are no secret, names are.
+                        found.and_then(|found| {
+                            cx.allowed(Operation::Describe, Resource::Topic(found.name())).map(|()| found)
+                        })
+                    }
                 };
                 answers.push(match found {
                     Ok(found) => describe(cx, &found, with_operations),
@@ -74,7 +89,7 @@ pub(super) async fn handle(cx: &Context, request: MetadataRequest) -> MetadataRe
         answer = answer.with_cluster_id(Some(text(cx.core.identity.cluster_id())));
     }
     if (8..=10).contains(&cx.version) && request.include_cluster_authorized_operations {
-        answer = answer.with_cluster_authorized_operations(topics::CLUSTER_OPERATIONS);
+        answer = answer.with_cluster_authorized_operations(cx.cluster_operations());
     }
     answer
 }

@@ -1,7 +1,8 @@
 //! CreateTopics (key 19), versions 2 to 7. Makes topics; each has its own answer.
 //!
 //! Behaviour: durable when answered. -1 partitions and replicas mean the defaults (KIP-464); replicas by hand may only
-//! name this node. Versions: 5 flexible, numbers and settings in the answer (KIP-525), 7 topic ids.
+//! name this node. Needs Create on the topic or the cluster; numbers and settings are told to those with
+//! DescribeConfigs. Versions: 5 flexible, numbers and settings in the answer (KIP-525), 7 topic ids.
 
 use std::collections::HashMap;
 
@@ -10,6 +11,7 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use uuid::Uuid;
 
+use super::access::{Operation, Resource};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics::{self, Refusal};
@@ -60,6 +62,7 @@ fn settings(asked: &CreatableTopic) -> Result<TopicSettings, Refusal> {
 }
 
 async fn create(cx: &Context, asked: &CreatableTopic, is_trial: bool) -> Result<(Uuid, i32, TopicSettings), Refusal> {
+    cx.may_create(&asked.name.0).map_err(|code| (code, "Authorization failed.".to_owned()))?;
     topics::check_new(cx, &asked.name.0)?;
     let (number, settings) = (partitions(cx, asked)?, settings(asked)?);
     if is_trial {
@@ -77,6 +80,13 @@ fn answer(cx: &Context, answer: CreatableTopicResult, made: (Uuid, i32, &TopicSe
     }
     if cx.version < 5 {
         return answer;
+    }
+    if !cx.sees(Operation::DescribeConfigs, Resource::Topic(&answer.name.0)) {
+        return answer
+            .with_topic_config_error_code(Code::TopicAuthorizationFailed.code())
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_configs(None);
     }
     let configs = topics::settings_of(cx, settings).into_iter().map(|s| {
         CreatableTopicConfigs::default()

@@ -1,17 +1,21 @@
 //! DeleteTopics (key 20), versions 1 to 6. Deletes topics with their data and with what groups committed for them.
 //!
-//! Versions: 4 flexible, 5 texts with errors, 6 by id (KIP-516).
+//! Needs Delete on the topic. Versions: 4 flexible, 5 texts with errors, 6 by id (KIP-516).
 
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use uuid::Uuid;
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, storage_code};
 use super::topics::{self, Refusal};
 use super::wire::text;
 
 async fn delete(cx: &Context, name: &str) -> Result<(), Refusal> {
+    for operation in [Operation::Describe, Operation::Delete] {
+        cx.allowed(operation, Resource::Topic(name)).map_err(|code| (code, code.to_string()))?;
+    }
     topics::refuse_internal(name)?;
     let deleted = cx.core.storage.delete_topic(name).await;
     deleted.map_err(|e| (storage_code(&e), e.to_string()))?;
@@ -30,12 +34,19 @@ pub(super) async fn handle(cx: &Context, request: DeleteTopicsRequest) -> Delete
     for (name, id) in asked {
         let (name, id, result) = match name {
             Some(name) => {
-                let id = cx.core.storage.topic(&name.0).map_or(Uuid::nil(), |t| t.id());
+                let is_seen = cx.sees(Operation::Describe, Resource::Topic(&name.0));
+                let found = cx.core.storage.topic(&name.0).filter(|_| is_seen);
+                let id = found.map_or(Uuid::nil(), |t| t.id());
                 let result = delete(cx, &name.0).await;
                 (Some(name), id, result)
             }
             None => match cx.core.storage.topic_by_id(id) {
-                Some(topic) => (Some(TopicName(text(topic.name()))), id, delete(cx, topic.name()).await),
+                Some(topic) => {
+                    // Ids are no secret, names are.
+                    let is_seen = cx.sees(Operation::Describe, Resource::Topic(topic.name()));
+                    let name = is_seen.then(|| TopicName(text(topic.name())));
+                    (name, id, delete(cx, topic.name()).await)
+                }
                 None => (None, id, Err((Code::UnknownTopicId, "there is no topic of this id".to_owned()))),
             },
         };

@@ -6,11 +6,13 @@
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, read_code};
 use super::topics;
 
 async fn delete(cx: &Context, topic: &str, number: i32, before: i64) -> Result<i64, Code> {
+    cx.allowed(Operation::Delete, Resource::Topic(topic))?;
     topics::refuse_internal(topic).map_err(|(code, _)| code)?;
     let partition = cx.partition(topic, number)?;
     if before < -1 || before > partition.high_watermark() {

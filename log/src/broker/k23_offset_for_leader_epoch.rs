@@ -4,10 +4,12 @@
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
+use super::access::{Operation, Resource};
 use super::context::{Context, check_epoch};
 use super::error::Code;
 
 fn end_of(cx: &Context, topic: &str, number: i32, believed: i32, epoch: i32) -> Result<(i32, i64), Code> {
+    cx.allowed(Operation::Describe, Resource::Topic(topic))?;
     let partition = cx.partition(topic, number)?;
     check_epoch(&partition, believed)?;
     let current = partition.leader_epoch();

@@ -1,6 +1,6 @@
 //! DescribeConfigs (key 32), versions 1 to 4. Settings of topics and of the broker.
 //!
-//! Behaviour: all settings, or the named ones; names that are not known are left out. The broker's settings are read
+//! Behaviour: needs DescribeConfigs on the topic, the group or the cluster. All settings, or the named ones; names that are not known are left out. The broker's settings are read
 //! only: they stand in the configuration file. Versions: 1 synonyms, 3 types and documentation, 4 flexible.
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -9,6 +9,7 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
+use super::access::{Operation, Resource};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics::{self, Refusal, Setting};
@@ -23,6 +24,12 @@ const GROUP: i8 = 32;
 
 fn settings(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Setting>, Refusal> {
     let name: &str = &resource.resource_name;
+    let about = match resource.resource_type {
+        TOPIC => Resource::Topic(name),
+        GROUP => Resource::Group(name),
+        _ => Resource::Cluster,
+    };
+    cx.allowed(Operation::DescribeConfigs, about).map_err(|code| (code, code.to_string()))?;
     match resource.resource_type {
         TOPIC if !topics::is_name(name) => {
             Err((Code::InvalidTopicException, format!("`{name}` is no name of a topic")))

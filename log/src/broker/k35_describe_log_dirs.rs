@@ -1,6 +1,6 @@
 //! DescribeLogDirs (key 35), versions 1 to 4. Size of each partition and of the disk (KIP-113, KIP-827).
 //!
-//! Behaviour: there is one folder; without a list, all topics. Versions: 2 flexible, 3 an error for the whole, 4 the
+//! Behaviour: needs Describe on the cluster. There is one folder; without a list, all topics. Versions: 2 flexible, 3 an error for the whole, 4 the
 //! disk's size and what is free.
 
 use kafka_protocol::messages::describe_log_dirs_response::{
@@ -8,11 +8,16 @@ use kafka_protocol::messages::describe_log_dirs_response::{
 };
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::wire::text;
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    if let Err(code) = cx.allowed(Operation::Describe, Resource::Cluster) {
+        let answer = DescribeLogDirsResponse::default();
+        return if cx.version >= 3 { answer.with_error_code(code.code()) } else { answer };
+    }
     let wanted: Vec<(TopicName, Option<Vec<i32>>)> = match request.topics {
         Some(list) => list.into_iter().map(|t| (t.topic, Some(t.partitions))).collect(),
         None => cx.core.storage.topics().iter().map(|t| (TopicName(text(t.name())), None)).collect(),

@@ -4,12 +4,17 @@
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::Code;
 use super::wire::text;
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    if let Err(code) = cx.allowed(Operation::Alter, Resource::Cluster) {
+        let answer = ElectLeadersResponse::default();
+        return if cx.version >= 1 { answer.with_error_code(code.code()) } else { answer };
+    }
     // Without a list only partitions that took part are named: none.
     let topics = request.topic_partitions.unwrap_or_default().into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|number| {

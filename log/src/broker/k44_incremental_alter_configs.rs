@@ -10,6 +10,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, storage_code};
 use super::k32_describe_configs::{BROKER, TOPIC};
@@ -24,6 +25,8 @@ const SUBTRACT: i8 = 3;
 
 /// The topic that a resource names.
 pub(super) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
+    let about = if kind == TOPIC { Resource::Topic(name) } else { Resource::Cluster };
+    cx.allowed(Operation::AlterConfigs, about).map_err(|code| (code, code.to_string()))?;
     match kind {
         TOPIC => {
             topics::refuse_internal(name)?;

@@ -2,7 +2,15 @@
 
 use kafka_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 
+use super::access::{Operation, Resource};
+use super::context::Context;
+use super::wire::text;
+
 /// Answers.
-pub(super) fn handle(_: &ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default().with_error_message(None)
+pub(super) fn handle(cx: &Context, _: &ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
+    let answer = ListPartitionReassignmentsResponse::default();
+    match cx.allowed(Operation::Describe, Resource::Cluster) {
+        Ok(()) => answer.with_error_message(None),
+        Err(code) => answer.with_error_code(code.code()).with_error_message(Some(text(&code.to_string()))),
+    }
 }

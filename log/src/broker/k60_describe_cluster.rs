@@ -7,7 +7,6 @@ use kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
 use super::context::{Context, NODE};
 use super::error::Code;
-use super::topics::CLUSTER_OPERATIONS;
 use super::wire::text;
 
 const BROKERS: i8 = 1;
@@ -23,7 +22,7 @@ pub(super) fn handle(cx: &Context, request: &DescribeClusterRequest) -> Describe
         }
     }
     if request.include_cluster_authorized_operations {
-        answer = answer.with_cluster_authorized_operations(CLUSTER_OPERATIONS);
+        answer = answer.with_cluster_authorized_operations(cx.cluster_operations());
     }
     let (host, port) = cx.advertised();
     let node = DescribeClusterBroker::default().with_broker_id(NODE).with_host(text(&host)).with_port(port);

@@ -4,11 +4,13 @@
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, read_code};
 use super::wire::text;
 
 async fn look_up(cx: &Context, topic: &str, number: i32) -> Result<Vec<ProducerState>, Code> {
+    cx.allowed(Operation::Read, Resource::Topic(topic))?;
     let producers = cx.partition(topic, number)?.producers().await.map_err(|e| read_code(&e))?;
     let state = |p: crate::storage::ProducerState| {
         ProducerState::default()

@@ -8,6 +8,7 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 };
 use kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
 
+use super::access::{Operation, Resource};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics;
@@ -18,7 +19,9 @@ const MAX_PAGE: i32 = 2000;
 /// Answers.
 pub(super) fn handle(cx: &Context, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
     let mut names: Vec<String> = if request.topics.is_empty() {
-        cx.core.storage.topics().iter().map(|t| t.name().to_owned()).collect()
+        let all = cx.core.storage.topics();
+        let seen = all.iter().map(|t| t.name()).filter(|name| cx.sees(Operation::Describe, Resource::Topic(name)));
+        seen.map(str::to_owned).collect()
     } else {
         request.topics.iter().map(|t| t.name.0.to_string()).collect()
     };
@@ -40,6 +43,10 @@ pub(super) fn handle(cx: &Context, request: DescribeTopicPartitionsRequest) -> D
             break;
         }
         let answer = DescribeTopicPartitionsResponseTopic::default().with_name(Some(TopicName(text(&name))));
+        if let Err(code) = cx.allowed(Operation::Describe, Resource::Topic(&name)) {
+            answers.push(answer.with_error_code(code.code()));
+            continue;
+        }
         let Some(topic) = cx.core.storage.topic(&name) else {
             let code = if topics::is_name(&name) { Code::UnknownTopicOrPartition } else { Code::InvalidTopicException };
             answers.push(answer.with_error_code(code.code()));
@@ -63,7 +70,7 @@ pub(super) fn handle(cx: &Context, request: DescribeTopicPartitionsRequest) -> D
                 .with_topic_id(topic.id())
                 .with_is_internal(topics::is_internal(&name))
                 .with_partitions(partitions)
-                .with_topic_authorized_operations(topics::TOPIC_OPERATIONS),
+                .with_topic_authorized_operations(cx.operations(Resource::Topic(&name))),
         );
         if end < topic.partition_count() {
             next = Some((name, end));

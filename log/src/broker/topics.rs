@@ -13,12 +13,8 @@ use crate::storage::{SettingKind, StorageError, Topic, TopicSettings};
 /// A refusal with its text for people.
 pub(super) type Refusal = (Code, String);
 
-/// All that a client without access lists may do with a topic: read, write, create, delete, alter, describe, and
-/// describe and alter its configuration, as bits of Kafka's operations.
-pub(super) const TOPIC_OPERATIONS: i32 = 0x0df8;
-/// The same for the cluster.
-pub(super) const CLUSTER_OPERATIONS: i32 = 0x1fa0;
-/// The same for a group: read, delete, describe and its configuration.
+/// What a client may do with a group where no access rules are enforced: read, delete, describe and its configuration,
+/// as bits of Kafka's operations.
 pub(super) const GROUP_OPERATIONS: i32 = 0x0d48;
 
 /// Topics that the broker keeps for itself.
@@ -91,6 +87,7 @@ pub(super) async fn find_or_create(cx: &Context, name: &str, may_create: bool) -
     if !(may_create && cx.core.config.auto_create_topics) {
         return Err(Code::UnknownTopicOrPartition);
     }
+    cx.may_create(name)?;
     match create(cx, name, cx.core.config.default_partitions, TopicSettings::default()).await {
         Ok(topic) => Ok(topic),
         Err((Code::TopicAlreadyExists, _)) => cx.core.storage.topic(name).ok_or(Code::LeaderNotAvailable),
@@ -152,7 +149,12 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         |name: &str| TopicSettings::spec(name).map(|spec| spec.default(cx.core.storage.config())).unwrap_or_default();
     let (host, port) = cx.advertised();
     let entries: [(&'static str, String, i8, &'static str); 33] = [
-        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), 2, "address that clients are told"),
+        (
+            "advertised.listeners",
+            format!("{}://{host}:{port}", cx.listener.protocol()),
+            2,
+            "address that clients are told",
+        ),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), 1, "broker.auto_create_topics"),
         ("broker.id", NODE.0.to_string(), 3, "there is one node"),
         ("compression.type", "producer".to_owned(), 2, "batches are stored as they came"),
