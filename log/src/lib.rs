@@ -12,6 +12,8 @@ pub mod value;
 pub mod clock;
 /// The only way to the log, embedded or real: batch producer and assigned consumer over rdkafka.
 pub mod client;
+/// Looks after any Kafka: topics, their settings, consumer groups.
+pub mod admin;
 /// What the partitioned log can be told.
 pub mod config;
 /// Segment storage: topics and partitions on disk, recovery, retention.

@@ -2,6 +2,8 @@
 //!
 //! In: arguments. Out: a result with its exit code. Leaves the work to the library.
 
+/// `broker`, and what looks after topics, groups and records.
+mod broker;
 /// `run`, `agent`, `broker`, `aggregator`: processes that serve until a signal.
 mod serve;
 /// `demo`.
@@ -52,8 +54,8 @@ enum Verb {
     },
     /// Only the agent: tails files into the log.
     Agent(ConfigFlags),
-    /// Only the broker: the partitioned log.
-    Broker(ConfigFlags),
+    /// Only the broker: the partitioned log. With a subcommand: looks after it, or after any other Kafka.
+    Broker(broker::BrokerArgs),
     /// Only the aggregator: index, APIs, page, rules, exports.
     Aggregator(ConfigFlags),
     /// The whole path on this machine: generated services, an error burst in one region, and its page.
@@ -110,7 +112,7 @@ impl Command {
         match self.verb {
             Verb::Run { file, paths } => serve::run(&file, &paths),
             Verb::Agent(file) => serve::role(&file, serve::Role::Agent),
-            Verb::Broker(file) => serve::role(&file, serve::Role::Broker),
+            Verb::Broker(args) => broker::broker(args),
             Verb::Aggregator(file) => serve::role(&file, serve::Role::Aggregator),
             Verb::Demo { time } => {
                 // Between the lines of the demo only warnings are of interest, unless somebody asks.
@@ -151,6 +153,33 @@ fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// A time in ms since 1970: RFC 3339, ms since 1970, a date, or a span before now such as `2h`.
+fn time_ms(text: &str) -> Result<i64, Failure> {
+    let text = text.trim();
+    if let Ok(ms) = text.parse::<i64>() {
+        return Ok(ms);
+    }
+    if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
+        return Ok(time.timestamp_millis());
+    }
+    for form in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
+        if let Ok(time) = chrono::NaiveDateTime::parse_from_str(text, form) {
+            return Ok(time.and_utc().timestamp_millis());
+        }
+    }
+    if let Ok(date) = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Ok(date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis());
+    }
+    if let Ok(span) = millrace_log::value::Span::parse(text.trim_start_matches('-')) {
+        let now = millrace_log::clock::Clock::now_ns(&millrace_log::clock::SystemClock) / 1_000_000;
+        return Ok(now.saturating_sub(i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)));
+    }
+    Err(Failure::text(
+        crate::exit::Code::Usage,
+        format!("`{text}` is no time: expected 2026-02-03T04:05:06Z, ms since 1970, or a span such as `2h`"),
+    ))
 }
 
 #[cfg(test)]
