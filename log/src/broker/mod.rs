@@ -87,7 +87,7 @@ pub use error::BrokerError;
 use crate::clock::SharedClock;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
-use crate::storage::{Filesystem, Storage};
+use crate::storage::{CommittedOffset, Filesystem, Storage, Unread};
 use context::Core;
 use door::Listener;
 
@@ -155,6 +155,8 @@ impl Broker {
             config,
         });
         registry.register_collector(Box::new(Watermarks(Arc::downgrade(&core))));
+        let readers: std::sync::Weak<Core> = Arc::downgrade(&core);
+        core.storage.ask_unread(readers);
         Ok(Self { core, bound: Mutex::default() })
     }
 
@@ -251,6 +253,13 @@ async fn keep_groups(core: Arc<Core>) {
         }
     }
     core.groups.tick().await;
+}
+
+/// Retention asks who has read how far.
+impl Unread for Core {
+    fn committed(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
+        self.groups.committed_on(topic, partition)
+    }
 }
 
 /// Gauges by labels.

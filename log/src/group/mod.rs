@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
 use crate::record::TopicPartition;
-use crate::storage::{AppendKind, Partition, ReadError, Storage, StorageError, TopicSettings};
+use crate::storage::{AppendKind, CommittedOffset, Partition, ReadError, Storage, StorageError, TopicSettings};
 use crate::value::{Faults, Span};
 use offsets::{Committed, Entry, KeptGroup, KeptMember};
 use state::{Group, GroupError, Join, Joined, Later, Limits, Member, State, Sync, Synced};
@@ -430,6 +430,17 @@ impl Coordinator {
         };
         self.with(group, |slot, _| of(slot))
             .unwrap_or_else(|| partitions.unwrap_or_default().iter().map(|tp| (tp.clone(), None)).collect())
+    }
+
+    /// Every group with a committed offset on a partition, for retention, which may wait for the slowest.
+    pub fn committed_on(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
+        let wanted = TopicPartition::new(topic, partition);
+        let slots: Vec<_> = self.groups.lock().iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
+        let of = |(group, slot): (String, Arc<Mutex<Slot>>)| {
+            let offset = slot.lock().offsets.get(&wanted)?.committed.offset;
+            (offset >= 0).then_some(CommittedOffset { group, offset })
+        };
+        slots.into_iter().filter_map(of).collect()
     }
 
     /// Names of all groups with state and protocol type, sorted.

@@ -30,6 +30,7 @@ use super::segment::{self, Hole, Segment};
 use super::swap;
 use super::topic::{Limits, SharedLimits};
 use super::txn::AbortedTxn;
+use super::unread::{CommittedOffset, PassedUnread};
 use crate::clock::SharedClock;
 use crate::config::FlushPolicy;
 
@@ -540,43 +541,72 @@ impl Log {
         Ok(self.start())
     }
 
-    /// Deletes what is older or more than the topic keeps; forgets idle producers.
-    pub fn retain(&self, now_ms: i64) -> Result<(), AppendError> {
+    /// Deletes what is older or more than the topic keeps; forgets idle producers. `readers` tells who has read how far,
+    /// and is asked only if something is to go, without a lock held. Returns what was deleted unread.
+    pub fn retain(
+        &self,
+        now_ms: i64,
+        readers: impl FnOnce() -> Vec<CommittedOffset>,
+    ) -> Result<Vec<PassedUnread>, AppendError> {
         let limits = self.limits.read().clone();
         let mut writer = self.writer.lock();
         if let Some(refusal) = &*self.refusal.borrow() {
             return Err(refusal.clone());
         }
         writer.producers.expire(now_ms.saturating_sub(self.around.producer_expiry_ms));
-        if !limits.delete {
-            return Ok(());
+        drop(writer);
+        if !limits.delete || self.expired_before(&limits, now_ms, i64::MAX).is_none() {
+            return Ok(Vec::new());
         }
+        let readers = readers();
+        let slowest = readers.iter().map(|reader| reader.offset).min().unwrap_or(i64::MAX);
+        let Some(before) = self.expired_before(&limits, now_ms, slowest) else { return Ok(Vec::new()) };
+        let mut writer = self.writer.lock();
+        if let Some(refusal) = &*self.refusal.borrow() {
+            return Err(refusal.clone());
+        }
+        if before == self.end() && writer.active.len() > 0 {
+            self.roll(&mut writer)?;
+        }
+        let start = self.start();
+        if let Err(e) = self.drop_before(&writer, before) {
+            tracing::error!(dir = %self.dir.display(), error = %e, "retention can't delete, it will try again");
+            return Ok(Vec::new());
+        }
+        drop(writer);
+        let passed = |reader: CommittedOffset| PassedUnread {
+            group: reader.group,
+            from_offset: reader.offset.max(start),
+            to_offset: before,
+        };
+        Ok(readers.into_iter().map(passed).filter(|passed| passed.from_offset < passed.to_offset).collect())
+    }
+
+    /// The offset before which retention deletes, if it does. What the slowest reader has not read may stay longer.
+    fn expired_before(&self, limits: &Limits, now_ms: i64, slowest: i64) -> Option<i64> {
         let high_watermark = self.high_watermark();
         let segments: Vec<_> = self.segments.read().values().cloned().collect();
+        let active_base = segments.last()?.base;
         let mut size: u64 = segments.iter().map(|segment| segment.len()).sum();
         let mut before = None;
         for segment in segments {
             let len = segment.len();
             // Emptied by compaction: it only stands for its offsets.
-            let is_empty = len == 0 && segment.base != writer.active.base;
+            let is_empty = len == 0 && segment.base != active_base;
             let age_ms = u64::try_from(now_ms.saturating_sub(segment.newest_ms())).unwrap_or(0);
             let too_old = limits.retention_ms.is_some_and(|most| age_ms > most);
             let too_much = limits.retention_bytes.is_some_and(|most| size.saturating_sub(len) >= most && size > most);
-            let goes = is_empty || (len > 0 && (too_old || too_much));
+            let is_held = slowest < segment.end()
+                && limits.hold_bytes.is_none_or(|most| size <= most)
+                && limits.hold_ms.is_none_or(|most| age_ms <= most);
+            let goes = is_empty || (len > 0 && (too_old || too_much) && !is_held);
             if segment.end() > high_watermark || !goes {
                 break;
             }
             size -= len;
             before = Some(segment.end());
         }
-        let Some(before) = before else { return Ok(()) };
-        if before == self.end() {
-            self.roll(&mut writer)?;
-        }
-        if let Err(e) = self.drop_before(&writer, before) {
-            tracing::error!(dir = %self.dir.display(), error = %e, "retention can't delete, it will try again");
-        }
-        Ok(())
+        before
     }
 
     /// What compaction goes by; `None` if the topic is not compacted, or no longer written.

@@ -5,6 +5,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::unread::PassedRecords;
+
 /// Counters of segment storage; clones count together.
 #[derive(Debug, Clone)]
 pub struct StorageMetrics {
@@ -32,6 +34,8 @@ pub struct StorageMetrics {
     pub failed_compactions: Counter,
     /// Bytes freed by compaction.
     pub compacted_bytes: Counter,
+    /// Records that retention deleted before a group had read them.
+    pub(super) unread_passed: PassedRecords,
     /// Partitions that take no more because the disk failed.
     pub failed_partitions: Gauge,
 }
@@ -51,6 +55,7 @@ impl Default for StorageMetrics {
             compactions: Counter::default(),
             failed_compactions: Counter::default(),
             compacted_bytes: Counter::default(),
+            unread_passed: PassedRecords::default(),
             failed_partitions: Gauge::default(),
         }
     }
@@ -75,6 +80,11 @@ impl StorageMetrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        registry.register(
+            "millrace_log_unread_passed_records",
+            "Records that retention deleted before a group had read them",
+            self.unread_passed.clone(),
+        );
         registry.register_with_unit(
             "millrace_log_flush",
             "Time that forcing data to disk took",

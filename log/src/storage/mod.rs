@@ -31,6 +31,7 @@ mod txn;
 mod swap;
 mod keymap;
 mod cleaner;
+mod unread;
 /// Checks and repairs a data folder that is not in use.
 pub mod fsck;
 #[cfg(test)]
@@ -41,8 +42,8 @@ mod txn_tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures::StreamExt as _;
 use parking_lot::{Mutex, RwLock};
@@ -61,6 +62,7 @@ pub use producer::ProducerState;
 pub use segment::Hole;
 pub use topic::{SETTINGS, SettingError, SettingKind, SettingSpec, Topic, TopicSettings};
 pub use txn::AbortedTxn;
+pub use unread::{CommittedOffset, Unread};
 
 use crate::clock::SharedClock;
 use crate::config::{FlushPolicy, StorageConfig};
@@ -99,6 +101,8 @@ pub struct Storage {
     topics: RwLock<Topics>,
     /// Held through every change of topics, on a thread for disk work.
     catalog: Mutex<Catalog>,
+    /// Asked by retention.
+    unread: RwLock<Option<Weak<dyn Unread>>>,
 }
 
 impl From<Stopped> for StorageError {
@@ -164,6 +168,7 @@ impl Storage {
             shared,
             topics: RwLock::new(topics),
             catalog: Mutex::new(catalog),
+            unread: RwLock::default(),
         }))
     }
 
@@ -287,10 +292,16 @@ impl Storage {
         self.topics.read().by_id.get(&id).cloned()
     }
 
+    /// Retention asks this one from now on who has read how far.
+    pub fn ask_unread(&self, unread: Weak<dyn Unread>) {
+        *self.unread.write() = Some(unread);
+    }
+
     /// Applies retention to every partition as of a time.
     pub async fn run_retention_once(self: &Arc<Self>, now_ms: i64) {
         for partition in self.partitions() {
-            let work = move || partition.log().retain(now_ms);
+            let unread = self.unread.read().clone();
+            let work = move || partition.retain(now_ms, unread.and_then(|unread| unread.upgrade()).as_deref());
             match self.shared.writers.run(work).await {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => tracing::debug!(error = %e, "retention passes over a partition"),

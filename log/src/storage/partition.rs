@@ -20,6 +20,7 @@ use super::log::Log;
 use super::producer::ProducerState;
 use super::segment::Hole;
 use super::txn::AbortedTxn;
+use super::unread::{self, Unread};
 use crate::config::FlushPolicy;
 
 /// Appends that one turn on a thread serves before other partitions get theirs.
@@ -302,6 +303,15 @@ impl Partition {
 
     pub(super) fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// Deletes what is older or more than the topic keeps; tells what had not been read.
+    pub(super) fn retain(&self, now_ms: i64, unread: Option<&dyn Unread>) -> Result<(), AppendError> {
+        let readers = || unread.map_or_else(Vec::new, |unread| unread.committed(&self.topic, self.number));
+        for passed in self.log.retain(now_ms, readers)? {
+            unread::tell(&passed, &self.topic, self.number, &self.log.metrics().unread_passed);
+        }
+        Ok(())
     }
 
     /// One pass of compaction; `false` if there was none, whatever the reason. Call it on a thread of the cleaner.
