@@ -1,6 +1,6 @@
 //! Runs the embedded broker alone: `cargo run -p millrace-log --example broker -- 127.0.0.1:9092 /tmp/folder`.
 //!
-//! In: address and folder. Out: one line when it serves; it stops at Ctrl-C. For trying clients and for conformance runs.
+//! In: address and folder, and perhaps a file with the section `broker` as JSON, whose listeners then count. Out: one line when it serves; it stops at Ctrl-C. For trying clients and for conformance runs.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned());
     let folder = arguments.next().map_or_else(|| std::env::temp_dir().join("millrace-broker"), PathBuf::from);
-    let mut config = BrokerConfig { listen, ..BrokerConfig::default() };
+    let mut config = match arguments.next() {
+        Some(file) => serde_json::from_slice(&std::fs::read(file)?)?,
+        None => BrokerConfig { listen, ..BrokerConfig::default() },
+    };
     // Short, so that retention and compaction can be watched.
     config.storage.retention_check_interval = Span::secs(2);
     config.storage.cleaner_interval = Span::secs(1);

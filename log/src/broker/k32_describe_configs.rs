@@ -20,7 +20,8 @@ pub(super) const TOPIC: i8 = 2;
 /// A broker by id.
 pub(super) const BROKER: i8 = 4;
 const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
+/// A group by id.
+pub(super) const GROUP: i8 = 32;
 
 fn settings(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Setting>, Refusal> {
     let name: &str = &resource.resource_name;

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, storage_code};
-use super::k32_describe_configs::{BROKER, TOPIC};
+use super::k32_describe_configs::{BROKER, GROUP, TOPIC};
 use super::topics::{self, Refusal};
 use super::wire::text;
 use crate::storage::{SettingKind, Topic, TopicSettings};
@@ -25,7 +25,11 @@ const SUBTRACT: i8 = 3;
 
 /// The topic that a resource names.
 pub(super) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
-    let about = if kind == TOPIC { Resource::Topic(name) } else { Resource::Cluster };
+    let about = match kind {
+        TOPIC => Resource::Topic(name),
+        GROUP => Resource::Group(name),
+        _ => Resource::Cluster,
+    };
     cx.allowed(Operation::AlterConfigs, about).map_err(|code| (code, code.to_string()))?;
     match kind {
         TOPIC => {

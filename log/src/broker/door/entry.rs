@@ -166,7 +166,8 @@ async fn log_in(core: &Arc<Core>, entered: &mut Entered, deadline: Instant) -> R
     // Version 0 of the handshake is followed by bare tokens in frames of their own.
     let mut is_bare = false;
     loop {
-        let frame = frames.next(patience).await?;
+        // The caller keeps the time.
+        let frame = frames.next(Duration::MAX).await?;
         if is_bare && sasl.login.is_under_way() {
             match sasl.login.token(&core.access, &frame.bytes) {
                 Ok(Step::Challenge(token)) => write(writer, &bare(&token), patience).await?,
