@@ -291,7 +291,7 @@ async fn open_agent(
     clock: &SharedClock,
     insight: &mut Insight,
 ) -> Result<Agent, Failure> {
-    let producer = producer(&config.kafka.connection())?;
+    let producer = config.kafka.producer().map_err(|error| Failure::new(Code::Config, error))?;
     let (config, folder, clock) = (config.clone(), data_dir.join("agent"), Arc::clone(clock));
     let registry = Arc::clone(registry);
     let opened = tokio::task::spawn_blocking(move || {

@@ -3,8 +3,10 @@
 //! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use millrace_log::client::ConnectionConfig;
+use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, RdProducer};
+use millrace_log::native::WireProducer;
 use millrace_log::record::{MAX_LABEL_BYTES, MAX_LABELS, Tenant, is_label_name};
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
@@ -145,6 +147,17 @@ fn is_topic(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
+/// Who speaks Kafka's protocol for the agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Client {
+    /// Millrace's own producer.
+    #[default]
+    Native,
+    /// librdkafka.
+    Librdkafka,
+}
+
 /// Which log and which topic.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -161,7 +174,10 @@ pub struct KafkaConfig {
     pub sasl_username: String,
     /// Password for SASL.
     pub sasl_password: Secret,
-    /// Further settings of librdkafka by their own names.
+    /// Which client writes to the log: `native` is Millrace's own and takes a fraction of the CPU and memory,
+    /// `librdkafka` has settings for everything.
+    pub client: Client,
+    /// Further settings of librdkafka by their own names; they need `client: librdkafka`.
     pub options: BTreeMap<String, String>,
     /// Topic that lines go to; made if it does not exist.
     pub topic: String,
@@ -179,6 +195,7 @@ impl Default for KafkaConfig {
             sasl_mechanism: of.sasl_mechanism,
             sasl_username: of.sasl_username,
             sasl_password: of.sasl_password,
+            client: Client::Native,
             options: of.options,
             topic: "logs".to_owned(),
             partitions: 4,
@@ -187,11 +204,21 @@ impl Default for KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// What the client of the log takes. Unless `options` says otherwise, librdkafka itself repeats for ever: giving a
-    /// record up while later ones go through would break the order of positions.
-    pub fn connection(&self) -> ConnectionConfig {
+    /// The client that writes to the log. Both repeat for ever, unless `options` say otherwise: giving a record up while
+    /// later ones go through would break the order of positions.
+    pub fn producer(&self) -> Result<Arc<dyn BatchProducer>, ClientError> {
+        let connection = self.connection();
+        Ok(match self.client {
+            Client::Native => Arc::new(WireProducer::new(&connection, None)?),
+            Client::Librdkafka => Arc::new(RdProducer::new(&connection)?),
+        })
+    }
+
+    fn connection(&self) -> ConnectionConfig {
         let mut options = self.options.clone();
-        options.entry("message.timeout.ms".to_owned()).or_insert_with(|| "0".to_owned());
+        if self.client == Client::Librdkafka {
+            options.entry("message.timeout.ms".to_owned()).or_insert_with(|| "0".to_owned());
+        }
         ConnectionConfig {
             brokers: self.brokers.clone(),
             tls: self.tls,
@@ -205,6 +232,9 @@ impl KafkaConfig {
 
     fn check(&self, faults: &mut Faults) {
         self.connection().check(faults);
+        if self.client == Client::Native && !self.options.is_empty() {
+            faults.add("options", "are settings of librdkafka: add `client: librdkafka`, or remove them");
+        }
         if !is_topic(&self.topic) {
             faults.add("topic", TOPIC_RULE);
         }
@@ -425,7 +455,18 @@ mod tests {
         .expect("sample");
         assert_eq!(faults(&config), [""; 0]);
         assert_eq!((config.kafka.topic.as_str(), config.kafka.partitions), ("logs", 4));
-        assert_eq!(config.kafka.connection().options["message.timeout.ms"], "0");
+        assert!(config.kafka.connection().options.is_empty());
+    }
+
+    #[test]
+    fn settings_of_librdkafka_need_librdkafka() {
+        let options = r#"{"kafka": {"options": {"linger.ms": "50"}, "client": "CLIENT"}}"#;
+        let native = read(&options.replace("CLIENT", "native")).expect("native");
+        assert!(faults(&native).contains(&"kafka.options".to_owned()));
+        let librdkafka = read(&options.replace("CLIENT", "librdkafka")).expect("librdkafka");
+        assert!(!faults(&librdkafka).contains(&"kafka.options".to_owned()));
+        assert_eq!(librdkafka.kafka.connection().options["message.timeout.ms"], "0");
+        assert!(librdkafka.kafka.producer().is_ok() && KafkaConfig::default().producer().is_ok());
     }
 
     #[test]

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use millrace_log::client::{BatchProducer, ClientError};
 use millrace_log::clock::SharedClock;
 use millrace_log::dead_letter::dead_letter;
+use millrace_log::native::encode::{HeaderRef, Records};
 use millrace_log::record::{
-    FIXED_LEN, Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_TENANT, HeaderName, Position, Record, TopicPartition,
-    kafka_timestamp_ms,
+    Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_TENANT, Position, Record, TopicPartition, kafka_timestamp_ms,
 };
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
@@ -112,6 +112,8 @@ enum Sent {
 
 /// Records encoded between two chances for other tasks.
 const ENCODE_TURN: usize = 1000;
+/// What a record has beside its line, roughly: key, labels, the fixed header, lengths.
+const RECORD_OVERHEAD: usize = 256;
 /// An answer that takes longer is told.
 const SLOW: Duration = Duration::from_secs(15);
 
@@ -175,7 +177,7 @@ impl Lane {
                 }
                 Sent::Never(failed, error) => match failed[..] {
                     [place] => {
-                        let record = self.encode(hauls, &failed).await.swap_remove(0);
+                        let Some(record) = self.encode(hauls, &failed).await.to_records().pop() else { continue };
                         self.bury(record, &error.to_string()).await;
                         dead.insert(place);
                     }
@@ -192,8 +194,8 @@ impl Lane {
         Ok(dead)
     }
 
-    async fn send(&self, to: &TopicPartition, records: Vec<Record>, group: &[Place]) -> Sent {
-        let answer = self.parts.producer.send(to, records);
+    async fn send(&self, to: &TopicPartition, records: Records, group: &[Place]) -> Sent {
+        let answer = self.parts.producer.send_encoded(to, records);
         tokio::pin!(answer);
         let answer = loop {
             match tokio::time::timeout(SLOW, &mut answer).await {
@@ -249,9 +251,11 @@ impl Lane {
         Ok(())
     }
 
-    async fn encode(&self, hauls: &[Haul], places: &[Place]) -> Vec<Record> {
-        let mut fixed = Vec::with_capacity(places.len() * FIXED_LEN);
-        let mut records = Vec::with_capacity(places.len());
+    /// Straight from the bytes that were read into a record batch: nothing is allocated for a line.
+    async fn encode(&self, hauls: &[Haul], places: &[Place]) -> Records {
+        let piece_of = |(h, p): &Place| &hauls[*h as usize].pieces[*p as usize];
+        let bytes: usize = places.iter().map(|place| piece_of(place).len as usize + RECORD_OVERHEAD).sum();
+        let mut records = Records::with_capacity(bytes, places.len());
         let mut at = usize::MAX;
         let mut identity = None;
         for (n, (h, p)) in places.iter().enumerate() {
@@ -267,28 +271,27 @@ impl Lane {
             let time_ns = found.unwrap_or_else(|| haul.read_ns.saturating_add(i64::from(*p)));
             let position = Position::at(haul.base + u64::from(piece.start));
             let cut = piece.cut;
-            let head = Fixed { time_ns, source: identity.id, position, cut, time_from_line: found.is_some() };
-            fixed.extend_from_slice(&head.encode());
-            let mut headers: Vec<(HeaderName, Bytes)> = Vec::with_capacity(3);
-            headers.push((HEADER_LABELS.into(), haul.source.labels.clone()));
-            if let Some(tenant) = &haul.source.entry.tenant {
-                headers.push((HEADER_TENANT.into(), tenant.clone()));
-            }
+            let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line: found.is_some() }.encode();
+            let labels = (HEADER_LABELS.as_bytes(), &haul.source.labels[..]);
+            let fixed = (HEADER_FIXED.as_bytes(), &fixed[..]);
+            let (with_tenant, without);
+            let headers: &[HeaderRef<'_>] = match &haul.source.entry.tenant {
+                Some(tenant) => {
+                    with_tenant = [labels, (HEADER_TENANT.as_bytes(), &tenant[..]), fixed];
+                    &with_tenant
+                }
+                None => {
+                    without = [labels, fixed];
+                    &without
+                }
+            };
             let start = piece.start as usize;
-            records.push(Record {
-                timestamp_ms: kafka_timestamp_ms(time_ns, haul.read_ns.div_euclid(1_000_000)),
-                key: Some(identity.key.clone()),
-                value: Some(haul.window.slice(start..start + piece.len as usize)),
-                headers,
-            });
+            let line = &haul.window[start..start + piece.len as usize];
+            let time_ms = kafka_timestamp_ms(time_ns, haul.read_ns.div_euclid(1_000_000));
+            records.push(time_ms, Some(&identity.key), Some(line), headers);
             if n % ENCODE_TURN == ENCODE_TURN - 1 {
                 tokio::task::yield_now().await;
             }
-        }
-        // One buffer for the fixed headers of all.
-        let fixed = Bytes::from(fixed);
-        for (n, record) in records.iter_mut().enumerate() {
-            record.headers.push((HEADER_FIXED.into(), fixed.slice(n * FIXED_LEN..(n + 1) * FIXED_LEN)));
         }
         records
     }
@@ -304,7 +307,7 @@ impl Lane {
             let made = parts.producer.ensure_topic(&to.topic, 1).await;
             let error = match made {
                 Err(error) => error,
-                Ok(_) => match self.send(&to, vec![record.clone()], &[(0, 0)]).await {
+                Ok(_) => match self.send(&to, Records::from_records(std::slice::from_ref(&record)), &[(0, 0)]).await {
                     Sent::All => return,
                     Sent::Again(_, error) => error,
                     Sent::Never(_, error) => {

@@ -19,6 +19,7 @@ use rdkafka::util::Timeout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::native::encode::Records;
 use crate::record::{HeaderName, Record, TopicPartition};
 use crate::value::{Faults, Secret};
 
@@ -109,6 +110,14 @@ pub enum ClientError {
     /// librdkafka refused a setting.
     #[error("client of the log can't be made: check `kafka.options`")]
     Setup(#[source] KafkaError),
+    /// The connection can't be made as configured.
+    #[error("`kafka.{key}`: {reason}")]
+    Connection {
+        /// The key at fault.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No answer: the call may be repeated.
     #[error("log at {brokers} does not answer: is the broker running and the address right?")]
     Unreachable {
@@ -157,6 +166,11 @@ pub trait BatchProducer: Send + Sync + 'static {
     /// Sends a batch in order; returns the offset of its first record when all are durable (acks=all).
     /// On [`ClientError::Refused`] the records that are not named are durable.
     async fn send(&self, to: &TopicPartition, batch: Vec<Record>) -> Result<i64, ClientError>;
+
+    /// The same with records that are encoded already.
+    async fn send_encoded(&self, to: &TopicPartition, records: Records) -> Result<i64, ClientError> {
+        self.send(to, records.to_records()).await
+    }
 
     /// Number of partitions of a topic, made with `partitions` if it does not exist.
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError>;

@@ -14,6 +14,8 @@ pub mod clock;
 pub mod client;
 /// Looks after any Kafka: topics, their settings, consumer groups.
 pub mod admin;
+/// Our own producer for the log: batches encoded in one pass.
+pub mod native;
 /// What the partitioned log can be told.
 pub mod config;
 /// Segment storage: topics and partitions on disk, recovery, retention.

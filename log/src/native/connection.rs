@@ -1,0 +1,266 @@
+//! One connection to one broker: requests out, answers back in their order.
+//!
+//! In: an address with TLS and login as configured; requests of `kafka-protocol`. Out: their answers, or why there is
+//! none. Touches the network. Two tasks belong to a connection, one that writes and one that reads; both end with it.
+//! Leaves leaders, retries and sequences to its callers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
+};
+use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
+use kafka_protocol::{ResponseError as Code, protocol};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::error::WireError;
+use super::login::{Login, Talk};
+use super::tls::Tls;
+
+/// Time for connecting, hand-shake and login together.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Requests that may be on their way at once.
+const IN_FLIGHT: usize = 64;
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 64 << 20;
+const CLIENT_ID: &str = "millrace";
+
+/// How to reach brokers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Manner {
+    pub tls: Option<Tls>,
+    pub login: Option<Login>,
+}
+
+/// What a reader needs to give an answer back.
+type Waiting = (i32, oneshot::Sender<Bytes>);
+
+/// A connection that is ready for requests.
+pub(super) struct Connection {
+    address: Arc<str>,
+    outgoing: mpsc::Sender<(Bytes, Waiting)>,
+    next_id: AtomicI32,
+    versions: HashMap<i16, (i16, i16)>,
+    broken: Arc<AtomicBool>,
+    /// Its reader and writer: they end when this is dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({})", self.address)
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Connection {
+    /// Connects, agrees on versions and logs in.
+    pub async fn open(address: &str, manner: &Manner) -> Result<Self, WireError> {
+        match tokio::time::timeout(CONNECT, Self::try_open(address, manner)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(WireError::Connect {
+                address: address.to_owned(),
+                cause: format!("no answer within {} s", CONNECT.as_secs()),
+            }),
+        }
+    }
+
+    async fn try_open(address: &str, manner: &Manner) -> Result<Self, WireError> {
+        let failed = |error: &dyn std::fmt::Display| WireError::Connect {
+            address: address.to_owned(),
+            cause: error.to_string(),
+        };
+        let stream = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
+        stream.set_nodelay(true).map_err(|e| failed(&e))?;
+        let stream: Box<dyn Stream> = match &manner.tls {
+            Some(tls) => Box::new(tls.connect(address, stream).await?),
+            None => Box::new(stream),
+        };
+        let (reading, writing) = tokio::io::split(stream);
+        let (outgoing, queue) = mpsc::channel(IN_FLIGHT);
+        let (sent, waiting) = mpsc::channel(IN_FLIGHT);
+        let broken = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        let mark = Arc::clone(&broken);
+        tasks.spawn(async move {
+            write(writing, queue, sent).await;
+            mark.store(true, Ordering::Release);
+        });
+        let (mark, name) = (Arc::clone(&broken), address.to_owned());
+        tasks.spawn(async move {
+            if let Err(cause) = read(reading, waiting).await {
+                tracing::debug!(address = name, cause, "connection to a broker ended");
+            }
+            mark.store(true, Ordering::Release);
+        });
+        let mut connection = Self {
+            address: address.into(),
+            outgoing,
+            next_id: AtomicI32::new(0),
+            versions: HashMap::new(),
+            broken,
+            _tasks: tasks,
+        };
+        connection.agree().await?;
+        if let Some(login) = &manner.login {
+            connection.log_in(login).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Whether it can take no more requests.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Asks which versions the broker speaks.
+    async fn agree(&mut self) -> Result<(), WireError> {
+        // Version 0 is understood by every broker there is.
+        let answer = self.call_version(&ApiVersionsRequest::default(), 0, CONNECT).await?;
+        self.versions = answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        Ok(())
+    }
+
+    async fn log_in(&self, login: &Login) -> Result<(), WireError> {
+        let refused = |cause: String| WireError::Login {
+            address: self.address.to_string(),
+            mechanism: login.mechanism().to_owned(),
+            cause,
+        };
+        let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(login.mechanism()));
+        let answer = self.call_version(&request, 1, CONNECT).await?;
+        if answer.error_code != 0 {
+            let known: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
+            return Err(refused(format!("it takes {}", known.join(", "))));
+        }
+        let mut talk = Talk::begin(login).map_err(|e| refused(e.to_string()))?;
+        let mut message = talk.first();
+        loop {
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(message);
+            let version = self.version::<SaslAuthenticateRequest>(0, 1)?;
+            let answer = self.call_version(&request, version, CONNECT).await?;
+            if answer.error_code != 0 {
+                let said = answer.error_message.as_ref().map_or("", |text| text.as_str());
+                return Err(refused(said.to_owned()));
+            }
+            match talk.next(&answer.auth_bytes).map_err(&refused)? {
+                Some(next) => message = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The newest version within bounds that both sides speak.
+    fn version<R: Request>(&self, min: i16, max: i16) -> Result<i16, WireError> {
+        let spoken = self.versions.get(&R::KEY).map(|(low, high)| (min.max(*low), max.min(*high)));
+        match spoken {
+            Some((low, high)) if low <= high => Ok(high),
+            _ => Err(WireError::Version { address: self.address.to_string(), api: R::KEY }),
+        }
+    }
+
+    /// Sends a request at the newest version within `min..=max` and waits for the answer.
+    pub async fn call<R: Request>(
+        &self,
+        request: &R,
+        (min, max): (i16, i16),
+        limit: Duration,
+    ) -> Result<R::Response, WireError> {
+        let version = self.version::<R>(min, max)?;
+        self.call_version(request, version, limit).await
+    }
+
+    async fn call_version<R: Request>(
+        &self,
+        request: &R,
+        version: i16,
+        limit: Duration,
+    ) -> Result<R::Response, WireError> {
+        let unreadable = |cause: String| WireError::Answer { address: self.address.to_string(), cause };
+        let lost = || WireError::Lost { address: self.address.to_string() };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+        let frame = frame(request, version, id).map_err(unreadable)?;
+        let (give, answer) = oneshot::channel();
+        let talk = async {
+            self.outgoing.send((frame, (id, give))).await.map_err(|_| lost())?;
+            answer.await.map_err(|_| lost())
+        };
+        let Ok(answer) = tokio::time::timeout(limit, talk).await else {
+            // The answer may still come, but nobody knows when: what stands behind it would wait too.
+            self.broken.store(true, Ordering::Release);
+            return Err(WireError::Late { address: self.address.to_string(), seconds: limit.as_secs() });
+        };
+        let mut answer = answer?;
+        let header = <R::Response as HeaderVersion>::header_version(version);
+        ResponseHeader::decode(&mut answer, header).map_err(|e| unreadable(e.to_string()))?;
+        protocol::Decodable::decode(&mut answer, version).map_err(|e| unreadable(e.to_string()))
+    }
+}
+
+/// Length, header and request.
+fn frame<R: Request>(request: &R, version: i16, id: i32) -> Result<Bytes, String> {
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(id)
+        .with_client_id(Some(StrBytes::from_static_str(CLIENT_ID)));
+    let key = ApiKey::try_from(R::KEY).map_err(|()| "unknown API".to_owned())?;
+    let header_version = key.request_header_version(version);
+    let size = header.compute_size(header_version).and_then(|a| Ok(a + request.compute_size(version)?));
+    let size = size.map_err(|e| e.to_string())?;
+    let mut out = BytesMut::with_capacity(4 + size);
+    out.extend_from_slice(&u32::try_from(size).map_err(|e| e.to_string())?.to_be_bytes());
+    header.encode(&mut out, header_version).map_err(|e| e.to_string())?;
+    request.encode(&mut out, version).map_err(|e| e.to_string())?;
+    Ok(out.freeze())
+}
+
+/// Writes frames in their order until the connection or its owner ends.
+async fn write(
+    mut stream: impl AsyncWrite + Unpin,
+    mut queue: mpsc::Receiver<(Bytes, Waiting)>,
+    sent: mpsc::Sender<Waiting>,
+) {
+    while let Some((frame, waiting)) = queue.recv().await {
+        // Told to the reader first: the answer may come before the write returns.
+        if sent.send(waiting).await.is_err() || stream.write_all(&frame).await.is_err() || stream.flush().await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Reads answers and gives each to who asked: Kafka answers in the order of the requests.
+async fn read(mut stream: impl AsyncRead + Unpin, mut waiting: mpsc::Receiver<Waiting>) -> Result<(), String> {
+    while let Some((id, give)) = waiting.recv().await {
+        let length = stream.read_i32().await.map_err(|e| e.to_string())?;
+        let length = usize::try_from(length).ok().filter(|n| (4..=MAX_ANSWER).contains(n));
+        let length = length.ok_or_else(|| "answer of an impossible length".to_owned())?;
+        let mut answer = BytesMut::zeroed(length);
+        stream.read_exact(&mut answer).await.map_err(|e| e.to_string())?;
+        let answer = answer.freeze();
+        if answer.clone().get_i32() != id {
+            return Err("answer to another request".to_owned());
+        }
+        // Nobody may wait any more.
+        drop(give.send(answer));
+    }
+    Ok(())
+}
+
+/// The code of an answer as a result.
+pub(super) fn checked(code: i16, message: Option<&str>) -> Result<(), WireError> {
+    match Code::try_from_code(code) {
+        None => Ok(()),
+        Some(code) => Err(WireError::refused(code, message)),
+    }
+}
