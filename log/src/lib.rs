@@ -20,8 +20,12 @@ pub mod native;
 pub mod config;
 /// Segment storage: topics and partitions on disk, recovery, retention.
 pub mod storage;
+/// Record batches of keys and values, as internal topics hold them.
+mod keyed;
 /// Consumer groups: who reads what, how far, and the topic that keeps it.
 pub mod group;
+/// Transactions: producers with an id that outlives them, and the topic that keeps what was decided.
+pub mod transaction;
 /// The embedded broker: Kafka's protocol over the storage.
 pub mod broker;
 /// Numbers of the embedded log.

@@ -1,8 +1,8 @@
 //! Which APIs are served at which versions, and the shape of each request.
 //!
 //! Out: the table that ApiVersions tells clients and that every request is held to. The versions are those of Apache
-//! Kafka 4.1 as far as the codec and the handlers go. Transactions (24 to 28), delegation tokens (38 to 41) and the
-//! groups of KIP-848 (68, 69) are not served, so not listed: clients then say so themselves.
+//! Kafka 4.1 as far as the codec and the handlers go. Delegation tokens (38 to 41) and the groups of KIP-848 (68, 69) are not
+//! served, so not listed: clients then say so themselves.
 
 use std::sync::LazyLock;
 
@@ -50,6 +50,16 @@ pub(super) static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         api(ApiKey::DeleteTopics, 1, 6, "[ s 16 ]@6+ ( s )@0-5 4"),
         api(ApiKey::DeleteRecords, 0, 2, "[ s [ 4 8 ] ] 4"),
         api(ApiKey::InitProducerId, 0, 5, "s 4 8@3+ 2@3+"),
+        api(
+            ApiKey::AddPartitionsToTxn,
+            0,
+            5,
+            "[ s 8 2 1 [ s ( 4 ) ] ]@4+ s@0-3 8@0-3 2@0-3 [ s ( 4 ) ]@0-3",
+        ),
+        api(ApiKey::AddOffsetsToTxn, 0, 4, "s 8 2 s"),
+        api(ApiKey::EndTxn, 0, 5, "s 8 2 1"),
+        api(ApiKey::WriteTxnMarkers, 1, 1, "[ 8 2 1 [ s ( 4 ) ] 4 ]"),
+        api(ApiKey::TxnOffsetCommit, 0, 5, "s s 8 2 4@3+ s@3+ s@3+ [ s [ 4 8 4@2+ s ] ]"),
         api(ApiKey::OffsetForLeaderEpoch, 2, 4, "4@3+ [ s [ 4 4 4 ] ]"),
         api(ApiKey::DescribeAcls, 1, 3, "1 s 1 s s 1 1"),
         api(ApiKey::CreateAcls, 1, 3, "[ 1 s 1 s s 1 1 ]"),
@@ -70,6 +80,8 @@ pub(super) static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         api(ApiKey::AlterUserScramCredentials, 0, 0, "[ s 1 ] [ s 1 4 b b ]"),
         api(ApiKey::DescribeCluster, 0, 2, "1 1@1+ 1@2+"),
         api(ApiKey::DescribeProducers, 0, 0, "[ s ( 4 ) ]"),
+        api(ApiKey::DescribeTransactions, 0, 0, "( s )"),
+        api(ApiKey::ListTransactions, 0, 2, "( s ) ( 8 ) 8@1+ s@2+"),
         api(ApiKey::DescribeTopicPartitions, 0, 0, "[ s ] 4 { s 4 }"),
     ]
 });

@@ -10,6 +10,7 @@ use super::door::config::{
 };
 use crate::config::{RetentionConfig, StorageConfig};
 use crate::group::GroupConfig;
+use crate::transaction::TransactionConfig;
 use crate::value::{ByteSize, Faults, Span};
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:9092";
@@ -53,6 +54,8 @@ pub struct BrokerConfig {
     pub stall_timeout: Span,
     /// Consumer groups.
     pub group: GroupConfig,
+    /// Transactions.
+    pub transaction: TransactionConfig,
     /// How long records are kept, unless a topic says otherwise.
     pub retention: RetentionConfig,
     /// Segments, flushing, retention.
@@ -79,6 +82,7 @@ impl Default for BrokerConfig {
             idle_timeout: Span::secs(600),
             stall_timeout: Span::secs(60),
             group: GroupConfig::default(),
+            transaction: TransactionConfig::default(),
             retention: RetentionConfig::default(),
             storage: StorageConfig::default(),
         }
@@ -158,6 +162,7 @@ impl BrokerConfig {
             }
         }
         faults.within("group", |faults| self.group.check(faults));
+        faults.within("transaction", |faults| self.transaction.check(faults));
         faults.within("storage", |faults| self.storage.check(faults));
     }
 }

@@ -20,6 +20,7 @@ use super::sessions::FetchSessions;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
 use crate::storage::{Partition, Storage};
+use crate::transaction::Coordinator as Transactions;
 
 /// The only node there is.
 pub(super) const NODE: BrokerId = BrokerId(1);
@@ -33,7 +34,8 @@ pub(super) struct Core {
     pub doors: Vec<Arc<Listener>>,
     /// Connections of all doors.
     pub open: AtomicUsize,
-    pub identity: Identity,
+    pub transactions: Transactions,
+    pub identity: Arc<Identity>,
     pub sessions: FetchSessions,
     pub metrics: BrokerMetrics,
     /// Memory for large requests.
@@ -95,6 +97,11 @@ impl Context {
     /// The same for what is left out of an answer without a word: not counted as a refusal.
     pub fn sees(&self, operation: Operation, resource: Resource<'_>) -> bool {
         self.core.access.allows(&self.who, self.peer.from.ip(), operation, resource)
+    }
+
+    /// Whether the client may write to some topic: who may, also may be idempotent (KIP-679).
+    pub fn writes_any_topic(&self) -> bool {
+        self.core.access.allows_any_topic(&self.who, self.peer.from.ip(), Operation::Write)
     }
 
     /// What the client may do with a resource, as bits for the answer.

@@ -18,11 +18,13 @@ use super::{
     k00_produce, k01_fetch, k02_list_offsets, k03_metadata, k08_offset_commit, k09_offset_fetch, k10_find_coordinator,
     k11_join_group, k12_heartbeat, k13_leave_group, k14_sync_group, k15_describe_groups, k16_list_groups,
     k17_sasl_handshake, k18_api_versions, k19_create_topics, k20_delete_topics, k21_delete_records,
-    k22_init_producer_id, k23_offset_for_leader_epoch, k29_describe_acls, k30_create_acls, k31_delete_acls,
+    k22_init_producer_id, k23_offset_for_leader_epoch, k24_add_partitions_to_txn, k25_add_offsets_to_txn,
+    k26_end_txn, k27_write_txn_markers, k28_txn_offset_commit, k29_describe_acls, k30_create_acls, k31_delete_acls,
     k32_describe_configs, k33_alter_configs, k35_describe_log_dirs, k36_sasl_authenticate, k37_create_partitions,
     k42_delete_groups, k43_elect_leaders, k44_incremental_alter_configs, k46_list_partition_reassignments,
     k47_offset_delete, k48_describe_client_quotas, k49_alter_client_quotas, k50_describe_user_scram_credentials,
-    k51_alter_user_scram_credentials, k60_describe_cluster, k61_describe_producers, k75_describe_topic_partitions,
+    k51_alter_user_scram_credentials, k60_describe_cluster, k61_describe_producers, k65_describe_transactions,
+    k66_list_transactions, k75_describe_topic_partitions,
 };
 use crate::metrics::ApiLabel;
 
@@ -104,6 +106,11 @@ async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> 
         ApiKey::DeleteRecords => r.answer(&k21_delete_records::handle(cx, r.decode()?).await),
         ApiKey::InitProducerId => r.answer(&k22_init_producer_id::handle(cx, r.decode()?).await),
         ApiKey::OffsetForLeaderEpoch => r.answer(&k23_offset_for_leader_epoch::handle(cx, r.decode()?)),
+        ApiKey::AddPartitionsToTxn => r.answer(&k24_add_partitions_to_txn::handle(cx, r.decode()?).await),
+        ApiKey::AddOffsetsToTxn => r.answer(&k25_add_offsets_to_txn::handle(cx, r.decode()?).await),
+        ApiKey::EndTxn => r.answer(&k26_end_txn::handle(cx, r.decode()?).await),
+        ApiKey::WriteTxnMarkers => r.answer(&k27_write_txn_markers::handle(cx, r.decode()?).await),
+        ApiKey::TxnOffsetCommit => r.answer(&k28_txn_offset_commit::handle(cx, r.decode()?).await),
         ApiKey::DescribeConfigs => r.answer(&k32_describe_configs::handle(cx, r.decode()?)),
         ApiKey::AlterConfigs => r.answer(&k33_alter_configs::handle(cx, r.decode()?).await),
         ApiKey::DescribeLogDirs => r.answer(&k35_describe_log_dirs::handle(cx, r.decode()?).await),
@@ -123,6 +130,8 @@ async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> 
         ApiKey::OffsetDelete => r.answer(&k47_offset_delete::handle(cx, r.decode()?).await),
         ApiKey::DescribeCluster => r.answer(&k60_describe_cluster::handle(cx, &r.decode()?)),
         ApiKey::DescribeProducers => r.answer(&k61_describe_producers::handle(cx, r.decode()?).await),
+        ApiKey::DescribeTransactions => r.answer(&k65_describe_transactions::handle(cx, r.decode()?)),
+        ApiKey::ListTransactions => r.answer(&k66_list_transactions::handle(cx, r.decode()?)),
         ApiKey::DescribeTopicPartitions => r.answer(&k75_describe_topic_partitions::handle(cx, r.decode()?)),
         key => Err(RequestFault::UnknownKey(key as i16)),
     }
@@ -143,6 +152,10 @@ fn name(key: ApiKey) -> &'static str {
         ApiKey::SyncGroup => "SyncGroup",
         ApiKey::ApiVersions => "ApiVersions",
         ApiKey::InitProducerId => "InitProducerId",
+        ApiKey::AddPartitionsToTxn => "AddPartitionsToTxn",
+        ApiKey::AddOffsetsToTxn => "AddOffsetsToTxn",
+        ApiKey::EndTxn => "EndTxn",
+        ApiKey::TxnOffsetCommit => "TxnOffsetCommit",
         _ => "Admin",
     }
 }

@@ -10,6 +10,7 @@ use super::door::tls::TlsError;
 use crate::group::CoordinatorError;
 use crate::group::state::GroupError;
 use crate::storage::{AppendError, ReadError, StorageError};
+use crate::transaction::state::TxnError;
 
 /// Why the broker can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,13 @@ pub enum BrokerError {
         /// The cause.
         #[from]
         source: CoordinatorError,
+    },
+    /// The transactions.
+    #[error("transactions can't be loaded: {source}")]
+    Transactions {
+        /// The cause.
+        #[from]
+        source: crate::transaction::CoordinatorError,
     },
     /// The broker's own small state.
     #[error("{path} can't be {what}: {reason}")]
@@ -136,6 +144,32 @@ pub(super) fn group_code(error: &GroupError) -> Code {
         GroupError::NotAvailable => Code::CoordinatorNotAvailable,
         GroupError::MetadataTooLarge => Code::OffsetMetadataTooLarge,
         GroupError::Log(_) => Code::CoordinatorNotAvailable,
+        GroupError::TxnState => Code::InvalidTxnState,
+        GroupError::FencedProducer => Code::InvalidProducerEpoch,
+    }
+}
+
+/// Code for what the transaction coordinator refuses.
+pub(super) fn txn_code(error: &TxnError) -> Code {
+    match error {
+        TxnError::Invalid(_) => Code::InvalidRequest,
+        TxnError::Timeout { .. } => Code::InvalidTransactionTimeout,
+        TxnError::Mapping => Code::InvalidProducerIdMapping,
+        TxnError::Fenced => Code::ProducerFenced,
+        TxnError::Concurrent => Code::ConcurrentTransactions,
+        TxnError::State(_) => Code::InvalidTxnState,
+        TxnError::NotAdded => Code::TransactionAbortable,
+        TxnError::NotFound => Code::TransactionalIdNotFound,
+        TxnError::NotAvailable(_) => Code::CoordinatorNotAvailable,
+    }
+}
+
+/// The same for clients that don't know PRODUCER_FENCED (below the version that brought it) or at a door where it is called
+/// otherwise.
+pub(super) fn txn_code_before(error: &TxnError, knows_fenced: bool) -> Code {
+    match txn_code(error) {
+        Code::ProducerFenced if !knows_fenced => Code::InvalidProducerEpoch,
+        code => code,
     }
 }
 

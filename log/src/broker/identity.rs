@@ -111,6 +111,15 @@ impl Identity {
     }
 }
 
+impl crate::transaction::ProducerIds for Identity {
+    fn next(&self) -> Result<i64, String> {
+        self.producer_id().map_err(|error| {
+            tracing::error!(%error, "no producer id can be given");
+            error.to_string()
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

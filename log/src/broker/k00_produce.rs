@@ -4,8 +4,10 @@
 //! they are flushed, acks=1 when they are written, acks=0 never: a failure then ends the connection, as Kafka does it.
 //! A repeated batch of an idempotent producer gets the offset of the first. Versions: 5 log start offset, 7 zstd,
 //! 8 errors by record (KIP-467), 9 flexible, 10 leader for the client to find, 12 transactions v2, 13 topic ids
-//! (KIP-516). Transactional batches are refused (INVALID_TXN_STATE): transactions are not served.
+//! (KIP-516). A transactional batch must belong to an open transaction that its partition is part of (KIP-890); from version
+//! 12 on writing adds the partition. The epoch of its producer must be the latest (INVALID_PRODUCER_EPOCH).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,9 +22,11 @@ use uuid::Uuid;
 
 use super::access::{Operation, Resource};
 use super::context::Context;
-use super::error::{Code, append_code};
+use super::error::{Code, append_code, txn_code};
 use super::wire::{RequestFault, count_records, text};
-use crate::storage::{AppendError, AppendKind, Appended, Partition, Topic};
+use crate::record::TopicPartition;
+use crate::storage::{AppendError, AppendKind, Appended, BatchProducer, Partition, Topic};
+use crate::transaction::state::{ProducerEpoch, Protocol, TxnError};
 
 /// What was appended and waits for its flush.
 pub(super) struct Started {
@@ -62,17 +66,17 @@ impl From<Code> for Refused {
 /// Appends all that the request brings.
 pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
     let acks = request.acks;
+    let transaction = Transaction::begin(cx, &request).await;
     let mut topics = Vec::with_capacity(request.topic_data.len());
-    let transaction = may_be_transactional(cx, &request);
     for data in request.topic_data {
-        let topic = transaction.and_then(|()| find(cx, &data));
+        let topic = transaction.as_ref().map_err(|code| *code).and_then(|of| Ok((of, find(cx, &data)?)));
         let mut parts = Vec::with_capacity(data.partition_data.len());
         for part in data.partition_data {
             let records = part.records.unwrap_or_default();
             let count = count_records(&records);
             let bytes = records.len() as u64;
             let began = Instant::now();
-            let result = append(acks, topic.as_deref(), part.index, records).await;
+            let result = append(cx, acks, &topic, part.index, records).await;
             if matches!(&result, Ok((_, appended)) if !appended.duplicate) {
                 cx.core.metrics.bytes_in.inc_by(bytes);
                 cx.core.metrics.records_in.inc_by(count);
@@ -95,34 +99,97 @@ fn find(cx: &Context, data: &TopicProduceData) -> Result<Arc<Topic>, Code> {
     cx.core.storage.topic(&data.name.0).ok_or(Code::UnknownTopicOrPartition)
 }
 
-/// Transactional batches need a transactional id, and the right to use it.
-fn may_be_transactional(cx: &Context, request: &ProduceRequest) -> Result<(), Code> {
-    if !cx.core.access.is_enforced() {
-        return Ok(());
-    }
-    let mut parts = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
-    if !parts.any(|part| part.records.as_ref().is_some_and(|records| is_transactional(records))) {
-        return Ok(());
-    }
-    let id = request.transactional_id.as_ref().ok_or(Code::TransactionalIdAuthorizationFailed)?;
-    cx.allowed(Operation::Write, Resource::TransactionalId(&id.0))
+/// What a request has to do with transactions.
+enum Transaction {
+    /// Nothing.
+    None,
+    /// Batches of this id; with the producers whose partitions could not be added, and why.
+    Of { id: String, refused: BTreeMap<ProducerEpoch, TxnError> },
 }
 
-/// Whether a batch says that it is part of a transaction: bit 4 of the attributes at byte 21.
-fn is_transactional(records: &[u8]) -> bool {
-    records.get(22).is_some_and(|attributes| attributes & 0x10 != 0)
+impl Transaction {
+    /// Looks for transactional batches; adds their partitions to the transaction if the version says that writing does so.
+    /// Such batches need a transactional id, and the right to use it.
+    async fn begin(cx: &Context, request: &ProduceRequest) -> Result<Self, Code> {
+        let mut partitions: BTreeMap<ProducerEpoch, Vec<TopicPartition>> = BTreeMap::new();
+        for data in &request.topic_data {
+            for part in &data.partition_data {
+                let of = part.records.as_deref().and_then(BatchProducer::of);
+                let Some(of) = of.filter(|of| of.is_transactional) else { continue };
+                let listed = partitions.entry((of.producer_id, of.epoch)).or_default();
+                if let Ok(topic) = find(cx, data)
+                    && topic.partition(part.index).is_some()
+                {
+                    listed.push(TopicPartition::new(topic.name(), part.index));
+                }
+            }
+        }
+        if partitions.is_empty() {
+            return Ok(Self::None);
+        }
+        let id = request.transactional_id.as_ref().ok_or(Code::TransactionalIdAuthorizationFailed)?;
+        cx.allowed(Operation::Write, Resource::TransactionalId(&id.0))?;
+        let id = id.0.to_string();
+        let mut refused = BTreeMap::new();
+        if cx.version >= 12 {
+            for (producer, partitions) in partitions {
+                if let Err(error) = cx.core.transactions.add(&id, producer, &partitions, Protocol::Two).await {
+                    refused.insert(producer, error);
+                }
+            }
+        }
+        Ok(Self::Of { id, refused })
+    }
+
+    /// How a batch is to be appended to a partition.
+    fn admit(&self, cx: &Context, partition: &Partition, of: Option<BatchProducer>) -> Result<AppendKind, Refused> {
+        let (id, refused, of) = match (self, of) {
+            (Self::None, _) | (_, None) => return Ok(AppendKind::Client),
+            (Self::Of { id, refused }, Some(of)) => (id, refused, of),
+        };
+        if !of.is_transactional {
+            return Ok(AppendKind::Client);
+        }
+        let producer = (of.producer_id, of.epoch);
+        // Asked for first: a marker after this moment refuses the batch.
+        let verification = partition.verification();
+        let verified = match refused.get(&producer) {
+            Some(error) => Err(error.clone()),
+            None => {
+                let tp = TopicPartition::new(partition.topic(), partition.number());
+                cx.core.transactions.verify(id, producer, &tp)
+            }
+        };
+        match verified {
+            Ok(()) => Ok(AppendKind::Transaction(verification)),
+            Err(error) => Err(Refused { places: Vec::new(), code: refusal(cx.version, &error), message: error.to_string() }),
+        }
+    }
+}
+
+/// What a client of this version understands of a refusal by the transaction coordinator.
+fn refusal(version: i16, error: &TxnError) -> Code {
+    match error {
+        TxnError::Fenced => Code::InvalidProducerEpoch,
+        TxnError::NotAdded if version < 11 => Code::InvalidTxnState,
+        // Retriable, and makes nobody look for another leader.
+        TxnError::Concurrent if version < 12 => Code::NotEnoughReplicas,
+        TxnError::NotAvailable(_) => Code::NotEnoughReplicas,
+        other => txn_code(other),
+    }
 }
 
 async fn append(
+    cx: &Context,
     acks: i16,
-    topic: Result<&Topic, &Code>,
+    topic: &Result<(&Transaction, Arc<Topic>), Code>,
     index: i32,
     records: Bytes,
 ) -> Result<(Arc<Partition>, Appended), Refused> {
     if !(-1..=1).contains(&acks) {
         return Err(Code::InvalidRequiredAcks.into());
     }
-    let topic = topic.map_err(|code| *code)?;
+    let (transaction, topic) = topic.as_ref().map_err(|code| *code)?;
     if super::topics::is_internal(topic.name()) {
         return Err(Code::InvalidTopicException.into());
     }
@@ -131,7 +198,8 @@ async fn append(
         let message = "the request holds no record batch".to_owned();
         return Err(Refused { code: Code::InvalidRecord, message, places: Vec::new() });
     }
-    let appended = partition.append(records, AppendKind::Client).await?;
+    let kind = transaction.admit(cx, &partition, BatchProducer::of(&records))?;
+    let appended = partition.append(records, kind).await?;
     Ok((partition, appended))
 }
 

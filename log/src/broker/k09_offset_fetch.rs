@@ -1,8 +1,8 @@
 //! OffsetFetch (key 9), versions 1 to 9. How far groups have read.
 //!
 //! Behaviour: -1 where nothing was committed, also for groups that don't exist; without a list of topics, all that the
-//! group has. Versions: 2 an error for the whole, 5 leader epochs, 6 flexible, 7 `require_stable` (always so: no
-//! transactions), 8 many groups (KIP-709), 9 member epochs of KIP-848, which classic groups don't look at.
+//! group has. Versions: 2 an error for the whole, 5 leader epochs, 6 flexible, 7 `require_stable`: a partition with
+//! another offset in an open transaction gets UNSTABLE_OFFSET_COMMIT (KIP-447), 8 many groups (KIP-709), 9 member epochs of KIP-848, which classic groups don't look at.
 
 use std::collections::BTreeMap;
 
@@ -13,34 +13,44 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
 use super::context::Context;
+use super::error::Code;
 use super::wire::text;
 use crate::group::offsets::Committed;
 use crate::record::TopicPartition;
 
-type Found = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
+/// What was committed, or that an open transaction holds another offset.
+type Found = Vec<(TopicName, Vec<(i32, Result<Option<Committed>, Code>)>)>;
 
-fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>)>>) -> Found {
+fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>)>>, stable: bool) -> Found {
+    let is_unstable = |tp: &TopicPartition| stable && cx.core.groups.is_unstable(&group.0, tp);
+    let settled = |tp: &TopicPartition, committed| {
+        if is_unstable(tp) { Err(Code::UnstableOffsetCommit) } else { Ok(committed) }
+    };
     match asked {
         Some(topics) => topics
             .into_iter()
             .map(|(name, partitions)| {
                 let list: Vec<_> = partitions.iter().map(|p| TopicPartition::new(&*name.0, *p)).collect();
                 let found = cx.core.groups.committed(&group.0, Some(&list));
-                (name, found.into_iter().map(|(tp, committed)| (tp.partition, committed)).collect())
+                (name, found.into_iter().map(|(tp, committed)| (tp.partition, settled(&tp, committed))).collect())
             })
             .collect(),
         None => {
-            let mut topics: BTreeMap<String, Vec<(i32, Option<Committed>)>> = BTreeMap::new();
+            let mut topics: BTreeMap<String, Vec<(i32, Result<Option<Committed>, Code>)>> = BTreeMap::new();
             for (tp, committed) in cx.core.groups.committed(&group.0, None) {
-                topics.entry(tp.topic.to_string()).or_default().push((tp.partition, committed));
+                topics.entry(tp.topic.to_string()).or_default().push((tp.partition, settled(&tp, committed)));
             }
             topics.into_iter().map(|(name, list)| (TopicName(text(&name)), list)).collect()
         }
     }
 }
 
-fn parts(committed: Option<Committed>) -> (i64, i32, String) {
-    committed.map_or((-1, -1, String::new()), |c| (c.offset, c.leader_epoch, c.metadata))
+fn parts(committed: Result<Option<Committed>, Code>) -> (i64, i32, String, i16) {
+    match committed {
+        Ok(Some(c)) => (c.offset, c.leader_epoch, c.metadata, 0),
+        Ok(None) => (-1, -1, String::new(), 0),
+        Err(code) => (-1, -1, String::new(), code.code()),
+    }
 }
 
 /// Answers.
@@ -48,14 +58,15 @@ pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
     if cx.version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
             let asked = group.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-            let topics = look_up(cx, &group.group_id, asked).into_iter().map(|(name, list)| {
+            let topics = look_up(cx, &group.group_id, asked, request.require_stable).into_iter().map(|(name, list)| {
                 let list = list.into_iter().map(|(index, committed)| {
-                    let (offset, epoch, metadata) = parts(committed);
+                    let (offset, epoch, metadata, code) = parts(committed);
                     OffsetFetchResponsePartitions::default()
                         .with_partition_index(index)
                         .with_committed_offset(offset)
                         .with_committed_leader_epoch(epoch)
                         .with_metadata(Some(text(&metadata)))
+                        .with_error_code(code)
                 });
                 OffsetFetchResponseTopics::default().with_name(name).with_partitions(list.collect())
             });
@@ -64,13 +75,14 @@ pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
     let asked = request.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-    let topics = look_up(cx, &request.group_id, asked).into_iter().map(|(name, list)| {
+    let topics = look_up(cx, &request.group_id, asked, cx.version >= 7 && request.require_stable).into_iter().map(|(name, list)| {
         let list = list.into_iter().map(|(index, committed)| {
-            let (offset, epoch, metadata) = parts(committed);
+            let (offset, epoch, metadata, code) = parts(committed);
             let answer = OffsetFetchResponsePartition::default()
                 .with_partition_index(index)
                 .with_committed_offset(offset)
-                .with_metadata(Some(text(&metadata)));
+                .with_metadata(Some(text(&metadata)))
+                .with_error_code(code);
             if cx.version >= 5 { answer.with_committed_leader_epoch(epoch) } else { answer }
         });
         OffsetFetchResponseTopic::default().with_name(name).with_partitions(list.collect())

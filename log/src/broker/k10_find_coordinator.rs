@@ -1,7 +1,7 @@
-//! FindCoordinator (key 10), versions 0 to 6. Where a group is coordinated: here.
+//! FindCoordinator (key 10), versions 0 to 6. Where a group or a transactional id is coordinated: here.
 //!
-//! Behaviour: transactions and share groups are not served; they get a code that ends the client's attempt and a text
-//! that says why. Versions: 1 kinds of key, 3 flexible, 4 many keys (KIP-699), 5 and 6 new kinds.
+//! Behaviour: share groups are not served; they get a code that ends the client's attempt and a text that says why.
+//! Versions: 1 kinds of key, 3 flexible, 4 many keys (KIP-699), 5 and 6 new kinds.
 
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -15,11 +15,7 @@ const TRANSACTION: i8 = 1;
 
 fn refusal(kind: i8) -> Option<(Code, &'static str)> {
     match kind {
-        GROUP => None,
-        TRANSACTION => Some((
-            Code::TransactionalIdAuthorizationFailed,
-            "transactions are not served by the embedded log: leave out transactional.id, or use Apache Kafka",
-        )),
+        GROUP | TRANSACTION => None,
         _ => Some((Code::InvalidRequest, "this kind of coordinator is not served by the embedded log")),
     }
 }

@@ -5,16 +5,42 @@
 //! Produce is listed from version 0 on as Kafka 4 does: older librdkafka takes it for a sign of compression; versions
 //! 0 to 2 themselves end the connection.
 
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 
 use super::apis::{APIS, Api};
 use super::context::Context;
 use super::error::Code;
+use super::wire::text;
 
 fn listed(api: &Api) -> ApiVersion {
     let min = if matches!(api.key, ApiKey::Produce) { 0 } else { api.min };
     ApiVersion::default().with_api_key(api.key as i16).with_min_version(min).with_max_version(api.max)
+}
+
+/// Features of the whole cluster (KIP-584) as Kafka 4.1 has them by default: name, versions known, version in force.
+/// `transaction.version` 2 is what makes producers speak the second protocol of KIP-890, `group.version` 1 tells of KIP-848.
+const FEATURES: [(&str, (i16, i16), i16); 3] =
+    [("group.version", (0, 1), 0), ("metadata.version", (7, 27), 27), ("transaction.version", (0, 2), 2)];
+/// They never change while the broker runs.
+const FEATURES_EPOCH: i64 = 1;
+
+fn with_features(answer: ApiVersionsResponse, version: i16) -> ApiVersionsResponse {
+    if version < 3 {
+        return answer;
+    }
+    // Clients of version 3 take a lowest version of 0 for a fault (KIP-1023).
+    let known = FEATURES.iter().filter(|(_, (min, _), _)| version >= 4 || *min > 0);
+    let known = known.map(|(name, (min, max), _)| {
+        SupportedFeatureKey::default().with_name(text(name)).with_min_version(*min).with_max_version(*max)
+    });
+    let in_force = FEATURES.iter().filter(|(_, _, level)| *level > 0).map(|(name, _, level)| {
+        FinalizedFeatureKey::default().with_name(text(name)).with_min_version_level(*level).with_max_version_level(*level)
+    });
+    answer
+        .with_supported_features(known.collect())
+        .with_finalized_features_epoch(FEATURES_EPOCH)
+        .with_finalized_features(in_force.collect())
 }
 
 /// Letters and digits, with dots and dashes inside.
@@ -37,5 +63,6 @@ pub(super) fn handle(cx: &Context, request: &ApiVersionsRequest) -> ApiVersionsR
     if cx.version >= 3 && !fits {
         return ApiVersionsResponse::default().with_error_code(Code::InvalidRequest.code());
     }
-    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(listed).collect())
+    let answer = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(listed).collect());
+    with_features(answer, cx.version)
 }

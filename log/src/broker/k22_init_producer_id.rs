@@ -1,15 +1,25 @@
-//! InitProducerId (key 22), versions 0 to 5. Gives an idempotent producer its id, with epoch 0.
+//! InitProducerId (key 22), versions 0 to 5. Gives a producer its id and epoch.
 //!
-//! Behaviour: ids are never given twice, whatever happens in between. A transactional id is refused with a code that
-//! ends the producer's attempt: transactions are not served. Versions: 2 flexible, 3 the id so far (KIP-360; a producer
-//! without transactions gets a new one), 4 and 5 new errors.
-
-use std::sync::Arc;
+//! Behaviour: without a transactional id a fresh id with epoch 0; ids are never given twice, whatever happens in between.
+//! With one, the id that belongs to it with the next epoch: whoever had it before is fenced. If a transaction is open, it is
+//! aborted first, and the client told to come again (CONCURRENT_TRANSACTIONS). Versions: 2 flexible, 3 id and epoch so far,
+//! to go on after an error (KIP-360), 4 PRODUCER_FENCED, 5 new errors.
 
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
-use super::error::Code;
+use super::error::{Code, txn_code_before};
+use crate::transaction::state::TxnError;
+
+/// Writing needs the right to write with the id, or, without one, to write to the cluster or to any topic.
+fn may_write(cx: &Context, id: Option<&str>) -> Result<(), Code> {
+    match id {
+        Some(id) => cx.allowed(Operation::Write, Resource::TransactionalId(id)),
+        None if cx.writes_any_topic() => Ok(()),
+        None => cx.allowed(Operation::IdempotentWrite, Resource::Cluster),
+    }
+}
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
@@ -19,17 +29,19 @@ pub(super) async fn handle(cx: &Context, request: InitProducerIdRequest) -> Init
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
-    if request.transactional_id.is_some() {
-        return refused(Code::TransactionalIdAuthorizationFailed);
+    if let Err(code) = may_write(cx, request.transactional_id.as_ref().map(|id| id.0.as_str())) {
+        return refused(code);
     }
-    let core = Arc::clone(&cx.core);
-    let given = tokio::task::spawn_blocking(move || core.identity.producer_id()).await;
+    let given = match (&request.transactional_id, (request.producer_id.0, request.producer_epoch)) {
+        (None, _) => cx.core.transactions.init_idempotent().await,
+        (Some(id), (-1, -1)) => cx.core.transactions.init(id, request.transaction_timeout_ms, None).await,
+        (Some(_), (-1, _) | (_, -1)) => Err(TxnError::Invalid("producer id and epoch go together")),
+        (Some(id), had) => cx.core.transactions.init(id, request.transaction_timeout_ms, Some(had)).await,
+    };
     match given {
-        Ok(Ok(id)) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "no producer id can be given");
-            refused(Code::CoordinatorNotAvailable)
+        Ok((id, epoch)) => {
+            InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(epoch)
         }
-        Err(_) => refused(Code::CoordinatorNotAvailable),
+        Err(error) => refused(txn_code_before(&error, cx.version >= 4)),
     }
 }

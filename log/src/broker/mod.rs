@@ -1,7 +1,7 @@
 //! The embedded broker: to any Kafka client, Apache Kafka 4.1 on one node.
 //!
-//! In: connections. Out: what clients ask for, from the segments of [`crate::storage`] and the groups of
-//! [`crate::group`]. Touches the network (its listeners) and, through storage, the data folder. One task per
+//! In: connections. Out: what clients ask for, from the segments of [`crate::storage`], the groups of [`crate::group`] and
+//! the transactions of [`crate::transaction`]. Touches the network (its listeners) and, through storage, the data folder. One task per
 //! connection; requests of a connection are answered in order, produce requests overlap while they wait for the disk.
 //! What differs from Kafka is listed in `log/compat.md`.
 
@@ -39,6 +39,11 @@ mod k20_delete_topics;
 mod k21_delete_records;
 mod k22_init_producer_id;
 mod k23_offset_for_leader_epoch;
+mod k24_add_partitions_to_txn;
+mod k25_add_offsets_to_txn;
+mod k26_end_txn;
+mod k27_write_txn_markers;
+mod k28_txn_offset_commit;
 mod k29_describe_acls;
 mod k30_create_acls;
 mod k31_delete_acls;
@@ -58,6 +63,8 @@ mod k50_describe_user_scram_credentials;
 mod k51_alter_user_scram_credentials;
 mod k60_describe_cluster;
 mod k61_describe_producers;
+mod k65_describe_transactions;
+mod k66_list_transactions;
 mod k75_describe_topic_partitions;
 
 use std::net::SocketAddr;
@@ -88,6 +95,7 @@ use crate::clock::SharedClock;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
 use crate::storage::{CommittedOffset, Filesystem, Storage, Unread};
+use crate::transaction::{Coordinator as Transactions, ProducerIds};
 use context::Core;
 use door::Listener;
 
@@ -138,6 +146,10 @@ impl Broker {
         })??;
         storage.metrics().register(registry);
         let groups = Coordinator::open(Arc::clone(&storage), Arc::clone(&clock), config.group.clone()).await?;
+        let identity = Arc::new(identity);
+        let ids: Arc<dyn ProducerIds> = Arc::<identity::Identity>::clone(&identity);
+        let (of, time) = (Arc::clone(&storage), Arc::clone(&clock));
+        let transactions = Transactions::open(of, time, config.transaction.clone(), ids).await?;
         let budget = usize::try_from(config.request_memory.0).unwrap_or(usize::MAX) / wire::frame::BUDGET_UNIT_BYTES;
         let core = Arc::new(Core {
             sessions: sessions::FetchSessions::new(config.max_fetch_sessions),
@@ -149,6 +161,7 @@ impl Broker {
             doors,
             access,
             groups,
+            transactions,
             identity,
             storage,
             metrics,
@@ -207,6 +220,7 @@ impl Broker {
         storage.spawn(Arc::clone(&core.storage).run(storage_token.clone()));
         let mut ticks = JoinSet::new();
         ticks.spawn(keep_groups(Arc::clone(core)));
+        ticks.spawn(keep_transactions(Arc::clone(core)));
         ticks.spawn(door::keep_certificates(Arc::clone(core)));
         let mut doors = JoinSet::new();
         for (listener, socket) in bound {
@@ -260,6 +274,11 @@ impl Unread for Core {
     fn committed(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
         self.groups.committed_on(topic, partition)
     }
+}
+
+/// Markers, time-outs and expiry of transactions, until the stop.
+async fn keep_transactions(core: Arc<Core>) {
+    core.transactions.run(&core.groups, core.stop.clone()).await;
 }
 
 /// Gauges by labels.

@@ -628,6 +628,44 @@ fn samples(key: ApiKey, version: i16) -> Vec<Bytes> {
             body(DeleteRecordsRequest::default().with_topics(vec![asked.clone(), asked]), v)
         }
         ApiKey::InitProducerId => body(InitProducerIdRequest::default(), v),
+        ApiKey::AddPartitionsToTxn => {
+            let asked = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default()
+                .with_name(topic())
+                .with_partitions(vec![1, 2]);
+            let asked = vec![asked.clone(), asked];
+            if v < 4 {
+                return body(AddPartitionsToTxnRequest::default().with_v3_and_below_topics(asked), v);
+            }
+            let one = add_partitions_to_txn_request::AddPartitionsToTxnTransaction::default().with_topics(asked);
+            body(AddPartitionsToTxnRequest::default().with_transactions(vec![one.clone(), one]), v)
+        }
+        ApiKey::AddOffsetsToTxn => body(AddOffsetsToTxnRequest::default().with_group_id(GroupId(text("g"))), v),
+        ApiKey::EndTxn => body(EndTxnRequest::default().with_transactional_id(TransactionalId(text("x"))), v),
+        ApiKey::WriteTxnMarkers => {
+            let asked =
+                write_txn_markers_request::WritableTxnMarkerTopic::default().with_partition_indexes(vec![1, 2]);
+            let marker = write_txn_markers_request::WritableTxnMarker::default().with_topics(vec![asked.clone(), asked]);
+            body(WriteTxnMarkersRequest::default().with_markers(vec![marker.clone(), marker]), v)
+        }
+        ApiKey::TxnOffsetCommit => {
+            let part = txn_offset_commit_request::TxnOffsetCommitRequestPartition::default();
+            let asked = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default().with_name(topic());
+            body(TxnOffsetCommitRequest::default().with_topics(vec![asked.with_partitions(vec![part.clone(), part])]), v)
+        }
+        ApiKey::DescribeTransactions => {
+            let ids = vec![TransactionalId(text("a")), TransactionalId(text("b"))];
+            body(DescribeTransactionsRequest::default().with_transactional_ids(ids), v)
+        }
+        ApiKey::ListTransactions => {
+            let request = ListTransactionsRequest::default()
+                .with_state_filters(vec![text("Ongoing"), text("Empty")])
+                .with_producer_id_filters(vec![ProducerId(1), ProducerId(2)]);
+            let mut bodies = body(request.clone(), v);
+            if v >= 2 {
+                bodies.extend(body(request.with_transactional_id_pattern(Some(text("a.*"))), v));
+            }
+            bodies
+        }
         ApiKey::OffsetForLeaderEpoch => {
             let part = offset_for_leader_epoch_request::OffsetForLeaderPartition::default();
             let asked = offset_for_leader_epoch_request::OffsetForLeaderTopic::default();

@@ -9,6 +9,7 @@ use super::context::{Context, NODE};
 use super::error::{Code, storage_code};
 use crate::group::OFFSETS_TOPIC;
 use crate::storage::{SettingKind, StorageError, Topic, TopicSettings};
+use crate::transaction::TRANSACTIONS_TOPIC;
 
 /// A refusal with its text for people.
 pub(super) type Refusal = (Code, String);
@@ -19,7 +20,7 @@ pub(super) const GROUP_OPERATIONS: i32 = 0x0d48;
 
 /// Topics that the broker keeps for itself.
 pub(super) fn is_internal(topic: &str) -> bool {
-    topic == OFFSETS_TOPIC
+    topic == OFFSETS_TOPIC || topic == TRANSACTIONS_TOPIC
 }
 
 /// The refusal of a change to such a topic.
@@ -148,13 +149,8 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
     let default =
         |name: &str| TopicSettings::spec(name).map(|spec| spec.default(cx.core.storage.config())).unwrap_or_default();
     let (host, port) = cx.advertised();
-    let entries: [(&'static str, String, i8, &'static str); 33] = [
-        (
-            "advertised.listeners",
-            format!("{}://{host}:{port}", cx.listener.protocol()),
-            2,
-            "address that clients are told",
-        ),
+    let entries: Vec<(&'static str, String, i8, &'static str)> = vec![
+        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), 2, "address that clients are told"),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), 1, "broker.auto_create_topics"),
         ("broker.id", NODE.0.to_string(), 3, "there is one node"),
         ("compression.type", "producer".to_owned(), 2, "batches are stored as they came"),
@@ -212,6 +208,8 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
             "broker.group.offsets_retention",
         ),
         ("socket.request.max.bytes", config.max_frame_size.0.to_string(), 3, "broker.max_frame_size"),
+        ("transaction.max.timeout.ms", ms(config.transaction.max_timeout), 3, "broker.transaction.max_timeout"),
+        ("transactional.id.expiration.ms", ms(config.transaction.id_expiry), 3, "broker.transaction.id_expiry"),
     ];
     let setting = |(name, value, kind, doc)| Setting { name, value, source: SOURCE_STATIC, kind, read_only: true, doc };
     entries.into_iter().map(setting).collect()

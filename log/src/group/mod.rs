@@ -11,8 +11,10 @@
 pub mod state;
 /// Records of the topic that keeps offsets and groups.
 pub mod offsets;
+/// Offsets committed within transactions.
+mod transactions;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use crate::record::TopicPartition;
 use crate::storage::{AppendKind, CommittedOffset, Partition, ReadError, Storage, StorageError, TopicSettings};
 use crate::value::{Faults, Span};
 use offsets::{Committed, Entry, KeptGroup, KeptMember};
+pub use transactions::Committer;
 use state::{Group, GroupError, Join, Joined, Later, Limits, Member, State, Sync, Synced};
 
 /// Where offsets and groups are kept.
@@ -117,10 +120,33 @@ struct Stored {
 struct Slot {
     group: Group,
     offsets: BTreeMap<TopicPartition, Stored>,
+    /// Offsets of open transactions, by producer id.
+    pending: BTreeMap<i64, transactions::Pending>,
     /// How many changes of the group the log has.
     kept: u64,
     /// Taken out of the map: whoever still holds it looks again.
     is_gone: bool,
+}
+
+impl Slot {
+    /// Whether nothing of it need be kept.
+    fn is_void(&self) -> bool {
+        self.group.is_idle() && self.offsets.is_empty() && self.pending.is_empty()
+    }
+
+    /// Partitions with an offset, also within open transactions.
+    fn partitions(&self) -> BTreeSet<TopicPartition> {
+        let pending = self.pending.values().flat_map(|pending| pending.offsets.keys());
+        self.offsets.keys().chain(pending).cloned().collect()
+    }
+
+    /// An offset counts, or no longer does.
+    fn store(&mut self, tp: TopicPartition, at: i64, value: Option<Committed>) {
+        if value.is_none() {
+            self.pending.values_mut().for_each(|pending| drop(pending.offsets.remove(&tp)));
+        }
+        store(&mut self.offsets, tp, at, value);
+    }
 }
 
 /// What `describe` tells of a group.
@@ -158,6 +184,8 @@ pub struct Coordinator {
     /// One gate per partition of the topic: commits pass together, compaction alone.
     gates: Vec<tokio::sync::RwLock<()>>,
     partitions: Vec<Arc<Partition>>,
+    /// Groups with offsets in the open transaction of a producer.
+    in_transactions: Mutex<HashMap<i64, BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -191,13 +219,12 @@ impl Coordinator {
         };
         let partitions = topic.partitions();
         let gates = partitions.iter().map(|_| tokio::sync::RwLock::new(())).collect();
-        let coordinator = Self { storage, clock, config, groups: Mutex::default(), gates, partitions };
+        let coordinator = Self { storage, clock, config, groups: Mutex::default(), gates, partitions, in_transactions: Mutex::default() };
         for partition in &coordinator.partitions {
             coordinator.load(partition).await?;
         }
         coordinator.groups.lock().retain(|_, slot| {
-            let slot = slot.lock();
-            !(slot.offsets.is_empty() && slot.group.is_idle())
+            !slot.lock().is_void()
         });
         Ok(coordinator)
     }
@@ -209,8 +236,14 @@ impl Coordinator {
             let batches = offsets::batches(read.records);
             let Some(next) = batches.last().map(|batch| batch.next_offset) else { break };
             for batch in batches {
+                if let (Some((producer_id, _)), Some(marker)) = (batch.producer, batch.marker) {
+                    self.resolve(partition.number(), producer_id, marker.commit);
+                }
                 match batch.entries {
-                    Ok(entries) => entries.into_iter().for_each(|(at, entry)| self.apply(at, entry)),
+                    Ok(entries) => entries.into_iter().for_each(|(at, entry)| match batch.producer {
+                        Some(producer) => self.apply_pending(at, entry, producer),
+                        None => self.apply(at, entry),
+                    }),
                     Err(error) => tracing::error!(
                         partition = partition.number(),
                         before = batch.next_offset,
@@ -230,7 +263,7 @@ impl Coordinator {
             Entry::Offset { group, topic, partition, value } => {
                 let slot = self.slot_or_new(&group);
                 let mut slot = slot.lock();
-                store(&mut slot.offsets, TopicPartition::new(topic, partition), at, value);
+                slot.store(TopicPartition::new(topic, partition), at, value);
             }
             Entry::Group { group, value } => {
                 let slot = self.slot_or_new(&group);
@@ -264,7 +297,7 @@ impl Coordinator {
             return Arc::clone(slot);
         }
         let fresh = Group::new(group, self.config.limits(), self.clock.now_ms());
-        let slot = Arc::new(Mutex::new(Slot { group: fresh, offsets: BTreeMap::new(), kept: 0, is_gone: false }));
+        let slot = Arc::new(Mutex::new(Slot { group: fresh, offsets: BTreeMap::new(), pending: BTreeMap::new(), kept: 0, is_gone: false }));
         groups.insert(group.to_owned(), Arc::clone(&slot));
         slot
     }
@@ -361,6 +394,13 @@ impl Coordinator {
                 .unwrap_or(Err(if generation < 0 { GroupError::UnknownMember } else { GroupError::IllegalGeneration }))
         };
         allowed?;
+        let (answers, entries) = self.entries(group, commits);
+        self.write(group, entries).await?;
+        Ok(answers)
+    }
+
+    /// What to write for commits, and the answer to each.
+    fn entries(&self, group: &str, commits: Vec<Commit>) -> (Vec<Result<(), GroupError>>, Vec<Entry>) {
         let now_ms = self.clock.now_ms();
         let fits = |c: &Commit| c.metadata.len() <= self.config.max_commit_metadata_bytes;
         let answers = commits.iter().map(|c| fits(c).then_some(()).ok_or(GroupError::MetadataTooLarge)).collect();
@@ -379,8 +419,7 @@ impl Coordinator {
                 }),
             })
             .collect();
-        self.write(group, entries).await?;
-        Ok(answers)
+        (answers, entries)
     }
 
     /// Appends entries of one group, waits until they are safe, and lets them count.
@@ -397,7 +436,7 @@ impl Coordinator {
         for (entry, at) in entries.into_iter().zip(first..) {
             if let Entry::Offset { group, topic, partition, value } = entry {
                 let tp = TopicPartition::new(topic, partition);
-                self.with_new(&group, |slot, _| store(&mut slot.offsets, tp.clone(), at, value.clone()));
+                self.with_new(&group, |slot, _| slot.store(tp.clone(), at, value.clone()));
             }
         }
         Ok(())
@@ -484,7 +523,7 @@ impl Coordinator {
                 return Err(GroupError::NotEmpty);
             }
             let forget = |tp: &TopicPartition| forget(group, tp);
-            let mut entries: Vec<Entry> = slot.offsets.keys().map(forget).collect();
+            let mut entries: Vec<Entry> = slot.partitions().iter().map(forget).collect();
             entries.push(Entry::Group { group: group.to_owned(), value: None });
             Ok(entries)
         });
@@ -497,7 +536,8 @@ impl Coordinator {
         let mut groups = self.groups.lock();
         let Some(slot) = groups.get(group).cloned() else { return };
         let mut slot = slot.lock();
-        if slot.group.is_idle() && slot.offsets.is_empty() {
+        slot.pending.retain(|_, pending| !pending.offsets.is_empty());
+        if slot.is_void() {
             slot.is_gone = true;
             groups.remove(group);
         }
@@ -524,7 +564,8 @@ impl Coordinator {
     pub async fn forget_topic(&self, topic: &str) {
         for (group, _, _) in self.list() {
             let gone = self.with(&group, |slot, _| {
-                slot.offsets.keys().filter(|tp| &*tp.topic == topic).map(|tp| forget(&group, tp)).collect::<Vec<_>>()
+                let partitions = slot.partitions();
+                partitions.iter().filter(|tp| &*tp.topic == topic).map(|tp| forget(&group, tp)).collect::<Vec<_>>()
             });
             if let Err(error) = self.write(&group, gone.unwrap_or_default()).await {
                 tracing::warn!(group, topic, %error, "offsets of a deleted topic are kept until the group expires");
@@ -560,7 +601,7 @@ impl Coordinator {
                 }
                 let old = slot.offsets.iter().filter(|(_, stored)| is_over(stored));
                 let mut entries: Vec<Entry> = old.map(|(tp, _)| forget(&group, tp)).collect();
-                let is_last = entries.len() == slot.offsets.len();
+                let is_last = entries.len() == slot.offsets.len() && slot.pending.is_empty();
                 if is_last {
                     entries.push(Entry::Group { group: group.clone(), value: None });
                 }
@@ -589,6 +630,7 @@ impl Coordinator {
         // Alone: what has been appended has been applied, nothing comes in between.
         let _alone = gate.write().await;
         let mut living = Vec::new();
+        let mut pending = BTreeMap::new();
         for (group, _, _) in self.list() {
             if place(&group, self.partitions.len()) != at {
                 continue;
@@ -601,12 +643,14 @@ impl Coordinator {
                     value: Some(stored.committed.clone()),
                 }));
                 living.push(Entry::Group { group: group.clone(), value: Some(kept(&slot.group, now_ms)) });
+                transactions::gather(&group, slot, &mut pending);
             });
         }
         let end = partition.log_end_offset();
         for some in living.chunks(ENTRIES_PER_BATCH) {
             append(partition, some, self.clock.now_ms()).await?;
         }
+        self.append_pending(partition, pending).await?;
         partition.delete_records(end).await.map_err(|e| GroupError::Log(e.to_string()))?;
         Ok(())
     }
@@ -630,6 +674,7 @@ fn forget(group: &str, tp: &TopicPartition) -> Entry {
     Entry::Offset { group: group.to_owned(), topic: tp.topic.to_string(), partition: tp.partition, value: None }
 }
 
+/// Of two commits the later one in the log counts.
 fn store(offsets: &mut BTreeMap<TopicPartition, Stored>, tp: TopicPartition, at: i64, value: Option<Committed>) {
     if offsets.get(&tp).is_some_and(|stored| stored.at > at) {
         return;
@@ -642,7 +687,7 @@ fn store(offsets: &mut BTreeMap<TopicPartition, Stored>, tp: TopicPartition, at:
 
 async fn append(partition: &Arc<Partition>, entries: &[Entry], now_ms: i64) -> Result<i64, GroupError> {
     let log = |e: &dyn std::fmt::Display| GroupError::Log(e.to_string());
-    let batch = offsets::batch(entries, now_ms).map_err(|e| log(&e))?;
+    let batch = offsets::batch(entries, None, now_ms).map_err(|e| log(&e))?;
     let appended = partition.append(batch, AppendKind::Internal).await.map_err(|e| log(&e))?;
     partition.flushed(appended.last_offset).await.map_err(|e| log(&e))?;
     Ok(appended.base_offset)

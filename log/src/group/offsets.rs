@@ -15,10 +15,9 @@
 //! so fields may be added at the end; value 1 and 2 of commits (older Kafka) are not read.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use kafka_protocol::records::{
-    Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Record, RecordBatchDecoder,
-    RecordBatchEncoder, RecordEncodeOptions, TimestampType,
-};
+
+use crate::keyed::{self, CodecError};
+use crate::storage::Marker;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,40 +239,9 @@ fn kept_group(mut from: Bytes) -> Option<KeptGroup> {
     Some(group)
 }
 
-/// Why entries could not become a batch, or a batch entries.
-#[derive(Debug, thiserror::Error)]
-#[error("records of __consumer_offsets: {0}")]
-pub struct CodecError(String);
-
-/// One record batch of entries.
-pub fn batch(entries: &[Entry], now_ms: i64) -> Result<Bytes, CodecError> {
-    let records: Vec<Record> = entries
-        .iter()
-        .zip(0i32..)
-        .map(|(entry, i)| {
-            let (key, value) = entry.encode();
-            Record {
-                transactional: false,
-                control: false,
-                delete_horizon: false,
-                partition_leader_epoch: NO_PARTITION_LEADER_EPOCH,
-                producer_id: NO_PRODUCER_ID,
-                producer_epoch: NO_PRODUCER_EPOCH,
-                timestamp_type: TimestampType::Creation,
-                offset: i64::from(i),
-                // Counts with the offset, so that the codec makes one batch, from -1 on: no sequence.
-                sequence: i - 1,
-                timestamp: now_ms,
-                key: Some(key),
-                value,
-                headers: kafka_protocol::indexmap::IndexMap::new(),
-            }
-        })
-        .collect();
-    let mut out = BytesMut::new();
-    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
-    RecordBatchEncoder::encode(&mut out, &records, &options).map_err(|e| CodecError(e.to_string()))?;
-    Ok(out.freeze())
+/// One record batch of entries; with a producer (id, epoch) it is part of the producer's transaction.
+pub fn batch(entries: &[Entry], producer: Option<(i64, i16)>, now_ms: i64) -> Result<Bytes, CodecError> {
+    keyed::batch(entries.iter().map(Entry::encode), producer, now_ms)
 }
 
 /// One record batch of the topic.
@@ -281,33 +249,25 @@ pub fn batch(entries: &[Entry], now_ms: i64) -> Result<Bytes, CodecError> {
 pub struct Batch {
     /// Offset after its last record.
     pub next_offset: i64,
+    /// Id and epoch of the producer whose transaction it is part of.
+    pub producer: Option<(i64, i16)>,
+    /// How it ends that transaction, if it does.
+    pub marker: Option<Marker>,
     /// Entries with their offsets, without those that are none of ours; or why there are none.
     pub entries: Result<Vec<(i64, Entry)>, CodecError>,
 }
 
 /// Takes whole batches apart; one that can't be read costs only itself.
-pub fn batches(mut bytes: Bytes) -> Vec<Batch> {
-    // Base offset at 0 (i64), length of what follows at 8 (i32), last offset delta at 23 (i32).
-    const HEAD: usize = 12;
-    let mut batches = Vec::new();
-    while let (Some(base), Some(length), Some(delta)) = (
-        bytes.first_chunk::<8>().copied().map(i64::from_be_bytes),
-        bytes.get(8..).and_then(|b| b.first_chunk::<4>()).copied().map(i32::from_be_bytes),
-        bytes.get(23..).and_then(|b| b.first_chunk::<4>()).copied().map(i32::from_be_bytes),
-    ) {
-        let size = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(HEAD);
-        if size > bytes.len() {
-            break;
-        }
-        let mut one = bytes.split_to(size);
-        let set = RecordBatchDecoder::decode(&mut one).map_err(|e| CodecError(e.to_string()));
-        let entries = set.map(|set| {
-            let records = set.records.into_iter();
-            records.filter_map(|r| Some((r.offset, Entry::decode(r.key?, r.value)?))).collect()
+pub fn batches(bytes: Bytes) -> Vec<Batch> {
+    let read = |batch: keyed::Batch| {
+        let keyed::Batch { next_offset, producer, marker, pairs } = batch;
+        let entries = pairs.map(|pairs| {
+            let read = |(at, (key, value))| Some((at, Entry::decode(key, value)?));
+            pairs.into_iter().filter_map(read).collect()
         });
-        batches.push(Batch { next_offset: base + i64::from(delta) + 1, entries });
-    }
-    batches
+        Batch { next_offset, producer, marker, entries }
+    };
+    keyed::batches(bytes).into_iter().map(read).collect()
 }
 
 #[cfg(test)]
@@ -361,7 +321,7 @@ mod tests {
     proptest! {
         #[test]
         fn batches_give_back_their_entries(list in proptest::collection::vec(entry(), 1..8)) {
-            let one = batch(&list, 1_700_000_000_000).unwrap();
+            let one = batch(&list, None, 1_700_000_000_000).unwrap();
             let mut damaged = one.to_vec();
             damaged[70] ^= 1;
             let read = batches([damaged.as_slice(), &one].concat().into());

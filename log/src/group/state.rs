@@ -58,6 +58,12 @@ pub enum GroupError {
     /// The log did not take it.
     #[error("offsets can't be kept: {0}")]
     Log(String),
+    /// The transaction of the commit has ended in the meantime.
+    #[error("the transaction of the commit has ended")]
+    TxnState,
+    /// The producer of the commit has been replaced.
+    #[error("a newer producer with the same transactional id has taken over")]
+    FencedProducer,
 }
 
 /// Where a group is in its life.
@@ -349,6 +355,27 @@ impl Group {
                 Ok(())
             }
         }
+    }
+
+    /// The same for a commit within a transaction: older producers say nothing of a member, and then none is asked for
+    /// (KIP-447).
+    pub fn may_commit_in_transaction(
+        &mut self,
+        id: &str,
+        instance: Option<&str>,
+        generation: i32,
+        now_ms: i64,
+    ) -> Result<(), GroupError> {
+        if generation < 0 && id.is_empty() && instance.is_none() {
+            return Ok(());
+        }
+        let current = self.generation;
+        let member = self.known(id, instance)?;
+        if generation != current {
+            return Err(GroupError::IllegalGeneration);
+        }
+        member.seen(now_ms);
+        Ok(())
     }
 
     fn agrees(&self, join: &Join) -> bool {
