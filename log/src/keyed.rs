@@ -106,7 +106,8 @@ mod tests {
         let marker = Marker { commit: true, coordinator_epoch: 2 };
         let end = marker_batch(7, 4, marker, 5);
         let read = batches([&plain[..], &part, &end].concat().into());
-        let told: Vec<_> = read.iter().map(|b| (b.next_offset, b.producer, b.marker, b.pairs.as_ref().unwrap().len())).collect();
+        let told: Vec<_> =
+            read.iter().map(|b| (b.next_offset, b.producer, b.marker, b.pairs.as_ref().unwrap().len())).collect();
         assert_eq!(told, [(2, None, None, 2), (1, Some((7, 3)), None, 1), (1, Some((7, 4)), Some(marker), 0)]);
     }
 }

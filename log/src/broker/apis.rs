@@ -50,12 +50,7 @@ pub(super) static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         api(ApiKey::DeleteTopics, 1, 6, "[ s 16 ]@6+ ( s )@0-5 4"),
         api(ApiKey::DeleteRecords, 0, 2, "[ s [ 4 8 ] ] 4"),
         api(ApiKey::InitProducerId, 0, 5, "s 4 8@3+ 2@3+"),
-        api(
-            ApiKey::AddPartitionsToTxn,
-            0,
-            5,
-            "[ s 8 2 1 [ s ( 4 ) ] ]@4+ s@0-3 8@0-3 2@0-3 [ s ( 4 ) ]@0-3",
-        ),
+        api(ApiKey::AddPartitionsToTxn, 0, 5, "[ s 8 2 1 [ s ( 4 ) ] ]@4+ s@0-3 8@0-3 2@0-3 [ s ( 4 ) ]@0-3"),
         api(ApiKey::AddOffsetsToTxn, 0, 4, "s 8 2 s"),
         api(ApiKey::EndTxn, 0, 5, "s 8 2 1"),
         api(ApiKey::WriteTxnMarkers, 1, 1, "[ 8 2 1 [ s ( 4 ) ] 4 ]"),

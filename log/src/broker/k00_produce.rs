@@ -162,7 +162,9 @@ impl Transaction {
         };
         match verified {
             Ok(()) => Ok(AppendKind::Transaction(verification)),
-            Err(error) => Err(Refused { places: Vec::new(), code: refusal(cx.version, &error), message: error.to_string() }),
+            Err(error) => {
+                Err(Refused { places: Vec::new(), code: refusal(cx.version, &error), message: error.to_string() })
+            }
         }
     }
 }

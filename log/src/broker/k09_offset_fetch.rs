@@ -75,17 +75,19 @@ pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
     let asked = request.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-    let topics = look_up(cx, &request.group_id, asked, cx.version >= 7 && request.require_stable).into_iter().map(|(name, list)| {
-        let list = list.into_iter().map(|(index, committed)| {
-            let (offset, epoch, metadata, code) = parts(committed);
-            let answer = OffsetFetchResponsePartition::default()
-                .with_partition_index(index)
-                .with_committed_offset(offset)
-                .with_metadata(Some(text(&metadata)))
-                .with_error_code(code);
-            if cx.version >= 5 { answer.with_committed_leader_epoch(epoch) } else { answer }
-        });
-        OffsetFetchResponseTopic::default().with_name(name).with_partitions(list.collect())
-    });
+    let topics = look_up(cx, &request.group_id, asked, cx.version >= 7 && request.require_stable).into_iter().map(
+        |(name, list)| {
+            let list = list.into_iter().map(|(index, committed)| {
+                let (offset, epoch, metadata, code) = parts(committed);
+                let answer = OffsetFetchResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_committed_offset(offset)
+                    .with_metadata(Some(text(&metadata)))
+                    .with_error_code(code);
+                if cx.version >= 5 { answer.with_committed_leader_epoch(epoch) } else { answer }
+            });
+            OffsetFetchResponseTopic::default().with_name(name).with_partitions(list.collect())
+        },
+    );
     OffsetFetchResponse::default().with_topics(topics.collect())
 }

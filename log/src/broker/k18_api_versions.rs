@@ -35,7 +35,10 @@ fn with_features(answer: ApiVersionsResponse, version: i16) -> ApiVersionsRespon
         SupportedFeatureKey::default().with_name(text(name)).with_min_version(*min).with_max_version(*max)
     });
     let in_force = FEATURES.iter().filter(|(_, _, level)| *level > 0).map(|(name, _, level)| {
-        FinalizedFeatureKey::default().with_name(text(name)).with_min_version_level(*level).with_max_version_level(*level)
+        FinalizedFeatureKey::default()
+            .with_name(text(name))
+            .with_min_version_level(*level)
+            .with_max_version_level(*level)
     });
     answer
         .with_supported_features(known.collect())

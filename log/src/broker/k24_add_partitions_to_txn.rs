@@ -49,7 +49,10 @@ async fn add(cx: &Context, asked: AddPartitionsToTxnTransaction) -> Vec<AddParti
     } else if asked.verify_only {
         Ok(())
     } else if all.iter().all(|tp| fault(tp).is_none()) {
-        transactions.add(&asked.transactional_id, producer, &all, protocol).await.map_err(|e| txn_code_before(&e, cx.version >= 2))
+        transactions
+            .add(&asked.transactional_id, producer, &all, protocol)
+            .await
+            .map_err(|e| txn_code_before(&e, cx.version >= 2))
     } else {
         Err(Code::OperationNotAttempted)
     };

@@ -23,8 +23,7 @@ pub(super) async fn handle(cx: &Context, request: AddOffsetsToTxnRequest) -> Add
     }
     let partition = cx.core.groups.partition_of(&request.group_id);
     let producer = (request.producer_id.0, request.producer_epoch);
-    let added =
-        cx.core.transactions.add(&request.transactional_id, producer, &[partition], Protocol::One).await;
+    let added = cx.core.transactions.add(&request.transactional_id, producer, &[partition], Protocol::One).await;
     let code = added.map_or_else(|e| txn_code_before(&e, cx.version >= 2).code(), |()| 0);
     AddOffsetsToTxnResponse::default().with_error_code(code)
 }

@@ -37,7 +37,9 @@ pub(super) async fn handle(cx: &Context, request: WriteTxnMarkersRequest) -> Wri
                 }
                 let written = cx.core.transactions.write_marker(&cx.core.groups, &tp, producer, marker).await;
                 match &written {
-                    Ok(()) => tracing::info!(partition = %tp, ?producer, ?marker, client = cx.client_id, "marker written on request"),
+                    Ok(()) => {
+                        tracing::info!(partition = %tp, ?producer, ?marker, client = cx.client_id, "marker written on request")
+                    }
                     Err(error) => tracing::warn!(partition = %tp, ?producer, ?marker, %error, "marker refused"),
                 }
                 let code = written.map_or_else(|e| append_code(&e).code(), |()| 0);

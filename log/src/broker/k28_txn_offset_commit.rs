@@ -47,12 +47,8 @@ async fn commit(
     }
     let partition = groups.partition_of(&request.group_id);
     if cx.version >= 5 {
-        let added = transactions.add(
-            &request.transactional_id,
-            producer,
-            std::slice::from_ref(&partition),
-            Protocol::Two,
-        );
+        let added =
+            transactions.add(&request.transactional_id, producer, std::slice::from_ref(&partition), Protocol::Two);
         added.await.map_err(|e| refusal(cx.version, &e))?;
     }
     let verification = groups.verification(&request.group_id).ok_or(Code::CoordinatorNotAvailable)?;

@@ -642,15 +642,18 @@ fn samples(key: ApiKey, version: i16) -> Vec<Bytes> {
         ApiKey::AddOffsetsToTxn => body(AddOffsetsToTxnRequest::default().with_group_id(GroupId(text("g"))), v),
         ApiKey::EndTxn => body(EndTxnRequest::default().with_transactional_id(TransactionalId(text("x"))), v),
         ApiKey::WriteTxnMarkers => {
-            let asked =
-                write_txn_markers_request::WritableTxnMarkerTopic::default().with_partition_indexes(vec![1, 2]);
-            let marker = write_txn_markers_request::WritableTxnMarker::default().with_topics(vec![asked.clone(), asked]);
+            let asked = write_txn_markers_request::WritableTxnMarkerTopic::default().with_partition_indexes(vec![1, 2]);
+            let marker =
+                write_txn_markers_request::WritableTxnMarker::default().with_topics(vec![asked.clone(), asked]);
             body(WriteTxnMarkersRequest::default().with_markers(vec![marker.clone(), marker]), v)
         }
         ApiKey::TxnOffsetCommit => {
             let part = txn_offset_commit_request::TxnOffsetCommitRequestPartition::default();
             let asked = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default().with_name(topic());
-            body(TxnOffsetCommitRequest::default().with_topics(vec![asked.with_partitions(vec![part.clone(), part])]), v)
+            body(
+                TxnOffsetCommitRequest::default().with_topics(vec![asked.with_partitions(vec![part.clone(), part])]),
+                v,
+            )
         }
         ApiKey::DescribeTransactions => {
             let ids = vec![TransactionalId(text("a")), TransactionalId(text("b"))];

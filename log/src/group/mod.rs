@@ -27,8 +27,8 @@ use crate::record::TopicPartition;
 use crate::storage::{AppendKind, CommittedOffset, Partition, ReadError, Storage, StorageError, TopicSettings};
 use crate::value::{Faults, Span};
 use offsets::{Committed, Entry, KeptGroup, KeptMember};
-pub use transactions::Committer;
 use state::{Group, GroupError, Join, Joined, Later, Limits, Member, State, Sync, Synced};
+pub use transactions::Committer;
 
 /// Where offsets and groups are kept.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -219,13 +219,19 @@ impl Coordinator {
         };
         let partitions = topic.partitions();
         let gates = partitions.iter().map(|_| tokio::sync::RwLock::new(())).collect();
-        let coordinator = Self { storage, clock, config, groups: Mutex::default(), gates, partitions, in_transactions: Mutex::default() };
+        let coordinator = Self {
+            storage,
+            clock,
+            config,
+            groups: Mutex::default(),
+            gates,
+            partitions,
+            in_transactions: Mutex::default(),
+        };
         for partition in &coordinator.partitions {
             coordinator.load(partition).await?;
         }
-        coordinator.groups.lock().retain(|_, slot| {
-            !slot.lock().is_void()
-        });
+        coordinator.groups.lock().retain(|_, slot| !slot.lock().is_void());
         Ok(coordinator)
     }
 
@@ -297,7 +303,13 @@ impl Coordinator {
             return Arc::clone(slot);
         }
         let fresh = Group::new(group, self.config.limits(), self.clock.now_ms());
-        let slot = Arc::new(Mutex::new(Slot { group: fresh, offsets: BTreeMap::new(), pending: BTreeMap::new(), kept: 0, is_gone: false }));
+        let slot = Arc::new(Mutex::new(Slot {
+            group: fresh,
+            offsets: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            kept: 0,
+            is_gone: false,
+        }));
         groups.insert(group.to_owned(), Arc::clone(&slot));
         slot
     }

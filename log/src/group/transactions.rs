@@ -63,7 +63,8 @@ impl Coordinator {
     /// Checks that a commit within a transaction may be taken.
     pub fn may_commit_in_transaction(&self, group: &str, from: Committer<'_>) -> Result<(), GroupError> {
         let Committer { member, instance, generation } = from;
-        let check = |slot: &mut Slot, now_ms| slot.group.may_commit_in_transaction(member, instance, generation, now_ms);
+        let check =
+            |slot: &mut Slot, now_ms| slot.group.may_commit_in_transaction(member, instance, generation, now_ms);
         match self.with(group, check) {
             Some(answer) => answer,
             // A group that does not manage its members.

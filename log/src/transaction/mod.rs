@@ -254,12 +254,7 @@ impl Coordinator {
 
     /// A producer with a transactional id starts, or goes on after an error with what it `had`: whoever used the id before
     /// is fenced, and an open transaction aborted.
-    pub async fn init(
-        &self,
-        id: &str,
-        timeout_ms: i32,
-        had: Option<ProducerEpoch>,
-    ) -> Result<ProducerEpoch, TxnError> {
+    pub async fn init(&self, id: &str, timeout_ms: i32, had: Option<ProducerEpoch>) -> Result<ProducerEpoch, TxnError> {
         check_id(id)?;
         let max_ms = i64::try_from(self.config.max_timeout.0.as_millis()).unwrap_or(i64::MAX);
         if timeout_ms <= 0 || i64::from(timeout_ms) > max_ms {
@@ -335,7 +330,8 @@ impl Coordinator {
         check_id(id)?;
         let slot = self.slot(id).ok_or(TxnError::Mapping)?;
         settled(&slot).await;
-        let needs_fresh = end.protocol == Protocol::Two && slot.inner.lock().txn.as_ref().is_some_and(Txn::is_exhausted);
+        let needs_fresh =
+            end.protocol == Protocol::Two && slot.inner.lock().txn.as_ref().is_some_and(Txn::is_exhausted);
         let fresh = if needs_fresh { Some(self.fresh_id().await?) } else { None };
         let now = self.step(&slot, true, |txn, now_ms| txn.end(producer, end, fresh, now_ms)).await?;
         if now.state.is_prepared() {
@@ -540,7 +536,8 @@ impl Coordinator {
             }
             written.is_ok()
         });
-        let all = stream::iter(marks).buffer_unordered(MARKING).fold(true, |all, written| async move { all & written }).await;
+        let all =
+            stream::iter(marks).buffer_unordered(MARKING).fold(true, |all, written| async move { all & written }).await;
         if all {
             let complete = |txn: &Txn, now_ms| Ok(Step::Write(txn.complete(now_ms)));
             // Need not be durable: what was decided is, and whatever comes next stands behind it in the same partition.
@@ -684,7 +681,12 @@ async fn load(partition: &Arc<Partition>, txns: &mut HashMap<String, Txn>) -> Re
                     Some(Some(txn)) => drop(txns.insert(id, txn)),
                     Some(None) => {
                         let partition = partition.number();
-                        tracing::error!(id, partition, at, "state of a transaction can't be read: it goes on from an older one");
+                        tracing::error!(
+                            id,
+                            partition,
+                            at,
+                            "state of a transaction can't be read: it goes on from an older one"
+                        );
                     }
                 }
             }

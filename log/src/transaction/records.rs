@@ -199,7 +199,12 @@ mod tests {
         ];
         let partitions = proptest::collection::btree_set(("[a-zü]{1,9}", 0..200i32), 0..12);
         (any::<(i64, i64, i64, i16)>(), any::<(i32, i64, i64, bool)>(), state, partitions).prop_map(
-            |((producer_id, previous_id, next_id, epoch), (timeout_ms, start_ms, update_ms, two), state, partitions)| Txn {
+            |(
+                (producer_id, previous_id, next_id, epoch),
+                (timeout_ms, start_ms, update_ms, two),
+                state,
+                partitions,
+            )| Txn {
                 producer_id,
                 previous_id,
                 next_id,

@@ -297,13 +297,7 @@ impl Txn {
     }
 
     /// A producer ends its transaction. `fresh` as for [`Self::init`].
-    pub fn end(
-        &self,
-        producer: ProducerEpoch,
-        end: End,
-        fresh: Option<i64>,
-        now_ms: i64,
-    ) -> Result<Step, TxnError> {
+    pub fn end(&self, producer: ProducerEpoch, end: End, fresh: Option<i64>, now_ms: i64) -> Result<Step, TxnError> {
         match end.protocol {
             Protocol::One => self.end_one(producer, end.commit, now_ms),
             Protocol::Two => self.end_two(producer, end.commit, fresh, now_ms),
@@ -491,7 +485,9 @@ mod tests {
         let complete = prepared.complete(600);
         assert_eq!((complete.producer_id, complete.previous_id, complete.next_id, complete.epoch), (99, 7, -1, 0));
         assert_eq!(complete.end((7, LAST_EPOCH), end, None, 700), Ok(Step::Done), "a repeated end");
-        let Ok(Init::Ready(next)) = at(State::Empty, LAST_EPOCH).init(1000, None, Some(50), 500) else { panic!("refused") };
+        let Ok(Init::Ready(next)) = at(State::Empty, LAST_EPOCH).init(1000, None, Some(50), 500) else {
+            panic!("refused")
+        };
         assert_eq!((next.producer_id, next.epoch, next.previous_id, next.last_epoch), (50, 0, 7, -1));
         // Fenced with the last epoch: the one above it is never given out.
         let fenced = at(State::Ongoing, LAST_EPOCH).fence(500).complete(600);
@@ -504,7 +500,9 @@ mod tests {
     fn starting_producers_get_the_next_epoch() {
         use State::{CompleteAbort, CompleteCommit, Empty, Ongoing, PrepareAbort, PrepareCommit};
         let told = |result: Result<Init, TxnError>| match result {
-            Ok(Init::Ready(next)) => format!("{} {}/{} after {}", next.state.name(), next.producer_id, next.epoch, next.last_epoch),
+            Ok(Init::Ready(next)) => {
+                format!("{} {}/{} after {}", next.state.name(), next.producer_id, next.epoch, next.last_epoch)
+            }
             Ok(Init::Abort(next)) => format!("abort {}/{}", next.producer_id, next.epoch),
             Err(e) => format!("{e:?}"),
         };
