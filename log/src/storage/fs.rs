@@ -218,9 +218,12 @@ impl Filesystem for RealFs {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0)?;
-                write!(file, "process {}", std::process::id())?;
-                Ok(Box::new(RealLock(file)))
+                // Whose it is, for who comes too late; the lock holds without it, also on a full disk.
+                let named = file.set_len(0).and_then(|()| write!(file, "process {}", std::process::id()));
+                match named {
+                    Err(e) if e.kind() != io::ErrorKind::StorageFull => Err(e),
+                    _ => Ok(Box::new(RealLock(file))),
+                }
             }
             Err(std::fs::TryLockError::WouldBlock) => {
                 let mut holder = String::new();

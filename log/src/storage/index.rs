@@ -87,9 +87,19 @@ pub(super) struct Index<E> {
 }
 
 impl<E: IndexEntry> Index<E> {
-    /// An empty one in a new file.
+    /// An empty one in a new file. On a full disk without a file as yet: its entries wait in memory.
     pub fn create(fs: &dyn Filesystem, path: &Path) -> io::Result<Self> {
-        let file = Some(fs.create(path)?);
+        let file = match fs.create(path) {
+            Ok(file) => Some(file),
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                // What an older one says must not be taken for this one's.
+                match fs.remove(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => None,
+                }
+            }
+            Err(e) => return Err(e),
+        };
         Ok(Self { path: path.to_owned(), file, on_disk: 0, pending: Vec::new(), last: None })
     }
 
@@ -136,14 +146,22 @@ impl<E: IndexEntry> Index<E> {
     /// Writes waiting entries once they are many. A failure is none: they wait on, and can be made again.
     pub fn write_some(&mut self) {
         if self.pending.len() >= GROUP
-            && let Err(e) = self.write_out()
+            && self.file.is_some()
+            && let Err(e) = self.write_pending()
         {
             tracing::debug!(error = %e, "index entries wait in memory");
         }
     }
 
-    /// Writes all waiting entries.
-    pub fn write_out(&mut self) -> io::Result<()> {
+    /// Writes all waiting entries, and makes the file if there was no space for it before.
+    pub fn write_out(&mut self, fs: &dyn Filesystem) -> io::Result<()> {
+        if self.file.is_none() && self.on_disk == 0 {
+            self.file = Some(fs.create(&self.path)?);
+        }
+        self.write_pending()
+    }
+
+    fn write_pending(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -162,7 +180,7 @@ impl<E: IndexEntry> Index<E> {
 
     /// Gives the handle back: nothing will be added any more.
     pub fn rest(&mut self) {
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.on_disk > 0 {
             self.file = None;
         }
     }
@@ -240,10 +258,10 @@ mod tests {
                 assert_eq!(got, Some(entry(want)), "{written} {bound}");
             }
             if written == 7 {
-                index.write_out().unwrap();
+                index.write_out(&fs).unwrap();
             }
         }
-        index.write_out().unwrap();
+        index.write_out(&fs).unwrap();
         index.rest();
         assert_eq!(index.floor(&fs, |e| e.relative <= 42).unwrap(), Some(entry(4)));
         assert_eq!(fs.content(path).unwrap().len(), 80);

@@ -389,7 +389,9 @@ impl Segment {
             holes: RwLock::new(report.holes.clone().into()),
             jitter: rand::random(),
         };
-        segment.keep_holes(fs, &report.holes)?;
+        if let Err(e) = segment.keep_holes(fs, &report.holes) {
+            tracing::warn!(segment = %segment.path.display(), error = %e, "the list of holes can't be written");
+        }
         segment.finish_indexes(fs);
         Ok((segment, report))
     }
@@ -435,7 +437,7 @@ impl Segment {
             indexes.times.push(entry);
         }
         let Indexes { offsets, times, .. } = &mut *indexes;
-        let done = offsets.write_out().and_then(|()| times.write_out()).and_then(|()| offsets.sync());
+        let done = offsets.write_out(fs).and_then(|()| times.write_out(fs)).and_then(|()| offsets.sync());
         let done = done.and_then(|()| times.sync()).and_then(|()| self.txns.write().write_out(fs));
         if let Err(e) = done {
             tracing::warn!(segment = %self.path.display(), error = %e, "indexes can't be written, they will be made again");

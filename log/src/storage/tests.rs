@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 mod cleaner;
 mod fsck;
+mod model;
 mod unread;
 
 use super::batch::tests::{NOBODY, Producer, batch, batch_of, keyed};

@@ -161,9 +161,14 @@ pub(super) fn write(fs: &dyn Filesystem, path: &Path, list: &[AbortedTxn]) -> io
         bytes.put_i64(txn.last_offset);
         bytes.put_i64(txn.last_stable_offset);
     }
-    let file = fs.create(path)?;
+    // Whole or not at all: a part of it would look like a list of fewer.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".tmp");
+    let fresh = PathBuf::from(fresh);
+    let file = fs.create(&fresh)?;
     file.write_at(0, &mut [IoSlice::new(&bytes)])?;
-    file.sync_data()
+    file.sync_data()?;
+    fs.rename(&fresh, path)
 }
 
 fn decode(mut bytes: &[u8], base: i64, end: i64) -> Option<Vec<AbortedTxn>> {
