@@ -1,7 +1,7 @@
 //! Which APIs are served at which versions, and the shape of each request.
 //!
 //! Out: the table that ApiVersions tells clients and that every request is held to. The versions are those of Apache
-//! Kafka 4.1 as far as the codec and the handlers go. Delegation tokens (38 to 41) and the groups of KIP-848 (68, 69) are not
+//! Kafka 4.1 as far as the codec and the handlers go. Delegation tokens (38 to 41) are not
 //! served, so not listed: clients then say so themselves.
 
 use std::sync::LazyLock;
@@ -77,6 +77,9 @@ pub(super) static APIS: LazyLock<Vec<Api>> = LazyLock::new(|| {
         api(ApiKey::DescribeProducers, 0, 0, "[ s ( 4 ) ]"),
         api(ApiKey::DescribeTransactions, 0, 0, "( s )"),
         api(ApiKey::ListTransactions, 0, 2, "( s ) ( 8 ) 8@1+ s@2+"),
+        api(ApiKey::ConsumerGroupHeartbeat, 0, 1, "s s 4 s s 4 ( s ) s@1+ s [ 16 ( 4 ) ]"),
+        api(ApiKey::ConsumerGroupDescribe, 0, 1, "( s ) 1"),
+        api(ApiKey::ListConfigResources, 0, 1, "( 1 )@1+"),
         api(ApiKey::DescribeTopicPartitions, 0, 0, "[ s ] 4 { s 4 }"),
     ]
 });

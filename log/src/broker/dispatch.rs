@@ -24,7 +24,8 @@ use super::{
     k42_delete_groups, k43_elect_leaders, k44_incremental_alter_configs, k46_list_partition_reassignments,
     k47_offset_delete, k48_describe_client_quotas, k49_alter_client_quotas, k50_describe_user_scram_credentials,
     k51_alter_user_scram_credentials, k60_describe_cluster, k61_describe_producers, k65_describe_transactions,
-    k66_list_transactions, k75_describe_topic_partitions,
+    k66_list_transactions, k68_consumer_group_heartbeat, k69_consumer_group_describe, k74_list_config_resources,
+    k75_describe_topic_partitions,
 };
 use crate::metrics::ApiLabel;
 
@@ -132,6 +133,9 @@ async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> 
         ApiKey::DescribeProducers => r.answer(&k61_describe_producers::handle(cx, r.decode()?).await),
         ApiKey::DescribeTransactions => r.answer(&k65_describe_transactions::handle(cx, r.decode()?)),
         ApiKey::ListTransactions => r.answer(&k66_list_transactions::handle(cx, r.decode()?)),
+        ApiKey::ConsumerGroupHeartbeat => r.answer(&k68_consumer_group_heartbeat::handle(cx, r.decode()?).await),
+        ApiKey::ConsumerGroupDescribe => r.answer(&k69_consumer_group_describe::handle(cx, r.decode()?)),
+        ApiKey::ListConfigResources => r.answer(&k74_list_config_resources::handle(cx, &r.decode()?)),
         ApiKey::DescribeTopicPartitions => r.answer(&k75_describe_topic_partitions::handle(cx, r.decode()?)),
         key => Err(RequestFault::UnknownKey(key as i16)),
     }
@@ -151,6 +155,7 @@ fn name(key: ApiKey) -> &'static str {
         ApiKey::LeaveGroup => "LeaveGroup",
         ApiKey::SyncGroup => "SyncGroup",
         ApiKey::ApiVersions => "ApiVersions",
+        ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
         ApiKey::InitProducerId => "InitProducerId",
         ApiKey::AddPartitionsToTxn => "AddPartitionsToTxn",
         ApiKey::AddOffsetsToTxn => "AddOffsetsToTxn",

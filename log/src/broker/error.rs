@@ -146,6 +146,17 @@ pub(super) fn group_code(error: &GroupError) -> Code {
         GroupError::Log(_) => Code::CoordinatorNotAvailable,
         GroupError::TxnState => Code::InvalidTxnState,
         GroupError::FencedProducer => Code::InvalidProducerEpoch,
+        GroupError::NotCoordinator => Code::NotCoordinator,
+        GroupError::InvalidRequest(_) => Code::InvalidRequest,
+        GroupError::FencedEpoch(_) => Code::FencedMemberEpoch,
+        GroupError::FencedBy(_) => Code::FencedInstanceId,
+        GroupError::UnreleasedInstance(_) => Code::UnreleasedInstanceId,
+        GroupError::StaleEpoch => Code::StaleMemberEpoch,
+        GroupError::NoMember(_) => Code::UnknownMemberId,
+        GroupError::NoGroup(_) => Code::GroupIdNotFound,
+        GroupError::UnsupportedAssignor(_) => Code::UnsupportedAssignor,
+        GroupError::InvalidRegex(_) => Code::InvalidRegularExpression,
+        GroupError::UnsupportedVersion => Code::UnsupportedVersion,
     }
 }
 

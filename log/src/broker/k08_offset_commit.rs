@@ -2,14 +2,15 @@
 //!
 //! Behaviour: durable when answered. From a member of the present generation, or without member while the group is
 //! empty. Unknown partitions and notes that are too long are refused one by one. Versions: 2 to 4 carry a retention
-//! time, which is ignored as in Kafka; 5 without; 6 leader epochs; 7 static members; 8 flexible.
+//! time, which is ignored as in Kafka; 5 without; 6 leader epochs; 7 static members; 8 flexible; 9 member epochs of
+//! KIP-848, which members of that protocol must commit with.
 
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::context::Context;
 use super::error::{Code, group_code, group_number};
-use crate::group::Commit;
+use crate::group::{Commit, Committer};
 use crate::record::TopicPartition;
 
 /// Partition indexes of a topic, with their place in the commit; none for what is not there.
@@ -36,9 +37,13 @@ pub(super) async fn handle(cx: &Context, request: OffsetCommitRequest) -> Offset
         }
         topics.push((topic.name, places));
     }
-    let instance = request.group_instance_id.as_deref();
-    let generation = request.generation_id_or_member_epoch;
-    let answers = cx.core.groups.commit(&request.group_id.0, &request.member_id, instance, generation, commits).await;
+    let who = Committer {
+        member: &request.member_id,
+        instance: request.group_instance_id.as_deref(),
+        generation: request.generation_id_or_member_epoch,
+        knows_epochs: cx.version >= 9,
+    };
+    let answers = cx.core.groups.commit(&request.group_id.0, who, commits).await;
     let code = |place: Option<usize>| match (&answers, place) {
         (Err(error), _) => group_code(error).code(),
         (Ok(_), None) => Code::UnknownTopicOrPartition.code(),

@@ -2,7 +2,8 @@
 //!
 //! Behaviour: -1 where nothing was committed, also for groups that don't exist; without a list of topics, all that the
 //! group has. Versions: 2 an error for the whole, 5 leader epochs, 6 flexible, 7 `require_stable`: a partition with
-//! another offset in an open transaction gets UNSTABLE_OFFSET_COMMIT (KIP-447), 8 many groups (KIP-709), 9 member epochs of KIP-848, which classic groups don't look at.
+//! another offset in an open transaction gets UNSTABLE_OFFSET_COMMIT (KIP-447), 8 many groups (KIP-709), 9 member epochs
+//! of KIP-848, which must be those of the members; classic groups don't look at them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
 use super::context::Context;
-use super::error::Code;
+use super::error::{Code, group_code};
 use super::wire::text;
 use crate::group::offsets::Committed;
 use crate::record::TopicPartition;
@@ -57,6 +58,15 @@ fn parts(committed: Result<Option<Committed>, Code>) -> (i64, i32, String, i16) 
 pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if cx.version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
+            let allowed = match cx.version {
+                9.. => cx.core.groups.may_fetch(&group.group_id.0, group.member_id.as_deref(), group.member_epoch),
+                _ => Ok(()),
+            };
+            if let Err(error) = allowed {
+                return OffsetFetchResponseGroup::default()
+                    .with_group_id(group.group_id)
+                    .with_error_code(group_code(&error).code());
+            }
             let asked = group.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
             let topics = look_up(cx, &group.group_id, asked, request.require_stable).into_iter().map(|(name, list)| {
                 let list = list.into_iter().map(|(index, committed)| {

@@ -1,13 +1,14 @@
 //! DescribeGroups (key 15), versions 0 to 6. State, members and assignments of groups.
 //!
-//! Behaviour: a group that does not exist is `Dead`, from version 6 on with GROUP_ID_NOT_FOUND (KIP-1043). Metadata and
+//! Behaviour: a group that does not exist, or is none of the classic protocol, is `Dead`, from version 6 on with
+//! GROUP_ID_NOT_FOUND (KIP-1043). Metadata and
 //! assignments come while the group is stable. Versions: 3 allowed operations, 4 static members, 5 flexible.
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
 use super::context::Context;
-use super::error::Code;
+use super::error::group_code;
 use super::topics::GROUP_OPERATIONS;
 use super::wire::text;
 
@@ -19,12 +20,15 @@ pub(super) fn handle(cx: &Context, request: DescribeGroupsRequest) -> DescribeGr
         if with_operations {
             answer = answer.with_authorized_operations(GROUP_OPERATIONS);
         }
-        let Some(found) = cx.core.groups.describe(&id.0) else {
-            if cx.version >= 6 {
-                let message = format!("Group {} not found.", id.0);
-                answer = answer.with_error_code(Code::GroupIdNotFound.code()).with_error_message(Some(text(&message)));
+        let found = match cx.core.groups.describe(&id.0) {
+            Ok(found) => found,
+            Err(error) => {
+                if cx.version >= 6 {
+                    let message = Some(text(&error.to_string()));
+                    answer = answer.with_error_code(group_code(&error).code()).with_error_message(message);
+                }
+                return answer.with_group_id(id).with_group_state(text("Dead"));
             }
-            return answer.with_group_id(id).with_group_state(text("Dead"));
         };
         let members = found.members.into_iter().map(|m| {
             let member = DescribedGroupMember::default()

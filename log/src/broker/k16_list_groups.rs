@@ -1,7 +1,7 @@
 //! ListGroups (key 16), versions 0 to 5. All groups.
 //!
 //! Behaviour: filters go by name of state and type, whatever the case. Versions: 3 flexible, 4 states (KIP-518), 5
-//! types (KIP-848): all are `classic`.
+//! types (KIP-848): `classic` and `consumer`.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
@@ -9,6 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::context::Context;
 use super::wire::text;
+use crate::group::Listed;
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: &ListGroupsRequest) -> ListGroupsResponse {
@@ -20,15 +21,15 @@ pub(super) fn handle(cx: &Context, request: &ListGroupsRequest) -> ListGroupsRes
         .groups
         .list()
         .into_iter()
-        .filter(|(_, state, _)| passes(&request.states_filter, state) && passes(&request.types_filter, "classic"))
-        .map(|(id, state, protocol_type)| {
+        .filter(|g| passes(&request.states_filter, g.state) && passes(&request.types_filter, g.kind))
+        .map(|Listed { id, state, protocol_type, kind }| {
             let mut group =
                 ListedGroup::default().with_group_id(GroupId(text(&id))).with_protocol_type(text(&protocol_type));
             if cx.version >= 4 {
                 group = group.with_group_state(text(state));
             }
             if cx.version >= 5 {
-                group = group.with_group_type(text("classic"));
+                group = group.with_group_type(text(kind));
             }
             group
         });

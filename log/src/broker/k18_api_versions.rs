@@ -21,7 +21,7 @@ fn listed(api: &Api) -> ApiVersion {
 /// Features of the whole cluster (KIP-584) as Kafka 4.1 has them by default: name, versions known, version in force.
 /// `transaction.version` 2 is what makes producers speak the second protocol of KIP-890, `group.version` 1 tells of KIP-848.
 const FEATURES: [(&str, (i16, i16), i16); 3] =
-    [("group.version", (0, 1), 0), ("metadata.version", (7, 27), 27), ("transaction.version", (0, 2), 2)];
+    [("group.version", (0, 1), 1), ("metadata.version", (7, 27), 27), ("transaction.version", (0, 2), 2)];
 /// They never change while the broker runs.
 const FEATURES_EPOCH: i64 = 1;
 

@@ -39,6 +39,7 @@ async fn commit(
         member: if is_versed { &request.member_id } else { "" },
         instance: request.group_instance_id.as_deref().filter(|_| is_versed),
         generation: if is_versed { request.generation_id } else { -1 },
+        knows_epochs: true,
     };
     cx.allowed(Operation::Write, Resource::TransactionalId(&request.transactional_id))?;
     cx.allowed(Operation::Read, Resource::Group(&request.group_id))?;

@@ -1,4 +1,4 @@
-//! DescribeConfigs (key 32), versions 1 to 4. Settings of topics and of the broker.
+//! DescribeConfigs (key 32), versions 1 to 4. Settings of topics, groups and of the broker.
 //!
 //! Behaviour: needs DescribeConfigs on the topic, the group or the cluster. All settings, or the named ones; names that are not known are left out. The broker's settings are read
 //! only: they stand in the configuration file. Versions: 1 synonyms, 3 types and documentation, 4 flexible.
@@ -19,7 +19,8 @@ use super::wire::text;
 pub(super) const TOPIC: i8 = 2;
 /// A broker by id.
 pub(super) const BROKER: i8 = 4;
-const CLIENT_METRICS: i8 = 16;
+/// Which metrics clients shall send.
+pub(super) const CLIENT_METRICS: i8 = 16;
 /// A group by id.
 pub(super) const GROUP: i8 = 32;
 
@@ -43,7 +44,9 @@ fn settings(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Sett
         BROKER if name.is_empty() => Ok(Vec::new()),
         BROKER if *name == NODE.0.to_string() => Ok(topics::settings_of_broker(cx)),
         BROKER => Err((Code::InvalidRequest, format!("there is no broker {name}, only {}", NODE.0))),
-        CLIENT_METRICS | GROUP => Ok(Vec::new()),
+        GROUP if name.is_empty() => Err((Code::InvalidRequest, "Default group resources are not allowed.".to_owned())),
+        GROUP => Ok(topics::settings_of_group(cx, name)),
+        CLIENT_METRICS => Ok(Vec::new()),
         other => Err((Code::InvalidRequest, format!("settings of resource type {other} are not served"))),
     }
 }

@@ -8,12 +8,17 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::context::Context;
 use super::error::Code;
-use super::k44_incremental_alter_configs::{apply, topic_of};
+use super::k32_describe_configs::GROUP;
+use super::k44_incremental_alter_configs::{apply, apply_to_group, topic_of};
 use super::topics::Refusal;
 use super::wire::text;
 use crate::storage::TopicSettings;
 
 async fn alter(cx: &Context, resource: &AlterConfigsResource, is_trial: bool) -> Result<(), Refusal> {
+    if resource.resource_type == GROUP {
+        let pairs = resource.configs.iter().filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
+        return apply_to_group(cx, &resource.resource_name, pairs.collect(), is_trial).await;
+    }
     topic_of(cx, resource.resource_type, &resource.resource_name)?;
     let mut settings = TopicSettings::default();
     for config in &resource.configs {

@@ -1,9 +1,10 @@
 //! IncrementalAlterConfigs (key 44), versions 0 and 1. Sets, deletes, extends and shortens single settings of topics
-//! (KIP-339).
+//! and groups (KIP-339).
 //!
 //! Behaviour: all changes of a topic or none; durable when answered, in force from the next append on. The broker's own
 //! settings stand in the configuration file and are refused here. Versions: 1 flexible.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -12,7 +13,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 
 use super::access::{Operation, Resource};
 use super::context::Context;
-use super::error::{Code, storage_code};
+use super::error::{Code, group_code, storage_code};
 use super::k32_describe_configs::{BROKER, GROUP, TOPIC};
 use super::topics::{self, Refusal};
 use super::wire::text;
@@ -86,7 +87,43 @@ fn change(cx: &Context, settings: &mut TopicSettings, config: &AlterableConfig) 
     settings.set(name, &changed).map_err(|e| invalid(e.to_string()))
 }
 
+/// Puts settings of a group in force.
+pub(super) async fn apply_to_group(
+    cx: &Context,
+    group: &str,
+    settings: BTreeMap<String, String>,
+    is_trial: bool,
+) -> Result<(), Refusal> {
+    cx.allowed(Operation::AlterConfigs, Resource::Group(group)).map_err(|code| (code, code.to_string()))?;
+    if group.is_empty() {
+        return Err((Code::InvalidRequest, "Default group resources are not allowed.".to_owned()));
+    }
+    let set = cx.core.groups.set_settings(group, settings, is_trial).await;
+    set.map_err(|e| (group_code(&e), e.to_string()))?.map_err(|reason| (Code::InvalidConfig, reason))
+}
+
+async fn alter_group(cx: &Context, resource: &AlterConfigsResource, is_trial: bool) -> Result<(), Refusal> {
+    let mut settings = cx.core.groups.set_settings_of(&resource.resource_name);
+    for config in &resource.configs {
+        let name: &str = &config.name;
+        match (config.config_operation, config.value.as_deref()) {
+            (DELETE, _) => drop(settings.remove(name)),
+            (SET, Some(value)) => drop(settings.insert(name.to_owned(), value.to_owned())),
+            (SET, None) => return Err((Code::InvalidRequest, format!("`{name}` needs a value"))),
+            (APPEND | SUBTRACT, _) => {
+                let text = format!("`{name}` is no list: it can be set, not extended or shortened");
+                return Err((Code::InvalidConfig, text));
+            }
+            (other, _) => return Err((Code::InvalidRequest, format!("operation {other} on a setting is unknown"))),
+        }
+    }
+    apply_to_group(cx, &resource.resource_name, settings, is_trial).await
+}
+
 async fn alter(cx: &Context, resource: &AlterConfigsResource, is_trial: bool) -> Result<(), Refusal> {
+    if resource.resource_type == GROUP {
+        return alter_group(cx, resource, is_trial).await;
+    }
     let topic = topic_of(cx, resource.resource_type, &resource.resource_name)?;
     let mut settings = topic.settings();
     for config in &resource.configs {

@@ -65,6 +65,9 @@ mod k60_describe_cluster;
 mod k61_describe_producers;
 mod k65_describe_transactions;
 mod k66_list_transactions;
+mod k68_consumer_group_heartbeat;
+mod k69_consumer_group_describe;
+mod k74_list_config_resources;
 mod k75_describe_topic_partitions;
 
 use std::net::SocketAddr;
@@ -150,6 +153,7 @@ impl Broker {
         let ids: Arc<dyn ProducerIds> = Arc::<identity::Identity>::clone(&identity);
         let (of, time) = (Arc::clone(&storage), Arc::clone(&clock));
         let transactions = Transactions::open(of, time, config.transaction.clone(), ids).await?;
+        registry.register("millrace_log_group_rebalances", "Rebalances of groups", groups.rebalances());
         let budget = usize::try_from(config.request_memory.0).unwrap_or(usize::MAX) / wire::frame::BUDGET_UNIT_BYTES;
         let core = Arc::new(Core {
             sessions: sessions::FetchSessions::new(config.max_fetch_sessions),
@@ -232,6 +236,7 @@ impl Broker {
             Some(ended) = storage.join_next() => failed = Some(ended),
         }
         core.stop.cancel();
+        core.groups.close();
         while doors.join_next().await.is_some() {}
         while ticks.join_next().await.is_some() {}
         storage_token.cancel();
@@ -317,10 +322,23 @@ impl Collector for Watermarks {
         ] {
             family.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let groups = i64::try_from(core.groups.list().len()).unwrap_or(i64::MAX);
+        let by_state = Gauges::default();
+        let mut groups = 0;
+        for ((kind, state), count) in core.groups.counts() {
+            groups += count;
+            let labels = vec![("type".to_owned(), kind.to_owned()), ("state".to_owned(), state.to_owned())];
+            by_state.get_or_create(&labels).set(count);
+        }
+        let descriptor = encoder.encode_descriptor(
+            "millrace_log_group_states",
+            "Groups by type and state",
+            None,
+            MetricType::Gauge,
+        )?;
+        by_state.encode(descriptor)?;
         ConstGauge::new(groups).encode(encoder.encode_descriptor(
             "millrace_log_groups",
-            "Consumer groups",
+            "Groups of consumers and others",
             None,
             MetricType::Gauge,
         )?)

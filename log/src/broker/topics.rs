@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::context::{Context, NODE};
 use super::error::{Code, storage_code};
 use crate::group::OFFSETS_TOPIC;
+use crate::group::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT};
 use crate::storage::{SettingKind, StorageError, Topic, TopicSettings};
 use crate::transaction::TRANSACTIONS_TOPIC;
 
@@ -103,6 +104,8 @@ pub(super) async fn find_or_create(cx: &Context, name: &str, may_create: bool) -
 pub(super) const SOURCE_TOPIC: i8 = 1;
 /// From the configuration file.
 pub(super) const SOURCE_STATIC: i8 = 4;
+/// Set for the group.
+pub(super) const SOURCE_GROUP: i8 = 8;
 /// Nobody said anything.
 pub(super) const SOURCE_DEFAULT: i8 = 5;
 
@@ -142,6 +145,26 @@ pub(super) fn settings_of(cx: &Context, settings: &TopicSettings) -> Vec<Setting
         .collect()
 }
 
+/// Settings of a group by Kafka's names.
+pub(super) fn settings_of_group(cx: &Context, group: &str) -> Vec<Setting> {
+    let settings = cx.core.groups.settings_of(group);
+    let set = cx.core.groups.set_settings_of(group);
+    [
+        (SESSION_TIMEOUT, settings.session_ms, "time without heartbeats after which a member is taken for dead"),
+        (HEARTBEAT_INTERVAL, settings.heartbeat_ms, "time between heartbeats that members are told"),
+    ]
+    .into_iter()
+    .map(|(name, value, doc)| Setting {
+        name,
+        value: value.to_string(),
+        source: if set.contains_key(name) { SOURCE_GROUP } else { SOURCE_DEFAULT },
+        kind: 3,
+        read_only: false,
+        doc,
+    })
+    .collect()
+}
+
 /// Settings of the broker by Kafka's names; changed in the configuration file only.
 pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
     let config = &cx.core.config;
@@ -150,7 +173,12 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         |name: &str| TopicSettings::spec(name).map(|spec| spec.default(cx.core.storage.config())).unwrap_or_default();
     let (host, port) = cx.advertised();
     let entries: Vec<(&'static str, String, i8, &'static str)> = vec![
-        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), 2, "address that clients are told"),
+        (
+            "advertised.listeners",
+            format!("{}://{host}:{port}", cx.listener.protocol()),
+            2,
+            "address that clients are told",
+        ),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), 1, "broker.auto_create_topics"),
         ("broker.id", NODE.0.to_string(), 3, "there is one node"),
         ("compression.type", "producer".to_owned(), 2, "batches are stored as they came"),
@@ -158,6 +186,49 @@ pub(super) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         ("default.replication.factor", "1".to_owned(), 3, "there is one node"),
         ("delete.topic.enable", "true".to_owned(), 1, "topics may be deleted"),
         ("fetch.max.bytes", config.max_fetch_size.0.to_string(), 3, "broker.max_fetch_size"),
+        ("group.consumer.assignors", crate::group::consumer::ASSIGNORS.join(","), 7, "there are these two"),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            ms(config.group.consumer_heartbeat_interval),
+            3,
+            "broker.group.consumer_heartbeat_interval",
+        ),
+        (
+            "group.consumer.max.heartbeat.interval.ms",
+            ms(config.group.consumer_max_heartbeat_interval),
+            3,
+            "broker.group.consumer_max_heartbeat_interval",
+        ),
+        (
+            "group.consumer.max.session.timeout.ms",
+            ms(config.group.consumer_max_session_timeout),
+            3,
+            "broker.group.consumer_max_session_timeout",
+        ),
+        (
+            "group.consumer.migration.policy",
+            config.group.migration_policy.name().to_owned(),
+            2,
+            "broker.group.migration_policy",
+        ),
+        (
+            "group.consumer.min.heartbeat.interval.ms",
+            ms(config.group.consumer_min_heartbeat_interval),
+            3,
+            "broker.group.consumer_min_heartbeat_interval",
+        ),
+        (
+            "group.consumer.min.session.timeout.ms",
+            ms(config.group.consumer_min_session_timeout),
+            3,
+            "broker.group.consumer_min_session_timeout",
+        ),
+        (
+            "group.consumer.session.timeout.ms",
+            ms(config.group.consumer_session_timeout),
+            3,
+            "broker.group.consumer_session_timeout",
+        ),
         (
             "group.initial.rebalance.delay.ms",
             ms(config.group.initial_rebalance_delay),

@@ -7,34 +7,79 @@
 //! The topic is bounded without compaction: when a partition has grown, all that lives in it is written again and what
 //! stands before is deleted ([`Coordinator::compact`]).
 
-/// One group: members, generations, rebalances.
+/// One classic group: members, generations, rebalances.
 pub mod state;
-/// Records of the topic that keeps offsets and groups.
+/// One group of the new protocol: epochs, assignors, reconciliation.
+pub mod consumer;
+/// What members ask, by either protocol.
+pub mod members;
+/// Settings of single groups.
+pub mod settings;
+mod slot;
+/// Records of the topic that keeps offsets and classic groups.
 pub mod offsets;
+/// Records of groups of the new protocol.
+pub mod records;
 /// Offsets committed within transactions.
 mod transactions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use futures::StreamExt as _;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
 use crate::record::TopicPartition;
-use crate::storage::{AppendKind, CommittedOffset, Partition, ReadError, Storage, StorageError, TopicSettings};
+use crate::storage::{AppendKind, CommittedOffset, Partition, ReadError, Storage, StorageError, Topic, TopicSettings};
 use crate::value::{Faults, Span};
-use offsets::{Committed, Entry, KeptGroup, KeptMember};
-use state::{Group, GroupError, Join, Joined, Later, Limits, Member, State, Sync, Synced};
+use members::View;
+pub use members::{ConsumerDescription, ConsumerMember, Description, Listed};
+use offsets::{Committed, Entry};
+use records::Record;
+use slot::{Held, Slot, Stored};
+use state::{Group, GroupError, Limits, Member, State};
 pub use transactions::Committer;
 
 /// Where offsets and groups are kept.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const OFFSETS_PARTITIONS: i32 = 4;
-/// Bytes per batch when all is written again.
+/// Entries per batch when much is written at once.
 const ENTRIES_PER_BATCH: usize = 500;
+/// Groups whose changes are written at the same time.
+const KEPT_AT_ONCE: usize = 64;
+
+/// Which groups may change from one protocol to the other while they have members (`group.consumer.migration.policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MigrationPolicy {
+    /// Both ways.
+    #[default]
+    Bidirectional,
+    /// Classic groups become consumer groups when a member of the new protocol joins.
+    Upgrade,
+    /// Consumer groups become classic ones when the last member of the new protocol leaves.
+    Downgrade,
+    /// None.
+    Disabled,
+}
+
+impl MigrationPolicy {
+    /// Kafka's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bidirectional => "bidirectional",
+            Self::Upgrade => "upgrade",
+            Self::Downgrade => "downgrade",
+            Self::Disabled => "disabled",
+        }
+    }
+}
 
 /// Consumer groups.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +93,21 @@ pub struct GroupConfig {
     pub max_session_timeout: Span,
     /// Most members in a group (`group.max.size`).
     pub max_members: usize,
+    /// Session of members of the consumer protocol (`group.consumer.session.timeout.ms`); a group may say otherwise.
+    pub consumer_session_timeout: Span,
+    /// Shortest session that a group may be set to (`group.consumer.min.session.timeout.ms`).
+    pub consumer_min_session_timeout: Span,
+    /// Longest session that a group may be set to (`group.consumer.max.session.timeout.ms`).
+    pub consumer_max_session_timeout: Span,
+    /// Time between heartbeats of the consumer protocol (`group.consumer.heartbeat.interval.ms`).
+    pub consumer_heartbeat_interval: Span,
+    /// Shortest interval that a group may be set to (`group.consumer.min.heartbeat.interval.ms`).
+    pub consumer_min_heartbeat_interval: Span,
+    /// Longest interval that a group may be set to (`group.consumer.max.heartbeat.interval.ms`).
+    pub consumer_max_heartbeat_interval: Span,
+    /// Which groups may change from one protocol to the other while they have members: `bidirectional`, `upgrade` (to
+    /// the consumer protocol), `downgrade` or `disabled` (`group.consumer.migration.policy`).
+    pub migration_policy: MigrationPolicy,
     /// Time after which offsets of a group without members are forgotten (`offsets.retention.minutes`).
     pub offsets_retention: Span,
     /// Longest note with a commit, in bytes (`offset.metadata.max.bytes`).
@@ -63,6 +123,13 @@ impl Default for GroupConfig {
             min_session_timeout: Span::secs(6),
             max_session_timeout: Span::secs(1800),
             max_members: 2000,
+            consumer_session_timeout: Span::secs(45),
+            consumer_min_session_timeout: Span::secs(45),
+            consumer_max_session_timeout: Span::secs(60),
+            consumer_heartbeat_interval: Span::secs(5),
+            consumer_min_heartbeat_interval: Span::secs(5),
+            consumer_max_heartbeat_interval: Span::secs(15),
+            migration_policy: MigrationPolicy::Bidirectional,
             offsets_retention: Span::secs(7 * 24 * 3600),
             max_commit_metadata_bytes: 4096,
             compact_at: crate::value::ByteSize::mib(32),
@@ -76,6 +143,28 @@ impl GroupConfig {
         if self.min_session_timeout > self.max_session_timeout {
             let message = format!("is longer than max_session_timeout ({})", self.max_session_timeout);
             faults.add("min_session_timeout", message);
+        }
+        for (key, least, value, most) in [
+            (
+                "consumer_session_timeout",
+                self.consumer_min_session_timeout,
+                self.consumer_session_timeout,
+                self.consumer_max_session_timeout,
+            ),
+            (
+                "consumer_heartbeat_interval",
+                self.consumer_min_heartbeat_interval,
+                self.consumer_heartbeat_interval,
+                self.consumer_max_heartbeat_interval,
+            ),
+        ] {
+            if !(least..=most).contains(&value) {
+                faults.add(key, format!("is {value}: must lie between its min ({least}) and its max ({most})"));
+            }
+        }
+        if self.consumer_heartbeat_interval >= self.consumer_session_timeout {
+            let message = format!("must be shorter than consumer_session_timeout ({})", self.consumer_session_timeout);
+            faults.add("consumer_heartbeat_interval", message);
         }
         if self.max_members == 0 {
             faults.add("max_members", "must be at least 1");
@@ -108,60 +197,6 @@ pub enum CoordinatorError {
     Read(#[from] ReadError),
 }
 
-#[derive(Debug, Clone)]
-struct Stored {
-    /// Offset of the record that says so: of two commits the later one in the log counts.
-    at: i64,
-    committed: Committed,
-}
-
-/// A group with its offsets.
-#[derive(Debug)]
-struct Slot {
-    group: Group,
-    offsets: BTreeMap<TopicPartition, Stored>,
-    /// Offsets of open transactions, by producer id.
-    pending: BTreeMap<i64, transactions::Pending>,
-    /// How many changes of the group the log has.
-    kept: u64,
-    /// Taken out of the map: whoever still holds it looks again.
-    is_gone: bool,
-}
-
-impl Slot {
-    /// Whether nothing of it need be kept.
-    fn is_void(&self) -> bool {
-        self.group.is_idle() && self.offsets.is_empty() && self.pending.is_empty()
-    }
-
-    /// Partitions with an offset, also within open transactions.
-    fn partitions(&self) -> BTreeSet<TopicPartition> {
-        let pending = self.pending.values().flat_map(|pending| pending.offsets.keys());
-        self.offsets.keys().chain(pending).cloned().collect()
-    }
-
-    /// An offset counts, or no longer does.
-    fn store(&mut self, tp: TopicPartition, at: i64, value: Option<Committed>) {
-        if value.is_none() {
-            self.pending.values_mut().for_each(|pending| drop(pending.offsets.remove(&tp)));
-        }
-        store(&mut self.offsets, tp, at, value);
-    }
-}
-
-/// What `describe` tells of a group.
-#[derive(Debug, Clone)]
-pub struct Description {
-    /// Kafka's name of its state.
-    pub state: &'static str,
-    /// `consumer`, `connect` …
-    pub protocol_type: String,
-    /// Strategy in use.
-    pub protocol: String,
-    /// Members: id, instance id, client id, host, metadata, assignment.
-    pub members: Vec<KeptMember>,
-}
-
 /// One partition of a commit.
 #[derive(Debug, Clone)]
 pub struct Commit {
@@ -181,6 +216,13 @@ pub struct Coordinator {
     clock: SharedClock,
     config: GroupConfig,
     groups: Mutex<HashMap<String, Arc<Mutex<Slot>>>>,
+    settings: Mutex<HashMap<String, BTreeMap<String, String>>>,
+    /// When to look at which group; a time that is not the one its group is armed with is out of date.
+    timers: Mutex<BinaryHeap<Reverse<(i64, String)>>>,
+    /// Groups with changes that the log lacks.
+    changed: Mutex<BTreeSet<String>>,
+    is_closed: AtomicBool,
+    rebalances: Counter,
     /// One gate per partition of the topic: commits pass together, compaction alone.
     gates: Vec<tokio::sync::RwLock<()>>,
     partitions: Vec<Arc<Partition>>,
@@ -224,6 +266,11 @@ impl Coordinator {
             clock,
             config,
             groups: Mutex::default(),
+            settings: Mutex::default(),
+            timers: Mutex::default(),
+            changed: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            rebalances: Counter::default(),
             gates,
             partitions,
             in_transactions: Mutex::default(),
@@ -231,8 +278,25 @@ impl Coordinator {
         for partition in &coordinator.partitions {
             coordinator.load(partition).await?;
         }
-        coordinator.groups.lock().retain(|_, slot| !slot.lock().is_void());
+        let loaded: Vec<_> = coordinator.groups.lock().iter().map(|(id, s)| (id.clone(), Arc::clone(s))).collect();
+        for (id, slot) in loaded {
+            let session_ms = coordinator.rules(&id).session_ms;
+            let mut slot = slot.lock();
+            if slot.is_void() {
+                coordinator.groups.lock().remove(&id);
+                continue;
+            }
+            if let Held::Consumer(group) = &mut slot.held {
+                group.restored(session_ms, coordinator.clock.now_ms());
+            }
+            coordinator.settle(&id, &mut slot);
+        }
         Ok(coordinator)
+    }
+
+    /// Counts rebalances, for metrics.
+    pub fn rebalances(&self) -> Counter {
+        self.rebalances.clone()
     }
 
     async fn load(&self, partition: &Arc<Partition>) -> Result<(), CoordinatorError> {
@@ -274,6 +338,7 @@ impl Coordinator {
             Entry::Group { group, value } => {
                 let slot = self.slot_or_new(&group);
                 let mut slot = slot.lock();
+                let has_value = value.is_some();
                 let kept = value.unwrap_or_default();
                 let mut fresh = Group::new(&group, self.config.limits(), kept.state_since_ms);
                 let protocol = kept.protocol.clone().unwrap_or_default();
@@ -288,7 +353,25 @@ impl Coordinator {
                 }
                 let protocol_type = Some(kept.protocol_type).filter(|t| !t.is_empty());
                 fresh.restore(kept.generation, (protocol_type, kept.protocol), kept.leader);
-                slot.group = fresh;
+                let is_other = matches!(slot.held, Held::Consumer(_));
+                if has_value || !is_other {
+                    slot.held = Held::Classic(fresh);
+                }
+            }
+            Entry::Consumer { group, record: Record::Settings(pairs) } => {
+                self.take_settings(&group, pairs.unwrap_or_default().into_iter().collect());
+            }
+            Entry::Consumer { group, record } => {
+                let is_end = record == Record::Epoch(None);
+                let slot = self.slot_or_new(&group);
+                let mut slot = slot.lock();
+                if is_end {
+                    if matches!(slot.held, Held::Consumer(_)) {
+                        slot.held = Held::Classic(Group::new(&group, self.config.limits(), now_ms));
+                    }
+                } else {
+                    slot.apply(record, now_ms);
+                }
             }
         }
     }
@@ -303,13 +386,7 @@ impl Coordinator {
             return Arc::clone(slot);
         }
         let fresh = Group::new(group, self.config.limits(), self.clock.now_ms());
-        let slot = Arc::new(Mutex::new(Slot {
-            group: fresh,
-            offsets: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            kept: 0,
-            is_gone: false,
-        }));
+        let slot = Arc::new(Mutex::new(Slot::new(fresh)));
         groups.insert(group.to_owned(), Arc::clone(&slot));
         slot
     }
@@ -332,79 +409,85 @@ impl Coordinator {
         }
     }
 
-    fn fresh_id() -> String {
-        uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
+    /// As [`Self::with`], for what may change members or set time-outs.
+    fn change<T>(&self, group: &str, work: impl FnOnce(&mut Slot, i64) -> T) -> Option<T> {
+        self.with(group, |slot, now_ms| {
+            let result = work(slot, now_ms);
+            self.settle(group, slot);
+            result
+        })
     }
 
-    /// A member joins; the answer may take as long as the rebalance.
-    pub async fn join(&self, group: &str, join: Join) -> Result<Joined, GroupError> {
-        if group.is_empty() {
-            return Err(GroupError::InvalidGroupId);
-        }
-        let join = Join { fresh_id: Self::fresh_id(), ..join };
-        let later: Later<Joined> = if join.member_id.is_empty() {
-            self.with_new(group, |slot, now_ms| slot.group.join(join.clone(), now_ms))
-        } else {
-            self.with(group, |slot, now_ms| slot.group.join(join, now_ms)).ok_or(GroupError::UnknownMember)?
-        };
-        later.await.unwrap_or(Err(GroupError::NotAvailable))
+    /// As [`Self::with_new`], for what may change members or set time-outs.
+    fn change_new<T>(&self, group: &str, mut work: impl FnMut(&mut Slot, i64) -> T) -> T {
+        self.with_new(group, |slot, now_ms| {
+            let result = work(slot, now_ms);
+            self.settle(group, slot);
+            result
+        })
     }
 
-    /// A member asks for its assignment, the leader brings all; waits for the leader.
-    pub async fn sync(&self, group: &str, sync: Sync) -> Result<Synced, GroupError> {
-        if group.is_empty() {
-            return Err(GroupError::InvalidGroupId);
+    /// After a change: sets the timer, counts, and remembers what the log lacks.
+    fn settle(&self, group: &str, slot: &mut Slot) {
+        let policy = self.config.migration_policy;
+        if matches!(policy, MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade) {
+            slot.downgrade(self.config.limits(), &View(&self.storage), self.clock.now_ms());
         }
-        let later: Later<Synced> =
-            self.with(group, |slot, now_ms| slot.group.sync(sync, now_ms)).ok_or(GroupError::UnknownMember)?;
-        later.await.unwrap_or(Err(GroupError::NotAvailable))
+        let due_ms = slot.held.due_ms();
+        if due_ms < slot.armed_ms {
+            slot.armed_ms = due_ms;
+            self.timers.lock().push(Reverse((due_ms, group.to_owned())));
+        }
+        if slot.has_changes() {
+            self.changed.lock().insert(group.to_owned());
+        }
+        self.rebalances.inc_by(slot.new_rebalances());
     }
 
-    /// A sign of life.
-    pub fn heartbeat(
-        &self,
-        group: &str,
-        member: &str,
-        instance: Option<&str>,
-        generation: i32,
-    ) -> Result<(), GroupError> {
-        if group.is_empty() {
-            return Err(GroupError::InvalidGroupId);
+    /// Looks at every group, one after the other.
+    fn each(&self, mut look: impl FnMut(&str, &mut Slot)) {
+        let slots: Vec<_> = self.groups.lock().iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
+        for (id, slot) in slots {
+            let mut slot = slot.lock();
+            if !slot.is_gone {
+                look(&id, &mut slot);
+            }
         }
-        self.with(group, |slot, now_ms| slot.group.heartbeat(member, instance, generation, now_ms))
-            .unwrap_or(Err(GroupError::UnknownMember))
     }
 
-    /// Members go, each with its own answer.
-    pub fn leave(
-        &self,
-        group: &str,
-        members: &[(String, Option<String>)],
-    ) -> Result<Vec<Result<String, GroupError>>, GroupError> {
-        if group.is_empty() {
-            return Err(GroupError::InvalidGroupId);
-        }
-        let answers = self.with(group, |slot, now_ms| {
-            members.iter().map(|(id, instance)| slot.group.leave(id, instance.as_deref(), now_ms)).collect()
+    /// The broker stops: who waits is told to look for the coordinator again, and so is who asks from now on.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.each(|_, slot| {
+            if let Held::Classic(group) = &mut slot.held {
+                group.release(&GroupError::NotCoordinator);
+            }
         });
-        Ok(answers.unwrap_or_else(|| members.iter().map(|_| Err(GroupError::UnknownMember)).collect()))
     }
 
     /// Keeps offsets: durable when it returns. Each partition has its own answer.
     pub async fn commit(
         &self,
         group: &str,
-        member: &str,
-        instance: Option<&str>,
-        generation: i32,
+        who: Committer<'_>,
         commits: Vec<Commit>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let allowed = if generation < 0 && member.is_empty() && instance.is_none() {
-            self.with_new(group, |slot, now_ms| slot.group.may_commit(member, instance, generation, now_ms))
-        } else {
-            self.with(group, |slot, now_ms| slot.group.may_commit(member, instance, generation, now_ms))
-                .unwrap_or(Err(if generation < 0 { GroupError::UnknownMember } else { GroupError::IllegalGeneration }))
+        self.check_open()?;
+        let may = |slot: &mut Slot, now_ms: i64| match &mut slot.held {
+            Held::Classic(group) => group.may_commit(who.member, who.instance, who.generation, now_ms),
+            Held::Consumer(group) => group.may_commit(who.member, who.generation, who.knows_epochs),
         };
+        let allowed = if who.generation < 0 {
+            self.with_new(group, may)
+        } else {
+            self.with(group, may).unwrap_or_else(|| {
+                let missing = || GroupError::NoGroup(format!("Group {group} not found."));
+                Err(if who.knows_epochs { missing() } else { GroupError::IllegalGeneration })
+            })
+        };
+        if allowed.is_err() {
+            self.remove_if_untouched(group);
+        }
         allowed?;
         let (answers, entries) = self.entries(group, commits);
         self.write(group, entries).await?;
@@ -444,6 +527,7 @@ impl Coordinator {
             return Err(GroupError::NotAvailable);
         };
         let _pass = gate.read().await;
+        // One batch, so that after a crash all of it is there or nothing.
         let first = append(partition, &entries, self.clock.now_ms()).await?;
         for (entry, at) in entries.into_iter().zip(first..) {
             if let Entry::Offset { group, topic, partition, value } = entry {
@@ -454,17 +538,18 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Writes the state of a group. What can't be written now is tried again at the next tick.
-    async fn keep(&self, group: &str) {
-        let found = self.with(group, |slot, now_ms| {
-            let entry = Entry::Group { group: group.to_owned(), value: Some(kept(&slot.group, now_ms)) };
-            (entry, slot.group.changes)
-        });
-        let Some((entry, changes)) = found else { return };
-        match self.write(group, vec![entry]).await {
-            Ok(()) => drop(self.with(group, |slot, _| slot.kept = changes)),
-            Err(error) => tracing::warn!(group, %error, "state of the group is not kept yet"),
+    /// Writes what the log lacks of a group. What can't be written now is tried again at the next tick.
+    async fn keep(&self, group: &str) -> Result<(), GroupError> {
+        let Some(turn) = self.with(group, |slot, _| Arc::clone(&slot.turn)) else { return Ok(()) };
+        let _turn = turn.lock().await;
+        let Some((entries, taken)) = self.with(group, Slot::take) else { return Ok(()) };
+        let written = self.write(group, entries).await;
+        self.with(group, |slot, _| slot.settle(taken, written.is_ok()));
+        if let Err(error) = &written {
+            tracing::warn!(group, %error, "state of the group is not kept yet");
+            self.changed.lock().insert(group.to_owned());
         }
+        written
     }
 
     /// Offsets of a group: of the partitions asked for, `None` where there is none; or all.
@@ -486,57 +571,25 @@ impl Coordinator {
     /// Every group with a committed offset on a partition, for retention, which may wait for the slowest.
     pub fn committed_on(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
         let wanted = TopicPartition::new(topic, partition);
-        let slots: Vec<_> = self.groups.lock().iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
-        let of = |(group, slot): (String, Arc<Mutex<Slot>>)| {
-            let offset = slot.lock().offsets.get(&wanted)?.committed.offset;
-            (offset >= 0).then_some(CommittedOffset { group, offset })
-        };
-        slots.into_iter().filter_map(of).collect()
-    }
-
-    /// Names of all groups with state and protocol type, sorted.
-    pub fn list(&self) -> Vec<(String, &'static str, String)> {
-        let slots: Vec<_> = self.groups.lock().iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
-        let mut list: Vec<_> = slots
-            .into_iter()
-            .filter_map(|(id, slot)| {
-                let slot = slot.lock();
-                (!slot.is_gone)
-                    .then(|| (id, slot.group.state.name(), slot.group.protocol_type.clone().unwrap_or_default()))
-            })
-            .collect();
-        list.sort();
-        list
-    }
-
-    /// What there is to say of a group, `None` if it does not exist.
-    pub fn describe(&self, group: &str) -> Option<Description> {
-        self.with(group, |slot, now_ms| {
-            let kept = kept(&slot.group, now_ms);
-            let protocol = match slot.group.state {
-                State::Stable => kept.protocol.unwrap_or_default(),
-                _ => String::new(),
-            };
-            let mut members = kept.members;
-            if slot.group.state != State::Stable {
-                for member in &mut members {
-                    member.subscription = Bytes::new();
-                    member.assignment = Bytes::new();
-                }
+        let mut found = Vec::new();
+        self.each(|group, slot| {
+            let offset = slot.offsets.get(&wanted).map(|stored| stored.committed.offset);
+            if let Some(offset) = offset.filter(|offset| *offset >= 0) {
+                found.push(CommittedOffset { group: group.to_owned(), offset });
             }
-            Description { state: slot.group.state.name(), protocol_type: kept.protocol_type, protocol, members }
-        })
+        });
+        found
     }
 
     /// Removes a group without members, with its offsets.
     pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
         let entries = self.with(group, |slot, _| {
-            if !slot.group.is_idle() {
+            if !slot.held.is_idle() {
                 return Err(GroupError::NotEmpty);
             }
             let forget = |tp: &TopicPartition| forget(group, tp);
             let mut entries: Vec<Entry> = slot.partitions().iter().map(forget).collect();
-            entries.push(Entry::Group { group: group.to_owned(), value: None });
+            entries.extend(slot::deletion(&slot.held));
             Ok(entries)
         });
         self.write(group, entries.unwrap_or(Err(GroupError::NotFound))?).await?;
@@ -555,6 +608,17 @@ impl Coordinator {
         }
     }
 
+    /// Takes out a group that was only made to be refused.
+    fn remove_if_untouched(&self, group: &str) {
+        let mut groups = self.groups.lock();
+        let Some(slot) = groups.get(group).cloned() else { return };
+        let mut slot = slot.lock();
+        if slot.is_untouched() {
+            slot.is_gone = true;
+            groups.remove(group);
+        }
+    }
+
     /// Forgets offsets of partitions, except of topics that members read.
     pub async fn delete_offsets(
         &self,
@@ -563,7 +627,7 @@ impl Coordinator {
     ) -> Result<Vec<Result<(), bool>>, GroupError> {
         let answers: Vec<Result<(), bool>> = self
             .with(group, |slot, _| {
-                partitions.iter().map(|tp| if slot.group.reads(&tp.topic) { Err(true) } else { Ok(()) }).collect()
+                partitions.iter().map(|tp| if slot.held.reads(&tp.topic) { Err(true) } else { Ok(()) }).collect()
             })
             .ok_or(GroupError::NotFound)?;
         let free = partitions.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
@@ -574,12 +638,16 @@ impl Coordinator {
 
     /// A topic is gone: so are the offsets of all groups for it.
     pub async fn forget_topic(&self, topic: &str) {
-        for (group, _, _) in self.list() {
-            let gone = self.with(&group, |slot, _| {
-                let partitions = slot.partitions();
-                partitions.iter().filter(|tp| &*tp.topic == topic).map(|tp| forget(&group, tp)).collect::<Vec<_>>()
-            });
-            if let Err(error) = self.write(&group, gone.unwrap_or_default()).await {
+        let mut gone = Vec::new();
+        self.each(|id, slot| {
+            let entries: Vec<_> =
+                slot.partitions().iter().filter(|tp| &*tp.topic == topic).map(|tp| forget(id, tp)).collect();
+            if !entries.is_empty() {
+                gone.push((id.to_owned(), entries));
+            }
+        });
+        for (group, entries) in gone {
+            if let Err(error) = self.write(&group, entries).await {
                 tracing::warn!(group, topic, %error, "offsets of a deleted topic are kept until the group expires");
             }
         }
@@ -589,37 +657,55 @@ impl Coordinator {
     /// may call it, so that the log has a group's states in their order; a crash loses those since the last call,
     /// which costs the members of the group a rebalance and nothing else.
     pub async fn tick(&self) {
-        let slots: Vec<_> = self.groups.lock().iter().map(|(id, slot)| (id.clone(), Arc::clone(slot))).collect();
-        let mut changed = Vec::new();
-        for (id, slot) in slots {
-            let mut slot = slot.lock();
-            slot.group.tick(self.clock.now_ms());
-            if slot.group.changes != slot.kept {
-                changed.push(id);
-            }
+        let now_ms = self.clock.now_ms();
+        loop {
+            let next = {
+                let mut timers = self.timers.lock();
+                if timers.peek().is_none_or(|Reverse((at, _))| *at > now_ms) {
+                    break;
+                }
+                timers.pop()
+            };
+            let Some(Reverse((at, group))) = next else { break };
+            self.with(&group, |slot, now_ms| {
+                if slot.armed_ms == at {
+                    slot.held.tick(now_ms);
+                    slot.armed_ms = i64::MAX;
+                    self.settle(&group, slot);
+                    if slot.armed_ms <= now_ms {
+                        // Over its time but not yet to be ended: looked at again with the next tick.
+                        self.rearm(&group, slot, now_ms);
+                    }
+                }
+            });
         }
-        futures::future::join_all(changed.iter().map(|id| self.keep(id))).await;
+        let changed = std::mem::take(&mut *self.changed.lock());
+        let kept = futures::stream::iter(changed.iter()).for_each_concurrent(KEPT_AT_ONCE, |group| async move {
+            // What was not kept is warned of and tried again.
+            let _ = self.keep(group).await;
+        });
+        kept.await;
+    }
+
+    fn rearm(&self, group: &str, slot: &mut Slot, now_ms: i64) {
+        slot.armed_ms = now_ms + 1;
+        self.timers.lock().push(Reverse((slot.armed_ms, group.to_owned())));
     }
 
     /// Forgets what has expired and writes partitions anew that have grown. To be called now and then.
     pub async fn tidy(&self) {
         let retention_ms = i64::try_from(self.config.offsets_retention.0.as_millis()).unwrap_or(i64::MAX);
-        for (group, _, _) in self.list() {
-            let expired = self.with(&group, |slot, now_ms| {
-                let since = |stored: &Stored| stored.committed.committed_at_ms.max(slot.group.empty_since_ms);
-                let is_over = |stored: &Stored| since(stored).saturating_add(retention_ms) <= now_ms;
-                if !slot.group.is_idle() {
-                    return (Vec::new(), false);
-                }
-                let old = slot.offsets.iter().filter(|(_, stored)| is_over(stored));
-                let mut entries: Vec<Entry> = old.map(|(tp, _)| forget(&group, tp)).collect();
-                let is_last = entries.len() == slot.offsets.len() && slot.pending.is_empty();
-                if is_last {
-                    entries.push(Entry::Group { group: group.clone(), value: None });
-                }
-                (entries, is_last)
-            });
-            let Some((entries, is_last)) = expired else { continue };
+        let now_ms = self.clock.now_ms();
+        let mut expired = Vec::new();
+        self.each(|id, slot| {
+            let entries = expired_of(id, slot, retention_ms, now_ms);
+            let is_last = slot.held.is_idle() && entries.len() == slot.offsets.len() && slot.pending.is_empty();
+            if is_last || !entries.is_empty() {
+                let end = if is_last { slot::deletion(&slot.held) } else { Vec::new() };
+                expired.push((id.to_owned(), entries.into_iter().chain(end).collect::<Vec<_>>(), is_last));
+            }
+        });
+        for (group, entries, is_last) in expired {
             match self.write(&group, entries).await {
                 Ok(()) if is_last => self.remove_if_idle(&group),
                 Ok(()) => {}
@@ -643,20 +729,15 @@ impl Coordinator {
         let _alone = gate.write().await;
         let mut living = Vec::new();
         let mut pending = BTreeMap::new();
-        for (group, _, _) in self.list() {
-            if place(&group, self.partitions.len()) != at {
-                continue;
+        self.each(|id, slot| {
+            if place(id, self.partitions.len()) == at {
+                living.extend(slot.all(self.clock.now_ms()));
+                transactions::gather(id, slot, &mut pending);
             }
-            self.with(&group, |slot, now_ms| {
-                living.extend(slot.offsets.iter().map(|(tp, stored)| Entry::Offset {
-                    group: group.clone(),
-                    topic: tp.topic.to_string(),
-                    partition: tp.partition,
-                    value: Some(stored.committed.clone()),
-                }));
-                living.push(Entry::Group { group: group.clone(), value: Some(kept(&slot.group, now_ms)) });
-                transactions::gather(&group, slot, &mut pending);
-            });
+        });
+        for group in self.groups_with_settings().into_iter().filter(|g| place(g, self.partitions.len()) == at) {
+            let pairs = self.set_settings_of(&group).into_iter().collect();
+            living.push(Entry::Consumer { group, record: Record::Settings(Some(pairs)) });
         }
         let end = partition.log_end_offset();
         for some in living.chunks(ENTRIES_PER_BATCH) {
@@ -670,16 +751,49 @@ impl Coordinator {
     /// Every group's offsets, for metrics: group, partition, records behind the high watermark.
     pub fn lags(&self) -> Vec<(String, TopicPartition, i64)> {
         let mut lags = Vec::new();
-        for (group, _, _) in self.list() {
-            for (tp, committed) in self.committed(&group, None) {
-                let partition = self.storage.topic(&tp.topic).and_then(|topic| topic.partition(tp.partition));
-                if let (Some(partition), Some(committed)) = (partition, committed) {
-                    lags.push((group.clone(), tp, (partition.high_watermark() - committed.offset).max(0)));
+        self.each(|id, slot| {
+            let mut topic: Option<Arc<Topic>> = None;
+            for (tp, stored) in &slot.offsets {
+                if topic.as_ref().is_none_or(|topic| topic.name() != &*tp.topic) {
+                    topic = self.storage.topic(&tp.topic);
+                }
+                if let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(tp.partition)) {
+                    let behind = partition.high_watermark() - stored.committed.offset;
+                    lags.push((id.to_owned(), tp.clone(), behind.max(0)));
                 }
             }
-        }
+        });
         lags
     }
+
+    /// How many groups there are of each kind and state, for metrics.
+    pub fn counts(&self) -> BTreeMap<(&'static str, &'static str), i64> {
+        let mut counts = BTreeMap::new();
+        self.each(|_, slot| *counts.entry((slot.held.kind(), slot.held.state())).or_default() += 1);
+        counts
+    }
+}
+
+/// Deletions of offsets that are over their time: of groups without members, and of topics that members do not read.
+fn expired_of(id: &str, slot: &Slot, retention_ms: i64, now_ms: i64) -> Vec<Entry> {
+    let is_idle = slot.held.is_idle();
+    let may_expire = |tp: &TopicPartition| match &slot.held {
+        _ if is_idle => true,
+        Held::Classic(group) => {
+            let is_consumer = group.protocol_type.as_deref() == Some(consumer::classic::CONSUMER);
+            is_consumer && group.state == State::Stable && !group.reads(&tp.topic)
+        }
+        Held::Consumer(group) => !group.reads(&tp.topic),
+    };
+    // Only a classic group that had members counts from the time it was left.
+    let left_ms = match &slot.held {
+        Held::Classic(group) if is_idle && group.protocol_type.is_some() => slot.held.empty_since_ms(),
+        Held::Classic(_) | Held::Consumer(_) => i64::MIN,
+    };
+    let is_over =
+        |stored: &Stored| stored.committed.committed_at_ms.max(left_ms).saturating_add(retention_ms) <= now_ms;
+    let old = slot.offsets.iter().filter(|(tp, stored)| is_over(stored) && may_expire(tp));
+    old.map(|(tp, _)| forget(id, tp)).collect()
 }
 
 fn forget(group: &str, tp: &TopicPartition) -> Entry {
@@ -703,31 +817,6 @@ async fn append(partition: &Arc<Partition>, entries: &[Entry], now_ms: i64) -> R
     let appended = partition.append(batch, AppendKind::Internal).await.map_err(|e| log(&e))?;
     partition.flushed(appended.last_offset).await.map_err(|e| log(&e))?;
     Ok(appended.base_offset)
-}
-
-fn kept(group: &Group, now_ms: i64) -> KeptGroup {
-    let protocol = group.protocol.clone().unwrap_or_default();
-    KeptGroup {
-        protocol_type: group.protocol_type.clone().unwrap_or_default(),
-        generation: group.generation,
-        protocol: group.protocol.clone(),
-        leader: group.leader.clone(),
-        state_since_ms: if group.members.is_empty() { group.empty_since_ms } else { now_ms },
-        members: group
-            .members
-            .iter()
-            .map(|m| KeptMember {
-                id: m.id.clone(),
-                instance_id: m.instance_id.clone(),
-                client_id: m.client_id.clone(),
-                client_host: m.client_host.clone(),
-                rebalance_timeout_ms: m.rebalance_timeout_ms,
-                session_timeout_ms: m.session_timeout_ms,
-                subscription: m.metadata(&protocol),
-                assignment: m.assignment.clone(),
-            })
-            .collect(),
-    }
 }
 
 #[cfg(test)]

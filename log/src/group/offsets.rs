@@ -1,4 +1,5 @@
-//! What the topic `__consumer_offsets` holds: committed offsets and the last state of each group.
+//! What the topic `__consumer_offsets` holds: committed offsets and the last state of each group; [`super::records`] has
+//! the records of groups of the new protocol.
 //!
 //! In: entries. Out: record batches, and entries again. Touches nothing. Layout of keys and values is Kafka's own, so
 //! that its tools read the topic; big-endian, `str` is i16 length and UTF-8, `?str` has -1 for null, `bytes` i32 length:
@@ -18,6 +19,8 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::keyed::{self, CodecError};
 use crate::storage::Marker;
+
+use super::records::Record as GroupRecord;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,12 +94,19 @@ pub enum Entry {
         /// Its state, `None` removes it.
         value: Option<KeptGroup>,
     },
+    /// A part of a group of the new protocol.
+    Consumer {
+        /// The group.
+        group: String,
+        /// Which part, and what it is now.
+        record: GroupRecord,
+    },
 }
 
 /// Longest text that fits the layout.
 const MAX_TEXT: usize = i16::MAX as usize;
 
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     // Longer names and notes can't come: the wire's own lengths and the limits on metadata forbid it.
     let bytes = text.as_bytes().get(..text.len().min(MAX_TEXT)).unwrap_or_default();
     out.put_i16(i16::try_from(bytes.len()).unwrap_or(i16::MAX));
@@ -123,7 +133,7 @@ fn nullable(from: &mut Bytes) -> Option<Option<String>> {
     String::from_utf8(from.split_to(length).to_vec()).ok().map(Some)
 }
 
-fn text(from: &mut Bytes) -> Option<String> {
+pub(super) fn text(from: &mut Bytes) -> Option<String> {
     nullable(from).map(Option::unwrap_or_default)
 }
 
@@ -137,6 +147,7 @@ impl Entry {
     pub fn encode(&self) -> (Bytes, Option<Bytes>) {
         let (mut key, mut out) = (BytesMut::new(), BytesMut::new());
         let has_value = match self {
+            Self::Consumer { group, record } => return record.encode(group),
             Self::Offset { group, topic, partition, value } => {
                 key.put_i16(1);
                 put_text(&mut key, group);
@@ -199,7 +210,10 @@ impl Entry {
                 };
                 Some(Self::Group { group, value })
             }
-            _ => None,
+            version => {
+                let (group, record) = GroupRecord::decode(version, key, value)?;
+                Some(Self::Consumer { group, record })
+            }
         }
     }
 }

@@ -64,6 +64,39 @@ pub enum GroupError {
     /// The producer of the commit has been replaced.
     #[error("a newer producer with the same transactional id has taken over")]
     FencedProducer,
+    /// The broker stops: another one, or this one when it is back, serves the group.
+    #[error("the broker stops")]
+    NotCoordinator,
+    /// A request that says what it may not.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// A heartbeat in an epoch that is not the member's.
+    #[error("{0}")]
+    FencedEpoch(String),
+    /// Another member has taken over the static id, by name.
+    #[error("{0}")]
+    FencedBy(String),
+    /// The static id belongs to a member that has not left.
+    #[error("{0}")]
+    UnreleasedInstance(String),
+    /// A commit or fetch in an epoch that is not the member's.
+    #[error("the member epoch is stale: wait for the next heartbeat")]
+    StaleEpoch,
+    /// Nobody of that id is in the group, by name.
+    #[error("{0}")]
+    NoMember(String),
+    /// No such group, or one of another kind, by name.
+    #[error("{0}")]
+    NoGroup(String),
+    /// The server has no assignor of that name.
+    #[error("{0}")]
+    UnsupportedAssignor(String),
+    /// A pattern of topics that can't be read.
+    #[error("{0}")]
+    InvalidRegex(String),
+    /// Members of the new protocol must commit by OffsetCommit 9 or later.
+    #[error("members of the consumer protocol must commit by OffsetCommit 9 or later")]
+    UnsupportedVersion,
 }
 
 /// Where a group is in its life.
@@ -231,7 +264,8 @@ fn tell<T>(waiting: Option<Waiting<T>>, answer: Result<T, GroupError>) {
     }
 }
 
-fn now_or_later<T>(answer: Result<T, GroupError>) -> Later<T> {
+/// An answer that is there already.
+pub(super) fn now_or_later<T>(answer: Result<T, GroupError>) -> Later<T> {
     let (tx, rx) = oneshot::channel();
     tell(Some(tx), answer);
     rx
@@ -258,6 +292,8 @@ pub struct Group {
     pub empty_since_ms: i64,
     /// Counts the changes of what [`super::offsets`] keeps of it.
     pub changes: u64,
+    /// How often a rebalance began.
+    pub rebalances: u64,
     /// Ids given out that have not come back yet, with the time they are forgotten.
     pending: BTreeMap<String, i64>,
     deadline_ms: i64,
@@ -280,6 +316,7 @@ impl Group {
             members: Vec::new(),
             empty_since_ms: now_ms,
             changes: 0,
+            rebalances: 0,
             pending: BTreeMap::new(),
             deadline_ms: i64::MAX,
             is_initial: false,
@@ -295,6 +332,28 @@ impl Group {
         self.generation = generation;
         self.leader = leader.filter(|id| self.members.iter().any(|m| m.id == *id));
         self.state = if self.members.is_empty() { State::Empty } else { State::Stable };
+    }
+
+    /// Takes over the members of a group of the new protocol, who are told to join again.
+    pub fn adopt(&mut self, generation: i32, protocol_type: &str, now_ms: i64) {
+        self.restore(generation, (Some(protocol_type.to_owned()), self.choose()), None);
+        self.leader = self.members.first().map(|m| m.id.clone());
+        self.changes += 1;
+        self.rebalance(now_ms);
+    }
+
+    /// Answers all who wait, because the group goes on elsewhere or in another way.
+    pub fn release(&mut self, answer: &GroupError) {
+        for member in &mut self.members {
+            tell(member.join.take(), Err(answer.clone()));
+            tell(member.sync.take(), Err(answer.clone()));
+        }
+    }
+
+    /// The earliest time at which [`Self::tick`] has something to do.
+    pub fn due_ms(&self) -> i64 {
+        let members = self.members.iter().map(|m| m.expires_at_ms);
+        members.chain(self.pending.values().copied()).fold(self.deadline_ms, i64::min)
     }
 
     /// Whether nobody is in it nor on the way in.
@@ -556,6 +615,7 @@ impl Group {
                     if self.state == State::Completing { Bytes::new() } else { member.assignment.clone() };
                 tell(member.sync.take(), Err(GroupError::RebalanceInProgress));
             }
+            self.rebalances += 1;
             self.is_initial = self.state == State::Empty && self.limits.initial_rebalance_delay_ms > 0;
             let timeout = self.rebalance_timeout_ms();
             if self.is_initial {

@@ -212,12 +212,14 @@ mod kept {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::super::state::Sync;
     use super::super::*;
     use super::join;
     use crate::clock::ManualClock;
     use crate::config::StorageConfig;
     use crate::storage::fs::SimFs;
     use crate::value::ByteSize;
+    use bytes::Bytes;
 
     const START_NS: i64 = 1_700_000_000_000_000_000;
 
@@ -245,8 +247,10 @@ mod kept {
         Commit { partition, offset, leader_epoch: 3, metadata: "note".to_owned() }
     }
 
+    const NOBODY: Committer<'static> = Committer { member: "", instance: None, generation: -1, knows_epochs: true };
+
     async fn commit(groups: &Coordinator, group: &str, partition: i32, offset: i64) {
-        let answers = groups.commit(group, "", None, -1, vec![commit_of(partition, offset)]).await.unwrap();
+        let answers = groups.commit(group, NOBODY, vec![commit_of(partition, offset)]).await.unwrap();
         assert_eq!(answers, [Ok(())]);
     }
 
@@ -263,7 +267,7 @@ mod kept {
             commit(&groups, "g", partition, offset).await;
         }
         let too_long = Commit { metadata: "x".repeat(4097), ..commit_of(2, 1) };
-        let answers = groups.commit("g", "", None, -1, vec![too_long, commit_of(3, 4)]).await.unwrap();
+        let answers = groups.commit("g", NOBODY, vec![too_long, commit_of(3, 4)]).await.unwrap();
         assert_eq!(answers, [Err(GroupError::MetadataTooLarge), Ok(())]);
         drop(groups);
         setting.fs.crash();
@@ -280,7 +284,7 @@ mod kept {
         let groups = setting.open().await;
         commit(&groups, "g", 0, 5).await;
         setting.fs.fail_next_syncs(1);
-        let refused = groups.commit("g", "", None, -1, vec![commit_of(0, 6)]).await;
+        let refused = groups.commit("g", NOBODY, vec![commit_of(0, 6)]).await;
         assert!(matches!(refused, Err(GroupError::Log(_))), "{refused:?}");
         assert_eq!(offsets(&groups, "g"), [(0, 5)]);
     }
@@ -302,7 +306,9 @@ mod kept {
         assert_eq!(groups.delete("g").await, Err(GroupError::NotEmpty));
         setting.clock.advance(Duration::from_secs(10));
         groups.tick().await;
-        assert_eq!(groups.list(), [("g".to_owned(), "Empty", "consumer".to_owned())]);
+        let listed = |g: &Listed| (g.id.clone(), g.state, g.protocol_type.clone(), g.kind);
+        let want = ("g".to_owned(), "Empty", "consumer".to_owned(), "classic");
+        assert_eq!(groups.list().iter().map(listed).collect::<Vec<_>>(), [want]);
         assert_eq!(groups.heartbeat("g", &joined.member_id, None, 1), Err(GroupError::UnknownMember));
     }
 
@@ -318,7 +324,7 @@ mod kept {
             drop(groups.heartbeat("used", &joined.member_id, None, 1));
         }
         groups.tidy().await;
-        assert_eq!(groups.list().into_iter().map(|(id, _, _)| id).collect::<Vec<_>>(), ["used"]);
+        assert_eq!(groups.list().into_iter().map(|g| g.id).collect::<Vec<_>>(), ["used"]);
         assert_eq!(offsets(&groups, "used"), [(0, 1)]);
         drop(groups);
         let groups = setting.open_after_crash().await;

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::offsets::{self, Entry};
+use super::slot::{Held, Slot, Stored};
 use super::state::GroupError;
-use super::{Commit, Coordinator, ENTRIES_PER_BATCH, OFFSETS_TOPIC, Slot, Stored, place};
+use super::{Commit, Coordinator, ENTRIES_PER_BATCH, OFFSETS_TOPIC, place};
 use crate::record::TopicPartition;
 use crate::storage::{AppendError, AppendKind, Marker, Partition, Verification, marker_batch};
 
@@ -27,8 +28,10 @@ pub struct Committer<'a> {
     pub member: &'a str,
     /// `group.instance.id` of a static member.
     pub instance: Option<&'a str>,
-    /// Generation, -1 for none.
+    /// Generation or member epoch, negative for none.
     pub generation: i32,
+    /// Whether it came by a version that knows member epochs: OffsetCommit 9, and every commit in a transaction.
+    pub knows_epochs: bool,
 }
 
 /// Adds the offsets of a group's open transactions that would count if they were committed.
@@ -62,9 +65,12 @@ impl Coordinator {
 
     /// Checks that a commit within a transaction may be taken.
     pub fn may_commit_in_transaction(&self, group: &str, from: Committer<'_>) -> Result<(), GroupError> {
-        let Committer { member, instance, generation } = from;
-        let check =
-            |slot: &mut Slot, now_ms| slot.group.may_commit_in_transaction(member, instance, generation, now_ms);
+        let Committer { member, instance, generation, .. } = from;
+        let check = |slot: &mut Slot, now_ms| match &mut slot.held {
+            Held::Classic(group) => group.may_commit_in_transaction(member, instance, generation, now_ms),
+            Held::Consumer(_) if generation < 0 && member.is_empty() && instance.is_none() => Ok(()),
+            Held::Consumer(group) => group.may_commit(member, generation, true),
+        };
         match self.with(group, check) {
             Some(answer) => answer,
             // A group that does not manage its members.
@@ -169,7 +175,7 @@ impl Coordinator {
 
     /// A group that only an aborted transaction has made is none.
     fn remove_if_idle_and_new(&self, group: &str) {
-        if self.with(group, |slot, _| slot.group.generation == 0 && slot.is_void()).unwrap_or(false) {
+        if self.with(group, |slot, _| slot.is_untouched()).unwrap_or(false) {
             self.remove_if_idle(group);
         }
     }

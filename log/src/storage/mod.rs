@@ -42,7 +42,7 @@ mod txn_tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use futures::StreamExt as _;
@@ -99,6 +99,8 @@ pub struct Storage {
     around: Surroundings,
     shared: Arc<Shared>,
     topics: RwLock<Topics>,
+    /// Goes up whenever a topic is made, grown or deleted.
+    topics_version: AtomicU64,
     /// Held through every change of topics, on a thread for disk work.
     catalog: Mutex<Catalog>,
     /// Asked by retention.
@@ -167,6 +169,7 @@ impl Storage {
             around,
             shared,
             topics: RwLock::new(topics),
+            topics_version: AtomicU64::new(1),
             catalog: Mutex::new(catalog),
             unread: RwLock::default(),
         }))
@@ -212,6 +215,7 @@ impl Storage {
                 catalog.topics.pop();
             })?;
             storage.topics.write().insert(topic.clone());
+            storage.topics_changed();
             Ok(topic)
         })
         .await
@@ -232,6 +236,7 @@ impl Storage {
             if let Some(topic) = storage.topics.write().remove(&name, id) {
                 topic.partitions().iter().for_each(|partition| partition.log().delete());
             }
+            storage.topics_changed();
             finish_deletions(&storage.dir, &*storage.around.fs, catalog)
         })
         .await
@@ -253,6 +258,7 @@ impl Storage {
                 }
             })?;
             topic.partitions.write().extend(made);
+            storage.topics_changed();
             Ok(())
         })
         .await
@@ -275,6 +281,15 @@ impl Storage {
             Ok(())
         })
         .await
+    }
+
+    fn topics_changed(&self) {
+        self.topics_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Goes up whenever a topic is made, grown or deleted: whoever keeps something about topics looks again then.
+    pub fn topics_version(&self) -> u64 {
+        self.topics_version.load(Ordering::Acquire)
     }
 
     /// All topics by name.
