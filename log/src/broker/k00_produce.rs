@@ -76,7 +76,11 @@ pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
             let count = count_records(&records);
             let bytes = records.len() as u64;
             let began = Instant::now();
-            let result = append(cx, acks, &topic, part.index, records).await;
+            let result = if cx.version < 7 && is_zstd(&records) {
+                Err(Code::UnsupportedCompressionType.into())
+            } else {
+                append(cx, acks, &topic, part.index, records).await
+            };
             if matches!(&result, Ok((_, appended)) if !appended.duplicate) {
                 cx.core.metrics.bytes_in.inc_by(bytes);
                 cx.core.metrics.records_in.inc_by(count);
@@ -179,6 +183,11 @@ fn refusal(version: i16, error: &TxnError) -> Code {
         TxnError::NotAvailable(_) => Code::NotEnoughReplicas,
         other => txn_code(other),
     }
+}
+
+/// Whether a batch is compressed with zstd: 4 in the lowest bits of the attributes at byte 21.
+fn is_zstd(records: &[u8]) -> bool {
+    records.get(22).is_some_and(|attributes| attributes & 0x07 == 4)
 }
 
 async fn append(

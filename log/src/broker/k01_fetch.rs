@@ -133,7 +133,13 @@ fn find(cx: &Context, name: &Named, asked: &FetchPartition) -> Result<Arc<Partit
         topic.partition(name.partition).ok_or(Code::UnknownTopicOrPartition)?
     } else {
         cx.allowed(Operation::Read, Resource::Topic(&name.topic.0))?;
-        cx.partition(&name.topic.0, name.partition)?
+        let partition = cx.partition(&name.topic.0, name.partition)?;
+        // Before version 10 consumers do not know zstd, with which the broker may have compressed.
+        let topic = (cx.version < 10).then(|| cx.core.storage.topic(&name.topic.0)).flatten();
+        if topic.is_some_and(|topic| topic.settings().wants_zstd()) {
+            return Err(Code::UnsupportedCompressionType);
+        }
+        partition
     };
     check_epoch(&partition, asked.current_leader_epoch)?;
     Ok(partition)

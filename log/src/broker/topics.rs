@@ -126,7 +126,7 @@ pub(super) fn settings_of(cx: &Context, settings: &TopicSettings) -> Vec<Setting
     let kind = |kind: SettingKind| match kind {
         SettingKind::Bool => 1,
         SettingKind::Word(_) => 2,
-        SettingKind::Int(_) => 3,
+        SettingKind::Int(_) | SettingKind::Level(..) => 3,
         SettingKind::Long(_) => 5,
         SettingKind::Ratio => 6,
         SettingKind::List(_) => 7,

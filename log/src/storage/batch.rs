@@ -20,11 +20,10 @@
 use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
-use kafka_protocol::records::RecordBatchDecoder;
 
 use super::error::AppendError;
 use super::partition::{AppendKind, TimestampOffset};
-use super::records;
+use super::records::{self, Codec, RecompressError, Records};
 use super::topic::Limits;
 
 /// Bytes before the records.
@@ -324,7 +323,7 @@ pub(super) fn take_apart(
             Some(_) => return Err(AppendError::Corrupt("unknown message format")),
             None => return Err(AppendError::Corrupt("shorter than a batch header")),
         }
-        let header = Header::parse(&bytes).ok_or(AppendError::Corrupt("shorter than a batch header"))?;
+        let mut header = Header::parse(&bytes).ok_or(AppendError::Corrupt("shorter than a batch header"))?;
         if header.length < (HEADER - PREFIX) as i32 {
             return Err(AppendError::Corrupt("length is less than a batch header"));
         }
@@ -351,6 +350,9 @@ pub(super) fn take_apart(
                 return Err(AppendError::NoKey { places });
             }
         }
+        if let Some(codec) = limits.codec.filter(|codec| kind.is_client() && codec.id() != header.codec()) {
+            (header, body) = recompress(&header, &body, codec, limits)?;
+        }
         let mut head = [0; HEADER];
         body.copy_to_slice(&mut head);
         batches.push(Incoming { header, head, body });
@@ -360,6 +362,19 @@ pub(super) fn take_apart(
         // As Kafka since Produce version 3.
         (2.., kind) if kind.is_client() => Err(AppendError::Invalid("a request holds exactly one batch per partition")),
         _ => Ok(batches),
+    }
+}
+
+/// The batch with the codec of its topic. As Kafka, what has grown is judged once more.
+fn recompress(header: &Header, batch: &[u8], codec: Codec, limits: &Limits) -> Result<(Header, Bytes), AppendError> {
+    let segment_bytes = usize::try_from(limits.segment_bytes).unwrap_or(usize::MAX);
+    let max = limits.max_message_bytes.min(segment_bytes);
+    match records::recompress(header, batch, codec, max) {
+        Ok((header, bytes)) => Ok((header, bytes.into())),
+        Err(RecompressError::TooLarge(size)) => Err(AppendError::TooLarge { size, max }),
+        Err(RecompressError::Unreadable(_)) => {
+            Err(AppendError::Invalid("its records can't be unpacked to compress them as the topic asks"))
+        }
     }
 }
 
@@ -405,8 +420,8 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
 
 /// Finds within one whole batch the first record from the offset `start` on that is dated at or after a time.
 ///
-/// Reads record by record (zstd and uncompressed) and stops at the first hit, so that a small batch that unpacks to
-/// gigabytes costs time but no memory; older codecs are unpacked whole.
+/// Reads record by record and stops at the first hit, so that a small batch that unpacks to gigabytes costs time but no
+/// memory.
 pub(super) fn first_at_or_after(
     header: &Header,
     batch: &Bytes,
@@ -419,33 +434,13 @@ pub(super) fn first_at_or_after(
     if header.is_log_append_time() {
         return Ok(Some(TimestampOffset { timestamp_ms: header.max_timestamp, offset: header.base_offset.max(start) }));
     }
-    let records = batch.get(HEADER..).unwrap_or_default();
-    match header.codec() {
-        0 => scan(header, records, timestamp_ms, start),
-        4 => scan(header, io::BufReader::new(zstd::stream::read::Decoder::new(records)?), timestamp_ms, start),
-        _ => {
-            let set = RecordBatchDecoder::decode(&mut batch.clone()).map_err(io::Error::other)?;
-            let hit = set.records.iter().find(|record| record.timestamp >= timestamp_ms && record.offset >= start);
-            Ok(hit.map(|record| TimestampOffset { timestamp_ms: record.timestamp, offset: record.offset }))
+    let mut records = Records::open(header, batch)?;
+    while let Some(head) = records.next()? {
+        let record_ms = header.base_timestamp.saturating_add(head.timestamp_delta);
+        let offset = header.base_offset.saturating_add(head.offset_delta);
+        if record_ms >= timestamp_ms && offset >= start {
+            return Ok(Some(TimestampOffset { timestamp_ms: record_ms, offset }));
         }
-    }
-}
-
-fn scan(header: &Header, mut records: impl Read, wanted_ms: i64, start: i64) -> io::Result<Option<TimestampOffset>> {
-    for _ in 0..header.count {
-        let length = varint(&mut records)?.0;
-        let mut attributes = [0];
-        records.read_exact(&mut attributes)?;
-        let (timestamp_delta, timestamp_bytes) = varint(&mut records)?;
-        let (offset_delta, offset_bytes) = varint(&mut records)?;
-        let timestamp_ms = header.base_timestamp.saturating_add(timestamp_delta);
-        let offset = header.base_offset.saturating_add(offset_delta);
-        if timestamp_ms >= wanted_ms && offset >= start {
-            return Ok(Some(TimestampOffset { timestamp_ms, offset }));
-        }
-        let rest = u64::try_from(length).ok().and_then(|n| n.checked_sub(1 + timestamp_bytes + offset_bytes));
-        let rest = rest.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "record length"))?;
-        io::copy(&mut (&mut records).take(rest), &mut io::sink())?;
     }
     Ok(None)
 }

@@ -272,9 +272,9 @@ impl Log {
     fn try_append(&self, bytes: Bytes, kind: AppendKind) -> Result<Appended, AppendError> {
         let limits = self.limits.read().clone();
         let now_ms = self.around.clock.now_ms();
-        let total = bytes.len() as u64;
-        // The costly part (CRC) needs no lock.
+        // The costly part (CRC, and another codec where the topic asks for one) needs no lock.
         let mut batches = batch::take_apart(bytes, kind, &limits, now_ms)?;
+        let total: u64 = batches.iter().map(|batch| batch.header.size() as u64).sum();
         let append_time_ms = limits.log_append_time.then_some(now_ms);
 
         let mut writer = self.writer.lock();

@@ -22,9 +22,47 @@ const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\x00";
 /// Magic, version, least version that reads it.
 const XERIAL_HEADER: usize = 16;
 const XERIAL_BLOCK: usize = 32 << 10;
+/// Most that the records of a client's batch may unpack to where they must be unpacked: more is no batch of any client but
+/// one that wants to keep a thread busy.
+pub(super) const MOST_UNPACKED: u64 = 256 << 20;
 
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// How records are compressed, with the level where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    None,
+    Gzip(i32),
+    Snappy,
+    Lz4(i32),
+    Zstd(i32),
+}
+
+impl Codec {
+    /// As the wire counts.
+    pub fn id(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip(_) => 1,
+            Self::Snappy => 2,
+            Self::Lz4(_) => 3,
+            Self::Zstd(_) => 4,
+        }
+    }
+
+    /// That of a batch, at the level that clients take by default.
+    fn of(header: &Header) -> io::Result<Self> {
+        Ok(match header.codec() {
+            0 => Self::None,
+            1 => Self::Gzip(-1),
+            2 => Self::Snappy,
+            3 => Self::Lz4(0),
+            4 => Self::Zstd(0),
+            _ => return Err(invalid("compression codec is unknown")),
+        })
+    }
 }
 
 /// What stands before the key of a record.
@@ -43,6 +81,8 @@ pub(super) struct Records<'a> {
     left: i32,
     /// Bytes of the current record that were not read yet.
     rest: u64,
+    /// Bytes that further records may have together.
+    budget: u64,
 }
 
 impl<'a> Records<'a> {
@@ -57,7 +97,17 @@ impl<'a> Records<'a> {
             4 => Box::new(BufReader::with_capacity(BUFFER, zstd::stream::read::Decoder::with_buffer(bytes)?)),
             _ => return Err(invalid("compression codec is unknown")),
         };
-        Ok(Self { from, left: header.count, rest: 0 })
+        Ok(Self { from, left: header.count, rest: 0, budget: u64::MAX })
+    }
+
+    /// The same for a batch of a client, which may unpack to [`MOST_UNPACKED`].
+    fn open_foreign(header: &Header, batch: &'a [u8]) -> io::Result<Self> {
+        Ok(Self { budget: MOST_UNPACKED, ..Self::open(header, batch)? })
+    }
+
+    /// Whether nothing stands behind the last record.
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        Ok(self.left <= 0 && self.rest == 0 && self.from.fill_buf()?.is_empty())
     }
 
     /// The next record; passes over what is left of the one before.
@@ -69,6 +119,7 @@ impl<'a> Records<'a> {
         self.left -= 1;
         let (length, _) = varint(&mut self.from)?;
         self.rest = u64::try_from(length).map_err(|_| invalid("record length"))?;
+        self.budget = self.budget.checked_sub(self.rest).ok_or_else(|| invalid("records unpack to too much"))?;
         let mut attributes = [0];
         self.from.read_exact(&mut attributes)?;
         self.took(1)?;
@@ -226,26 +277,40 @@ enum Packer {
 }
 
 impl Packer {
-    fn start(codec: u8, mut out: Vec<u8>) -> io::Result<Self> {
+    fn start(codec: Codec, mut out: Vec<u8>) -> io::Result<Self> {
         Ok(match codec {
-            0 => Self::Plain(out),
-            1 => Self::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::default())),
-            2 => {
+            Codec::None => Self::Plain(out),
+            Codec::Gzip(level) => {
+                let level =
+                    u32::try_from(level).map_or_else(|_| flate2::Compression::default(), flate2::Compression::new);
+                Self::Gzip(flate2::write::GzEncoder::new(out, level))
+            }
+            Codec::Snappy => {
                 out.extend_from_slice(XERIAL_MAGIC);
                 out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
                 Self::Snappy { out, block: Vec::with_capacity(XERIAL_BLOCK) }
             }
             // Java reads no blocks that depend on each other.
-            3 => Self::Lz4(
+            Codec::Lz4(level) => Self::Lz4(
                 lz4::EncoderBuilder::new()
+                    .level(u32::try_from(level).unwrap_or(0))
                     .block_mode(lz4::BlockMode::Independent)
                     .block_size(lz4::BlockSize::Max64KB)
                     .checksum(lz4::ContentChecksum::NoChecksum)
                     .build(out)?,
             ),
-            4 => Self::Zstd(zstd::stream::write::Encoder::new(out, 0)?),
-            _ => return Err(invalid("compression codec is unknown")),
+            Codec::Zstd(level) => Self::Zstd(zstd::stream::write::Encoder::new(out, level)?),
         })
+    }
+
+    /// Bytes it has given out so far.
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(out) | Self::Snappy { out, .. } => out.len(),
+            Self::Gzip(encoder) => encoder.get_ref().len(),
+            Self::Lz4(encoder) => encoder.writer().len(),
+            Self::Zstd(encoder) => encoder.get_ref().len(),
+        }
     }
 
     fn end_block(out: &mut Vec<u8>, block: &mut Vec<u8>) -> io::Result<()> {
@@ -295,9 +360,9 @@ impl Write for Packer {
     }
 }
 
-/// Which records without a key a batch holds, by their place in it.
+/// Which records without a key a client's batch holds, by their place in it.
 pub(super) fn without_key(header: &Header, batch: &[u8]) -> io::Result<Vec<i32>> {
-    let mut records = Records::open(header, batch)?;
+    let mut records = Records::open_foreign(header, batch)?;
     let mut found = Vec::new();
     let mut place = 0;
     while let Some(head) = records.next()? {
@@ -319,7 +384,7 @@ pub(super) fn rebuild(
 ) -> io::Result<(Header, Vec<u8>)> {
     let base_timestamp = delete_horizon_ms.unwrap_or(header.base_timestamp);
     let shift = header.base_timestamp.wrapping_sub(base_timestamp);
-    let mut packer = Packer::start(header.codec(), vec![0; HEADER])?;
+    let mut packer = Packer::start(Codec::of(header)?, vec![0; HEADER])?;
     let mut records = Records::open(header, batch)?;
     let (mut head_bytes, mut key) = (Vec::new(), Vec::new());
     let (mut count, mut max_timestamp) = (0, i64::MIN);
@@ -353,6 +418,83 @@ pub(super) fn rebuild(
     Ok(fresh.seal(packer.finish()?))
 }
 
+/// Why a batch can't be stored with another codec.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecompressError {
+    /// Its records can't be read.
+    #[error(transparent)]
+    Unreadable(#[from] io::Error),
+    /// It has become larger than it may be: so many bytes at least.
+    #[error("it has become too large")]
+    TooLarge(usize),
+}
+
+/// Stops what has grown too large.
+struct Bounded {
+    packer: Packer,
+    most: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.packer.len() > self.most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.packer.write(bytes.get(..bytes.len().min(BUFFER)).unwrap_or_default())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.packer.flush()
+    }
+}
+
+/// Writes a client's batch anew with another codec; who wrote it, sequences and times stay. As the records are in hand,
+/// they are checked on the way: number, order, nothing behind the last.
+pub(super) fn recompress(
+    header: &Header,
+    batch: &[u8],
+    codec: Codec,
+    most: usize,
+) -> Result<(Header, Vec<u8>), RecompressError> {
+    let mut records = Records::open_foreign(header, batch)?;
+    let mut out = Bounded { packer: Packer::start(codec, vec![0; HEADER])?, most };
+    match copy_all(header, &mut records, &mut out) {
+        Err(e) if e.kind() == io::ErrorKind::FileTooLarge => return Err(RecompressError::TooLarge(out.packer.len())),
+        copied => copied?,
+    }
+    let bytes = out.packer.finish()?;
+    if bytes.len() > most {
+        return Err(RecompressError::TooLarge(bytes.len()));
+    }
+    let attributes = (header.attributes & !batch::CODEC_BITS) | i16::from(codec.id());
+    Ok(Header { attributes, ..*header }.seal(bytes))
+}
+
+fn copy_all(header: &Header, records: &mut Records<'_>, out: &mut Bounded) -> io::Result<()> {
+    let (mut front, mut length) = (Vec::new(), Vec::new());
+    let mut place = 0;
+    while let Some(head) = records.next()? {
+        if head.offset_delta != place {
+            return Err(invalid("offsets of its records do not follow each other"));
+        }
+        place += 1;
+        front.clear();
+        front.push(head.attributes);
+        put_varint(&mut front, head.timestamp_delta);
+        put_varint(&mut front, head.offset_delta);
+        put_varint(&mut front, head.key.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX)));
+        length.clear();
+        put_varint(&mut length, i64::try_from(front.len() as u64 + records.rest).unwrap_or(i64::MAX));
+        out.write_all(&length)?;
+        out.write_all(&front)?;
+        records.copy_rest(out)?;
+    }
+    if place != i64::from(header.count) || !records.is_at_end()? {
+        return Err(invalid("it holds more than the records it names"));
+    }
+    Ok(())
+}
+
 /// What is left of a batch that lost all its records but is the last one of its producer: the header alone.
 pub(super) fn empty(header: &Header) -> (Header, Vec<u8>) {
     let attributes = header.attributes & !(batch::CODEC_BITS | batch::DELETE_HORIZON_BIT);
@@ -367,11 +509,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::batch::crc_holds;
-    use super::super::batch::tests::{NOBODY, keyed};
+    use super::super::batch::tests::{NOBODY, in_transaction, keyed};
     use super::*;
 
     const CODECS: [Compression; 5] =
         [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
+    const TARGETS: [Codec; 5] = [Codec::None, Codec::Gzip(-1), Codec::Snappy, Codec::Lz4(9), Codec::Zstd(3)];
 
     type Read = (i64, i64, Option<Bytes>, Option<Bytes>);
 
@@ -440,12 +584,71 @@ mod tests {
                 let _any = without_key(&cut, &good[..at]);
             }
         }
+        for codec in CODECS {
+            let good = keyed(&[(5, Some("key"), Some("value")), (9, Some("b"), None)], NOBODY, codec);
+            let header = Header::parse(&good).unwrap();
+            for at in HEADER..good.len() {
+                let mut bad = good.to_vec();
+                bad[at] ^= 0x10;
+                for to in TARGETS {
+                    let _any = recompress(&header, &bad, to, 1 << 20);
+                }
+            }
+        }
         let mut claims = keyed(&[(0, Some("k"), None)], NOBODY, Compression::None).to_vec();
         claims[22] = 2;
         claims.truncate(HEADER);
         claims.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
         let header = Header { length: claims.len() as i32 - 12, ..Header::parse(&claims).unwrap() };
         assert_eq!(without_key(&header, &claims).unwrap_err().to_string(), "snappy block claims too much");
+    }
+
+    #[test]
+    fn batches_get_another_codec_and_keep_all_else() {
+        let long = "x".repeat(100_000);
+        let records = [(5, Some("a"), Some("1")), (9, None, Some(long.as_str())), (7, Some(""), None)];
+        for from in CODECS {
+            let mut batch = in_transaction(keyed(&records, (7, 3, 1_000), from)).to_vec();
+            batch[..8].copy_from_slice(&40_i64.to_be_bytes());
+            let before = Header::parse(&batch).unwrap();
+            for to in TARGETS {
+                let (header, bytes) = recompress(&before, &batch, to, 1 << 20).unwrap();
+                assert_eq!(Header::parse(&bytes), Some(header));
+                assert!(crc_holds(&header, &bytes) && header.is_sound() && header.size() == bytes.len());
+                assert_eq!((header.codec(), header.is_transactional()), (to.id(), true));
+                let same = Header { length: 0, crc: 0, attributes: 0, ..header };
+                assert_eq!(same, Header { length: 0, crc: 0, attributes: 0, ..before });
+                assert_eq!(decoded(&bytes), decoded(&batch), "{from:?} to {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_grows_too_large_or_lies_is_not_recompressed() {
+        let long = "x".repeat(100_000);
+        let batch = keyed(&[(5, Some("a"), Some(&long))], NOBODY, Compression::Zstd);
+        let header = Header::parse(&batch).unwrap();
+        let got = recompress(&header, &batch, Codec::None, 50_000).unwrap_err();
+        assert!(matches!(got, RecompressError::TooLarge(50_001..=100_000)), "{got:?}");
+        assert!(recompress(&header, &batch, Codec::Gzip(9), 50_000).is_ok());
+
+        let two = keyed(&[(5, None, Some("a")), (5, None, Some("b"))], NOBODY, Compression::None);
+        let header = Header::parse(&two).unwrap();
+        for (count, want) in [(1, "it holds more than the records it names"), (3, "unexpected end of file")] {
+            let got = recompress(&Header { count, ..header }, &two, Codec::Zstd(3), 1 << 20).unwrap_err();
+            assert_eq!(got.to_string(), want);
+        }
+        // One record of 300 MB in a batch of some kilobytes.
+        let mut packer = Packer::start(Codec::Zstd(3), vec![0; HEADER]).unwrap();
+        let mut length = Vec::new();
+        put_varint(&mut length, 300 << 20);
+        packer.write_all(&length).unwrap();
+        io::copy(&mut io::Read::take(io::repeat(0), 300 << 20), &mut packer).unwrap();
+        let (bomb, bytes) = Header { attributes: 4, count: 1, ..header }.seal(packer.finish().unwrap());
+        assert!(bytes.len() < 100_000, "{}", bytes.len());
+        let got = recompress(&bomb, &bytes, Codec::Gzip(-1), 1 << 20).unwrap_err();
+        assert_eq!(got.to_string(), "records unpack to too much");
+        assert_eq!(without_key(&bomb, &bytes).unwrap_err().to_string(), "records unpack to too much");
     }
 
     proptest! {

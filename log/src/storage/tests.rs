@@ -10,6 +10,7 @@ use kafka_protocol::records::Compression;
 use proptest::prelude::*;
 
 mod cleaner;
+mod compression;
 mod fsck;
 mod model;
 mod unread;
@@ -226,7 +227,23 @@ fn settings_are_checked() {
         ("cleanup.policy", "burn", "`burn` is no value for `cleanup.policy`: expected a list of compact, delete"),
         ("message.timestamp.type", "LogAppendTime", ""),
         ("preallocate", "yes", "`yes` is no value for `preallocate`: expected `true` or `false`"),
-        ("compression.type", "gzip", "`gzip` is no value for `compression.type`: expected one of producer"),
+        ("compression.type", "gzip", ""),
+        (
+            "compression.type",
+            "brotli",
+            "`brotli` is no value for `compression.type`: expected one of uncompressed, zstd, lz4, snappy, gzip, producer",
+        ),
+        ("compression.gzip.level", "-1", ""),
+        (
+            "compression.gzip.level",
+            "0",
+            "`0` is no value for `compression.gzip.level`: expected a number from 1 to 9, or -1",
+        ),
+        (
+            "compression.zstd.level",
+            "23",
+            "`23` is no value for `compression.zstd.level`: expected a number from -131072 to 22",
+        ),
         (
             "segment.bytes",
             "3000000000",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::partition::Partition;
+use super::records::Codec;
 use crate::config::StorageConfig;
 use crate::value::Span;
 
@@ -36,6 +37,8 @@ pub enum SettingError {
 pub enum SettingKind {
     /// A whole number of 32 bits, from this on.
     Int(i64),
+    /// A whole number of 32 bits between the first two, or the third.
+    Level(i64, i64, i64),
     /// A whole number of 64 bits, from this on.
     Long(i64),
     /// A number between 0 and 1.
@@ -72,6 +75,14 @@ impl SettingSpec {
             SettingKind::Int(least) => {
                 (within(least, i32::MAX.into()), format!("a number from {least} to {}", i32::MAX))
             }
+            SettingKind::Level(least, most, other) => (
+                within(least, most) || within(other, other),
+                if (least..=most).contains(&other) {
+                    format!("a number from {least} to {most}")
+                } else {
+                    format!("a number from {least} to {most}, or {other}")
+                },
+            ),
             SettingKind::Long(least) => (within(least, i64::MAX), format!("a number from {least} on")),
             SettingKind::Ratio => {
                 (value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)), "a number from 0 to 1".to_owned())
@@ -101,10 +112,28 @@ pub const SETTINGS: &[SettingSpec] = &[
         default: |_| "delete".to_owned(),
     },
     SettingSpec {
+        name: "compression.gzip.level",
+        kind: SettingKind::Level(1, 9, -1),
+        doc: "how hard gzip tries where compression.type asks for it",
+        default: |_| "-1".to_owned(),
+    },
+    SettingSpec {
+        name: "compression.lz4.level",
+        kind: SettingKind::Level(1, 17, 9),
+        doc: "how hard lz4 tries where compression.type asks for it",
+        default: |_| "9".to_owned(),
+    },
+    SettingSpec {
         name: "compression.type",
-        kind: SettingKind::Word(&["producer"]),
-        doc: "batches are stored as they came",
+        kind: SettingKind::Word(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        doc: "`producer` stores batches as they came, all others write those anew that come with another codec",
         default: |_| "producer".to_owned(),
+    },
+    SettingSpec {
+        name: "compression.zstd.level",
+        kind: SettingKind::Level(-131_072, 22, 3),
+        doc: "how hard zstd tries where compression.type asks for it",
+        default: |_| "3".to_owned(),
     },
     SettingSpec {
         name: "delete.retention.ms",
@@ -304,6 +333,11 @@ impl TopicSettings {
             .collect()
     }
 
+    /// Whether its batches may be compressed with zstd by the broker, which older consumers can't read.
+    pub fn wants_zstd(&self) -> bool {
+        self.get("compression.type") == Some("zstd")
+    }
+
     pub(super) fn limits(&self, config: &StorageConfig) -> Limits {
         let text = |name: &str| match self.get(name) {
             Some(value) => value.to_owned(),
@@ -311,8 +345,18 @@ impl TopicSettings {
         };
         let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
         let limit = |name: &str| u64::try_from(number(name)).ok();
+        let level = |name: &str| i32::try_from(number(name)).unwrap_or(i32::MAX);
+        let codec = match text("compression.type").as_str() {
+            "uncompressed" => Some(Codec::None),
+            "gzip" => Some(Codec::Gzip(level("compression.gzip.level"))),
+            "snappy" => Some(Codec::Snappy),
+            "lz4" => Some(Codec::Lz4(level("compression.lz4.level"))),
+            "zstd" => Some(Codec::Zstd(level("compression.zstd.level"))),
+            _ => None,
+        };
         let has_policy = |policy: &str| text("cleanup.policy").split(',').any(|word| word.trim() == policy);
         Limits {
+            codec,
             retention_ms: limit("retention.ms"),
             retention_bytes: limit("retention.bytes"),
             segment_bytes: limit("segment.bytes").unwrap_or(u64::MAX).min(i32::MAX as u64),
@@ -337,6 +381,8 @@ impl TopicSettings {
 /// The settings in force, as partitions use them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Limits {
+    /// How batches of clients are stored; `None`: as they come.
+    pub codec: Option<Codec>,
     pub retention_ms: Option<u64>,
     pub retention_bytes: Option<u64>,
     pub segment_bytes: u64,
