@@ -555,6 +555,13 @@ impl Check<'_> {
         if recover && self.repair {
             let recovered = Segment::recover(fs, dir, base, next_base, 0, |_, _| None);
             recovered.map_err(StorageError::io("repair", &path))?;
+            // Which transactions were aborted there only the whole partition can tell: the next start finds it out.
+            match fs.remove(&segment::path_of(dir, base, "txnindex")) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(StorageError::io("remove the transaction index of", &path)(e));
+                }
+                _ => {}
+            }
             // Where transactions began is not known here: the next start makes the list of aborted ones again.
             let txns = segment::path_of(dir, base, "txnindex");
             match fs.remove(&txns) {

@@ -166,6 +166,7 @@ impl Log {
             fs.sync_dir(dir)?;
         }
         let active = segments.values().next_back().cloned().ok_or(io::ErrorKind::NotFound)?;
+        active.reopen_aborted(fs)?;
         let start = stored_start.max(bases.first().copied().unwrap_or(0));
         let end = active.end().max(start).max(least_end);
         let open = |txn: OpenTxn| (txn.first_offset, Unstable { producer_id: txn.producer_id, marker: None });

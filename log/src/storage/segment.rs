@@ -234,6 +234,11 @@ impl Segment {
         self.txns.get_mut().moved(&path_of(dir, self.base, "txnindex"));
     }
 
+    /// It is the one that is written: its list of aborted transactions is complete again only when it is finished.
+    pub fn reopen_aborted(&self, fs: &dyn Filesystem) -> io::Result<()> {
+        self.txns.write().reopen(fs)
+    }
+
     /// Its files are about to go, those who read it go on.
     pub fn hold_aborted(&self, fs: &dyn Filesystem) -> io::Result<()> {
         self.txns.write().hold(fs)
@@ -438,8 +443,10 @@ impl Segment {
         }
         let Indexes { offsets, times, .. } = &mut *indexes;
         let done = offsets.write_out(fs).and_then(|()| times.write_out(fs)).and_then(|()| offsets.sync());
-        let done = done.and_then(|()| times.sync()).and_then(|()| self.txns.write().write_out(fs));
-        if let Err(e) = done {
+        let done = done.and_then(|()| times.sync());
+        // Whether or not the others could be.
+        let txns = self.txns.write().write_out(fs);
+        if let Err(e) = done.and(txns) {
             tracing::warn!(segment = %self.path.display(), error = %e, "indexes can't be written, they will be made again");
         }
     }

@@ -111,6 +111,18 @@ impl TxnIndex {
         Ok(())
     }
 
+    /// Its segment is written on: the file goes, as it would say less than there is.
+    pub fn reopen(&mut self, fs: &dyn Filesystem) -> io::Result<()> {
+        match fs.remove(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        if let Entries::Here { written, .. } = &mut self.entries {
+            *written = false;
+        }
+        Ok(())
+    }
+
     /// Its file goes, and those who read its segment still need the list.
     pub fn hold(&mut self, fs: &dyn Filesystem) -> io::Result<()> {
         if matches!(self.entries, Entries::OnDisk(_)) {

@@ -362,7 +362,7 @@ async fn storage_is_what_the_model_says(steps: Vec<Step>, is_compacted: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plain_topic_is_what_the_model_says(steps in steps()) {
