@@ -3,6 +3,10 @@
 //! In: faults of the network, codes of the protocol. Out: [`AdminError`]. Touches nothing.
 
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
+use kafka_protocol::messages::ApiKey;
+
+use crate::client::ConnectionConfig;
+use crate::native::WireError;
 
 /// Why an order failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,13 +15,12 @@ pub enum AdminError {
     #[error("no broker is named: give one with --brokers HOST:PORT")]
     NoBroker,
     /// No connection.
-    #[error("broker {address} can't be reached: is it running there, and is the address right?")]
+    #[error("broker {address} can't be reached ({cause}): is it running there, and is the address right?")]
     Unreachable {
         /// Host and port.
         address: String,
         /// The cause.
-        #[source]
-        source: std::io::Error,
+        cause: String,
     },
     /// A connection, and no answer.
     #[error("broker {address} does not answer{hint}")]
@@ -36,17 +39,21 @@ pub enum AdminError {
         api: String,
     },
     /// Bytes that are no answer.
-    #[error("broker {address} answered {api} with something that can't be read ({reason}): is it a Kafka?")]
+    #[error("broker {address} answered with something that can't be read ({reason}): is it a Kafka?")]
     Garbage {
         /// Host and port.
         address: String,
-        /// The request.
-        api: String,
         /// What was wrong.
         reason: String,
     },
-    /// TLS can't be set up.
-    #[error("TLS can't be set up: {reason}")]
+    /// TLS or login can't be set up as told.
+    #[error("connection can't be set up: {reason}")]
+    Setup {
+        /// What was wrong.
+        reason: String,
+    },
+    /// The hand-shake failed.
+    #[error("TLS failed: {reason}")]
     Tls {
         /// What was wrong.
         reason: String,
@@ -91,6 +98,30 @@ pub enum AdminError {
 }
 
 impl AdminError {
+    /// What a connection says, for those who gave the order.
+    pub(super) fn of(error: WireError, config: &ConnectionConfig) -> Self {
+        let asks =
+            if config.tls { "" } else { ": does the listener ask for TLS (--tls) or a login (--sasl-username)?" };
+        match error {
+            WireError::Connect { address, cause } => Self::Unreachable { address, cause },
+            WireError::Tls { address, cause } => Self::Tls { reason: format!("with {address}: {cause}") },
+            WireError::Login { address, mechanism, cause } => {
+                Self::Login { address, user: config.sasl_username.clone(), mechanism, reason: cause }
+            }
+            WireError::Lost { address } => Self::Silent { address, hint: asks },
+            WireError::Late { address, .. } => Self::Silent { address, hint: " in time" },
+            WireError::Answer { address, cause } => Self::Garbage { address, reason: cause },
+            WireError::Version { address, api } => {
+                let api = ApiKey::try_from(api).map_or_else(|()| format!("api key {api}"), |api| format!("{api:?}"));
+                Self::Unsupported { address, api }
+            }
+            // What a producer finds out; an order is never told so.
+            other @ (WireError::Refused { .. } | WireError::NoLeader) => {
+                Self::Garbage { address: config.brokers.join(","), reason: other.to_string() }
+            }
+        }
+    }
+
     pub(super) fn refused(brokers: &str, what: String, code: i16, message: Option<&str>) -> Self {
         let error = code.err().unwrap_or(ResponseError::Unknown(code));
         let known = format!("{error:?}");

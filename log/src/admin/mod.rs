@@ -4,10 +4,8 @@
 //! Touches the network: one connection per broker, made when first needed, each request within [`PATIENCE`]. Requests
 //! go to the broker that Kafka wants them at: leaders, coordinators, else any. Leaves records to [`crate::client`].
 
-mod connection;
 mod error;
 mod groups;
-mod sasl;
 mod topics;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,12 +17,12 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
-use connection::Connection;
 pub use error::AdminError;
 pub use groups::{Committed, GroupDescription, GroupListing, Member};
 pub use topics::{NewTopic, OffsetAt, PartitionInfo, TopicInfo, TopicSetting};
 
 use crate::client::ConnectionConfig;
+use crate::native::connection::{Connection, Manner};
 
 /// How long a connection or an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +33,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// One client. Its calls want it for themselves: answers come one after the other.
 pub struct Admin {
     config: ConnectionConfig,
+    manner: Manner,
     /// Addresses by node id, as the cluster tells them.
     nodes: BTreeMap<i32, String>,
     connections: HashMap<String, Connection>,
@@ -60,7 +59,9 @@ fn topic_name(value: &str) -> TopicName {
 impl Admin {
     /// Connects to the first address that answers and learns the cluster's nodes.
     pub async fn connect(config: &ConnectionConfig) -> Result<Self, AdminError> {
-        let mut admin = Self { config: config.clone(), nodes: BTreeMap::new(), connections: HashMap::new() };
+        config.sasl_password.reveal()?;
+        let manner = Manner::of(config).map_err(|fault| AdminError::Setup { reason: fault.to_string() })?;
+        let mut admin = Self { config: config.clone(), manner, nodes: BTreeMap::new(), connections: HashMap::new() };
         admin.metadata(Some(&[])).await?;
         Ok(admin)
     }
@@ -133,15 +134,14 @@ impl Admin {
         request: Question<'_, R>,
         most: i16,
     ) -> Result<R::Response, AdminError> {
-        let mut connection = match self.connections.remove(address) {
-            Some(open) => open,
-            None => Connection::open(&self.config, address).await?,
+        let fault = |error| AdminError::of(error, &self.config);
+        let connection = match self.connections.remove(address) {
+            Some(open) if !open.is_broken() => open,
+            _ => Connection::open(address, &self.manner).await.map_err(fault)?,
         };
-        let answer = connection.ask_as(request, most).await;
-        // After a fault of the network nobody knows which answer comes next.
-        if connection.is_sound() {
-            self.connections.insert(address.to_owned(), connection);
-        }
+        let version = connection.version::<R>(R::VERSIONS.min, most.min(R::VERSIONS.max)).map_err(fault)?;
+        let answer = connection.call_version(&request(version), version, PATIENCE).await.map_err(fault);
+        self.connections.insert(address.to_owned(), connection);
         answer
     }
 

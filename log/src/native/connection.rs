@@ -23,27 +23,53 @@ use tokio::task::JoinSet;
 use super::error::WireError;
 use super::login::{Login, Talk};
 use super::tls::Tls;
+use crate::client::ConnectionConfig;
 
 /// Time for connecting, hand-shake and login together.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Requests that may be on their way at once.
 const IN_FLIGHT: usize = 64;
 /// Longest answer that is read.
-const MAX_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: usize = 256 << 20;
 const CLIENT_ID: &str = "millrace";
 
 /// How to reach brokers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Manner {
-    pub tls: Option<Tls>,
-    pub login: Option<Login>,
+pub(crate) struct Manner {
+    tls: Option<Tls>,
+    login: Option<Login>,
+}
+
+/// A key of the connection that can't be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("`{key}`: {reason}")]
+pub(crate) struct Fault {
+    pub key: &'static str,
+    pub reason: String,
+}
+
+impl Manner {
+    /// Reads certificates and checks names. The password is read when a login begins.
+    pub fn of(config: &ConnectionConfig) -> Result<Self, Fault> {
+        let tls = config.tls.then(|| Tls::new(config)).transpose();
+        let tls = tls.map_err(|reason| Fault { key: "ca_file", reason })?;
+        let login = match config.sasl_mechanism.as_str() {
+            "" => None,
+            name => {
+                let login = Login::new(name, &config.sasl_username, &config.sasl_password);
+                let reason = format!("{name} is no mechanism that this client has");
+                Some(login.ok_or(Fault { key: "sasl_mechanism", reason })?)
+            }
+        };
+        Ok(Self { tls, login })
+    }
 }
 
 /// What a reader needs to give an answer back.
 type Waiting = (i32, oneshot::Sender<Bytes>);
 
 /// A connection that is ready for requests.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     address: Arc<str>,
     outgoing: mpsc::Sender<(Bytes, Waiting)>,
     next_id: AtomicI32,
@@ -160,7 +186,7 @@ impl Connection {
     }
 
     /// The newest version within bounds that both sides speak.
-    fn version<R: Request>(&self, min: i16, max: i16) -> Result<i16, WireError> {
+    pub fn version<R: Request>(&self, min: i16, max: i16) -> Result<i16, WireError> {
         let spoken = self.versions.get(&R::KEY).map(|(low, high)| (min.max(*low), max.min(*high)));
         match spoken {
             Some((low, high)) if low <= high => Ok(high),
@@ -179,7 +205,8 @@ impl Connection {
         self.call_version(request, version, limit).await
     }
 
-    async fn call_version<R: Request>(
+    /// Sends a request at a version that the broker speaks and waits for the answer.
+    pub async fn call_version<R: Request>(
         &self,
         request: &R,
         version: i16,
@@ -245,8 +272,14 @@ async fn read(mut stream: impl AsyncRead + Unpin, mut waiting: mpsc::Receiver<Wa
         let length = stream.read_i32().await.map_err(|e| e.to_string())?;
         let length = usize::try_from(length).ok().filter(|n| (4..=MAX_ANSWER).contains(n));
         let length = length.ok_or_else(|| "answer of an impossible length".to_owned())?;
-        let mut answer = BytesMut::zeroed(length);
-        stream.read_exact(&mut answer).await.map_err(|e| e.to_string())?;
+        // As it comes: a length that lies costs no memory.
+        let mut answer = BytesMut::new();
+        while answer.len() < length {
+            let missing = (length - answer.len()) as u64;
+            if (&mut stream).take(missing).read_buf(&mut answer).await.map_err(|e| e.to_string())? == 0 {
+                return Err("ended in the middle of an answer".to_owned());
+            }
+        }
         let answer = answer.freeze();
         if answer.clone().get_i32() != id {
             return Err("answer to another request".to_owned());

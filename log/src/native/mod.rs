@@ -14,7 +14,7 @@
 /// Records straight into batches.
 pub mod encode;
 mod cluster;
-mod connection;
+pub(crate) mod connection;
 mod error;
 mod login;
 mod tls;
@@ -36,10 +36,8 @@ pub use error::WireError;
 use crate::client::{BatchProducer, ClientError, ConnectionConfig};
 use crate::record::{Record, TopicPartition};
 use cluster::Cluster;
-use connection::{Manner, checked};
+use connection::{Fault, Manner, checked};
 use encode::{Compressed, Records, Turn, Zstd};
-use login::Login;
-use tls::Tls;
 
 /// How long one request may take (`request.timeout.ms`).
 const REQUEST: Duration = Duration::from_secs(30);
@@ -81,19 +79,11 @@ impl WireProducer {
     /// (`kafka.options`) mean nothing to it: a connection that has some needs the other client. A batch is tried for
     /// `give_up` before its caller is told (`delivery.timeout.ms`), or for ever.
     pub fn new(config: &ConnectionConfig, give_up: Option<Duration>) -> Result<Self, ClientError> {
-        let tls = config.tls.then(|| Tls::new(&config.ca_file)).transpose();
-        let tls = tls.map_err(|reason| ClientError::Connection { key: "ca_file", reason })?;
-        let login = match config.sasl_mechanism.as_str() {
-            "" => None,
-            name => {
-                let login = Login::new(name, &config.sasl_username, &config.sasl_password);
-                let reason = format!("{name} is no mechanism that this client has");
-                Some(login.ok_or(ClientError::Connection { key: "sasl_mechanism", reason })?)
-            }
-        };
+        let fault = |Fault { key, reason }| ClientError::Connection { key, reason };
+        let manner = Manner::of(config).map_err(fault)?;
         // Read once, so that a secret that is not there is told now and not at the first line.
         config.sasl_password.reveal()?;
-        let cluster = Cluster::new(&config.brokers, Manner { tls, login });
+        let cluster = Cluster::new(&config.brokers, manner);
         Ok(Self { cluster, brokers: config.brokers.join(","), give_up, lanes: Mutex::default() })
     }
 

@@ -1,17 +1,19 @@
 //! TLS to brokers.
 //!
-//! In: the file of authorities, or none for those of the system. Out: encrypted streams. Touches that file, once.
+//! In: the files of authorities and of the client's own certificate, if any. Out: encrypted streams. Touches those
+//! files, once.
 
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::WireError;
+use crate::client::ConnectionConfig;
 
 /// Who is believed.
 #[derive(Clone)]
@@ -24,8 +26,10 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the authorities; `ca_file` empty: those of the system. The error says what is wrong with the file.
-    pub fn new(ca_file: &str) -> Result<Self, String> {
+    /// Reads the authorities, `ca_file` empty: those of the system; and the client's own certificate, where librdkafka's
+    /// names for it are among the options. The error says what is wrong with which file.
+    pub fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        let ca_file = &config.ca_file;
         // Named here, so that a library under test needs no choice made in main.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
@@ -46,7 +50,19 @@ impl Tls {
                 return Err(format!("{ca_file}: holds no certificate"));
             }
         }
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = builder.with_root_certificates(roots);
+        let (own, key) = (config.options.get("ssl.certificate.location"), config.options.get("ssl.key.location"));
+        let config = match (own, key) {
+            (Some(own), Some(key)) => {
+                let said = |e: &dyn std::fmt::Display| format!("{own}, {key}: {e}");
+                let chain = CertificateDer::pem_file_iter(own).map_err(|e| said(&e))?;
+                let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|e| said(&e))?;
+                let key = PrivateKeyDer::from_pem_file(key).map_err(|e| said(&e))?;
+                builder.with_client_auth_cert(chain, key).map_err(|e| said(&e))?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err("`ssl.certificate.location` and `ssl.key.location` go together".to_owned()),
+        };
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 

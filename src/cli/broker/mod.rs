@@ -201,7 +201,7 @@ fn reachable(listen: &str) -> String {
 
 fn failed(error: AdminError) -> Failure {
     let code = match &error {
-        AdminError::Tls { .. } | AdminError::Secret(_) => Code::Config,
+        AdminError::Tls { .. } | AdminError::Setup { .. } | AdminError::Secret(_) => Code::Config,
         error if error.is_unavailable() => Code::Unavailable,
         _ => Code::Failed,
     };
