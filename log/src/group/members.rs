@@ -122,7 +122,7 @@ impl Coordinator {
         let mut is_consumer = false;
         let mut enter = |slot: &mut Slot, now_ms: i64| -> Later<Joined> {
             if slot.held.is_idle() && matches!(slot.held, Held::Consumer(_)) {
-                slot.become_kind(Held::Classic(super::state::Group::new(group, limits, now_ms)));
+                slot.become_kind(Held::Classic(Box::new(super::state::Group::new(group, limits, now_ms))));
             }
             is_consumer = matches!(slot.held, Held::Consumer(_));
             match &mut slot.held {

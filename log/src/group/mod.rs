@@ -355,7 +355,7 @@ impl Coordinator {
                 fresh.restore(kept.generation, (protocol_type, kept.protocol), kept.leader);
                 let is_other = matches!(slot.held, Held::Consumer(_));
                 if has_value || !is_other {
-                    slot.held = Held::Classic(fresh);
+                    slot.held = Held::Classic(Box::new(fresh));
                 }
             }
             Entry::Consumer { group, record: Record::Settings(pairs) } => {
@@ -367,7 +367,7 @@ impl Coordinator {
                 let mut slot = slot.lock();
                 if is_end {
                     if matches!(slot.held, Held::Consumer(_)) {
-                        slot.held = Held::Classic(Group::new(&group, self.config.limits(), now_ms));
+                        slot.held = Held::Classic(Box::new(Group::new(&group, self.config.limits(), now_ms)));
                     }
                 } else {
                     slot.apply(record, now_ms);
@@ -680,11 +680,10 @@ impl Coordinator {
             });
         }
         let changed = std::mem::take(&mut *self.changed.lock());
-        let kept = futures::stream::iter(changed.iter()).for_each_concurrent(KEPT_AT_ONCE, |group| async move {
-            // What was not kept is warned of and tried again.
-            let _ = self.keep(group).await;
-        });
-        kept.await;
+        // What was not kept is warned of and tried again.
+        futures::stream::iter(changed.iter())
+            .for_each_concurrent(KEPT_AT_ONCE, |group| async move { drop(self.keep(group).await) })
+            .await;
     }
 
     fn rearm(&self, group: &str, slot: &mut Slot, now_ms: i64) {

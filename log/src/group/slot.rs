@@ -25,7 +25,7 @@ pub(super) struct Stored {
 /// A group of either kind.
 #[derive(Debug)]
 pub(super) enum Held {
-    Classic(Group),
+    Classic(Box<Group>),
     Consumer(Box<consumer::Group>),
 }
 
@@ -133,7 +133,7 @@ pub(super) struct Slot {
 impl Slot {
     pub fn new(group: Group) -> Self {
         Self {
-            held: Held::Classic(group),
+            held: Held::Classic(Box::new(group)),
             offsets: BTreeMap::new(),
             pending: BTreeMap::new(),
             kept: 0,
@@ -173,7 +173,7 @@ impl Slot {
         if group.is_all_classic() {
             tracing::info!(group = group.id, "only classic members are left: it is a classic group again");
             let fresh = group.to_classic(limits, topics, now_ms);
-            self.become_kind(Held::Classic(fresh));
+            self.become_kind(Held::Classic(Box::new(fresh)));
         }
     }
 

@@ -212,7 +212,7 @@ mod kept {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::state::Sync;
+    use super::super::state::{Join, Sync};
     use super::super::*;
     use super::join;
     use crate::clock::ManualClock;
@@ -354,6 +354,11 @@ mod kept {
     }
 
     impl Setting {
+        async fn open_after_crash_of(&self, groups: Coordinator) -> Coordinator {
+            drop(groups);
+            self.open_after_crash().await
+        }
+
         async fn open_after_crash(&self) -> Coordinator {
             self.fs.crash();
             self.open().await
@@ -376,5 +381,164 @@ mod kept {
         drop((groups, partition));
         let groups = setting.open_after_crash().await;
         assert_eq!(offsets(&groups, "g"), [(0, 1000), (1, 298), (2, 299)]);
+    }
+
+    fn joining(member: &str) -> consumer::Beat {
+        consumer::Beat {
+            member_id: member.to_owned(),
+            rebalance_timeout_ms: Some(10_000),
+            topics: Some(vec!["t".to_owned()]),
+            owned: Some(consumer::Assignment::new()),
+            ..consumer::Beat::default()
+        }
+    }
+
+    fn going(member: &str, epoch: i32) -> consumer::Beat {
+        consumer::Beat { member_id: member.to_owned(), epoch, ..consumer::Beat::default() }
+    }
+
+    fn count(beaten: &consumer::Beaten) -> usize {
+        beaten.assigned.iter().flat_map(|a| a.values()).map(BTreeSet::len).sum()
+    }
+
+    fn shown(groups: &Coordinator) -> Vec<(String, &'static str, &'static str)> {
+        groups.list().into_iter().map(|g| (g.id, g.kind, g.state)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_consumer_group_survives_a_power_cut_as_it_was_answered() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        groups.storage.create_topic("t", 3, TopicSettings::default()).await.unwrap();
+        let told = groups.beat("g", joining("a"), true).await.unwrap();
+        assert_eq!((told.epoch, count(&told)), (1, 3));
+        let pattern = consumer::Beat { regex: Some("t".to_owned()), topics: None, ..joining("b") };
+        assert_eq!(groups.beat("g", pattern, true).await.unwrap().epoch, 2);
+        assert_eq!(groups.beat("h", joining("c"), true).await.unwrap().epoch, 1);
+        assert_eq!(groups.beat("h", going("c", consumer::LEAVE), true).await.unwrap().epoch, consumer::LEAVE);
+        let before = groups.describe_consumer("g").unwrap();
+        drop(groups);
+        let groups = setting.open_after_crash().await;
+        assert_eq!(shown(&groups), [("g".to_owned(), "consumer", "Reconciling")], "a group without members is no loss");
+        let after = groups.describe_consumer("g").unwrap();
+        assert_eq!((after.epoch, after.assignment_epoch), (before.epoch, before.assignment_epoch));
+        for (old, new) in before.members.iter().zip(&after.members) {
+            assert_eq!((&old.id, &old.target, &old.member.current), (&new.id, &new.target, &new.member.current));
+            assert_eq!((&old.member.topics, &old.member.regex), (&new.member.topics, &new.member.regex));
+        }
+        let told = groups.beat("g", going("a", 1), true).await.unwrap();
+        assert_eq!((told.epoch, count(&told)), (1, 2), "goes on where it was: one is to be let go of");
+        assert!(matches!(groups.beat("g", going("z", 1), true).await, Err(GroupError::NoMember(_))));
+        assert!(matches!(groups.beat("no", going("z", 1), true).await, Err(GroupError::NoGroup(_))));
+        assert_eq!(groups.delete("g").await, Err(GroupError::NotEmpty));
+        setting.clock.advance(Duration::from_secs(45));
+        groups.tick().await;
+        assert_eq!(shown(&groups), [("g".to_owned(), "consumer", "Empty")]);
+        assert_eq!(groups.delete("g").await, Ok(()));
+        assert_eq!(shown(&groups), []);
+        drop(groups);
+        assert_eq!(shown(&setting.open_after_crash().await), []);
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_that_the_disk_refused_is_not_answered_and_kept_later() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        groups.storage.create_topic("t", 1, TopicSettings::default()).await.unwrap();
+        setting.fs.fail_next_syncs(1);
+        assert!(matches!(groups.beat("g", joining("a"), true).await, Err(GroupError::Log(_))));
+    }
+
+    #[tokio::test]
+    async fn groups_change_their_kind_with_their_members() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        groups.storage.create_topic("t", 2, TopicSettings::default()).await.unwrap();
+        let classic = |member: &str| {
+            let metadata = Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t\xff\xff\xff\xff");
+            Join { protocols: vec![("range".to_owned(), metadata)], ..join(member, "") }
+        };
+        let joined = groups.join("g", classic("")).await.unwrap();
+        let id = joined.member_id.clone();
+        let given = Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t\0\0\0\x02\0\0\0\0\0\0\0\x01\xff\xff\xff\xff");
+        let sync =
+            Sync { member_id: id.clone(), generation: 1, assignments: vec![(id.clone(), given)], ..Sync::default() };
+        drop(groups.sync("g", sync).await.unwrap());
+        groups.tick().await;
+        assert_eq!(groups.beat("g", joining("new"), true).await.unwrap().epoch, 2);
+        let mixed = [("g".to_owned(), "consumer", "Reconciling")];
+        assert_eq!(shown(&groups), mixed);
+        drop(groups);
+        let groups = setting.open_after_crash().await;
+        assert_eq!(shown(&groups), mixed);
+        assert_eq!(groups.heartbeat("g", &id, None, 1), Err(GroupError::RebalanceInProgress));
+        assert_eq!(groups.join("g", classic(&id)).await.unwrap().generation, 2);
+        assert_eq!(groups.beat("g", going("new", consumer::LEAVE), true).await.unwrap().epoch, consumer::LEAVE);
+        let parted = [("g".to_owned(), "classic", "PreparingRebalance")];
+        assert_eq!(shown(&groups), parted);
+        groups.tick().await;
+        drop(groups);
+        let groups = setting.open_after_crash().await;
+        assert_eq!(shown(&groups), [("g".to_owned(), "classic", "Stable")], "its member is there");
+        assert_eq!(groups.heartbeat("g", &id, None, 3), Ok(()));
+
+        // Members that are no plain consumers stay among themselves.
+        let other = Join { protocol_type: "connect".to_owned(), ..classic("") };
+        drop(groups.join("k", other).await.unwrap());
+        assert!(matches!(groups.beat("k", joining("new"), true).await, Err(GroupError::NoGroup(_))));
+    }
+
+    #[tokio::test]
+    async fn settings_of_groups_are_kept_and_hold() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        let pairs = |value: &str| [(settings::SESSION_TIMEOUT.to_owned(), value.to_owned())].into();
+        for wrong in ["44999", "60001", "x"] {
+            assert!(groups.set_settings("g", pairs(wrong), false).await.unwrap().is_err(), "{wrong}");
+        }
+        assert_eq!(groups.set_settings("g", pairs("50000"), true).await, Ok(Ok(())));
+        assert_eq!(groups.settings_of("g").session_ms, 45_000, "only tried");
+        assert_eq!(groups.set_settings("g", pairs("50000"), false).await, Ok(Ok(())));
+        drop(groups);
+        let groups = setting.open_after_crash().await;
+        assert_eq!((groups.settings_of("g").session_ms, groups.settings_of("h").session_ms), (50_000, 45_000));
+        assert_eq!(groups.groups_with_settings(), ["g"]);
+        assert_eq!(groups.set_settings("g", BTreeMap::new(), false).await, Ok(Ok(())));
+        assert!(setting.open_after_crash_of(groups).await.groups_with_settings().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_a_stop_is_told() {
+        let setting = Setting::new();
+        let groups = Arc::new(setting.open().await);
+        drop(groups.join("g", join("", "")).await.unwrap());
+        let waits = groups.join("g", join("", ""));
+        tokio::pin!(waits);
+        assert!(futures::poll!(waits.as_mut()).is_pending(), "waits for the first member");
+        groups.close();
+        assert_eq!(waits.await.unwrap_err(), GroupError::NotCoordinator);
+        assert_eq!(groups.heartbeat("g", "a", None, 1), Err(GroupError::NotCoordinator));
+        assert_eq!(groups.beat("g", joining("a"), true).await, Err(GroupError::NotCoordinator));
+    }
+
+    #[tokio::test]
+    async fn a_tick_only_looks_at_groups_whose_time_has_come() {
+        let setting = Setting::new();
+        let groups = setting.open().await;
+        for i in 0..50 {
+            drop(groups.join(&format!("g{i}"), join("", "")).await.unwrap());
+        }
+        groups.tick().await;
+        let armed = groups.timers.lock().len();
+        assert_eq!(armed, 50, "one timer for each");
+        for _ in 0..20 {
+            setting.clock.advance(Duration::from_secs(3));
+            for i in 0..50 {
+                let id = groups.describe(&format!("g{i}")).unwrap().members[0].id.clone();
+                drop(groups.heartbeat(&format!("g{i}"), &id, None, 1));
+            }
+            groups.tick().await;
+        }
+        assert!(groups.timers.lock().len() <= 100, "{}", groups.timers.lock().len());
     }
 }
