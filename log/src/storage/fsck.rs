@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -20,7 +21,9 @@ use super::index::{IndexEntry, OffsetEntry, TimeEntry};
 use super::log::{self, START_FILE};
 use super::producer::Producers;
 use super::segment::{self, Hole, INDEX_INTERVAL, Met, Segment};
+use super::swap;
 use super::topic::{self, TopicSettings};
+use super::txn::TxnIndex;
 
 /// What to check.
 #[derive(Debug, Clone, Default)]
@@ -185,7 +188,7 @@ pub fn fsck(dir: &Path, fs: &dyn Filesystem, options: FsckOptions) -> Result<Fsc
         partitions: Vec::new(),
         findings: Vec::new(),
     };
-    let mut check = Check { fs, dir, repair: options.repair, report };
+    let mut check = Check { fs, dir, repair: options.repair, lacks_aborted: false, report };
     check.version()?;
     let folders: BTreeMap<String, (String, i32)> = entries
         .iter()
@@ -248,6 +251,8 @@ struct Check<'a> {
     fs: &'a dyn Filesystem,
     dir: &'a Path,
     repair: bool,
+    /// A list of aborted transactions of the partition at hand is to be made again.
+    lacks_aborted: bool,
     report: FsckReport,
 }
 
@@ -285,7 +290,10 @@ impl Check<'_> {
 
     fn left_over(&mut self, place: &Place, path: &Path, of: &str) {
         let what = (format!("is left over from {of}"), "the next start removes it, or repair does");
-        self.find((Severity::Note, FindingKind::LeftOver), place, path, what, |fs| fs.remove(path).map(|()| true));
+        self.find((Severity::Note, FindingKind::LeftOver), place, path, what, |fs| match fs.remove(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(true),
+        });
     }
 
     fn version(&mut self) -> Result<(), StorageError> {
@@ -384,6 +392,10 @@ impl Check<'_> {
             return Ok(());
         }
         let entries = self.fs.list(dir).map_err(StorageError::io("read", dir))?;
+        if self.repair {
+            // What it does is told below, from the names as they were.
+            swap::recover(self.fs, dir).map_err(StorageError::io("finish a compaction in", dir))?;
+        }
         let (mut bases, mut snapshots, mut start) = (Vec::new(), Vec::new(), 0);
         let mut companions = Vec::new();
         for entry in &entries {
@@ -394,7 +406,10 @@ impl Check<'_> {
                     self.unknown(place, &path);
                 }
             } else if let Some(base) = segment::offset_of(name, "log") {
-                bases.push(base);
+                // A compaction that is finished by now has replaced some.
+                if !self.repair || self.fs.open(&path).is_ok() {
+                    bases.push(base);
+                }
             } else if let Some(offset) = segment::offset_of(name, "producers") {
                 snapshots.push(offset);
             } else if let Some(base) = segment::COMPANIONS.iter().find_map(|ending| segment::offset_of(name, ending)) {
@@ -403,6 +418,12 @@ impl Check<'_> {
                 start = self.log_start(place, &path, &entries)?;
             } else if name.ends_with(".tmp") {
                 self.left_over(place, &path, "a write that was cut short");
+            } else if swap::range_of(name).is_some() {
+                let what = (
+                    "a compaction that was cut short when its result counted already".to_owned(),
+                    "the next start finishes it, or repair does",
+                );
+                self.find((Severity::Note, FindingKind::LeftOver), place, &path, what, |_| Ok(true));
             } else if name.ends_with(".cleaned") {
                 self.left_over(place, &path, "a compaction that was cut short");
             } else if !log::OTHER_FILES.contains(&name) {
@@ -435,6 +456,9 @@ impl Check<'_> {
                 continue;
             }
             self.segment(place, dir, (base, next_base), &mut sum)?;
+        }
+        if self.repair && std::mem::take(&mut self.lacks_aborted) {
+            find_aborted(self.fs, dir, &bases).map_err(StorageError::io("repair", dir))?;
         }
         for offset in snapshots {
             self.snapshot(place, &segment::path_of(dir, offset, "producers"), offset);
@@ -552,15 +576,18 @@ impl Check<'_> {
                 self.find((Severity::Warning, FindingKind::Index), place, &path, what, |_| Ok(true));
             }
         }
+        if next_base.is_some() {
+            self.aborted(place, &segment::path_of(dir, base, "txnindex"), (base, end.max(next_base.unwrap_or(end))))?;
+        }
         if recover && self.repair {
             let recovered = Segment::recover(fs, dir, base, next_base, 0, |_, _| None);
             recovered.map_err(StorageError::io("repair", &path))?;
-            // Which transactions were aborted there only the whole partition can tell: the next start finds it out.
+            // Which transactions were aborted there only the whole partition can tell.
             match fs.remove(&segment::path_of(dir, base, "txnindex")) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(StorageError::io("remove the transaction index of", &path)(e));
                 }
-                _ => {}
+                _ => self.lacks_aborted = true,
             }
             // Where transactions began is not known here: the next start makes the list of aborted ones again.
             let txns = segment::path_of(dir, base, "txnindex");
@@ -569,6 +596,19 @@ impl Check<'_> {
                 _ => {}
             }
             holes.iter().for_each(|hole| segment::set_aside(fs, hole));
+        }
+        Ok(())
+    }
+
+    fn aborted(&mut self, place: &Place, path: &Path, (base, end): (i64, i64)) -> Result<(), StorageError> {
+        let index = TxnIndex::open(self.fs, path, base, end).map_err(StorageError::io("read", path))?;
+        if index.is_missing() {
+            let what = (
+                "the list of aborted transactions is missing or damaged".to_owned(),
+                "the next start makes it again from the batches, or repair does",
+            );
+            self.find((Severity::Warning, FindingKind::Index), place, path, what, |_| Ok(true));
+            self.lacks_aborted = true;
         }
         Ok(())
     }
@@ -614,6 +654,20 @@ impl Check<'_> {
         finding.bytes = Some(bytes);
         finding.offsets = Some((from_offset, to_offset));
     }
+}
+
+/// Makes the missing lists of aborted transactions again.
+fn find_aborted(fs: &dyn Filesystem, dir: &Path, bases: &[i64]) -> io::Result<()> {
+    let mut segments = BTreeMap::new();
+    for (at, base) in bases.iter().copied().enumerate() {
+        let next_base = bases.get(at + 1).copied();
+        let segment = match Segment::open(fs, dir, base, next_base, 0)? {
+            Some(segment) => segment,
+            None => Segment::recover(fs, dir, base, next_base, 0, |_, _| None)?.0,
+        };
+        segments.insert(base, Arc::new(segment));
+    }
+    log::find_aborted(dir, fs, &segments, 0)
 }
 
 /// The entries of an index file, compared with the batches as they come by.

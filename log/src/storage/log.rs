@@ -928,7 +928,7 @@ fn recover(
 
 /// Makes the lists of aborted transactions again where a finished segment has none, by going through all batches: where a
 /// transaction began may stand many segments before its marker.
-fn find_aborted(
+pub(super) fn find_aborted(
     dir: &Path,
     fs: &dyn Filesystem,
     segments: &BTreeMap<i64, Arc<Segment>>,

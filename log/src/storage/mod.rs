@@ -162,7 +162,11 @@ impl Storage {
             metrics: StorageMetrics::default(),
             health: Arc::default(),
         };
-        finish_deletions(dir, &*around.fs, &mut catalog)?;
+        match finish_deletions(dir, &*around.fs, &mut catalog) {
+            // Serving what there is matters more; the next change of topics tries again.
+            Err(e) if e.is_full() => tracing::warn!(error = %e, "deleted topics can't be forgotten on a full disk"),
+            done => done?,
+        }
         let topics = open_topics(dir, &around, &shared, &catalog, clean)?;
         Ok(Arc::new(Self {
             dir: dir.to_owned(),

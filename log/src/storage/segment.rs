@@ -633,8 +633,16 @@ impl Segment {
         until: i64,
     ) -> io::Result<Option<TimestampOffset>> {
         let before = self.indexes.read().times.floor(fs, |entry| entry.timestamp_ms < timestamp_ms)?;
-        let from = before.map_or(self.base, |entry| self.base.saturating_add(entry.relative.into()) + 1).max(start);
         let mut scan = Scan::new(&*self.file, self.len(), CHUNK / 16);
+        let before = match before {
+            // As with offsets: what a wrong index says must not hide a record.
+            Some(entry) if !self.is_true(fs, &mut scan, entry)? => {
+                tracing::warn!(segment = %self.path.display(), "time index is wrong and passed over: the next start makes it again");
+                None
+            }
+            before => before,
+        };
+        let from = before.map_or(self.base, |entry| self.base.saturating_add(entry.relative.into()) + 1).max(start);
         let mut at = self.place_of(fs, &mut scan, from)?;
         let wanted = |h: &Header| h.last_offset() >= from && h.max_timestamp >= timestamp_ms;
         while let Some((position, header)) = self.seek(fs, &mut scan, at, wanted)? {
@@ -698,8 +706,14 @@ impl Segment {
         Ok(self.holes())
     }
 
-    /// Removes its files; those who read it go on.
+    /// Removes its files, with the copies of its damaged bytes; those who read it go on.
     pub fn remove(&self, fs: &dyn Filesystem) -> io::Result<()> {
+        for path in self.holes().iter().filter_map(aside_path) {
+            match fs.remove(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
         for ending in ["index", "timeindex", "txnindex", "holes"] {
             match fs.remove(&self.path.with_extension(ending)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -723,6 +737,15 @@ impl Segment {
             bound = i64::from(entry.relative) - 1;
         }
         Ok(Place { at: 0, expected: self.base })
+    }
+
+    /// Whether the batch that an entry of the time index names has that timestamp.
+    fn is_true(&self, fs: &dyn Filesystem, scan: &mut Scan<'_>, entry: TimeEntry) -> io::Result<bool> {
+        let offset = self.base.saturating_add(entry.relative.into());
+        let place = self.place_of(fs, scan, offset)?;
+        let batch = self.seek(fs, scan, place, |header| header.last_offset() >= offset)?;
+        Ok(batch
+            .is_some_and(|(_, header)| header.last_offset() == offset && header.max_timestamp == entry.timestamp_ms))
     }
 
     fn hole_at(&self, position: u64) -> Option<Hole> {
@@ -815,13 +838,15 @@ pub(super) fn set_aside(fs: &dyn Filesystem, hole: &Hole) {
     }
 }
 
+fn aside_path(hole: &Hole) -> Option<PathBuf> {
+    let base = hole.file.file_stem()?.to_str()?;
+    Some(hole.file.parent()?.join(DAMAGED_DIR).join(format!("{base}.{}.bytes", hole.position)))
+}
+
 fn copy_aside(fs: &dyn Filesystem, hole: &Hole) -> io::Result<()> {
-    let (Some(dir), Some(base)) = (hole.file.parent(), hole.file.file_stem().and_then(|stem| stem.to_str())) else {
-        return Ok(());
-    };
-    let dir = dir.join(DAMAGED_DIR);
-    fs.create_dir_all(&dir)?;
-    let path = dir.join(format!("{base}.{}.bytes", hole.position));
+    let Some(path) = aside_path(hole) else { return Ok(()) };
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs.create_dir_all(dir)?;
     let from = fs.open(&hole.file)?;
     let to = fs.create(&path)?;
     let mut chunk = vec![0; CHUNK];
@@ -836,7 +861,7 @@ fn copy_aside(fs: &dyn Filesystem, hole: &Hole) -> io::Result<()> {
         done += read as u64;
     }
     to.sync_data()?;
-    fs.sync_dir(&dir)
+    fs.sync_dir(dir)
 }
 
 /// Says that data is damaged, with all that is needed to look at it.

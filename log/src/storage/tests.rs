@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 mod cleaner;
 mod compression;
+mod faults;
 mod fsck;
 mod model;
 mod unread;

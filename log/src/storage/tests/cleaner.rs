@@ -653,3 +653,50 @@ async fn open_transactions_hold_compaction_back() {
         records(&p).await.into_iter().filter(|(_, key, _)| key == "k").map(|record| record.0).collect();
     assert_eq!(left, [3]);
 }
+
+/// Kafka's own dump tool reads what compaction has written: all codecs, horizons, emptied batches, markers, indexes.
+#[tokio::test]
+#[ignore = "needs java and Kafka's jars in KAFKA_CLASSPATH"]
+async fn kafkas_dump_tool_reads_compacted_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path(), RealFs::shared(), clock(), config()).unwrap();
+    let p = compacted(&storage, &[("segment.bytes", "60000")]).await;
+    let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    for n in 0..2000 {
+        let (key, other) = (format!("key {}", n % 700), format!("other {}", n % 13));
+        let value = format!("some value that takes its room {n}");
+        let value = (n % 7 != 0).then_some(value.as_str());
+        put(&p, &[(&key, value), (&other, Some("x"))], (4, 0, 2 * n), codecs[n as usize % 5]).await;
+        if n % 50 == 0 {
+            in_txn(&p, "k", Some("in a transaction"), (9, 0, n / 50)).await;
+            end_txn(&p, 9, n % 100 == 0).await;
+        }
+    }
+    run(&p, NOW_MS).unwrap();
+    roll(&p).await;
+    run(&p, NOW_MS).unwrap();
+    let want = records(&p).await;
+    drop(p);
+    storage.close().await.unwrap();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir.path().join("t-0")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|path| {
+        path.extension().is_some_and(|e| ["log", "index", "timeindex", "txnindex"].iter().any(|x| *x == e))
+    });
+    files.sort();
+    let list = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",");
+    let output = std::process::Command::new("java")
+        .args(["-cp", &std::env::var("KAFKA_CLASSPATH").expect("KAFKA_CLASSPATH")])
+        .args(["kafka.tools.DumpLogSegments", "--deep-iteration", "--print-data-log", "--files", &list])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    std::fs::write(std::env::temp_dir().join("store-dump.txt"), text.as_bytes()).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(
+        !text.contains("isvalid: false") && !text.contains("Mismatches") && !text.contains("Found"),
+        "see the file"
+    );
+    let told = text.lines().filter(|line| line.trim_start().starts_with("| offset: ")).count();
+    assert_eq!(told, want.len());
+}

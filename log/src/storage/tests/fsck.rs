@@ -261,3 +261,36 @@ async fn folders_in_use_newer_ones_and_others_are_refused() {
     fs.set_content(&Path::new(DIR).join("VERSION"), b"7\n".to_vec());
     assert!(run(&fs).starts_with("data folder data/log has format 7, this version reads up to 1"));
 }
+
+#[tokio::test]
+async fn a_compaction_that_was_cut_short_is_finished_by_a_repair() {
+    let fs = SimFs::new();
+    let storage = open(&fs);
+    let settings = [("cleanup.policy", "compact"), ("segment.bytes", "1024"), ("min.cleanable.dirty.ratio", "0")];
+    let p = topic(&storage, &settings).await;
+    for n in 0..60 {
+        append(&p, keyed(&[(NOW_MS + n, Some("k"), Some("value"))], NOBODY, Compression::None)).await.unwrap();
+    }
+    let mut seen = false;
+    for changes in 0..200 {
+        let fs = fs.fork();
+        let storage = open(&fs);
+        fs.stop_after(Some(changes));
+        storage.run_cleaner_once(NOW_MS, &CancellationToken::new()).await;
+        fs.kill();
+        drop(storage);
+        let swaps = fs.files().iter().filter(|path| path.extension().is_some_and(|e| e == "swap")).count();
+        let before = check(&fs, false);
+        let told = before.findings.iter().filter(|f| f.what.contains("counted already")).count();
+        assert_eq!(told, swaps, "{changes}: {:?}", before.findings);
+        seen |= swaps > 0;
+        let repaired = check(&fs, true);
+        assert!(repaired.is_sound(), "{changes}: {:?}", repaired.findings);
+        let after = check(&fs, false);
+        let left: Vec<_> = after.findings.iter().filter(|f| f.kind == FindingKind::LeftOver).collect();
+        assert!(left.is_empty(), "{changes}: {left:?}");
+        let last = read_all(&partition(&open(&fs)), 1 << 20).await.last().copied();
+        assert_eq!(last, Some((59, 59)), "{changes}");
+    }
+    assert!(seen);
+}
