@@ -260,3 +260,19 @@ async fn a_marker_counts_once_it_is_flushed() {
     p.flushed(appended.last_offset).await.unwrap_err();
     assert_eq!((p.high_watermark(), p.last_stable_offset()), (1, 0), "its data is not to be seen before it is durable");
 }
+
+#[tokio::test]
+async fn a_list_that_can_not_be_written_at_the_stop_is_made_again() {
+    let fs = SimFs::new();
+    let storage = open(&fs);
+    let p = topic(&storage, &[]).await;
+    write(&p, (7, 0, 0)).await.unwrap();
+    drop(p);
+    let storage = restart(storage, &fs).await;
+    let p = partition(&storage);
+    end(&p, 7, 0, false).await.unwrap();
+    fs.fail_next_writes(1);
+    drop(p);
+    let storage = restart(storage, &fs).await;
+    assert_eq!(all(&partition(&storage)).await, Vec::<i64>::new(), "what was aborted stays so");
+}
