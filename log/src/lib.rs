@@ -30,3 +30,6 @@ pub mod transaction;
 pub mod broker;
 /// Numbers of the embedded log.
 pub mod metrics;
+/// What is fuzzed, for `log/fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

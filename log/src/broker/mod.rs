@@ -15,6 +15,8 @@ mod door;
 mod error;
 mod identity;
 mod sessions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod throttle;
 mod topics;
 mod wire;

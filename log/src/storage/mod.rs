@@ -34,6 +34,8 @@ mod cleaner;
 mod unread;
 /// Checks and repairs a data folder that is not in use.
 pub mod fsck;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

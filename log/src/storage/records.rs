@@ -200,7 +200,7 @@ fn varint(from: &mut impl BufRead) -> io::Result<(i64, u64)> {
     Err(invalid("number of more than 10 bytes"))
 }
 
-fn put_varint(out: &mut Vec<u8>, number: i64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, number: i64) {
     let mut value = (number.wrapping_shl(1) ^ (number >> 63)) as u64;
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -308,7 +308,7 @@ impl Segment {
             at += header.size() as u64;
             first = false;
         }
-        if at != len || (len > 0 && times.last().is_none()) || next_base.is_some_and(|next| next < expected) {
+        if at != len || (!first && times.last().is_none()) || next_base.is_some_and(|next| next < expected) {
             return Ok(None);
         }
         let end = next_base.unwrap_or(expected.max(holes.last().map_or(base, |hole| hole.to_offset)));

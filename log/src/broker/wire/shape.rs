@@ -61,6 +61,62 @@ impl Shape {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Shape {
+    /// A body of this shape, its values and lengths drawn.
+    pub fn sample(&self, version: i16, flexible: bool, choices: &mut crate::fuzzing::Choices<'_>) -> Vec<u8> {
+        fn length(out: &mut Vec<u8>, flexible: bool, short: bool, length: usize) {
+            match (flexible, short) {
+                (true, _) => out.push(length as u8 + 1),
+                (false, true) => out.extend_from_slice(&(length as u16).to_be_bytes()),
+                (false, false) => out.extend_from_slice(&(length as u32).to_be_bytes()),
+            }
+        }
+        fn fields(
+            out: &mut Vec<u8>,
+            of: &[Field],
+            (version, flexible, tagged): (i16, bool, bool),
+            choices: &mut crate::fuzzing::Choices<'_>,
+        ) {
+            for field in of.iter().filter(|f| (f.first..=f.last).contains(&version)) {
+                match &field.part {
+                    Part::Fixed(size) => {
+                        // Mostly small numbers.
+                        out.extend(std::iter::repeat_n(0, size - 1));
+                        out.push(choices.byte() % 4);
+                    }
+                    Part::Text | Part::Bytes => {
+                        let count = choices.below(12);
+                        length(out, flexible, matches!(field.part, Part::Text), count);
+                        out.extend((0..count).map(|_| b'a' + choices.byte() % 26));
+                    }
+                    Part::Array(inner, structs) => {
+                        let count = choices.below(4);
+                        length(out, flexible, false, count);
+                        for _ in 0..count {
+                            fields(out, inner, (version, flexible, *structs), choices);
+                        }
+                    }
+                    Part::Maybe(inner) => {
+                        let there = choices.byte() % 2 == 0;
+                        out.push(if there { 1 } else { 255 });
+                        if there {
+                            fields(out, inner, (version, flexible, true), choices);
+                        }
+                    }
+                }
+            }
+            if flexible && tagged {
+                out.push(0);
+            }
+        }
+        let of = self.fields.get_or_init(|| parse(&mut self.notation.split_ascii_whitespace(), None));
+        let mut out = Vec::new();
+        fields(&mut out, of, (version, flexible, true), choices);
+        out
+    }
+}
+
 /// Reads fields up to the closing sign. The notations are constants of this crate, which a test reads all.
 fn parse(tokens: &mut std::str::SplitAsciiWhitespace<'static>, end: Option<&str>) -> Vec<Field> {
     let mut fields = Vec::new();
