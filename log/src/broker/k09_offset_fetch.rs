@@ -20,7 +20,8 @@ use crate::group::offsets::Committed;
 use crate::record::TopicPartition;
 
 /// What was committed, or that an open transaction holds another offset.
-type Found = Vec<(TopicName, Vec<(i32, Result<Option<Committed>, Code>)>)>;
+type Found = Vec<(TopicName, Partitions)>;
+type Partitions = Vec<(i32, Result<Option<Committed>, Code>)>;
 
 fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>)>>, stable: bool) -> Found {
     let is_unstable = |tp: &TopicPartition| stable && cx.core.groups.is_unstable(&group.0, tp);
@@ -37,7 +38,7 @@ fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>
             })
             .collect(),
         None => {
-            let mut topics: BTreeMap<String, Vec<(i32, Result<Option<Committed>, Code>)>> = BTreeMap::new();
+            let mut topics: BTreeMap<String, Partitions> = BTreeMap::new();
             for (tp, committed) in cx.core.groups.committed(&group.0, None) {
                 topics.entry(tp.topic.to_string()).or_default().push((tp.partition, settled(&tp, committed)));
             }

@@ -284,16 +284,16 @@ impl Log {
         }
         for batch in &batches {
             // Most batches have no producer: nothing to look up.
-            if batch.header.producer_id >= 0 {
-                if let Some(repeat) = writer.producers.check(&batch.header, batch.marker(), kind)? {
-                    return Ok(Appended {
-                        base_offset: repeat.base_offset,
-                        last_offset: repeat.last_offset,
-                        log_append_time_ms: if limits.log_append_time { repeat.timestamp_ms } else { -1 },
-                        log_start_offset: self.start(),
-                        duplicate: true,
-                    });
-                }
+            if batch.header.producer_id >= 0
+                && let Some(repeat) = writer.producers.check(&batch.header, batch.marker(), kind)?
+            {
+                return Ok(Appended {
+                    base_offset: repeat.base_offset,
+                    last_offset: repeat.last_offset,
+                    log_append_time_ms: if limits.log_append_time { repeat.timestamp_ms } else { -1 },
+                    log_start_offset: self.start(),
+                    duplicate: true,
+                });
             }
         }
         let base_offset = self.end();
