@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 /// One hop: `read = stored + dropped + waiting`, in events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
-    /// `agent` or `index`.
+    /// `agent`, `route TOPIC` or `index`.
     pub hop: String,
     /// Came in.
     pub read: u64,
@@ -58,6 +58,22 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
     }
 }
 
+/// From the counts of one pass of routes, in records of its source.
+pub fn route_hop(counts: &millrace_aggregator::route::RouteCounts) -> Hop {
+    let (stored, unmatched, dead, waiting) =
+        (counts.copied(), counts.unmatched(), counts.dead(), counts.waiting());
+    Hop {
+        hop: format!("route {}", counts.from()),
+        read: stored + unmatched + dead + waiting,
+        stored,
+        dropped: unmatched + dead,
+        waiting,
+        reasons: [("no route".to_owned(), unmatched), ("dead letter".to_owned(), dead)].into(),
+        holes: 0,
+        detail: Json::Null,
+    }
+}
+
 /// From the aggregator's ledger, all topics together.
 pub fn index_hop(ledger: &millrace_aggregator::ledger::Ledger) -> Hop {
     let mut all = millrace_aggregator::ledger::TopicCounts::default();
@@ -81,7 +97,7 @@ impl LedgerView {
     /// For a terminal.
     pub fn table(&self) -> String {
         let mut out = String::new();
-        let written = writeln!(out, "{:<8}{:>14}{:>14}{:>12}{:>12}  ", "hop", "read", "stored", "dropped", "waiting");
+        let written = writeln!(out, "{:<16}{:>14}{:>14}{:>12}{:>12}  ", "hop", "read", "stored", "dropped", "waiting");
         debug_assert!(written.is_ok(), "a String takes every text");
         for hop in &self.hops {
             let verdict = if hop.adds_up() { "adds up" } else { "DOES NOT ADD UP" };
@@ -91,7 +107,7 @@ impl LedgerView {
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
             let written = writeln!(
                 out,
-                "{:<8}{:>14}{:>14}{:>12}{:>12}  {verdict}{why}{holes}",
+                "{:<16}{:>14}{:>14}{:>12}{:>12}  {verdict}{why}{holes}",
                 hop.hop, hop.read, hop.stored, hop.dropped, hop.waiting
             );
             debug_assert!(written.is_ok(), "a String takes every text");

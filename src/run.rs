@@ -23,9 +23,10 @@ use millrace_aggregator::index::logql::LogqlStorage;
 use millrace_aggregator::index::scan::EventStore;
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
+use millrace_aggregator::route::{self, RouteLedger, RouteMetrics};
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, AlertList, AlertRow, NoAlerts, PageState};
-use millrace_log::broker::{Broker, BrokerError};
+use millrace_log::broker::{Broker, BrokerConfig, BrokerError};
 use millrace_log::client::{BatchProducer, ConnectionConfig, RdProducer};
 use millrace_log::clock::{SharedClock, SystemClock};
 use millrace_log::storage::StorageError;
@@ -41,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::exit::{Code, Failure};
 use crate::http::{self, Authenticate, Guard, ReadyCheck, Registries};
-use crate::ledger::{LedgerView, agent_hop, index_hop};
+use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
 use crate::stages::{StageResult, Stages};
 
 /// What a stage gets at the stop before it is cut off. The agent bounds its own draining below that.
@@ -70,6 +71,8 @@ pub struct Addresses {
     pub elasticsearch: Option<SocketAddr>,
     /// Alertmanager API.
     pub alertmanager: Option<SocketAddr>,
+    /// `/metrics`, `/ready` and the ledger of a broker or router alone.
+    pub status: Option<SocketAddr>,
 }
 
 impl Addresses {
@@ -81,6 +84,7 @@ impl Addresses {
             ("loki", self.http.map(web)),
             ("elastic", self.elasticsearch.map(web)),
             ("alerts", self.alertmanager.map(web)),
+            ("status", self.status.map(web)),
             ("kafka", self.kafka.map(|address| address.to_string())),
         ]
         .into_iter()
@@ -108,6 +112,7 @@ struct Doors {
     http: Option<(TcpListener, Guard)>,
     elasticsearch: Option<(TcpListener, Guard)>,
     alertmanager: Option<(TcpListener, Guard)>,
+    broker: Option<(TcpListener, Guard)>,
 }
 
 /// What the parts leave for the status routes and the ledger.
@@ -115,6 +120,7 @@ struct Doors {
 struct Insight {
     agent: Option<LedgerHandle>,
     index: Option<Arc<Aggregator>>,
+    routes: Option<RouteLedger>,
     ready: Vec<ReadyCheck>,
 }
 
@@ -136,6 +142,22 @@ impl Process {
                 Err(failure)
             }
         }
+    }
+
+    /// Only the routes of the configuration, on the log that it names.
+    pub async fn route(mut config: Config) -> Result<Self, Failure> {
+        raise_file_limit();
+        let mut stages = Stages::default();
+        let connection = config.log_connection();
+        let broker = config.broker.take().unwrap_or_default();
+        let mut insight = Insight::default();
+        let registry = Registries::default();
+        let mut addresses = Addresses::default();
+        let door = broker_door(&broker, &mut addresses).await?;
+        let clock = SystemClock::shared();
+        start_routes(&broker, &connection, &mut stages, &registry, &clock, &mut insight)?;
+        serve_broker_door(door, &mut stages, &registry, &mut insight);
+        Ok(Self { stages, addresses })
     }
 
     async fn start_parts(
@@ -174,6 +196,10 @@ impl Process {
             stages.start("broker", STOP_LIMIT, |token| async move { Ok(broker.run(token).await?) });
             merge(registry, part);
         }
+        if let Some(broker) = &config.broker {
+            // In front of everything that writes, so that they stop after it.
+            start_routes(broker, &local_connection(config, addresses), stages, registry, clock, &mut insight)?;
+        }
         // Opened before the doors are served, run last: the page of a process can show its agent's ledger.
         let agent = match &config.agent {
             Some(agent) => Some(open_agent(agent, &data_dir, registry, clock, &mut insight).await?),
@@ -189,6 +215,7 @@ impl Process {
                 http::serve(listener, http::guarded(router, guard), token)
             });
         }
+        serve_broker_door(doors.broker.take(), stages, registry, &mut insight);
         if let Some(agent) = agent {
             stages.start("agent", STOP_LIMIT, |token| async move { Ok(agent.run(token).await?) });
         }
@@ -221,6 +248,9 @@ impl Process {
 async fn bind_doors(config: &Config, addresses: &mut Addresses) -> Result<Doors, Failure> {
     let unavailable = |error: http::DoorError| Failure::new(Code::Unavailable, error);
     let mut doors = Doors::default();
+    if let Some(broker) = &config.broker {
+        doors.broker = broker_door(broker, addresses).await?;
+    }
     if let Some(aggregator) = &config.aggregator {
         let guard = guard(&aggregator.http.auth, aggregator.http.max_body.0)?;
         let (door, key) = ("Loki API", "aggregator.http.listen");
@@ -273,6 +303,11 @@ fn point_at(config: &mut Config, configured: &str, address: SocketAddr) {
     }
     for ExportConfig::Elasticsearch(export) in &mut config.exports {
         point(&mut export.kafka.brokers);
+    }
+    for route in config.broker.iter_mut().flat_map(|broker| &mut broker.routes) {
+        if let Some(kafka) = &mut route.kafka {
+            point(&mut kafka.brokers);
+        }
     }
 }
 
@@ -373,7 +408,7 @@ async fn start_aggregator(
             .merge(loki::router(state))
             .merge(web::router(page))
             .merge(api_routes)
-            .merge(http::status_routes(Arc::clone(registry), std::mem::take(&mut insight.ready)))
+            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone()))
             .merge(ledger_route(insight));
         stages.start("Loki API", STOP_LIMIT, |token| async move {
             let ending = token.clone();
@@ -531,13 +566,76 @@ fn start_exports(
     Ok(())
 }
 
+/// How routes without a Kafka of their own reach the broker of this process.
+fn local_connection(config: &Config, addresses: &Addresses) -> ConnectionConfig {
+    let mut connection = config.log_connection();
+    if let ([configured], Some(address)) = (connection.brokers.as_mut_slice(), addresses.kafka)
+        && configured.ends_with(":0")
+    {
+        *configured = crate::config::reachable(&address.to_string());
+    }
+    connection
+}
+
+fn start_routes(
+    broker: &BrokerConfig,
+    connection: &ConnectionConfig,
+    stages: &mut Stages,
+    registry: &Registries,
+    clock: &SharedClock,
+    insight: &mut Insight,
+) -> Result<(), Failure> {
+    if broker.routes.is_empty() {
+        return Ok(());
+    }
+    let mut part = Registry::default();
+    let metrics = RouteMetrics::register(&mut part);
+    merge(registry, part);
+    let router = route::Router::new(&broker.routes, &broker.routing, connection, &metrics, clock)
+        .map_err(|error| Failure::new(Code::Config, error))?;
+    insight.routes = Some(router.ledger());
+    stages.start("routes", STOP_LIMIT, |token| async move { Ok(router.run(token).await?) });
+    Ok(())
+}
+
+/// The door of a broker or router for those who look after it.
+async fn broker_door(
+    broker: &BrokerConfig,
+    addresses: &mut Addresses,
+) -> Result<Option<(TcpListener, Guard)>, Failure> {
+    let Some(listen) = &broker.http else { return Ok(None) };
+    let guard = guard(&AuthConfig::default(), ALERTS_BODY)?;
+    let listener = http::bind("broker's status", "broker.http", listen, &*guard.authenticate)
+        .await
+        .map_err(|error| Failure::new(Code::Unavailable, error))?;
+    addresses.status = Some(listener.local_addr()?);
+    Ok(Some((listener, guard)))
+}
+
+/// `/metrics`, `/ready` and the ledger at that door.
+fn serve_broker_door(
+    door: Option<(TcpListener, Guard)>,
+    stages: &mut Stages,
+    registry: &Registries,
+    insight: &mut Insight,
+) {
+    if let Some((listener, guard)) = door {
+        let router = Router::new()
+            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone()))
+            .merge(ledger_route(insight));
+        stages.start("status", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
+    }
+}
+
 /// `GET /api/v1/ledger`.
 fn ledger_route(insight: &Insight) -> Router {
     let (agent, index) = (insight.agent.clone(), insight.index.clone());
+    let routes = insight.routes.clone();
     let view = move || {
         let agent = agent.as_ref().map(|handle| agent_hop(&handle.snapshot()));
         let index = index.as_ref().map(|aggregator| index_hop(&aggregator.ledger()));
-        let view = LedgerView { hops: agent.into_iter().chain(index).collect() };
+        let routes = routes.iter().flat_map(|ledger| ledger.passes().map(route_hop));
+        let view = LedgerView { hops: agent.into_iter().chain(routes).chain(index).collect() };
         async move { axum::Json(view) }
     };
     Router::new().route("/api/v1/ledger", get(view))

@@ -3,7 +3,7 @@
 //! In: a future per stage that ends when its token is cancelled. Out: which stage ended by itself, and what each
 //! said at the stop. Touches the clock (limits). Owns every task of the process that lives as long as it.
 //!
-//! Start: broker, catalog, aggregator, rules, APIs, agent: nobody asks a part that is not there yet.
+//! Start: broker, routes, catalog, aggregator, rules, APIs, agent: nobody asks a part that is not there yet.
 //! Stop: the reverse. The agent goes first, so that nothing new comes in; the broker goes last, so that everything
 //! that waits for an acknowledgement still gets it.
 

@@ -214,7 +214,8 @@ impl KafkaConfig {
         })
     }
 
-    fn connection(&self) -> ConnectionConfig {
+    /// The part that says how to reach the log.
+    pub fn connection(&self) -> ConnectionConfig {
         let mut options = self.options.clone();
         if self.client == Client::Librdkafka {
             options.entry("message.timeout.ms".to_owned()).or_insert_with(|| "0".to_owned());

@@ -24,6 +24,8 @@ pub mod loki;
 pub mod web;
 /// Consumers that feed other systems.
 pub mod export;
+/// Copies records from topic to topic by their labels, each exactly once.
+pub mod route;
 
 #[cfg(test)]
 mod fake;

@@ -3,6 +3,11 @@
 //! In: [`Record`]s and positions. Out: acknowledged offsets; batches of consumed records with their offsets.
 //! Touches the network through librdkafka. Leaves the meaning of records to [`crate::record`].
 
+/// Copies records from topic to topic in transactions.
+pub mod copier;
+/// Reads one topic for people and tools.
+pub mod reader;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -50,6 +50,9 @@ pub struct StorageConfig {
     /// Taken from [`RetentionConfig::size`].
     #[serde(skip)]
     pub retention_size: Option<ByteSize>,
+    /// Taken from `broker.default_topic_config`.
+    #[serde(skip)]
+    pub topic_defaults: crate::storage::TopicSettings,
     /// Time between two checks of retention.
     pub retention_check_interval: Span,
     /// Size at which a new segment is begun (`segment.bytes`), at most 2 GiB less one byte.
@@ -86,6 +89,7 @@ impl Default for StorageConfig {
             flush_interval: Span::secs(1),
             retention_age: Span::secs(7 * 24 * 3600),
             retention_size: None,
+            topic_defaults: crate::storage::TopicSettings::default(),
             retention_check_interval: Span::secs(60),
             segment_size: ByteSize::mib(256),
             segment_age: Span::secs(7 * 24 * 3600),

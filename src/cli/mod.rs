@@ -56,6 +56,8 @@ enum Verb {
     Agent(ConfigFlags),
     /// Only the broker: the partitioned log. With a subcommand: looks after it, or after any other Kafka.
     Broker(broker::BrokerArgs),
+    /// Only the routes of the section `broker`: copies records from topic to topic, on the log or on a real Kafka.
+    Router(ConfigFlags),
     /// Only the aggregator: index, APIs, page, rules, exports.
     Aggregator(ConfigFlags),
     /// The whole path on this machine: generated services, an error burst in one region, and its page.
@@ -113,6 +115,7 @@ impl Command {
             Verb::Run { file, paths } => serve::run(&file, &paths),
             Verb::Agent(file) => serve::role(&file, serve::Role::Agent),
             Verb::Broker(args) => broker::broker(args),
+            Verb::Router(file) => serve::router(&file),
             Verb::Aggregator(file) => serve::role(&file, serve::Role::Aggregator),
             Verb::Demo { time } => {
                 // Between the lines of the demo only warnings are of interest, unless somebody asks.

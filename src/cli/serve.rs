@@ -28,6 +28,15 @@ pub fn run(flags: &ConfigFlags, paths: &[String]) -> Result<(), Failure> {
     serve(config)
 }
 
+/// Only the routes of the section `broker`.
+pub fn router(flags: &ConfigFlags) -> Result<(), Failure> {
+    let config = validate::read(flags)?;
+    if config.broker.as_ref().is_none_or(|broker| broker.routes.is_empty()) {
+        return Err(Failure::text(Code::Config, "the configuration has no `broker.routes`: there is nothing to route"));
+    }
+    serve_with(Process::route(config))
+}
+
 /// One role; its section must be there.
 pub fn role(flags: &ConfigFlags, role: Role) -> Result<(), Failure> {
     let all = validate::read(flags)?;
@@ -47,9 +56,12 @@ pub fn role(flags: &ConfigFlags, role: Role) -> Result<(), Failure> {
 }
 
 fn serve(config: Config) -> Result<(), Failure> {
+    serve_with(Process::start(config))
+}
+
+fn serve_with(starting: impl Future<Output = Result<Process, Failure>>) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        let starting = Process::start(config);
         let mut process = tokio::select! {
             started = starting => started?,
             () = signals.next() => return Ok(()),

@@ -17,8 +17,9 @@ pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
     .into_iter()
     .filter_map(|(name, there)| there.then_some(name))
     .collect();
+    let routes = loaded.broker.as_ref().map_or(0, |broker| broker.routes.len());
     print(&format!(
-        "good: {} and {} exports, data in {}\n",
+        "good: {}, {routes} routes and {} exports, data in {}\n",
         roles.join(", "),
         loaded.exports.len(),
         loaded.data_dir.display()

@@ -20,6 +20,7 @@ use millrace_agent::config::AgentConfig;
 use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::export::config::ExportConfig;
 use millrace_log::broker::BrokerConfig;
+use millrace_log::client::ConnectionConfig;
 use millrace_log::value::Faults;
 use millrace_rules::config::{NotifyConfig, RulesConfig};
 use schemars::JsonSchema;
@@ -82,6 +83,30 @@ impl Config {
         }
     }
 
+    /// How this configuration's own parts reach their log: with the broker in it, its address; logins and TLS as its
+    /// consumers have them.
+    pub fn log_connection(&self) -> ConnectionConfig {
+        let known = [
+            self.aggregator.as_ref().map(|aggregator| aggregator.kafka.connection()),
+            self.agent.as_ref().map(|agent| {
+                // What it tells its producer is of no use to others.
+                ConnectionConfig { options: std::collections::BTreeMap::new(), ..agent.kafka.connection() }
+            }),
+        ];
+        let mut known = known.into_iter().flatten();
+        let Some(broker) = &self.broker else { return known.next().unwrap_or_default() };
+        let doors = broker.doors();
+        let reaches = |c: &ConnectionConfig| c.brokers.iter().any(|b| doors.iter().any(|door| door.listen == *b));
+        if let Some(found) = known.find(reaches) {
+            return found;
+        }
+        // Without anybody to imitate: the first door that asks for nothing, else the first.
+        let open = doors.iter().find(|door| door.tls.is_none() && door.sasl.is_none()).or(doors.first());
+        let address = open.map(|door| door.advertised.clone().unwrap_or_else(|| reachable(&door.listen)));
+        let tls = open.is_some_and(|door| door.tls.is_some());
+        ConnectionConfig { brokers: address.into_iter().collect(), tls, ..ConnectionConfig::default() }
+    }
+
     /// Asks every room, and what lies between rooms.
     fn check(&self, faults: &mut Faults) {
         if self.data_dir.as_os_str().is_empty() {
@@ -91,7 +116,14 @@ impl Config {
             faults.within("agent", |f| agent.check(f));
         }
         if let Some(broker) = &self.broker {
-            faults.within("broker", |f| broker.check(f));
+            faults.within("broker", |f| {
+                broker.check(f);
+                for (i, route) in broker.routes.iter().enumerate() {
+                    if let Err(error) = millrace_aggregator::route::Selector::parse(&route.selector) {
+                        f.add(&format!("routes[{i}].match"), error.to_string());
+                    }
+                }
+            });
         }
         if let Some(aggregator) = &self.aggregator {
             faults.within("aggregator", |f| aggregator.check(f));
@@ -111,6 +143,15 @@ impl Config {
         if !self.streams.is_empty() {
             faults.add("streams", "stream jobs are not built yet: remove the entries, or run them in Flink or Kafka Streams on the topics");
         }
+    }
+}
+
+/// An address to connect to: a listener on all addresses is reached by the loopback one.
+pub fn reachable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("0.0.0.0" | "*", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_owned(),
     }
 }
 
@@ -280,6 +321,35 @@ mod tests {
         let text = readme.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).unwrap();
         let config = parse("README.md", text, &Variables::new()).unwrap();
         assert!(config.agent.is_some() && config.broker.is_some() && config.notify.is_some());
+    }
+
+    #[test]
+    fn topics_and_routes_are_checked_at_their_places() {
+        let text = faults(
+            "broker:\n  default_topic_config: {retention.mss: 1}\n  topics:\n    a.b:\n      partitions: 0\n      config:\n        \
+             cleanup.policy: shred\n        segment.byts: 1\n",
+        );
+        for want in [
+            "f.yaml:2:26: unknown key `retention.mss`: did you mean `retention.ms`?",
+            "f.yaml:8:9: unknown key `segment.byts`: did you mean `segment.bytes`?",
+        ] {
+            assert!(text.replace("millrace.yaml", "f.yaml").contains(want), "{text}");
+        }
+        let text = faults(
+            "broker:\n  topics:\n    a.b:\n      partitions: 0\n      config:\n        cleanup.policy: shred\n  \
+             routes:\n    - {from: logs, to: logs}\n    - from: logs\n      to: errors\n      match: level=error\n",
+        );
+        for want in [
+            "millrace.yaml:4:19: broker.topics.a.b.partitions: must lie between",
+            "millrace.yaml:6:25: broker.topics.a.b.config.cleanup.policy: `shred` is no value",
+            "millrace.yaml:8:24: broker.routes[0].to: is the topic that is read",
+            "millrace.yaml:11:14: broker.routes[1].match: `level=error` is no selector of labels",
+        ] {
+            assert!(text.contains(want), "{want}\n{text}");
+        }
+        let good = "broker:\n  topics: {logs: {partitions: 8, config: {retention.ms: 86400000}}}\n  routes:\n    \
+                    - {from: logs, to: errors, match: '{level=~\"error|warn\"}', drop_labels: [pod]}\n";
+        assert_eq!(parse("f", good, &Variables::new()).unwrap().broker.unwrap().routes.len(), 1);
     }
 
     #[test]

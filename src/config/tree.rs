@@ -100,22 +100,30 @@ impl Node {
     pub fn place_of(&self, path: &str) -> &Place {
         let mut node = self;
         let mut place = &self.place;
-        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
-            let next = match (&node.value, step.strip_suffix(']')) {
-                (Value::List(items), Some(index)) => {
-                    index.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (n, &n.place))
-                }
-                (Value::Map(entries), None) => {
-                    entries.iter().find(|e| e.key == step).map(|e| (&e.node, value_or_key(e)))
-                }
-                _ => None,
+        let mut rest = path;
+        loop {
+            rest = rest.trim_start_matches('.');
+            let next = match &node.value {
+                Value::List(items) => rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).and_then(|(index, rest)| {
+                    let item = items.get(index.parse::<usize>().ok()?)?;
+                    Some((item, &item.place, rest))
+                }),
+                // Keys may hold dots (`retention.ms`): the longest that fits is meant.
+                Value::Map(entries) => entries
+                    .iter()
+                    .filter_map(|entry| {
+                        let behind = rest.strip_prefix(entry.key.as_str())?;
+                        let whole = behind.is_empty() || behind.starts_with(['.', '[']);
+                        (whole && !entry.key.is_empty()).then_some((&entry.node, value_or_key(entry), behind))
+                    })
+                    .min_by_key(|(_, _, behind)| behind.len()),
+                Value::Scalar { .. } => None,
             };
             match next {
-                Some((found, at)) => (node, place) = (found, at),
-                None => break,
+                Some((found, at, behind)) => (node, place, rest) = (found, at, behind),
+                None => return place,
             }
         }
-        place
     }
 }
 
@@ -232,7 +240,7 @@ mod tests {
 
     #[test]
     fn every_value_keeps_its_place() {
-        let text = "a: 1\nb:\n  - x\n  - c: \"y\"\n    d: {e: 2}\n";
+        let text = "a: 1\nb:\n  - x\n  - c: \"y\"\n    d: {e: 2}\nf.g: {h: 1}\nf: {g.h: 2}\n";
         let root = parse("f.yaml", text).expect("good");
         for (path, want) in [
             ("a", place(1, 4)),
@@ -241,6 +249,8 @@ mod tests {
             ("b[1].c", place(4, 8)),
             ("b[1].d.e", place(5, 12)),
             ("b[1].nowhere", place(4, 5)),
+            ("f.g.h", place(6, 10)),
+            ("f.g.i", place(6, 1)),
             ("b[7]", place(2, 1)),
             ("z", place(1, 1)),
         ] {

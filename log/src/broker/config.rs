@@ -2,12 +2,16 @@
 //!
 //! In: the section `broker` of the configuration. Out: typed settings with their defaults. Touches nothing.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::declared::{self, ConfiguredSettings, TopicConfig};
 use super::door::config::{
     AuthorizationConfig, LimitsConfig, ListenerConfig, UserConfig, check_addresses, check_users,
 };
+use super::routes::{self, RouteConfig, RoutingConfig};
 use crate::config::{RetentionConfig, StorageConfig};
 use crate::group::GroupConfig;
 use crate::transaction::TransactionConfig;
@@ -60,6 +64,18 @@ pub struct BrokerConfig {
     pub retention: RetentionConfig,
     /// Segments, flushing, retention.
     pub storage: StorageConfig,
+    /// Settings of topics that say nothing else themselves, by Kafka's names; they go before `retention` and `storage`.
+    pub default_topic_config: ConfiguredSettings,
+    /// Topics by name, made at the start if they are missing, grown and altered where this says so; never shrunk or
+    /// deleted. E.g. `logs: {partitions: 8, config: {retention.ms: 86400000}}`.
+    pub topics: BTreeMap<String, TopicConfig>,
+    /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where the role `aggregator` with its own is not in
+    /// the process. Absent: none.
+    pub http: Option<String>,
+    /// Copies records from topic to topic, each exactly once.
+    pub routes: Vec<RouteConfig>,
+    /// How routes run.
+    pub routing: RoutingConfig,
 }
 
 impl Default for BrokerConfig {
@@ -85,6 +101,11 @@ impl Default for BrokerConfig {
             transaction: TransactionConfig::default(),
             retention: RetentionConfig::default(),
             storage: StorageConfig::default(),
+            default_topic_config: ConfiguredSettings::default(),
+            topics: BTreeMap::new(),
+            http: None,
+            routes: Vec::new(),
+            routing: RoutingConfig::default(),
         }
     }
 }
@@ -164,6 +185,15 @@ impl BrokerConfig {
         faults.within("group", |faults| self.group.check(faults));
         faults.within("transaction", |faults| self.transaction.check(faults));
         faults.within("storage", |faults| self.storage.check(faults));
+        faults.within("default_topic_config", |faults| self.default_topic_config.check(faults));
+        faults.within("topics", |faults| declared::check(&self.topics, faults));
+        if let Some(http) = &self.http {
+            if super::door::config::host_and_port(http).is_none() {
+                faults.add("http", format!("`{http}` is no address: expected host:port"));
+            }
+        }
+        faults.within("routes", |faults| routes::check(&self.routes, faults));
+        faults.within("routing", |faults| self.routing.check(faults));
     }
 }
 

@@ -81,7 +81,10 @@ pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
             } else {
                 append(cx, acks, &topic, part.index, records).await
             };
-            if matches!(&result, Ok((_, appended)) if !appended.duplicate) {
+            if let Ok((partition, appended)) = &result
+                && !appended.duplicate
+            {
+                partition.traffic().took(bytes, count);
                 cx.core.metrics.bytes_in.inc_by(bytes);
                 cx.core.metrics.records_in.inc_by(count);
             }

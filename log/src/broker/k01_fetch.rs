@@ -96,13 +96,15 @@ impl Slot {
 
     fn answer(self, cx: &Context) -> PartitionData {
         let answer = PartitionData::default().with_partition_index(self.name.partition);
-        let data = match (self.partition, self.data) {
-            (Ok(_), Ok(Some(data))) => data,
+        let (partition, data) = match (self.partition, self.data) {
+            (Ok((partition, _)), Ok(Some(data))) => (partition, data),
             (Ok(_), Ok(None)) => return failed(answer, Code::UnknownServerError),
             (Err(code), _) | (_, Err(code)) => return failed(answer, code),
         };
         cx.core.metrics.bytes_out.inc_by(data.records.len() as u64);
-        cx.core.metrics.records_out.inc_by(count_records(&data.records));
+        let records = count_records(&data.records);
+        cx.core.metrics.records_out.inc_by(records);
+        partition.traffic().gave(data.records.len() as u64, records);
         let aborted = data.aborted.iter().map(|txn| {
             AbortedTransaction::default()
                 .with_producer_id(ProducerId(txn.producer_id))

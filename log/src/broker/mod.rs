@@ -10,10 +10,12 @@ mod apis;
 mod config;
 mod connection;
 mod context;
+mod declared;
 mod dispatch;
 mod door;
 mod error;
 mod identity;
+mod routes;
 mod sessions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -75,12 +77,13 @@ mod k75_describe_topic_partitions;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::{MetricType, family::Family};
 use prometheus_client::registry::Registry;
@@ -90,11 +93,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use config::BrokerConfig;
+pub use declared::{ConfiguredSettings, TopicConfig};
 pub use door::config::{
     AuthorizationConfig, ClientAuth, LimitsConfig, ListenerConfig, Mechanism, SaslConfig, TlsConfig, UserConfig,
 };
 pub use door::tls::TlsError;
 pub use error::BrokerError;
+pub use routes::{RouteConfig, RoutingConfig};
 
 use crate::clock::SharedClock;
 use crate::group::Coordinator;
@@ -134,6 +139,7 @@ impl Broker {
         let mut settings = config.storage.clone();
         settings.retention_age = config.retention.age;
         settings.retention_size = config.retention.size;
+        settings.topic_defaults = config.default_topic_config.typed();
         let (dir, time) = (data_dir.to_owned(), Arc::clone(&clock));
         let (of, denied) = (config.clone(), metrics.denied.clone());
         let opened = tokio::task::spawn_blocking(move || {
@@ -150,6 +156,7 @@ impl Broker {
             reason: panic.to_string(),
         })??;
         storage.metrics().register(registry);
+        declared::apply(&storage, &config.topics, config.default_partitions).await?;
         let groups = Coordinator::open(Arc::clone(&storage), Arc::clone(&clock), config.group.clone()).await?;
         let identity = Arc::new(identity);
         let ids: Arc<dyn ProducerIds> = Arc::<identity::Identity>::clone(&identity);
@@ -290,6 +297,8 @@ async fn keep_transactions(core: Arc<Core>) {
 
 /// Gauges by labels.
 type Gauges = Family<Vec<(String, String)>, Gauge>;
+/// Counters by labels.
+type Counters = Family<Vec<(String, String)>, Counter>;
 
 /// High watermarks and lags, asked for when somebody looks.
 #[derive(Debug)]
@@ -299,7 +308,20 @@ impl Collector for Watermarks {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let Some(core) = self.0.upgrade() else { return Ok(()) };
         let (marks, sizes, lags) = (Gauges::default(), Gauges::default(), Gauges::default());
+        let traffic: [Counters; 4] = Default::default();
         for topic in core.storage.topics() {
+            let of = vec![("topic".to_owned(), topic.name().to_owned())];
+            let mut sums = [0; 4];
+            for partition in topic.partitions() {
+                let t = partition.traffic();
+                let counted = [&t.bytes_in, &t.records_in, &t.bytes_out, &t.records_out];
+                for (sum, count) in sums.iter_mut().zip(counted) {
+                    *sum += count.load(Ordering::Relaxed);
+                }
+            }
+            for (family, sum) in traffic.iter().zip(sums) {
+                family.get_or_create(&of).inc_by(sum);
+            }
             for partition in topic.partitions() {
                 let labels = vec![
                     ("topic".to_owned(), topic.name().to_owned()),
@@ -323,6 +345,17 @@ impl Collector for Watermarks {
             ("millrace_log_group_lag_records", "Records between a group's offset and the high watermark", &lags),
         ] {
             family.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        for ((name, help), family) in [
+            ("millrace_log_topic_in_bytes", "Bytes of record batches produced, by topic"),
+            ("millrace_log_topic_in_records", "Records produced, by topic"),
+            ("millrace_log_topic_out_bytes", "Bytes of record batches fetched, by topic"),
+            ("millrace_log_topic_out_records", "Records fetched, by topic"),
+        ]
+        .into_iter()
+        .zip(&traffic)
+        {
+            family.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         let by_state = Gauges::default();
         let mut groups = 0;

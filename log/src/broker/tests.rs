@@ -459,6 +459,7 @@ async fn metrics_tell_watermarks_and_lags() {
         "millrace_log_high_watermark_offset{topic=\"t\",partition=\"0\"} 3",
         "millrace_log_group_lag_records{group=\"g\",topic=\"t\",partition=\"0\"} 2",
         "millrace_log_in_records_total 3",
+        "millrace_log_topic_in_records_total{topic=\"t\"} 3",
         "millrace_log_connections{listener=\"default\"} 1",
         "millrace_log_request_seconds_count{api=\"Produce\"} 3",
         "millrace_log_produce_wait_seconds_count 3",

@@ -1,5 +1,7 @@
 //! What segment storage counts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -96,5 +98,33 @@ impl StorageMetrics {
             "Partitions that take no more because the disk failed",
             self.failed_partitions.clone(),
         );
+    }
+}
+
+/// What clients sent to a partition and took from it since the start; counted by the handlers, added up by topic when
+/// somebody looks.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes of record batches taken.
+    pub bytes_in: AtomicU64,
+    /// Records taken.
+    pub records_in: AtomicU64,
+    /// Bytes of record batches given.
+    pub bytes_out: AtomicU64,
+    /// Records given.
+    pub records_out: AtomicU64,
+}
+
+impl Traffic {
+    /// A batch was taken.
+    pub fn took(&self, bytes: u64, records: u64) {
+        self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+        self.records_in.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Batches were given.
+    pub fn gave(&self, bytes: u64, records: u64) {
+        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        self.records_out.fetch_add(records, Ordering::Relaxed);
     }
 }

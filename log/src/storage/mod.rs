@@ -58,7 +58,7 @@ pub use error::{AppendError, ReadError, StorageError};
 pub use fs::{Filesystem, RealFs};
 pub use fsck::{FsckOptions, FsckReport};
 pub use health::NotWritable;
-pub use metrics::StorageMetrics;
+pub use metrics::{StorageMetrics, Traffic};
 pub use partition::{AppendKind, Appended, Isolation, OpenTxn, Partition, ReadResult, TimestampOffset, Verification};
 pub use producer::ProducerState;
 pub use segment::Hole;

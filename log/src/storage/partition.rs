@@ -17,6 +17,7 @@ use super::Shared;
 use super::cleaner::{self, Cleaned, Need};
 use super::error::{AppendError, ReadError};
 use super::log::Log;
+use super::metrics::Traffic;
 use super::producer::ProducerState;
 use super::segment::Hole;
 use super::txn::AbortedTxn;
@@ -138,17 +139,23 @@ pub struct Partition {
     shared: Arc<Shared>,
     queue: Mutex<Queue>,
     flushing: AtomicBool,
+    traffic: Traffic,
 }
 
 impl Partition {
     pub(super) fn new(topic: Arc<str>, number: i32, log: Log, shared: Arc<Shared>) -> Arc<Self> {
         let (queue, flushing) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { topic, number, log, shared, queue, flushing })
+        Arc::new(Self { topic, number, log, shared, queue, flushing, traffic: Traffic::default() })
     }
 
     /// Name of its topic.
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// What clients sent and took since the start.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Its number within the topic.

@@ -66,7 +66,10 @@ pub struct SettingSpec {
 impl SettingSpec {
     /// The value where a topic says nothing.
     pub fn default(&self, config: &StorageConfig) -> String {
-        (self.default)(config)
+        match config.topic_defaults.get(self.name) {
+            Some(value) => value.to_owned(),
+            None => (self.default)(config),
+        }
     }
 
     fn check(&'static self, value: &str) -> Result<(), SettingError> {

@@ -9,6 +9,10 @@ mod table;
 mod topics;
 /// `broker groups`.
 mod groups;
+/// `broker consume`.
+mod consume;
+/// `broker fsck`.
+mod fsck;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -21,7 +25,6 @@ use serde::Serialize;
 
 use super::serve::{self, Role};
 use super::{ConfigFlags, print, runtime, validate};
-use crate::config::Config;
 use crate::exit::{Code, Failure};
 
 /// Only the broker: the partitioned log. With a subcommand: looks after it, or after any other Kafka.
@@ -53,6 +56,15 @@ enum BrokerVerb {
         #[command(subcommand)]
         verb: groups::GroupsVerb,
     },
+    /// Shows records of a topic.
+    Consume {
+        #[command(flatten)]
+        client: ClientFlags,
+        #[command(flatten)]
+        flags: Box<consume::ConsumeFlags>,
+    },
+    /// Checks the data folder of a broker that does not run, explains and repairs.
+    Fsck(fsck::FsckFlags),
 }
 
 /// Which cluster, and how to show what it says.
@@ -110,6 +122,11 @@ pub fn broker(args: BrokerArgs) -> Result<(), Failure> {
         None => serve::role(&file, Role::Broker),
         Some(BrokerVerb::Topics { client, verb }) => with_admin(&file, client, async |asker| asker.topics(verb).await),
         Some(BrokerVerb::Groups { client, verb }) => with_admin(&file, client, async |asker| asker.groups(verb).await),
+        Some(BrokerVerb::Consume { client, flags }) => {
+            let connection = connection(&file, &client)?;
+            runtime()?.block_on(consume::consume(connection, *flags, client.output))
+        }
+        Some(BrokerVerb::Fsck(flags)) => fsck::check(&file, flags),
     }
 }
 
@@ -124,8 +141,7 @@ fn with_admin(
     flags: ClientFlags,
     ask: impl AsyncFnOnce(&mut Asker) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let file = ConfigFlags { config: flags.file.clone().or_else(|| file.config.clone()), data_dir: None };
-    let connection = connection(&file, &flags)?;
+    let connection = connection(file, &flags)?;
     runtime()?.block_on(async {
         let admin = Admin::connect(&connection).await.map_err(failed)?;
         let mut asker = Asker { admin, output: flags.output };
@@ -135,11 +151,12 @@ fn with_admin(
 
 /// What the flags say; what they leave open, the configuration says.
 fn connection(file: &ConfigFlags, flags: &ClientFlags) -> Result<ConnectionConfig, Failure> {
+    let file = &ConfigFlags { config: flags.file.clone().or_else(|| file.config.clone()), data_dir: None };
     let mut connection = if flags.brokers.is_empty() {
-        of_config(&validate::read(file)?)
+        validate::read(file)?.log_connection()
     } else {
         let known = match &file.config {
-            Some(_) => of_config(&validate::read(file)?),
+            Some(_) => validate::read(file)?.log_connection(),
             None => ConnectionConfig::default(),
         };
         ConnectionConfig { brokers: flags.brokers.clone(), ..known }
@@ -168,34 +185,6 @@ fn connection(file: &ConfigFlags, flags: &ClientFlags) -> Result<ConnectionConfi
         Some(fault) => {
             Err(Failure::text(Code::Usage, format!("--{}: {}", fault.path.replace('_', "-"), fault.message)))
         }
-    }
-}
-
-/// How this configuration's own parts reach their log: with the broker in it, its address; logins and TLS as its
-/// consumers have them.
-fn of_config(config: &Config) -> ConnectionConfig {
-    let known = [
-        config.aggregator.as_ref().map(|aggregator| aggregator.kafka.connection()),
-        config.agent.as_ref().map(|agent| agent.kafka.connection()),
-    ];
-    let mut known = known.into_iter().flatten();
-    match &config.broker {
-        None => known.next().unwrap_or_default(),
-        Some(broker) => {
-            let listen = &broker.listen;
-            let mut found = known.find(|c| c.brokers.contains(listen)).unwrap_or_default();
-            found.brokers = vec![broker.advertised.clone().unwrap_or_else(|| reachable(listen))];
-            found
-        }
-    }
-}
-
-/// An address to connect to: a listener on all addresses is reached by the loopback one.
-fn reachable(listen: &str) -> String {
-    match listen.rsplit_once(':') {
-        Some(("0.0.0.0" | "*", port)) => format!("127.0.0.1:{port}"),
-        Some(("[::]", port)) => format!("[::1]:{port}"),
-        _ => listen.to_owned(),
     }
 }
 
@@ -239,7 +228,7 @@ mod tests {
     #[test]
     fn the_configuration_says_where_the_broker_is() {
         let variables = crate::config::environment::Variables::new();
-        let read = |text: &str| of_config(&crate::config::parse("f", text, &variables).unwrap());
+        let read = |text: &str| crate::config::parse("f", text, &variables).unwrap().log_connection();
         assert_eq!(read("broker: {listen: \"0.0.0.0:9192\"}\n").brokers, ["127.0.0.1:9192"]);
         let text = "aggregator: {kafka: {brokers: [\"k:1\"], sasl_mechanism: PLAIN, sasl_username: u}}\n";
         let far = read(text);

@@ -1,0 +1,115 @@
+//! Routes: copies records from topic to topic by their labels, each exactly once, on the embedded log or a real Kafka.
+//!
+//! In: `broker.routes` and `broker.routing`. Out: records in other topics, byte for byte; dead letters for those that a
+//! target refuses for good; counts. Touches the network through [`millrace_log::client::copier`] and
+//! [`millrace_log::admin`]. Routes with the same source on the same Kafka share one pass: one consumer group, one
+//! transaction for all their copies.
+
+/// Which records: label matchers, asked once per set of labels.
+mod selector;
+/// One pass over one topic.
+mod pass;
+/// Counts, for `/metrics` and the ledger.
+mod metrics;
+
+use std::sync::Arc;
+
+use millrace_log::broker::{RouteConfig, RoutingConfig};
+use millrace_log::client::ConnectionConfig;
+use millrace_log::clock::SharedClock;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use metrics::{RouteCounts, RouteMetrics};
+pub use selector::{Selector, SelectorError};
+
+use pass::Pass;
+
+/// Why routes can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// The `match` of a route.
+    #[error("route `{route}`: {source}")]
+    Match {
+        /// Its name.
+        route: String,
+        /// The cause.
+        #[source]
+        source: SelectorError,
+    },
+    /// A thread broke off.
+    #[error("routes of topic `{from}`: their thread broke off")]
+    Broken {
+        /// What it read.
+        from: String,
+    },
+}
+
+/// All routes of a process.
+pub struct Router {
+    passes: Vec<Pass>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Router({} passes)", self.passes.len())
+    }
+}
+
+/// What a router has done, pass by pass, while it runs and after.
+#[derive(Debug, Clone, Default)]
+pub struct RouteLedger(Vec<Arc<RouteCounts>>);
+
+impl RouteLedger {
+    /// The counts of each pass.
+    pub fn passes(&self) -> impl Iterator<Item = &RouteCounts> {
+        self.0.iter().map(|counts| &**counts)
+    }
+}
+
+impl Router {
+    /// Joins routes to passes. `local` is the Kafka of routes that name none.
+    pub fn new(
+        routes: &[RouteConfig],
+        routing: &RoutingConfig,
+        local: &ConnectionConfig,
+        metrics: &RouteMetrics,
+        clock: &SharedClock,
+    ) -> Result<Self, RouteError> {
+        let mut passes: Vec<Pass> = Vec::new();
+        for route in routes {
+            let matched = Selector::parse(&route.selector);
+            let selector = matched.map_err(|source| RouteError::Match { route: route.label(), source })?;
+            let connection = route.kafka.as_ref().unwrap_or(local);
+            match passes.iter_mut().find(|pass| pass.reads(&route.from, connection)) {
+                Some(pass) => pass.add(route, selector),
+                None => {
+                    let mut pass = Pass::new(&route.from, connection, routing, metrics.clone(), Arc::clone(clock));
+                    pass.add(route, selector);
+                    passes.push(pass);
+                }
+            }
+        }
+        Ok(Self { passes })
+    }
+
+    /// The counts, for the ledger.
+    pub fn ledger(&self) -> RouteLedger {
+        RouteLedger(self.passes.iter().map(Pass::counts).collect())
+    }
+
+    /// Routes until cancelled; then ends the transactions it has begun.
+    pub async fn run(self, token: CancellationToken) -> Result<(), RouteError> {
+        let mut passes = JoinSet::new();
+        for pass in self.passes {
+            passes.spawn(pass.run(token.clone()));
+        }
+        while let Some(ended) = passes.join_next().await {
+            match ended {
+                Ok(result) => result?,
+                Err(error) => return Err(RouteError::Broken { from: error.to_string() }),
+            }
+        }
+        Ok(())
+    }
+}
