@@ -90,7 +90,10 @@ fn everything_works(brokers: &str) {
     let described = json(brokers, &["topics", "describe", "logs"]);
     assert_eq!(described[0]["settings"]["segment.ms"], "60000");
     let first = &described[0]["partitions"][0];
-    assert_eq!((first["start"].as_i64(), first["end"].as_i64(), first["last_stable"].as_i64()), (Some(0), Some(10), Some(10)));
+    assert_eq!(
+        (first["start"].as_i64(), first["end"].as_i64(), first["last_stable"].as_i64()),
+        (Some(0), Some(10), Some(10))
+    );
     assert!(good(brokers, &["topics", "describe", "logs"]).contains("retention.ms = 3600000"));
 
     // Records.
@@ -104,14 +107,20 @@ fn everything_works(brokers: &str) {
     assert_eq!(good(brokers, &["consume", "logs:0", "--until", "2", "--format", "{value},"]), "line 0,line 1,");
     assert_eq!(good(brokers, &["consume", "logs", "--from", "1h", "--format", "x"]), "xxxxxxxxxx");
     let one = json(brokers, &["consume", "logs:0:3", "-n", "1"]);
-    assert_eq!((&one["value"], &one["millrace"]["position"], &one["millrace"]["labels"]["level"]), (&Json::from("line 3"), &Json::from(3), &Json::from("error")));
+    assert_eq!(
+        (&one["value"], &one["millrace"]["position"], &one["millrace"]["labels"]["level"]),
+        (&Json::from("line 3"), &Json::from(3), &Json::from("error"))
+    );
     let (_, err, code) = broker(brokers, &["consume", "nowhere"]);
     assert!(code == 1 && err.contains("topic `nowhere`") && err.contains("topics list"), "{code} {err}");
     let (_, err, code) = broker(brokers, &["consume", "logs", "--match", "level=error"]);
     assert!(code == 2 && err.contains("no selector of labels"), "{code} {err}");
 
     // Groups.
-    let seen = good(brokers, &["consume", "logs", "--group", "readers", "--from", "earliest", "-n", "4", "--format", "{value},"]);
+    let seen = good(
+        brokers,
+        &["consume", "logs", "--group", "readers", "--from", "earliest", "-n", "4", "--format", "{value},"],
+    );
     assert_eq!(seen.matches("line").count(), 4);
     until("the group is empty", Duration::from_secs(60), || {
         let list = json(brokers, &["groups", "list"]);
@@ -125,7 +134,9 @@ fn everything_works(brokers: &str) {
     good(brokers, &["groups", "reset", "readers", "--topic", "logs:0", "--shift", "-1", "--execute"]);
     assert_eq!(json(brokers, &["groups", "describe", "readers"])[0]["lag"], 7);
     good(brokers, &["groups", "reset", "readers", "--to-latest", "--execute"]);
-    assert!(good(brokers, &["groups", "describe", "readers"]).contains("group readers: Empty, classic, 0 members, lag 0"));
+    assert!(
+        good(brokers, &["groups", "describe", "readers"]).contains("group readers: Empty, classic, 0 members, lag 0")
+    );
     let (_, err, code) = broker(brokers, &["groups", "delete", "readers"]);
     assert!(code == 2 && err.contains("repeat it with --yes"), "{code} {err}");
     assert_eq!(good(brokers, &["groups", "delete", "readers", "--yes"]), "group readers deleted\n");
@@ -230,12 +241,21 @@ fn topics_of_the_configuration_are_made_grown_and_altered() {
     let brokers = format!("127.0.0.1:{}", site.kafka);
     let running = start("    logs: {partitions: 2, config: {retention.ms: 60000}}\n    plain: {}\n");
     let told = json(&brokers, &["topics", "describe", "logs", "plain", "--all"]);
-    assert_eq!((told[0]["partitions"].as_array().unwrap().len(), told[1]["partitions"].as_array().unwrap().len()), (2, 4));
-    assert_eq!((&told[0]["settings"]["retention.ms"], &told[0]["settings"]["segment.ms"]), (&"60000".into(), &"3600000".into()));
+    assert_eq!(
+        (told[0]["partitions"].as_array().unwrap().len(), told[1]["partitions"].as_array().unwrap().len()),
+        (2, 4)
+    );
+    assert_eq!(
+        (&told[0]["settings"]["retention.ms"], &told[0]["settings"]["segment.ms"]),
+        (&"60000".into(), &"3600000".into())
+    );
     stop(running);
     let running = start("    logs: {partitions: 3, config: {retention.ms: 90000}}\n    plain: {partitions: 1}\n");
     let told = json(&brokers, &["topics", "describe", "logs", "plain"]);
-    assert_eq!((told[0]["partitions"].as_array().unwrap().len(), told[1]["partitions"].as_array().unwrap().len()), (3, 4));
+    assert_eq!(
+        (told[0]["partitions"].as_array().unwrap().len(), told[1]["partitions"].as_array().unwrap().len()),
+        (3, 4)
+    );
     assert_eq!(told[0]["settings"]["retention.ms"], "90000");
     let log = std::fs::read_to_string(folder.join("topics.out")).unwrap();
     assert!(log.contains("it can't shrink") && log.contains("has grown"), "{log}");

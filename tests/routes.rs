@@ -179,7 +179,11 @@ fn run(brokers: &str, folder: &Path, kills: usize, records: usize) {
         let committed = runtime.block_on(admin.committed("millrace-route-logs")).map_err(|e| e.to_string())?;
         let at: i64 = committed.values().map(|c| c.offset).sum();
         let out = || std::fs::read_to_string(config.with_extension("out")).unwrap_or_default();
-        if at == i64::try_from(records).unwrap() { Ok(()) } else { Err(format!("{at} of {records}, seed {seed}\n{}", out())) }
+        if at == i64::try_from(records).unwrap() {
+            Ok(())
+        } else {
+            Err(format!("{at} of {records}, seed {seed}\n{}", out()))
+        }
     });
     assert_eq!(router.stop(), 0);
     let topic = runtime.block_on(admin.topic("bad")).unwrap();
@@ -194,8 +198,11 @@ fn on_the_embedded_broker(kills: usize, records: usize) {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let config = folder.path().join("broker.yaml");
-    std::fs::write(&config, format!("data_dir: {}/data\nbroker: {{listen: \"127.0.0.1:{port}\"}}\n", folder.path().display()))
-        .unwrap();
+    std::fs::write(
+        &config,
+        format!("data_dir: {}/data\nbroker: {{listen: \"127.0.0.1:{port}\"}}\n", folder.path().display()),
+    )
+    .unwrap();
     let broker = Running::start("broker", &config);
     run(&format!("127.0.0.1:{port}"), folder.path(), kills, records);
     assert_eq!(broker.stop(), 0);

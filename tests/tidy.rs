@@ -115,7 +115,8 @@ fn the_file_map_is_true() {
 #[test]
 fn dashboards_ask_for_metrics_that_exist() {
     let code: String = files(root(), "rs").iter().map(|p| read(p)).collect();
-    let metric = regex::Regex::new(r"millrace_(agent|log|aggregator|export|route|rules|notify|ingest)_([a-z_]+)").unwrap();
+    let metric =
+        regex::Regex::new(r"millrace_(agent|log|aggregator|export|route|rules|notify|ingest)_([a-z_]+)").unwrap();
     let mut asked = 0;
     for path in files(&root().join("dashboards"), "json") {
         for found in metric.captures_iter(&read(&path)) {

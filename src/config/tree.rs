@@ -104,10 +104,12 @@ impl Node {
         loop {
             rest = rest.trim_start_matches('.');
             let next = match &node.value {
-                Value::List(items) => rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).and_then(|(index, rest)| {
-                    let item = items.get(index.parse::<usize>().ok()?)?;
-                    Some((item, &item.place, rest))
-                }),
+                Value::List(items) => {
+                    rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).and_then(|(index, rest)| {
+                        let item = items.get(index.parse::<usize>().ok()?)?;
+                        Some((item, &item.place, rest))
+                    })
+                }
                 // Keys may hold dots (`retention.ms`): the longest that fits is meant.
                 Value::Map(entries) => entries
                     .iter()

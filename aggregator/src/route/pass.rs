@@ -165,7 +165,10 @@ impl Pass {
                 _ => backoff,
             };
             tracing::warn!(
-                from = pass.from, group = pass.group(), error = chain(&setback), ?wait,
+                from = pass.from,
+                group = pass.group(),
+                error = chain(&setback),
+                ?wait,
                 "routes wait and begin anew from the committed offsets; nothing is lost or doubled"
             );
             tokio::select! {
@@ -308,7 +311,12 @@ impl Pass {
                 let (partition, offset) = batch.at(outputs[i].record);
                 if self.routing.dead_letter_topic.is_empty() {
                     tracing::error!(
-                        route, from = self.from, partition, offset, reason, ?wait,
+                        route,
+                        from = self.from,
+                        partition,
+                        offset,
+                        reason,
+                        ?wait,
                         "target refuses a record for good and there is no `dead_letter_topic`: the route waits"
                     );
                     if sleep_unless(token, wait) {

@@ -50,7 +50,9 @@ impl ConfiguredSettings {
         for (name, value) in &self.0 {
             if let Err(error) = TopicSettings::default().set(name, value) {
                 let message = match error {
-                    SettingError::Value { value, expected, .. } => format!("`{value}` is no value: expected {expected}"),
+                    SettingError::Value { value, expected, .. } => {
+                        format!("`{value}` is no value: expected {expected}")
+                    }
                     unknown => unknown.to_string(),
                 };
                 faults.add(name, message);

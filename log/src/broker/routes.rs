@@ -157,8 +157,10 @@ mod tests {
 
     #[test]
     fn faults_of_routes_name_their_keys() {
-        let route = |from: &str, to: &str| RouteConfig { from: from.to_owned(), to: to.to_owned(), ..RouteConfig::default() };
-        let routes = [route("a", "a"), route("a", "b c"), route("b", "c"), route("c", "d"), route("d", "b"), route("b", "c")];
+        let route =
+            |from: &str, to: &str| RouteConfig { from: from.to_owned(), to: to.to_owned(), ..RouteConfig::default() };
+        let routes =
+            [route("a", "a"), route("a", "b c"), route("b", "c"), route("c", "d"), route("d", "b"), route("b", "c")];
         let mut faults = Faults::default();
         check(&routes, &mut faults);
         let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();

@@ -58,7 +58,9 @@ pub enum CopyError {
         identity: String,
     },
     /// The broker gave the transaction up.
-    #[error("transaction took longer than `broker.routing.transaction_timeout` ({limit:?}): raise it, or lower `max_records`")]
+    #[error(
+        "transaction took longer than `broker.routing.transaction_timeout` ({limit:?}): raise it, or lower `max_records`"
+    )]
     Slow {
         /// The limit.
         limit: Duration,
@@ -257,7 +259,13 @@ impl Copier {
     }
 
     /// Waits up to `wait` for a first record, then fills a batch until `linger` is over or a limit is reached.
-    pub fn gather(&self, wait: Duration, linger: Duration, max_records: usize, max_bytes: usize) -> Result<Batch<'_>, CopyError> {
+    pub fn gather(
+        &self,
+        wait: Duration,
+        linger: Duration,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Batch<'_>, CopyError> {
         let mut batch = Batch { messages: Vec::new(), bytes: 0 };
         let mut until = Instant::now() + wait;
         while batch.messages.len() < max_records && batch.bytes < max_bytes {
@@ -308,7 +316,11 @@ impl Copier {
                 if matches!(error, CopyError::Fenced { .. }) {
                     // The broker says the same of a transaction that it gave up itself for its age.
                     let too_old = begun.elapsed() >= self.settings.transaction_timeout;
-                    return Err(if too_old { CopyError::Slow { limit: self.settings.transaction_timeout } } else { error });
+                    return Err(if too_old {
+                        CopyError::Slow { limit: self.settings.transaction_timeout }
+                    } else {
+                        error
+                    });
                 }
                 self.step("its abort", || self.producer.abort_transaction(STEP))?;
                 // Only now all deliveries are told: the first refusal purges everything that is still on its way.
@@ -354,10 +366,10 @@ impl Copier {
                 .add_partition_offset(&self.settings.from, partition, KafkaOffset::Offset(offset))
                 .map_err(ClientError::Setup)?;
         }
-        let member = self.consumer.group_metadata().ok_or_else(|| CopyError::Aborted {
-            step: "asking for the membership",
-            source: KafkaError::Canceled,
-        })?;
+        let member = self
+            .consumer
+            .group_metadata()
+            .ok_or_else(|| CopyError::Aborted { step: "asking for the membership", source: KafkaError::Canceled })?;
         self.step("its offsets", || self.producer.send_offsets_to_transaction(&offsets, &member, STEP))?;
         self.step("its commit", || self.producer.commit_transaction(STEP))
     }
@@ -395,7 +407,9 @@ impl Copier {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 // What is in the queue leaves by itself.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
                     record = back;
                     self.producer.poll(QUEUE_WAIT);
                 }
@@ -416,7 +430,13 @@ impl Copier {
             use RDKafkaErrorCode as C;
             matches!(
                 error.rdkafka_error_code(),
-                Some(C::MessageSizeTooLarge | C::InvalidTimestamp | C::InvalidRecord | C::PolicyViolation | C::InvalidMessage)
+                Some(
+                    C::MessageSizeTooLarge
+                        | C::InvalidTimestamp
+                        | C::InvalidRecord
+                        | C::PolicyViolation
+                        | C::InvalidMessage
+                )
             )
         };
         failed.into_iter().filter(|(_, error)| for_good(error)).map(|(i, error)| (i, reason(&error))).collect()
@@ -475,7 +495,9 @@ fn reason(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => "larger than `max.message.bytes` of the target".to_owned(),
         Some(RDKafkaErrorCode::InvalidTimestamp) => "its time is out of the target's bounds".to_owned(),
-        Some(RDKafkaErrorCode::InvalidRecord) => "the target takes no such record (without a key, it can't be compacted)".to_owned(),
+        Some(RDKafkaErrorCode::InvalidRecord) => {
+            "the target takes no such record (without a key, it can't be compacted)".to_owned()
+        }
         Some(code) => code.to_string(),
         None => error.to_string(),
     }

@@ -91,7 +91,8 @@ impl TopicReader {
             }
         }
         let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(ClientError::Setup)?;
-        let reader = Self { consumer, topic: topic.to_owned(), brokers: config.brokers.join(","), member: group.is_some() };
+        let reader =
+            Self { consumer, topic: topic.to_owned(), brokers: config.brokers.join(","), member: group.is_some() };
         if reader.member {
             reader.consumer.subscribe(&[topic]).map_err(ClientError::Setup)?;
         }
@@ -102,7 +103,8 @@ impl TopicReader {
     pub fn assign(&self, starts: &[(i32, i64)]) -> Result<(), ClientError> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in starts {
-            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(*offset)).map_err(ClientError::Setup)?;
+            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(*offset))
+                .map_err(ClientError::Setup)?;
         }
         self.consumer.assign(&list).map_err(|source| self.unreachable(source))
     }
@@ -126,14 +128,17 @@ impl TopicReader {
                 value: message.payload().map(Bytes::copy_from_slice),
                 headers: message
                     .headers()
-                    .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice))).collect())
+                    .map(|headers| {
+                        headers.iter().map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice))).collect()
+                    })
                     .unwrap_or_default(),
             })),
             Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Met::End(partition)),
             Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(C::AutoOffsetReset) => {
-                    Err(ClientError::OutOfRange { topic_partition: TopicPartition::new(self.topic.as_str(), -1), offset: -1 })
-                }
+                Some(C::AutoOffsetReset) => Err(ClientError::OutOfRange {
+                    topic_partition: TopicPartition::new(self.topic.as_str(), -1),
+                    offset: -1,
+                }),
                 Some(
                     C::TopicAuthorizationFailed
                     | C::GroupAuthorizationFailed
@@ -157,7 +162,8 @@ impl TopicReader {
         }
         let mut list = TopicPartitionList::new();
         for (partition, offset) in next {
-            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(*offset)).map_err(ClientError::Setup)?;
+            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(*offset))
+                .map_err(ClientError::Setup)?;
         }
         self.consumer.commit(&list, CommitMode::Sync).map_err(|source| self.unreachable(source))
     }

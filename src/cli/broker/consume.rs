@@ -91,7 +91,8 @@ impl Where {
             Ok(number) if number >= 0 && !text.starts_with('-') => Ok(Self::Offset(number)),
             Ok(number) => Ok(Self::Last(number.saturating_neg())),
             Err(_) => crate::cli::time_ms(text).map(Self::Time).map_err(|_| {
-                let text = format!("--{flag} `{text}`: expected earliest, latest, an offset, -N, a time or a span such as 2h");
+                let text =
+                    format!("--{flag} `{text}`: expected earliest, latest, an offset, -N, a time or a span such as 2h");
                 Failure::text(Code::Usage, text)
             }),
         }
@@ -144,7 +145,9 @@ async fn plan(connection: &ConnectionConfig, flags: ConsumeFlags, output: Output
     };
     let (partition, offset) = (number(parts.next())?, number(parts.next())?);
     let from = match (&flags.from, offset) {
-        (Some(_), Some(_)) => return Err(Failure::text(Code::Usage, "the offset stands twice: in the topic and in --from")),
+        (Some(_), Some(_)) => {
+            return Err(Failure::text(Code::Usage, "the offset stands twice: in the topic and in --from"));
+        }
         (Some(text), None) => Some(Where::parse("from", text)?),
         (None, Some(offset)) => Some(Where::Offset(offset)),
         (None, None) => None,
@@ -152,7 +155,10 @@ async fn plan(connection: &ConnectionConfig, flags: ConsumeFlags, output: Output
     let until = flags.until.as_deref().map(|text| Where::parse("until", text)).transpose()?;
     let from = from.unwrap_or(if flags.follow { Where::Latest } else { Where::Earliest });
     if flags.group.is_some() && partition.is_some() {
-        return Err(Failure::text(Code::Usage, "--group reads the partitions that the group gives it: name the topic alone"));
+        return Err(Failure::text(
+            Code::Usage,
+            "--group reads the partitions that the group gives it: name the topic alone",
+        ));
     }
     if flags.group.is_some() && !matches!(from, Where::Earliest | Where::Latest) {
         let text = "--group reads on from its offsets: set them with `millrace broker groups reset`";
@@ -536,7 +542,8 @@ mod tests {
 
     #[test]
     fn a_format_is_filled() {
-        let format = pieces(r"{time} {topic}-{partition}@{offset} {key} {label:service} {headers} \{\t{size}\n").unwrap();
+        let format =
+            pieces(r"{time} {topic}-{partition}@{offset} {key} {label:service} {headers} \{\t{size}\n").unwrap();
         let mut line = Vec::new();
         render(&format, "logs", &record(), &mut line);
         assert_eq!(

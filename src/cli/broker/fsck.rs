@@ -64,7 +64,8 @@ fn log_folder(folder: &Path) -> PathBuf {
 }
 
 fn table(report: &FsckReport) -> String {
-    let mut table = Table::new(&["topic", ">partition", ">segments", ">size", ">batches", ">records", ">start", ">end"]);
+    let mut table =
+        Table::new(&["topic", ">partition", ">segments", ">size", ">batches", ">records", ">start", ">end"]);
     for p in &report.partitions {
         table.row([
             p.topic.clone(),

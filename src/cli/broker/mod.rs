@@ -223,8 +223,6 @@ fn confirm(what: &str, yes: bool) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn the_configuration_says_where_the_broker_is() {
         let variables = crate::config::environment::Variables::new();
