@@ -38,6 +38,8 @@ pub struct StorageMetrics {
     pub compacted_bytes: Counter,
     /// Records that retention deleted before a group had read them.
     pub(super) unread_passed: PassedRecords,
+    /// Damaged places that readers pass over, as of the last check of retention.
+    pub damaged_places: Gauge,
     /// Partitions that take no more because the disk failed.
     pub failed_partitions: Gauge,
 }
@@ -58,6 +60,7 @@ impl Default for StorageMetrics {
             failed_compactions: Counter::default(),
             compacted_bytes: Counter::default(),
             unread_passed: PassedRecords::default(),
+            damaged_places: Gauge::default(),
             failed_partitions: Gauge::default(),
         }
     }
@@ -92,6 +95,11 @@ impl StorageMetrics {
             "Time that forcing data to disk took",
             Unit::Seconds,
             self.flush_seconds.clone(),
+        );
+        registry.register(
+            "millrace_log_damaged_places",
+            "Damaged places in segments that readers pass over, as of the last check of retention",
+            self.damaged_places.clone(),
         );
         registry.register(
             "millrace_log_failed_partitions",

@@ -212,6 +212,7 @@ impl Storage {
                 return Err(StorageError::TopicExists(name));
             }
             check_partitions(&name, partitions, 0)?;
+            settings.check(&storage.shared.config)?;
             let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
             let entry = TopicEntry { name, id, partitions, settings, deleting: false };
             let topic = new_topic(&entry, &storage.shared.config);
@@ -274,6 +275,7 @@ impl Storage {
     pub async fn alter_topic(self: &Arc<Self>, name: &str, settings: TopicSettings) -> Result<(), StorageError> {
         let name = name.to_owned();
         self.change(move |storage, catalog| {
+            settings.check(&storage.shared.config)?;
             let unknown = || StorageError::UnknownTopic(name.clone());
             let topic = storage.topic(&name).ok_or_else(unknown)?;
             let before = std::mem::replace(&mut catalog.find(&name).ok_or_else(unknown)?.settings, settings.clone());
@@ -329,6 +331,8 @@ impl Storage {
                 Err(Stopped) => return,
             }
         }
+        let damaged: usize = self.partitions().iter().map(|partition| partition.holes().len()).sum();
+        self.around.metrics.damaged_places.set(i64::try_from(damaged).unwrap_or(i64::MAX));
     }
 
     /// Compacts the partitions that need it most, one pass each; returns how many. `stop` ends it early.

@@ -565,6 +565,7 @@ mod tests {
             assert_eq!((header.producer_id, header.producer_epoch, header.last_sequence()), (7, 3, 12));
             assert_eq!(header.max_timestamp, 9);
             assert_eq!(heads(&bytes), []);
+            assert_eq!(decoded(&bytes), [], "as clients read it");
         }
     }
 

@@ -361,6 +361,8 @@ async fn damage_that_comes_while_running_is_passed_over() {
     let want: Vec<_> = all.iter().copied().filter(|(base, _)| *base != 4).collect();
     assert_eq!(read_all(&p, 1).await, want);
     assert_eq!(p.verify().await.unwrap().len(), 1);
+    storage.run_retention_once(NOW_MS).await;
+    assert_eq!(storage.metrics().damaged_places.get(), 1);
     let end = content.len() - 2 * size;
     file.write_at(2 * size as u64, &mut [std::io::IoSlice::new(&vec![0xee; end])]).unwrap();
     let storage = {

@@ -30,6 +30,14 @@ pub enum SettingError {
         /// What is taken.
         expected: String,
     },
+    /// Two settings that contradict each other.
+    #[error("`min.compaction.lag.ms` ({min_ms}) is more than `max.compaction.lag.ms` ({max_ms})")]
+    CompactionLag {
+        /// The least age at which records are compacted.
+        min_ms: i64,
+        /// The age at which they must be.
+        max_ms: i64,
+    },
 }
 
 /// What values a setting takes; the wire has its own codes for these.
@@ -339,6 +347,12 @@ impl TopicSettings {
     /// Whether its batches may be compressed with zstd by the broker, which older consumers can't read.
     pub fn wants_zstd(&self) -> bool {
         self.get("compression.type") == Some("zstd")
+    }
+
+    /// Reports what no single setting can say.
+    pub(super) fn check(&self, config: &StorageConfig) -> Result<(), SettingError> {
+        let Limits { min_compaction_lag_ms: min_ms, max_compaction_lag_ms: max_ms, .. } = self.limits(config);
+        if min_ms > max_ms { Err(SettingError::CompactionLag { min_ms, max_ms }) } else { Ok(()) }
     }
 
     pub(super) fn limits(&self, config: &StorageConfig) -> Limits {

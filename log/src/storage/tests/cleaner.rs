@@ -198,6 +198,17 @@ async fn what_is_due_follows_the_settings() {
 }
 
 #[tokio::test]
+async fn settings_that_contradict_each_other_are_refused() {
+    let storage = open(&SimFs::new());
+    let lags =
+        |min, max| TopicSettings::from_pairs([("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)]).unwrap();
+    let refused = "`min.compaction.lag.ms` (11) is more than `max.compaction.lag.ms` (10)";
+    assert_eq!(storage.create_topic("t", 1, lags("11", "10")).await.unwrap_err().to_string(), refused);
+    storage.create_topic("t", 1, lags("10", "10")).await.unwrap();
+    assert_eq!(storage.alter_topic("t", lags("11", "10")).await.unwrap_err().to_string(), refused);
+}
+
+#[tokio::test]
 async fn the_share_of_new_records_decides() {
     let fs = SimFs::new();
     let storage = open(&fs);
