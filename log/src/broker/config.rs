@@ -187,10 +187,10 @@ impl BrokerConfig {
         faults.within("storage", |faults| self.storage.check(faults));
         faults.within("default_topic_config", |faults| self.default_topic_config.check(faults));
         faults.within("topics", |faults| declared::check(&self.topics, faults));
-        if let Some(http) = &self.http {
-            if super::door::config::host_and_port(http).is_none() {
-                faults.add("http", format!("`{http}` is no address: expected host:port"));
-            }
+        if let Some(http) = &self.http
+            && super::door::config::host_and_port(http).is_none()
+        {
+            faults.add("http", format!("`{http}` is no address: expected host:port"));
         }
         faults.within("routes", |faults| routes::check(&self.routes, faults));
         faults.within("routing", |faults| self.routing.check(faults));
