@@ -3,6 +3,8 @@
 //! In: the bytes of one frame. Out: a panic if a promise is broken: reading a request never panics, a body whose shape is
 //! right is decoded or refused, and what was decoded has the right shape when it is encoded again. See [`crate::fuzzing`].
 
+#![allow(clippy::unwrap_used, reason = "a broken promise must be seen")]
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, RequestKind};
 use kafka_protocol::protocol::{Encodable as _, StrBytes};

@@ -3,6 +3,8 @@
 //! In: any bytes; for `batch` a record batch behind a few that choose settings of the topic, for `recovery` a plan of
 //! batches, damage and files beside the segment. Out: a panic if a promise is broken. See [`crate::fuzzing`].
 
+#![allow(clippy::unwrap_used, reason = "a broken promise must be seen")]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;

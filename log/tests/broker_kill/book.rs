@@ -45,6 +45,8 @@ pub struct Book {
     pub groups: BTreeMap<(String, String, i32), i64>,
     /// Clients that had to begin anew.
     pub renewed: u64,
+    /// What must not happen to a client.
+    pub failures: Vec<String>,
 }
 
 pub type SharedBook = Arc<Mutex<Book>>;

@@ -44,7 +44,7 @@ fn run(kills: usize) {
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
     for kill in 1..=kills {
-        std::thread::sleep(Duration::from_millis(random.random_range(200..2200)));
+        std::thread::sleep(Duration::from_millis(random.random_range(50..1500)));
         victim.kill();
         if kill % 10 == 0 {
             victim.check_folder();

@@ -62,12 +62,13 @@ impl Auditor {
     fn look(&mut self, book: &SharedBook, topics: &[&'static str], is_quiet: bool) -> Book {
         let debts = {
             let book = book.lock();
+            assert!(book.failures.is_empty(), "{:?}", book.failures);
             Book {
                 streams: book.streams.clone(),
                 transactions: book.transactions.clone(),
                 keys: book.keys.clone(),
                 groups: book.groups.clone(),
-                renewed: 0,
+                ..Book::default()
             }
         };
         for topic in topics {
