@@ -124,6 +124,15 @@ impl Config {
                     }
                 }
             });
+            if let Some(agent) = &self.agent {
+                faults.within("agent.kafka", |f| broker.check_client(&agent.kafka.connection(), f));
+            }
+            if let Some(aggregator) = &self.aggregator {
+                faults.within("aggregator.kafka", |f| broker.check_client(&aggregator.kafka.connection(), f));
+            }
+            for (i, ExportConfig::Elasticsearch(export)) in self.exports.iter().enumerate() {
+                faults.within(&format!("exports[{i}].kafka"), |f| broker.check_client(&export.kafka.connection(), f));
+            }
         }
         if let Some(aggregator) = &self.aggregator {
             faults.within("aggregator", |f| aggregator.check(f));
@@ -313,6 +322,17 @@ mod tests {
         insta::assert_snapshot!(faults(
             "aggregator:\n  kafka:\n    topics: [logs, logs]\n  http:\n    listen: nowhere\nrules: {}\nstreams: [{}]\n"
         ));
+    }
+
+    #[test]
+    fn roles_that_the_own_broker_keeps_out_are_told_what_to_set() {
+        let text = faults(
+            "broker:\n  users: [{name: agent, password: secret}]\n  listeners:\n    - {name: outside, listen: \"0.0.0.0:9092\", sasl: {mechanisms: [PLAIN]}}\n\
+             aggregator:\n  kafka: {sasl_mechanism: PLAIN, sasl_username: agent, sasl_password: other}\n\
+             agent:\n  sources: [{type: file, include: [/var/log/*.log]}]\n",
+        );
+        assert!(text.contains("agent.kafka.sasl_mechanism: listener `outside` of this broker asks for a login"), "{text}");
+        assert!(text.contains("millrace.yaml:6:71: aggregator.kafka.sasl_password: is not the password of `agent`"), "{text}");
     }
 
     #[test]

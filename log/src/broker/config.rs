@@ -8,10 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::declared::{self, ConfiguredSettings, TopicConfig};
+use super::door::clients::check_client;
 use super::door::config::{
     AuthorizationConfig, LimitsConfig, ListenerConfig, UserConfig, check_addresses, check_users,
 };
 use super::routes::{self, RouteConfig, RoutingConfig};
+use crate::client::ConnectionConfig;
 use crate::config::{RetentionConfig, StorageConfig};
 use crate::group::GroupConfig;
 use crate::transaction::TransactionConfig;
@@ -124,6 +126,11 @@ impl BrokerConfig {
             sasl: None,
             limits: self.limits.clone(),
         }]
+    }
+
+    /// Reports what keeps a role of the same process out of this broker; keys are those of its `kafka:` section.
+    pub fn check_client(&self, client: &ConnectionConfig, faults: &mut Faults) {
+        check_client(&self.doors(), &self.users, client, faults);
     }
 
     /// Reports what types can't say.

@@ -6,7 +6,7 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use uuid::Uuid;
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::Context;
 use super::error::{Code, storage_code};
 use super::topics::{self, Refusal};
@@ -14,7 +14,7 @@ use super::wire::text;
 
 async fn delete(cx: &Context, name: &str) -> Result<(), Refusal> {
     for operation in [Operation::Describe, Operation::Delete] {
-        cx.allowed(operation, Resource::Topic(name)).map_err(|code| (code, code.to_string()))?;
+        cx.allowed(operation, Resource::Topic(name)).map_err(refused)?;
     }
     topics::refuse_internal(name)?;
     let deleted = cx.core.storage.delete_topic(name).await;

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::access::acl::{Filter, Kind, PatternFilter, Permission};
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::Context;
 use super::error::Code;
 use super::topics::Refusal;
@@ -45,7 +45,7 @@ pub(super) fn filter(parts: WireFilter) -> Result<Filter, Refusal> {
 
 /// What all three APIs of access rules need: that rules are enforced, and a right on the cluster.
 pub(super) fn check(cx: &Context, operation: Operation) -> Result<(), Refusal> {
-    cx.allowed(operation, Resource::Cluster).map_err(|code| (code, code.to_string()))?;
+    cx.allowed(operation, Resource::Cluster).map_err(refused)?;
     if !cx.core.access.is_enforced() {
         let why = "No Authorizer is configured: set `broker.authorization.enabled` in millrace's configuration file";
         return Err((Code::SecurityDisabled, why.to_owned()));

@@ -9,7 +9,7 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics::{self, Refusal, Setting};
@@ -31,7 +31,7 @@ fn settings(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Sett
         GROUP => Resource::Group(name),
         _ => Resource::Cluster,
     };
-    cx.allowed(Operation::DescribeConfigs, about).map_err(|code| (code, code.to_string()))?;
+    cx.allowed(Operation::DescribeConfigs, about).map_err(refused)?;
     match resource.resource_type {
         TOPIC if !topics::is_name(name) => {
             Err((Code::InvalidTopicException, format!("`{name}` is no name of a topic")))

@@ -7,7 +7,7 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::{Context, NODE};
 use super::error::{Code, storage_code};
 use super::topics::{self, Refusal};
@@ -15,7 +15,7 @@ use super::wire::text;
 
 async fn grow(cx: &Context, asked: &CreatePartitionsTopic, is_trial: bool) -> Result<(), Refusal> {
     let name: &str = &asked.name.0;
-    cx.allowed(Operation::Alter, Resource::Topic(name)).map_err(|code| (code, code.to_string()))?;
+    cx.allowed(Operation::Alter, Resource::Topic(name)).map_err(refused)?;
     topics::refuse_internal(name)?;
     let topic = cx.core.storage.topic(name);
     let topic = topic.ok_or_else(|| (Code::UnknownTopicOrPartition, format!("there is no topic {name}")))?;

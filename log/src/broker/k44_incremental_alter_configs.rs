@@ -11,7 +11,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::Context;
 use super::error::{Code, group_code, storage_code};
 use super::k32_describe_configs::{BROKER, GROUP, TOPIC};
@@ -31,7 +31,7 @@ pub(super) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>,
         GROUP => Resource::Group(name),
         _ => Resource::Cluster,
     };
-    cx.allowed(Operation::AlterConfigs, about).map_err(|code| (code, code.to_string()))?;
+    cx.allowed(Operation::AlterConfigs, about).map_err(refused)?;
     match kind {
         TOPIC => {
             topics::refuse_internal(name)?;

@@ -2,7 +2,7 @@
 
 use kafka_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, say};
 use super::context::Context;
 use super::wire::text;
 
@@ -11,6 +11,6 @@ pub(super) fn handle(cx: &Context, _: &ListPartitionReassignmentsRequest) -> Lis
     let answer = ListPartitionReassignmentsResponse::default();
     match cx.allowed(Operation::Describe, Resource::Cluster) {
         Ok(()) => answer.with_error_message(None),
-        Err(code) => answer.with_error_code(code.code()).with_error_message(Some(text(&code.to_string()))),
+        Err(code) => answer.with_error_code(code.code()).with_error_message(Some(text(say(code)))),
     }
 }

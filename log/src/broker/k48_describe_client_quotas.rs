@@ -5,7 +5,7 @@
 
 use kafka_protocol::messages::{DescribeClientQuotasRequest, DescribeClientQuotasResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, say};
 use super::context::Context;
 use super::wire::text;
 
@@ -15,7 +15,7 @@ pub(super) fn handle(cx: &Context, _: &DescribeClientQuotasRequest) -> DescribeC
     match cx.allowed(Operation::DescribeConfigs, Resource::Cluster) {
         Ok(()) => answer.with_error_message(None).with_entries(Some(Vec::new())),
         Err(code) => {
-            answer.with_error_code(code.code()).with_error_message(Some(text(&code.to_string()))).with_entries(None)
+            answer.with_error_code(code.code()).with_error_message(Some(text(say(code)))).with_entries(None)
         }
     }
 }

@@ -6,7 +6,7 @@
 use kafka_protocol::messages::alter_client_quotas_response::{EntityData, EntryData};
 use kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::Context;
 use super::error::Code;
 use super::wire::text;
@@ -18,7 +18,7 @@ pub(super) fn handle(cx: &Context, request: AlterClientQuotasRequest) -> AlterCl
             Code::InvalidRequest,
             "quotas are not kept by this broker: set `limits.max_requests_per_second` of a listener in millrace's configuration file".to_owned(),
         ),
-        Err(code) => (code, code.to_string()),
+        Err(code) => refused(code),
     };
     let entries = request.entries.into_iter().map(|entry| {
         let entity = entry.entity.into_iter();

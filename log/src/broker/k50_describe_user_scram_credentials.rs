@@ -10,7 +10,7 @@ use kafka_protocol::messages::describe_user_scram_credentials_response::{
 };
 use kafka_protocol::messages::{DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse};
 
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, say};
 use super::context::Context;
 use super::door::config::Mechanism;
 use super::error::Code;
@@ -40,7 +40,7 @@ pub(super) fn handle(
 ) -> DescribeUserScramCredentialsResponse {
     let answer = DescribeUserScramCredentialsResponse::default();
     if let Err(code) = cx.allowed(Operation::Describe, Resource::Cluster) {
-        return answer.with_error_code(code.code()).with_error_message(Some(text(&code.to_string())));
+        return answer.with_error_code(code.code()).with_error_message(Some(text(say(code))));
     }
     let known = cx.core.access.scram_users();
     let mut asked: BTreeMap<String, usize> = BTreeMap::new();

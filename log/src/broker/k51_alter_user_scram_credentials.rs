@@ -10,7 +10,7 @@ use kafka_protocol::messages::alter_user_scram_credentials_response::AlterUserSc
 use kafka_protocol::messages::{AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse};
 
 use super::access::scram::{Credential, ITERATION_RANGE};
-use super::access::{Operation, Resource};
+use super::access::{Operation, Resource, refused};
 use super::context::Context;
 use super::door::config::Mechanism;
 use super::error::Code;
@@ -25,7 +25,7 @@ type Change = (String, Mechanism, Option<Credential>);
 
 fn changes(cx: &Context, request: &AlterUserScramCredentialsRequest) -> Vec<(String, Result<Change, Refusal>)> {
     let common = |name: &str, number: i8| -> Result<Mechanism, Refusal> {
-        cx.allowed(Operation::Alter, Resource::Cluster).map_err(|code| (code, code.to_string()))?;
+        cx.allowed(Operation::Alter, Resource::Cluster).map_err(refused)?;
         if name.is_empty() {
             return Err((Code::UnacceptableCredential, "Username must not be empty".to_owned()));
         }

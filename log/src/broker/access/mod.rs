@@ -74,6 +74,21 @@ impl Resource<'_> {
     }
 }
 
+/// A refusal's text, as clients know it from Kafka.
+pub(super) fn say(code: Code) -> &'static str {
+    match code {
+        Code::TopicAuthorizationFailed => "Topic authorization failed.",
+        Code::GroupAuthorizationFailed => "Group authorization failed.",
+        Code::TransactionalIdAuthorizationFailed => "Transactional Id authorization failed.",
+        _ => "Cluster authorization failed.",
+    }
+}
+
+/// A refusal with its text.
+pub(super) fn refused(code: Code) -> (Code, String) {
+    (code, say(code).to_owned())
+}
+
 /// A user of the configuration. The password itself is not kept.
 struct User {
     /// Of the password under [`Access::key`].

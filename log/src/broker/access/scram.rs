@@ -115,7 +115,7 @@ pub(in super::super) struct Exchange {
     gs2_header: String,
     first_bare: String,
     server_first: String,
-    nonce: String,
+    server_nonce: String,
 }
 
 fn part<'a>(parts: &mut std::str::Split<'a, char>, name: &'static str) -> Result<&'a str, ScramFault> {
@@ -177,10 +177,10 @@ impl Exchange {
             return Err(ScramFault::OtherUser);
         }
         let (credential, is_known) = find(&user);
-        let nonce = format!("{nonce}{server_nonce}");
-        let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&credential.salt), credential.iterations);
+        let server_first = format!("r={nonce}{server_nonce},s={},i={}", BASE64.encode(&credential.salt), credential.iterations);
         let (gs2_header, first_bare) = (gs2_header.to_owned(), bare.to_owned());
-        Ok(Self { hash, user, credential, is_known, gs2_header, first_bare, server_first, nonce })
+        let server_nonce = server_nonce.to_owned();
+        Ok(Self { hash, user, credential, is_known, gs2_header, first_bare, server_first, server_nonce })
     }
 
     /// The server's first message.
@@ -196,7 +196,8 @@ impl Exchange {
         if part(&mut parts, "c")? != BASE64.encode(&self.gs2_header) {
             return Err(ScramFault::Malformed("channel binding"));
         }
-        if part(&mut parts, "r")? != self.nonce {
+        // As Kafka: librdkafka before 2.4 writes its own part twice.
+        if !part(&mut parts, "r")?.ends_with(&self.server_nonce) {
             return Err(ScramFault::Malformed("nonce"));
         }
         let proof = BASE64.decode(proof).map_err(|_| ScramFault::Malformed("p"))?;

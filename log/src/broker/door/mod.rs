@@ -4,6 +4,8 @@
 //! the files of certificates. A connection over a limit is closed at once and counted; what a connection asks is left
 //! to [`super::connection`].
 
+/// Whether roles of the same process get in.
+pub(super) mod clients;
 /// What a listener can be told.
 pub(super) mod config;
 /// From a new connection to a client who is known.
