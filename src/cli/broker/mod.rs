@@ -228,10 +228,11 @@ mod tests {
         let variables = crate::config::environment::Variables::new();
         let read = |text: &str| crate::config::parse("f", text, &variables).unwrap().log_connection();
         assert_eq!(read("broker: {listen: \"0.0.0.0:9192\"}\n").brokers, ["127.0.0.1:9192"]);
-        let text = "aggregator: {kafka: {brokers: [\"k:1\"], sasl_mechanism: PLAIN, sasl_username: u}}\n";
+        let text = "aggregator: {kafka: {brokers: [\"k:1\"], sasl_mechanism: PLAIN, sasl_username: u, sasl_password: p}}\n";
         let far = read(text);
         assert_eq!((far.brokers, far.sasl_username.as_str()), (vec!["k:1".to_owned()], "u"));
-        let both = read(&format!("broker: {{listen: \"k:1\"}}\n{text}"));
+        let door = "{name: a, listen: \"k:1\", sasl: {mechanisms: [PLAIN]}}";
+        let both = read(&format!("broker: {{listeners: [{door}], users: [{{name: u, password: p}}]}}\n{text}"));
         assert_eq!(both.sasl_mechanism, "PLAIN", "the login of those who reach it");
     }
 }
