@@ -13,6 +13,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, group_code};
 use super::wire::text;
@@ -32,6 +33,9 @@ fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>
         Some(topics) => topics
             .into_iter()
             .map(|(name, partitions)| {
+                if let Err(code) = cx.allowed(Operation::Describe, Resource::Topic(&name.0)) {
+                    return (name, partitions.into_iter().map(|partition| (partition, Err(code))).collect());
+                }
                 let list: Vec<_> = partitions.iter().map(|p| TopicPartition::new(&*name.0, *p)).collect();
                 let found = cx.core.groups.committed(&group.0, Some(&list));
                 (name, found.into_iter().map(|(tp, committed)| (tp.partition, settled(&tp, committed))).collect())
@@ -39,7 +43,8 @@ fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>
             .collect(),
         None => {
             let mut topics: BTreeMap<String, Partitions> = BTreeMap::new();
-            for (tp, committed) in cx.core.groups.committed(&group.0, None) {
+            let all = cx.core.groups.committed(&group.0, None).into_iter();
+            for (tp, committed) in all.filter(|(tp, _)| cx.sees(Operation::Describe, Resource::Topic(&tp.topic))) {
                 topics.entry(tp.topic.to_string()).or_default().push((tp.partition, settled(&tp, committed)));
             }
             topics.into_iter().map(|(name, list)| (TopicName(text(&name)), list)).collect()
@@ -59,6 +64,9 @@ fn parts(committed: Result<Option<Committed>, Code>) -> (i64, i32, String, i16) 
 pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if cx.version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
+            if let Err(code) = cx.allowed(Operation::Describe, Resource::Group(&group.group_id.0)) {
+                return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code.code());
+            }
             let allowed = match cx.version {
                 9.. => cx.core.groups.may_fetch(&group.group_id.0, group.member_id.as_deref(), group.member_epoch),
                 _ => Ok(()),
@@ -85,11 +93,16 @@ pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchRe
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
+    let allowed = cx.allowed(Operation::Describe, Resource::Group(&request.group_id.0));
+    if let (Err(code), 2..) = (allowed, cx.version) {
+        return OffsetFetchResponse::default().with_error_code(code.code());
+    }
     let asked = request.topics.map(|list| list.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
     let topics = look_up(cx, &request.group_id, asked, cx.version >= 7 && request.require_stable).into_iter().map(
         |(name, list)| {
             let list = list.into_iter().map(|(index, committed)| {
-                let (offset, epoch, metadata, code) = parts(committed);
+                // Version 1 has no code for the whole.
+                let (offset, epoch, metadata, code) = parts(allowed.and(committed));
                 let answer = OffsetFetchResponsePartition::default()
                     .with_partition_index(index)
                     .with_committed_offset(offset)

@@ -6,6 +6,7 @@
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 
+use super::access::{Operation, Resource, say};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::wire::text;
@@ -13,31 +14,42 @@ use super::wire::text;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
-fn refusal(kind: i8) -> Option<(Code, &'static str)> {
-    match kind {
-        GROUP | TRANSACTION => None,
-        _ => Some((Code::InvalidRequest, "this kind of coordinator is not served by the embedded log")),
-    }
+/// Why a coordinator is not told.
+fn refusal(cx: &Context, kind: i8, key: &str) -> Option<(Code, &'static str)> {
+    let about = match kind {
+        GROUP => Resource::Group(key),
+        TRANSACTION => Resource::TransactionalId(key),
+        _ => {
+            return Some((Code::InvalidRequest, "this kind of coordinator is not served by the embedded log"));
+        }
+    };
+    cx.allowed(Operation::Describe, about).err().map(|code| (code, say(code)))
 }
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (host, port) = cx.advertised();
-    let refused = refusal(request.key_type);
-    let (code, message) = refused.map_or((0, None), |(code, why)| (code.code(), Some(text(why))));
-    let (node, host, port) = if code == 0 { (NODE, text(&host), port) } else { (BrokerId(-1), text(""), -1) };
+    let host = text(&host);
+    let nowhere = || (BrokerId(-1), text(""), -1);
     if cx.version < 4 {
-        let answer =
-            FindCoordinatorResponse::default().with_error_code(code).with_node_id(node).with_host(host).with_port(port);
-        return if cx.version >= 1 { answer.with_error_message(message) } else { answer };
+        let refused = refusal(cx, request.key_type, &request.key);
+        let (node, host, port) = if refused.is_none() { (NODE, host, port) } else { nowhere() };
+        let answer = FindCoordinatorResponse::default()
+            .with_error_code(refused.map_or(0, |(code, _)| code.code()))
+            .with_node_id(node)
+            .with_host(host)
+            .with_port(port);
+        return if cx.version >= 1 { answer.with_error_message(refused.map(|(_, why)| text(why))) } else { answer };
     }
     let coordinators = request.coordinator_keys.into_iter().map(|key| {
+        let refused = refusal(cx, request.key_type, &key);
+        let (node, host, port) = if refused.is_none() { (NODE, host.clone(), port) } else { nowhere() };
         Coordinator::default()
             .with_key(key)
-            .with_error_code(code)
-            .with_error_message(message.clone())
+            .with_error_code(refused.map_or(0, |(code, _)| code.code()))
+            .with_error_message(refused.map(|(_, why)| text(why)))
             .with_node_id(node)
-            .with_host(host.clone())
+            .with_host(host)
             .with_port(port)
     });
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())

@@ -7,6 +7,7 @@
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_code;
 use super::wire::text;
@@ -14,6 +15,18 @@ use crate::group::state::{GroupError, Join};
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: JoinGroupRequest) -> JoinGroupResponse {
+    let nullable = |value: Option<String>| match value {
+        Some(value) => Some(text(&value)),
+        None if cx.version >= 7 => None,
+        None => Some(text("")),
+    };
+    if let Err(code) = cx.allowed(Operation::Read, Resource::Group(&request.group_id.0)) {
+        return JoinGroupResponse::default()
+            .with_error_code(code.code())
+            .with_generation_id(-1)
+            .with_protocol_name(nullable(None))
+            .with_member_id(request.member_id);
+    }
     let group = request.group_id.0.to_string();
     if let Some(reason) = request.reason.as_ref().filter(|reason| !reason.is_empty()) {
         tracing::debug!(group, member = %request.member_id, %reason, "member joins");
@@ -31,11 +44,6 @@ pub(super) async fn handle(cx: &Context, request: JoinGroupRequest) -> JoinGroup
         protocols: request.protocols.into_iter().map(|p| (p.name.to_string(), p.metadata)).collect(),
         can_skip_assignment: cx.version >= 9,
         fresh_id: String::new(),
-    };
-    let nullable = |value: Option<String>| match value {
-        Some(value) => Some(text(&value)),
-        None if cx.version >= 7 => None,
-        None => Some(text("")),
     };
     match cx.core.groups.join(&group, join).await {
         Ok(joined) => {

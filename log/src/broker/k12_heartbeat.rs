@@ -4,11 +4,15 @@
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_number;
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: &HeartbeatRequest) -> HeartbeatResponse {
+    if let Err(code) = cx.allowed(Operation::Read, Resource::Group(&request.group_id.0)) {
+        return HeartbeatResponse::default().with_error_code(code.code());
+    }
     let instance = request.group_instance_id.as_deref();
     let result = cx.core.groups.heartbeat(&request.group_id.0, &request.member_id, instance, request.generation_id);
     HeartbeatResponse::default().with_error_code(group_number(&result))

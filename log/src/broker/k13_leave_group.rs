@@ -5,12 +5,16 @@
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{group_code, group_number};
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let group = &request.group_id.0;
+    if let Err(code) = cx.allowed(Operation::Read, Resource::Group(group)) {
+        return LeaveGroupResponse::default().with_error_code(code.code());
+    }
     if cx.version < 3 {
         let left = cx.core.groups.leave(group, &[(request.member_id.to_string(), None)]);
         let code = match &left {

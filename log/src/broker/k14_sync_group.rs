@@ -5,6 +5,7 @@
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_code;
 use super::wire::text;
@@ -12,6 +13,9 @@ use crate::group::state::Sync;
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: SyncGroupRequest) -> SyncGroupResponse {
+    if let Err(code) = cx.allowed(Operation::Read, Resource::Group(&request.group_id.0)) {
+        return SyncGroupResponse::default().with_error_code(code.code());
+    }
     let sync = Sync {
         member_id: request.member_id.to_string(),
         instance_id: request.group_instance_id.as_ref().map(ToString::to_string),

@@ -7,9 +7,9 @@
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_code;
-use super::topics::GROUP_OPERATIONS;
 use super::wire::text;
 
 /// Answers.
@@ -17,8 +17,11 @@ pub(super) fn handle(cx: &Context, request: DescribeGroupsRequest) -> DescribeGr
     let with_operations = cx.version >= 3 && request.include_authorized_operations;
     let groups = request.groups.into_iter().map(|id| {
         let mut answer = DescribedGroup::default();
+        if let Err(code) = cx.allowed(Operation::Describe, Resource::Group(&id.0)) {
+            return answer.with_error_code(code.code()).with_group_id(id);
+        }
         if with_operations {
-            answer = answer.with_authorized_operations(GROUP_OPERATIONS);
+            answer = answer.with_authorized_operations(cx.operations(Resource::Group(&id.0)));
         }
         let found = match cx.core.groups.describe(&id.0) {
             Ok(found) => found,

@@ -7,6 +7,7 @@ use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::wire::text;
 use crate::group::Listed;
@@ -16,12 +17,14 @@ pub(super) fn handle(cx: &Context, request: &ListGroupsRequest) -> ListGroupsRes
     let passes = |filter: &[StrBytes], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
+    let sees_all = cx.sees(Operation::Describe, Resource::Cluster);
     let groups = cx
         .core
         .groups
         .list()
         .into_iter()
         .filter(|g| passes(&request.states_filter, g.state) && passes(&request.types_filter, g.kind))
+        .filter(|g| sees_all || cx.sees(Operation::Describe, Resource::Group(&g.id)))
         .map(|Listed { id, state, protocol_type, kind }| {
             let mut group =
                 ListedGroup::default().with_group_id(GroupId(text(&id))).with_protocol_type(text(&protocol_type));

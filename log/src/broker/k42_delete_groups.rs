@@ -4,6 +4,7 @@
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_number;
 
@@ -11,7 +12,10 @@ use super::error::group_number;
 pub(super) async fn handle(cx: &Context, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group in request.groups_names {
-        let code = group_number(&cx.core.groups.delete(&group.0).await);
+        let code = match cx.allowed(Operation::Delete, Resource::Group(&group.0)) {
+            Ok(()) => group_number(&cx.core.groups.delete(&group.0).await),
+            Err(code) => code.code(),
+        };
         results.push(DeletableGroupResult::default().with_group_id(group).with_error_code(code));
     }
     DeleteGroupsResponse::default().with_results(results)

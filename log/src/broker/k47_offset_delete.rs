@@ -3,14 +3,20 @@
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
+use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, group_code};
 use crate::record::TopicPartition;
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    if let Err(code) = cx.allowed(Operation::Delete, Resource::Group(&request.group_id.0)) {
+        return OffsetDeleteResponse::default().with_error_code(code.code());
+    }
+    let may_read: Vec<Result<(), Code>> =
+        request.topics.iter().map(|topic| cx.allowed(Operation::Read, Resource::Topic(&topic.name.0))).collect();
     let mut list = Vec::new();
-    for topic in &request.topics {
+    for (topic, _) in request.topics.iter().zip(&may_read).filter(|(_, allowed)| allowed.is_ok()) {
         list.extend(topic.partitions.iter().map(|p| TopicPartition::new(&*topic.name.0, p.partition_index)));
     }
     let answers = match cx.core.groups.delete_offsets(&request.group_id.0, &list).await {
@@ -18,14 +24,18 @@ pub(super) async fn handle(cx: &Context, request: OffsetDeleteRequest) -> Offset
         Err(error) => return OffsetDeleteResponse::default().with_error_code(group_code(&error).code()),
     };
     let mut answers = answers.into_iter();
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.into_iter().zip(may_read).map(|(topic, allowed)| {
         let partitions = topic.partitions.iter().map(|p| {
+            let answer = OffsetDeleteResponsePartition::default().with_partition_index(p.partition_index);
+            if let Err(code) = allowed {
+                return answer.with_error_code(code.code());
+            }
             let code = match (answers.next(), cx.partition(&topic.name.0, p.partition_index)) {
                 (Some(Err(_)), _) => Code::GroupSubscribedToTopic.code(),
                 (_, Err(code)) => code.code(),
                 _ => 0,
             };
-            OffsetDeleteResponsePartition::default().with_partition_index(p.partition_index).with_error_code(code)
+            answer.with_error_code(code)
         });
         let partitions = partitions.collect();
         OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions)

@@ -8,8 +8,7 @@ use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescri
 
 use super::access::{Operation, Resource};
 use super::context::Context;
-use super::error::group_code;
-use super::topics::GROUP_OPERATIONS;
+use super::error::{Code, group_code};
 use super::wire::text;
 use crate::group::{ConsumerMember, consumer};
 
@@ -48,9 +47,22 @@ pub(super) fn handle(cx: &Context, request: ConsumerGroupDescribeRequest) -> Con
         }
         let mut answer = DescribedGroup::default();
         if request.include_authorized_operations {
-            answer = answer.with_authorized_operations(GROUP_OPERATIONS);
+            answer = answer.with_authorized_operations(cx.operations(Resource::Group(&id.0)));
         }
         match cx.core.groups.describe_consumer(&id.0) {
+            Ok(found)
+                if found
+                    .members
+                    .iter()
+                    .flat_map(|member| &member.member.topics)
+                    .any(|name| !cx.sees(Operation::Describe, Resource::Topic(name))) =>
+            {
+                let why = "The group has described topic(s) that the client is not authorized to describe.";
+                DescribedGroup::default()
+                    .with_group_id(id)
+                    .with_error_code(Code::TopicAuthorizationFailed.code())
+                    .with_error_message(Some(text(why)))
+            }
             Ok(found) => answer
                 .with_group_id(id)
                 .with_group_state(text(found.state))

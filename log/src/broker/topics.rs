@@ -15,10 +15,6 @@ use crate::transaction::TRANSACTIONS_TOPIC;
 /// A refusal with its text for people.
 pub(super) type Refusal = (Code, String);
 
-/// What a client may do with a group where no access rules are enforced: read, delete, describe and its configuration,
-/// as bits of Kafka's operations.
-pub(super) const GROUP_OPERATIONS: i32 = 0x0d48;
-
 /// Topics that the broker keeps for itself.
 pub(super) fn is_internal(topic: &str) -> bool {
     topic == OFFSETS_TOPIC || topic == TRANSACTIONS_TOPIC

@@ -266,10 +266,69 @@ async fn who_has_no_rule_is_refused_everything() {
     assert_eq!(ask(raw, 0, DescribeTopicPartitionsRequest::default().with_topics(vec![asked])).await, [TOPIC_REFUSED]);
     assert_eq!(ask(raw, 0, DescribeUserScramCredentialsRequest::default()).await, [CLUSTER_REFUSED]);
     assert_eq!(ask(raw, 1, DescribeClientQuotasRequest::default()).await, [CLUSTER_REFUSED]);
+    groups_are_closed(raw).await;
+    let id = Some(TransactionalId(text("tx")));
+    assert_eq!(ask(raw, 4, InitProducerIdRequest::default().with_transactional_id(id)).await, [TRANSACTION_REFUSED]);
+    let plain = InitProducerIdRequest::default().with_transactional_id(None);
+    assert_eq!(ask(raw, 4, plain.clone()).await, [CLUSTER_REFUSED]);
+    allow(&mut admin, vec![rule(TOPIC, "anything", "bob", WRITE)]).await;
+    assert_eq!(ask(raw, 4, plain).await, [0], "who may write to any topic may do so with an id");
     let cluster = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
     assert_eq!(raw.call(0, &cluster).await.unwrap().cluster_authorized_operations, 0);
     assert_eq!(admin.call(0, &cluster).await.unwrap().cluster_authorized_operations, 0x1fa0);
     assert!(!broker.metrics().contains("millrace_log_denied_total 0"));
+    broker.stop().await;
+}
+
+async fn groups_are_closed(raw: &mut Raw) {
+    let coordinator = |kind: i8| FindCoordinatorRequest::default().with_key_type(kind).with_coordinator_keys(vec![text("g")]);
+    assert_eq!(ask(raw, 4, coordinator(0)).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 4, coordinator(1)).await, [TRANSACTION_REFUSED]);
+    assert_eq!(ask(raw, 7, JoinGroupRequest::default().with_group_id(group())).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 5, SyncGroupRequest::default().with_group_id(group())).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 4, HeartbeatRequest::default().with_group_id(group())).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 5, LeaveGroupRequest::default().with_group_id(group())).await, [GROUP_REFUSED]);
+    let described = DescribeGroupsRequest::default().with_groups(vec![group()]);
+    assert_eq!(ask(raw, 5, described).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 2, DeleteGroupsRequest::default().with_groups_names(vec![group()])).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 0, OffsetDeleteRequest::default().with_group_id(group())).await, [GROUP_REFUSED]);
+    assert_eq!(ask(raw, 8, commit()).await, [GROUP_REFUSED]);
+    let fetched = offset_fetch_request::OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(None);
+    assert_eq!(ask(raw, 8, OffsetFetchRequest::default().with_groups(vec![fetched])).await, [GROUP_REFUSED]);
+    assert!(raw.call(4, &ListGroupsRequest::default()).await.unwrap().groups.is_empty());
+}
+
+fn commit() -> OffsetCommitRequest {
+    let part = offset_commit_request::OffsetCommitRequestPartition::default().with_committed_offset(1);
+    let asked = offset_commit_request::OffsetCommitRequestTopic::default().with_name(topic());
+    let asked = asked.with_partitions(vec![part]);
+    OffsetCommitRequest::default()
+        .with_group_id(group())
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![asked])
+}
+
+#[tokio::test]
+async fn commits_need_the_group_and_each_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), guarded()).await;
+    let mut admin = Raw::log_in(broker.door("sasl"), "admin", "admin-secret").await;
+    assert_eq!(make_topic(&mut admin, "logs").await, 0);
+    let mut raw = Raw::log_in(broker.door("sasl"), "bob", "builder").await;
+    allow(&mut admin, vec![rule(GROUP, "g", "bob", READ)]).await;
+    assert_eq!(ask(&mut raw, 8, commit()).await, [TOPIC_REFUSED]);
+    allow(&mut admin, vec![rule(TOPIC, "logs", "bob", READ)]).await;
+    assert_eq!(ask(&mut raw, 8, commit()).await, [0]);
+    let groups = raw.call(4, &ListGroupsRequest::default()).await.unwrap().groups;
+    assert_eq!(groups.len(), 1, "Read implies Describe");
+    let deleted = DeleteGroupsRequest::default().with_groups_names(vec![group()]);
+    assert_eq!(ask(&mut raw, 2, deleted).await, [GROUP_REFUSED]);
+    allow(&mut admin, vec![rule(TRANSACTION, "tx", "bob", WRITE), rule(CLUSTER, "kafka-cluster", "bob", IDEMPOTENT_WRITE)])
+        .await;
+    let id = |id: Option<&str>| InitProducerIdRequest::default().with_transactional_id(id.map(|id| TransactionalId(text(id)))).with_transaction_timeout_ms(1000);
+    assert_eq!(ask(&mut raw, 4, id(Some("tx"))).await, [0]);
+    assert_eq!(ask(&mut raw, 4, id(Some("other"))).await, [TRANSACTION_REFUSED]);
+    assert_eq!(ask(&mut raw, 4, id(None)).await, [0]);
     broker.stop().await;
 }
 

@@ -12,7 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa
 use super::*;
 
 /// An authority with a certificate for 127.0.0.1, in files.
-struct Authority {
+pub(super) struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -26,7 +26,7 @@ fn subject(name: &str) -> CertificateParams {
 }
 
 impl Authority {
-    fn new(dir: &Path) -> Self {
+    pub fn new(dir: &Path) -> Self {
         let mut params = subject("authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -44,11 +44,11 @@ impl Authority {
         std::fs::write(self.dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
 
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 
-    fn tls(&self, client_auth: ClientAuth) -> Option<TlsConfig> {
+    pub fn tls(&self, client_auth: ClientAuth) -> Option<TlsConfig> {
         let client_ca_file = if client_auth == ClientAuth::None { String::new() } else { self.file("ca.pem") };
         let (cert_file, key_file) = (self.file("server.pem"), self.file("server.key"));
         Some(TlsConfig { cert_file, key_file, client_ca_file, client_auth })
@@ -105,6 +105,10 @@ async fn every_mechanism_over_tls_carries_records() {
         let tp = TopicPartition::new("lines", 0);
         let offset = i64::try_from(i).unwrap();
         assert_eq!(producer.send(&tp, vec![record(mechanism)]).await.unwrap(), offset);
+        // The producer of our own comes in as well.
+        let native = millrace_log::native::WireProducer::new(&client, None).unwrap();
+        assert_eq!(native.ensure_topic("native", 1).await.unwrap(), 1);
+        assert_eq!(native.send(&TopicPartition::new("native", 0), vec![record("x")]).await.unwrap(), offset);
         // What came in by one door goes out by the other, which tells its own address.
         let inside =
             ConnectionConfig { brokers: vec![broker.door("inside").to_string()], ..ConnectionConfig::default() };

@@ -9,6 +9,8 @@ mod access;
 mod limits;
 /// SASL and TLS.
 mod login;
+/// Kafka's own tools and kcat.
+mod tools;
 
 use std::net::SocketAddr;
 use std::path::Path;
