@@ -331,8 +331,14 @@ mod tests {
              aggregator:\n  kafka: {sasl_mechanism: PLAIN, sasl_username: agent, sasl_password: other}\n\
              agent:\n  sources: [{type: file, include: [/var/log/*.log]}]\n",
         );
-        assert!(text.contains("agent.kafka.sasl_mechanism: listener `outside` of this broker asks for a login"), "{text}");
-        assert!(text.contains("millrace.yaml:6:71: aggregator.kafka.sasl_password: is not the password of `agent`"), "{text}");
+        assert!(
+            text.contains("agent.kafka.sasl_mechanism: listener `outside` of this broker asks for a login"),
+            "{text}"
+        );
+        assert!(
+            text.contains("millrace.yaml:6:71: aggregator.kafka.sasl_password: is not the password of `agent`"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -14,8 +14,6 @@ pub(super) fn handle(cx: &Context, _: &DescribeClientQuotasRequest) -> DescribeC
     let answer = DescribeClientQuotasResponse::default();
     match cx.allowed(Operation::DescribeConfigs, Resource::Cluster) {
         Ok(()) => answer.with_error_message(None).with_entries(Some(Vec::new())),
-        Err(code) => {
-            answer.with_error_code(code.code()).with_error_message(Some(text(say(code)))).with_entries(None)
-        }
+        Err(code) => answer.with_error_code(code.code()).with_error_message(Some(text(say(code)))).with_entries(None),
     }
 }

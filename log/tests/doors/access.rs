@@ -281,7 +281,8 @@ async fn who_has_no_rule_is_refused_everything() {
 }
 
 async fn groups_are_closed(raw: &mut Raw) {
-    let coordinator = |kind: i8| FindCoordinatorRequest::default().with_key_type(kind).with_coordinator_keys(vec![text("g")]);
+    let coordinator =
+        |kind: i8| FindCoordinatorRequest::default().with_key_type(kind).with_coordinator_keys(vec![text("g")]);
     assert_eq!(ask(raw, 4, coordinator(0)).await, [GROUP_REFUSED]);
     assert_eq!(ask(raw, 4, coordinator(1)).await, [TRANSACTION_REFUSED]);
     assert_eq!(ask(raw, 7, JoinGroupRequest::default().with_group_id(group())).await, [GROUP_REFUSED]);
@@ -323,9 +324,16 @@ async fn commits_need_the_group_and_each_topic() {
     assert_eq!(groups.len(), 1, "Read implies Describe");
     let deleted = DeleteGroupsRequest::default().with_groups_names(vec![group()]);
     assert_eq!(ask(&mut raw, 2, deleted).await, [GROUP_REFUSED]);
-    allow(&mut admin, vec![rule(TRANSACTION, "tx", "bob", WRITE), rule(CLUSTER, "kafka-cluster", "bob", IDEMPOTENT_WRITE)])
-        .await;
-    let id = |id: Option<&str>| InitProducerIdRequest::default().with_transactional_id(id.map(|id| TransactionalId(text(id)))).with_transaction_timeout_ms(1000);
+    allow(
+        &mut admin,
+        vec![rule(TRANSACTION, "tx", "bob", WRITE), rule(CLUSTER, "kafka-cluster", "bob", IDEMPOTENT_WRITE)],
+    )
+    .await;
+    let id = |id: Option<&str>| {
+        InitProducerIdRequest::default()
+            .with_transactional_id(id.map(|id| TransactionalId(text(id))))
+            .with_transaction_timeout_ms(1000)
+    };
     assert_eq!(ask(&mut raw, 4, id(Some("tx"))).await, [0]);
     assert_eq!(ask(&mut raw, 4, id(Some("other"))).await, [TRANSACTION_REFUSED]);
     assert_eq!(ask(&mut raw, 4, id(None)).await, [0]);

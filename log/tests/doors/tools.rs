@@ -55,7 +55,8 @@ impl Tools {
     fn kcat(&self, user: &str, password: &str, arguments: &[&str], input: &str) -> (bool, String) {
         let mut command = Command::new("kcat");
         command.args(["-b", &self.address, "-X", "security.protocol=SASL_SSL", "-X", "sasl.mechanism=SCRAM-SHA-256"]);
-        for (key, value) in [("ssl.ca.location", &*self.ca_file), ("sasl.username", user), ("sasl.password", password)] {
+        for (key, value) in [("ssl.ca.location", &*self.ca_file), ("sasl.username", user), ("sasl.password", password)]
+        {
             command.args(["-X", &format!("{key}={value}")]);
         }
         command.args(arguments);

@@ -228,7 +228,8 @@ mod tests {
         let variables = crate::config::environment::Variables::new();
         let read = |text: &str| crate::config::parse("f", text, &variables).unwrap().log_connection();
         assert_eq!(read("broker: {listen: \"0.0.0.0:9192\"}\n").brokers, ["127.0.0.1:9192"]);
-        let text = "aggregator: {kafka: {brokers: [\"k:1\"], sasl_mechanism: PLAIN, sasl_username: u, sasl_password: p}}\n";
+        let text =
+            "aggregator: {kafka: {brokers: [\"k:1\"], sasl_mechanism: PLAIN, sasl_username: u, sasl_password: p}}\n";
         let far = read(text);
         assert_eq!((far.brokers, far.sasl_username.as_str()), (vec!["k:1".to_owned()], "u"));
         let door = "{name: a, listen: \"k:1\", sasl: {mechanisms: [PLAIN]}}";

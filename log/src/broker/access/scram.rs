@@ -177,7 +177,8 @@ impl Exchange {
             return Err(ScramFault::OtherUser);
         }
         let (credential, is_known) = find(&user);
-        let server_first = format!("r={nonce}{server_nonce},s={},i={}", BASE64.encode(&credential.salt), credential.iterations);
+        let server_first =
+            format!("r={nonce}{server_nonce},s={},i={}", BASE64.encode(&credential.salt), credential.iterations);
         let (gs2_header, first_bare) = (gs2_header.to_owned(), bare.to_owned());
         let server_nonce = server_nonce.to_owned();
         Ok(Self { hash, user, credential, is_known, gs2_header, first_bare, server_first, server_nonce })

@@ -37,7 +37,10 @@ pub(in super::super) fn check_client(
             faults.add("tls", format!("listener `{name}` of this broker speaks TLS: set `tls: true` and `ca_file`"));
         }
         (None, true) => {
-            faults.add("tls", format!("listener `{name}` of this broker has no TLS: leave `tls` out here, or give it `tls`"));
+            faults.add(
+                "tls",
+                format!("listener `{name}` of this broker has no TLS: leave `tls` out here, or give it `tls`"),
+            );
         }
         _ => {}
     }
@@ -101,7 +104,12 @@ mod tests {
         let listeners = [
             plain.clone(),
             ListenerConfig { listen: "127.0.0.1:2".into(), sasl: Some(SaslConfig::default()), ..plain.clone() },
-            ListenerConfig { listen: "10.0.0.1:3".into(), tls: Some(tls), advertised: Some("k:9".into()), ..plain.clone() },
+            ListenerConfig {
+                listen: "10.0.0.1:3".into(),
+                tls: Some(tls),
+                advertised: Some("k:9".into()),
+                ..plain.clone()
+            },
             ListenerConfig {
                 listen: "127.0.0.1:4".into(),
                 sasl: Some(SaslConfig { mechanisms: vec![Mechanism::Plain], ..SaslConfig::default() }),
