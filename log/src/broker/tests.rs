@@ -735,6 +735,20 @@ fn samples(key: ApiKey, version: i16) -> Vec<Bytes> {
             bodies.extend(body(request.with_cursor(Some(cursor)), v));
             bodies
         }
+        ApiKey::ConsumerGroupHeartbeat => {
+            let owned = consumer_group_heartbeat_request::TopicPartitions::default().with_partitions(vec![1, 2]);
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_subscribed_topic_names(Some(vec![topic(), topic()]))
+                .with_topic_partitions(Some(vec![owned.clone(), owned]));
+            body(request, v)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            body(ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text("a"))]), v)
+        }
+        ApiKey::ListConfigResources => {
+            let request = ListConfigResourcesRequest::default();
+            body(if v > 0 { request.with_resource_types(vec![2, 4]) } else { request }, v)
+        }
         key => panic!("no sample of {key:?}"),
     }
 }

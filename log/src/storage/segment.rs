@@ -111,16 +111,19 @@ pub(super) fn walk(
 ) -> io::Result<()> {
     let len = file.len()?;
     let mut scan = Scan::new(file, len, CHUNK);
+    // What lies further away is no offset of this segment, whatever stands behind it: the CRC leaves offsets out.
+    let most = base.saturating_add(i64::from(i32::MAX) + 1);
+    let limit = Some(next_base.map_or(most, |next| next.min(most)));
     let (mut position, mut from_offset) = (0, base);
     while position < len {
-        if let Some(header) = scan.sound_batch(position, from_offset, next_base)? {
+        if let Some(header) = scan.sound_batch(position, from_offset, limit)? {
             let marker = scan.marker(position, &header)?;
             each(Met::Batch { position, header, marker });
             position += header.size() as u64;
             from_offset = header.next_offset();
             continue;
         }
-        let (to, to_offset) = match (scan.resync(position, from_offset, next_base)?, next_base) {
+        let (to, to_offset) = match (scan.resync(position, from_offset, limit)?, next_base) {
             (Some((to, header)), _) => (to, header.base_offset),
             (None, Some(next)) => (len, next),
             (None, None) => {

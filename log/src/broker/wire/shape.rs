@@ -6,7 +6,8 @@
 //!
 //! Notation: `1 2 4 8 16` bytes, `s` text and `b` bytes (nullable or not: the same length), `( )` array of one plain
 //! part, `[ ]` array of structs, `{ }` nullable struct, each with the versions that carry it: `@3+`, `@0-7`, `@8`.
-//! Tagged fields end each struct of a flexible version and are walked over.
+//! Tagged fields end each struct of a flexible version. Those that the decoder knows are `< N part >`, or `<< N parts >>` for a
+//! struct: it reads them by their type whatever size they announce, so that the two must agree. Others are walked over.
 
 use std::sync::OnceLock;
 
@@ -31,6 +32,8 @@ enum Part {
     Bytes,
     Array(Vec<Field>, bool),
     Maybe(Vec<Field>),
+    /// Number, what it holds, whether that is a struct.
+    Tag(usize, Vec<Field>, bool),
 }
 
 #[derive(Debug)]
@@ -104,10 +107,25 @@ impl Shape {
                             fields(out, inner, (version, flexible, true), choices);
                         }
                     }
+                    Part::Tag(..) => {}
                 }
             }
             if flexible && tagged {
-                out.push(0);
+                let known = of.iter().filter(|f| (f.first..=f.last).contains(&version));
+                let chosen: Vec<_> = known
+                    .filter_map(|f| match &f.part {
+                        Part::Tag(number, inner, is_struct) => Some((number, inner, is_struct)),
+                        _ => None,
+                    })
+                    .filter(|_| choices.byte() % 4 == 0)
+                    .collect();
+                out.push(chosen.len() as u8);
+                for (number, inner, is_struct) in chosen {
+                    let mut value = Vec::new();
+                    fields(&mut value, inner, (version, flexible, *is_struct), choices);
+                    out.extend([*number as u8, value.len() as u8]);
+                    out.extend(value);
+                }
             }
         }
         let of = self.fields.get_or_init(|| parse(&mut self.notation.split_ascii_whitespace(), None));
@@ -126,10 +144,12 @@ fn parse(tokens: &mut std::str::SplitAsciiWhitespace<'static>, end: Option<&str>
             break;
         }
         let (part, versions) = match word {
-            "[" | "(" | "{" => {
+            "[" | "(" | "{" | "<" | "<<" => {
                 let close = match word {
                     "[" => "]",
                     "(" => ")",
+                    "<" => ">",
+                    "<<" => ">>",
                     _ => "}",
                 };
                 // The versions stand behind the closing sign, which the inner call consumes: look ahead for it.
@@ -140,8 +160,13 @@ fn parse(tokens: &mut std::str::SplitAsciiWhitespace<'static>, end: Option<&str>
                     depth += i32::from(t == word) - i32::from(t == close);
                     depth < 0
                 });
+                let number = if word.starts_with('<') { tokens.next().and_then(|n| n.parse().ok()) } else { None };
                 let inner = parse(tokens, Some(close));
-                let part = if word == "{" { Part::Maybe(inner) } else { Part::Array(inner, word == "[") };
+                let part = match (word, number) {
+                    ("{", _) => Part::Maybe(inner),
+                    (_, Some(number)) => Part::Tag(number, inner, word == "<<"),
+                    _ => Part::Array(inner, word == "["),
+                };
                 (part, closing.unwrap_or_default())
             }
             "s" => (Part::Text, token),
@@ -171,7 +196,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn fields(&mut self, fields: &[Field]) -> Result<(), ShapeError> {
         self.plain(fields)?;
-        if self.flexible { self.tags() } else { Ok(()) }
+        if self.flexible { self.tags(fields) } else { Ok(()) }
     }
 
     fn plain(&mut self, fields: &[Field]) -> Result<(), ShapeError> {
@@ -203,16 +228,31 @@ impl Walk<'_> {
                         self.fields(inner)?;
                     }
                 }
+                Part::Tag(..) => {}
             }
         }
         Ok(())
     }
 
-    fn tags(&mut self) -> Result<(), ShapeError> {
+    /// The tagged fields behind a struct of these fields.
+    fn tags(&mut self, fields: &[Field]) -> Result<(), ShapeError> {
+        let version = self.version;
         for _ in 0..self.varint()? {
-            self.varint()?;
+            let number = self.varint()?;
             let size = self.varint()?;
-            self.skip(size)?;
+            let begin = self.at;
+            let known = fields.iter().filter(|f| (f.first..=f.last).contains(&version)).find_map(|f| match &f.part {
+                Part::Tag(of, inner, is_struct) if *of == number => Some((inner, *is_struct)),
+                _ => None,
+            });
+            match known {
+                Some((inner, true)) => self.fields(inner)?,
+                Some((inner, false)) => self.plain(inner)?,
+                None => self.skip(size)?,
+            }
+            if self.at - begin != size {
+                return Err(ShapeError::Length { at: begin });
+            }
         }
         Ok(())
     }
@@ -292,6 +332,22 @@ mod tests {
             (3, true, b"\x00\0\0\0\x01\x01\xff\xff\xff\xff\xff\xff\x01", Err(ShapeError::Length { at: 7 })),
         ] {
             assert_eq!(shape.check(body, version, flexible), want, "version {version}: {body:?}");
+        }
+    }
+
+    #[test]
+    fn known_tags_have_the_size_of_their_type() {
+        let shape = Shape::new("1 < 0 s >@1+ << 1 2 >>@2+");
+        for (version, body, want) in [
+            (1, &b"\x07\x01\x00\x03\x03ab"[..], Ok(())),
+            (1, b"\x07\x01\x00\x02\x03ab", Err(ShapeError::Length { at: 4 })),
+            (1, b"\x07\x01\x00\x00\x03ab", Err(ShapeError::Length { at: 4 })),
+            (1, b"\x07\x01\x00\x05\x03ab\0\0", Err(ShapeError::Length { at: 4 })),
+            (1, b"\x07\x01\x01\x02ab", Ok(())),
+            (2, b"\x07\x01\x01\x02ab", Err(ShapeError::Short { at: 6 })),
+            (2, b"\x07\x01\x01\x03ab\0", Ok(())),
+        ] {
+            assert_eq!(shape.check(body, version, true), want, "version {version}: {body:?}");
         }
     }
 }
