@@ -43,6 +43,7 @@ enum LogFormat {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // made once for a process
 enum Verb {
     /// Every role of the configuration in one process; without a file all of them with their defaults.
     Run {

@@ -3,6 +3,8 @@
 //! A broker in this process on free ports; librdkafka and frames written by hand talk to it. Touches temporary folders
 //! and the loopback network.
 
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
 /// Access rules: who may do what, and that they survive a kill.
 mod access;
 /// Hostile and slow clients.
