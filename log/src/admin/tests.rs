@@ -19,6 +19,7 @@ async fn with_broker<F: Future>(ask: impl FnOnce(Admin) -> F) -> F::Output {
     let address = broker.bind().await.unwrap();
     let token = CancellationToken::new();
     let stop = token.clone();
+    #[allow(clippy::disallowed_methods)] // a test's own task
     let serving = tokio::task::spawn(async move { broker.run(stop).await });
     let config = ConnectionConfig { brokers: vec![address.to_string()], ..ConnectionConfig::default() };
     let told = ask(Admin::connect(&config).await.unwrap()).await;

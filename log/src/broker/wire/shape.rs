@@ -101,7 +101,7 @@ impl Shape {
                         }
                     }
                     Part::Maybe(inner) => {
-                        let there = choices.byte() % 2 == 0;
+                        let there = choices.byte().is_multiple_of(2);
                         out.push(if there { 1 } else { 255 });
                         if there {
                             fields(out, inner, (version, flexible, true), choices);
@@ -117,7 +117,7 @@ impl Shape {
                         Part::Tag(number, inner, is_struct) => Some((number, inner, is_struct)),
                         _ => None,
                     })
-                    .filter(|_| choices.byte() % 4 == 0)
+                    .filter(|_| choices.byte().is_multiple_of(4))
                     .collect();
                 out.push(chosen.len() as u8);
                 for (number, inner, is_struct) in chosen {

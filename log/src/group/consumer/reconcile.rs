@@ -116,7 +116,8 @@ mod tests {
     fn steps_of_a_member() {
         use Phase::{Stable, Unreleased, Unrevoked};
         type Case<'a> = (&'a str, (Phase, i32, &'a [i32], &'a [i32]), &'a [i32], i32, Option<&'a [i32]>, &'a [i32]);
-        let cases: [(Case<'_>, (Phase, i32, &[i32], &[i32])); 10] = [
+        type Want<'a> = (Phase, i32, &'a [i32], &'a [i32]);
+        let cases: [(Case<'_>, Want<'_>); 10] = [
             (("nothing new", (Stable, 5, &[0], &[]), &[0], 5, None, &[1]), (Stable, 5, &[0], &[])),
             (("more, and it is free", (Stable, 5, &[0], &[]), &[0, 1], 6, None, &[1]), (Stable, 6, &[0, 1], &[])),
             (("more, held by others", (Stable, 5, &[0], &[]), &[0, 1], 6, None, &[]), (Unreleased, 6, &[0], &[])),

@@ -15,8 +15,11 @@ const RULES: Rules = Rules { session_ms: 45_000, heartbeat_ms: 5_000, max_member
 const LIMITS: Limits =
     Limits { initial_rebalance_delay_ms: 0, min_session_ms: 6000, max_session_ms: 300_000, max_members: 100 };
 
+/// Ids of topics and their numbers of partitions.
+type Known = BTreeMap<String, (Uuid, i32)>;
+
 #[derive(Default)]
-struct World(RefCell<(u64, BTreeMap<String, (Uuid, i32)>)>);
+struct World(RefCell<(u64, Known)>);
 
 impl World {
     fn of(topics: &[(&str, i32)]) -> Self {

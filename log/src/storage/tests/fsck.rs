@@ -234,7 +234,7 @@ async fn a_torn_tail_after_a_crash_is_only_a_note() {
     let path = segment_path(0, "log");
     let mut content = fs.content(&path).unwrap();
     let sound = content.len();
-    content.extend_from_slice(&content[..40].to_vec());
+    content.extend_from_within(..40);
     fs.set_content(&path, content);
     let report = check(&fs, false);
     assert_eq!(

@@ -25,22 +25,23 @@ fn passed(storage: &Arc<Storage>, group: &str) -> u64 {
 #[tokio::test]
 async fn unread_records_are_held_back_up_to_the_cap() {
     // Forty batches of 2 records and some 120 bytes a minute apart, eight to a segment. (settings, earliest offset left)
+    type Committed = &'static [(&'static str, i64)];
     let by_age = ("retention.ms", "1000");
     let hold = "millrace.retention.hold.bytes";
-    let all = [("fast", 80), ("slow", 20)];
+    const ALL: Committed = &[("fast", 80), ("slow", 20)];
     type Settings = &'static [(&'static str, &'static str)];
-    let cases: &[(Settings, &[(&'static str, i64)], i64)] = &[
-        (&[], &all, 80),
+    let cases: &[(Settings, Committed, i64)] = &[
+        (&[], ALL, 80),
         (&[("millrace.retention.hold.bytes", "-1")], &[], 80),
         (&[("millrace.retention.hold.bytes", "-1")], &[("fast", 80)], 80),
-        (&[("millrace.retention.hold.bytes", "-1")], &all, 16),
+        (&[("millrace.retention.hold.bytes", "-1")], ALL, 16),
         (&[("millrace.retention.hold.bytes", "-1")], &[("slow", 16)], 16),
         (&[("millrace.retention.hold.bytes", "-1")], &[("slow", 15)], 0),
-        (&[("millrace.retention.hold.bytes", "2500")], &all, 48),
-        (&[("millrace.retention.hold.bytes", "1")], &all, 80),
-        (&[("millrace.retention.hold.bytes", "-1"), ("millrace.retention.hold.ms", "3600000")], &all, 16),
-        (&[("millrace.retention.hold.bytes", "-1"), ("millrace.retention.hold.ms", "1200000")], &all, 32),
-        (&[("millrace.retention.hold.ms", "3600000")], &all, 80),
+        (&[("millrace.retention.hold.bytes", "2500")], ALL, 48),
+        (&[("millrace.retention.hold.bytes", "1")], ALL, 80),
+        (&[("millrace.retention.hold.bytes", "-1"), ("millrace.retention.hold.ms", "3600000")], ALL, 16),
+        (&[("millrace.retention.hold.bytes", "-1"), ("millrace.retention.hold.ms", "1200000")], ALL, 32),
+        (&[("millrace.retention.hold.ms", "3600000")], ALL, 80),
     ];
     for (settings, readers, want) in cases {
         let fs = SimFs::new();
