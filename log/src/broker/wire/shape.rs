@@ -238,7 +238,12 @@ impl Walk<'_> {
     fn tags(&mut self, fields: &[Field]) -> Result<(), ShapeError> {
         let version = self.version;
         for _ in 0..self.varint()? {
+            let at = self.at;
             let number = self.varint()?;
+            // The decoder takes such a number for a negative one, which it can't write again.
+            if i32::try_from(number).is_err() {
+                return Err(ShapeError::Length { at });
+            }
             let size = self.varint()?;
             let begin = self.at;
             let known = fields.iter().filter(|f| (f.first..=f.last).contains(&version)).find_map(|f| match &f.part {
@@ -344,6 +349,8 @@ mod tests {
             (1, b"\x07\x01\x00\x00\x03ab", Err(ShapeError::Length { at: 4 })),
             (1, b"\x07\x01\x00\x05\x03ab\0\0", Err(ShapeError::Length { at: 4 })),
             (1, b"\x07\x01\x01\x02ab", Ok(())),
+            (1, b"\x07\x01\xff\xff\xff\xff\x07\x02ab", Ok(())),
+            (1, b"\x07\x01\xff\xff\xff\xff\x0f\x02ab", Err(ShapeError::Length { at: 2 })),
             (2, b"\x07\x01\x01\x02ab", Err(ShapeError::Short { at: 6 })),
             (2, b"\x07\x01\x01\x03ab\0", Ok(())),
         ] {
