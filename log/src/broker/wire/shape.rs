@@ -223,9 +223,12 @@ impl Walk<'_> {
                     }
                 }
                 Part::Maybe(inner) => {
-                    let present = self.take::<1>()?;
-                    if i8::from_be_bytes(present) >= 0 {
-                        self.fields(inner)?;
+                    let at = self.at;
+                    match i8::from_be_bytes(self.take()?) {
+                        1 => self.fields(inner)?,
+                        i8::MIN..0 => {}
+                        // The decoder takes these for null and clients write none of them.
+                        _ => return Err(ShapeError::Length { at }),
                     }
                 }
                 Part::Tag(..) => {}
@@ -334,6 +337,8 @@ mod tests {
             (2, true, b"\x01\0\0\0\x01\x02\0\x07\x01\x03xy\0\0", Ok(())),
             (3, true, b"\x00\0\0\0\x01\x01\xff\0", Ok(())),
             (3, true, b"\x00\0\0\0\x01\x01\x0112345678\0\x01\x05\x03abc", Ok(())),
+            (3, true, b"\x00\0\0\0\x01\x01\0\0", Err(ShapeError::Length { at: 6 })),
+            (3, true, b"\x00\0\0\0\x01\x01\x02\0", Err(ShapeError::Length { at: 6 })),
             (3, true, b"\x00\0\0\0\x01\x01\xff\xff\xff\xff\xff\xff\x01", Err(ShapeError::Length { at: 7 })),
         ] {
             assert_eq!(shape.check(body, version, flexible), want, "version {version}: {body:?}");
