@@ -226,7 +226,7 @@ impl Walk<'_> {
                     let at = self.at;
                     match i8::from_be_bytes(self.take()?) {
                         1 => self.fields(inner)?,
-                        i8::MIN..0 => {}
+                        present if present < 0 => {}
                         // The decoder takes these for null and clients write none of them.
                         _ => return Err(ShapeError::Length { at }),
                     }
