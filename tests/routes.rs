@@ -21,7 +21,7 @@ use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::record::{Record, TopicPartition};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use support::{Server, free_port, until};
+use support::{Server, free_port, until, until_it_can_be_stopped};
 
 const PARTITIONS: i32 = 4;
 
@@ -48,6 +48,7 @@ impl Running {
     }
 
     fn stop(mut self) -> i32 {
+        until_it_can_be_stopped(self.0.id());
         assert!(Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status().unwrap().success());
         until("the process ends", Duration::from_secs(60), || {
             self.0.try_wait().unwrap().map(|status| status.code().unwrap_or(-1)).ok_or_else(|| "still runs".to_owned())

@@ -49,6 +49,19 @@ pub fn until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Result<T,
     }
 }
 
+/// Waits until a process listens for SIGTERM: one that was started a moment ago would die of it instead of stopping.
+pub fn until_it_can_be_stopped(pid: u32) {
+    const SIGTERM: u64 = 1 << (15 - 1);
+    until("the process listens for signals", Duration::from_secs(60), || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| e.to_string())?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        // One that has ended already tells by its exit code how.
+        let has_ended = status.lines().any(|line| line.starts_with("State:\tZ"));
+        if caught & SIGTERM != 0 || has_ended { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+}
+
 /// One installation: folder, ports, configuration.
 pub struct Site {
     /// Everything lies below it.
