@@ -858,16 +858,15 @@ proptest! {
     }
 }
 
-/// Replays the conformance suite (`MILLRACE_CONFORMANCE`, else `../shared/conformance` beside the repository) and prints
-/// its table: `cargo test -p millrace-aggregator elastic::tests::conformance -- --ignored --nocapture`.
+/// Replays the conformance suite of the folder that `MILLRACE_SHARED` names (default `../shared` beside the workspace)
+/// and prints its table: `cargo test -p millrace-aggregator elastic::tests::conformance -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs python3 and the conformance suite, takes minutes"]
 #[allow(clippy::print_stdout)] // Its table is what one runs it for.
 async fn conformance() {
-    let folder = std::env::var_os("MILLRACE_CONFORMANCE").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/elasticsearch"),
-        PathBuf::from,
-    );
+    let shared = std::env::var_os("MILLRACE_SHARED");
+    let shared = shared.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let folder = shared.join("conformance/elasticsearch");
     let server = server();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
