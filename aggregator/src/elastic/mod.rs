@@ -31,7 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query as UrlQuery, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
@@ -91,29 +92,29 @@ pub fn router(state: ElasticState) -> Router {
         .route("/_cluster/health/{index}", get(health))
         .route("/_cat/indices", get(cat_indices))
         .route("/_cat/indices/{index}", get(cat_indices))
-        .route("/_bulk", post(bulk_all).put(bulk_all))
-        .route("/{index}/_bulk", post(bulk_one).put(bulk_one))
+        .route("/_bulk", post(bulk_documents).put(bulk_documents))
+        .route("/{index}/_bulk", post(bulk_documents).put(bulk_documents))
         .route("/{index}/_doc", post(add))
         .route("/{index}/_doc/{id}", put(index_document).post(index_document).get(get_document))
         .route("/{index}/_create/{id}", put(create_document).post(create_document))
-        .route("/_search", get(search_all).post(search_all))
-        .route("/{index}/_search", get(search_one).post(search_one))
-        .route("/_msearch", get(msearch_all).post(msearch_all))
-        .route("/{index}/_msearch", get(msearch_one).post(msearch_one))
-        .route("/_count", get(count_all).post(count_all))
-        .route("/{index}/_count", get(count_one).post(count_one))
-        .route("/_field_caps", get(caps_all).post(caps_all))
-        .route("/{index}/_field_caps", get(caps_one).post(caps_one))
-        .route("/_mapping", get(mapping_all))
-        .route("/{index}/_mapping", get(mapping_one))
+        .route("/_search", get(search_documents).post(search_documents))
+        .route("/{index}/_search", get(search_documents).post(search_documents))
+        .route("/_msearch", get(search_many).post(search_many))
+        .route("/{index}/_msearch", get(search_many).post(search_many))
+        .route("/_count", get(count_documents).post(count_documents))
+        .route("/{index}/_count", get(count_documents).post(count_documents))
+        .route("/_field_caps", get(field_caps).post(field_caps))
+        .route("/{index}/_field_caps", get(field_caps).post(field_caps))
+        .route("/_mapping", get(field_mapping))
+        .route("/{index}/_mapping", get(field_mapping))
         .route("/_refresh", get(refresh).post(refresh))
-        .route("/{index}/_refresh", get(refresh_one).post(refresh_one))
+        .route("/{index}/_refresh", get(refresh).post(refresh))
         .route("/_index_template", get(templates::all))
         .route(
             "/_index_template/{name}",
             put(templates::put).post(templates::put).get(templates::get).delete(templates::delete),
         )
-        .route("/{index}", get(describe).delete(delete_index))
+        .route("/{index}", get(field_mapping).delete(delete_index))
         .route("/_data_stream/{name}", any(no_data_streams))
         .route("/{index}/_source/{id}", get(get_source))
         .fallback(any(no_handler))
@@ -125,13 +126,8 @@ pub fn router(state: ElasticState) -> Router {
 }
 
 /// Documents leave by retention only: an index that has some is not deleted.
-async fn delete_index(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-) -> Answer {
-    selected(&state, &tenant(who), &index, &params).await?;
+async fn delete_index(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
+    selected(&state, &who, &index, &params).await?;
     Err(ApiError::not_yet("deletion of an index"))
 }
 
@@ -158,6 +154,27 @@ async fn no_handler(uri: axum::http::Uri, method: axum::http::Method) -> ApiErro
 
 fn tenant(of: Option<Extension<Tenant>>) -> Tenant {
     of.map(|Extension(tenant)| tenant).unwrap_or_default()
+}
+
+/// Who asks for which indices, and how: the same for `/_search` and `/{index}/_search`.
+struct Asked {
+    who: Tenant,
+    /// Names and patterns; empty: all.
+    index: String,
+    params: UrlParams,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let who = parts.extensions.get().cloned().unwrap_or_default();
+        let path = Option::<Path<String>>::from_request_parts(parts, state).await;
+        let index = path.map_err(IntoResponse::into_response)?.map(|Path(index)| index).unwrap_or_default();
+        let params = UrlQuery::<UrlParams>::from_request_parts(parts, state).await;
+        let UrlQuery(params) = params.map_err(IntoResponse::into_response)?;
+        Ok(Self { who, index, params })
+    }
 }
 
 fn body_json(body: &Bytes) -> Result<Value, ApiError> {
@@ -191,14 +208,9 @@ async fn health() -> Json<Value> {
     }))
 }
 
-async fn cat_indices(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    path: Option<Path<String>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-) -> Result<Response, ApiError> {
-    let selection = Selection::parse(path.as_deref().map_or("", String::as_str))?;
-    let all = indices::list(&state, &tenant(who)).await?;
+async fn cat_indices(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Result<Response, ApiError> {
+    let selection = Selection::parse(&index)?;
+    let all = indices::list(&state, &who).await?;
     let rows = all.into_iter().filter(|(name, _)| selection.holds(name));
     if params.get("format").is_some_and(|f| f == "json") {
         let rows: Vec<Value> = rows
@@ -218,25 +230,9 @@ async fn refreshed(state: &ElasticState, params: &UrlParams) -> Result<(), ApiEr
     }
 }
 
-async fn bulk_all(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    let answer = bulk::bulk(&state, &tenant(who), None, &body).await?;
-    refreshed(&state, &params).await?;
-    Ok(Json(answer))
-}
-
-async fn bulk_one(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    let answer = bulk::bulk(&state, &tenant(who), Some(&index), &body).await?;
+async fn bulk_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+    let index = (!index.is_empty()).then_some(index.as_str());
+    let answer = bulk::bulk(&state, &who, index, &body).await?;
     refreshed(&state, &params).await?;
     Ok(Json(answer))
 }
@@ -257,12 +253,10 @@ async fn write(
 
 async fn add(
     State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
+    Asked { who, index, params }: Asked,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    write(&state, tenant(who), &index, None, DocOp::Create, &params, &body).await
+    write(&state, who, &index, None, DocOp::Create, &params, &body).await
 }
 
 async fn index_document(
@@ -356,26 +350,15 @@ async fn one_search(
     search::run(state, who, request).await
 }
 
-async fn search_all(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    Ok(Json(one_search(&state, tenant(who), "", &params, &body_json(&body)?).await?))
+async fn search_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+    Ok(Json(one_search(&state, who, &index, &params, &body_json(&body)?).await?))
 }
 
-async fn search_one(
+async fn search_many(
     State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
+    Asked { who, index: default_index, params }: Asked,
     body: Bytes,
 ) -> Answer {
-    Ok(Json(one_search(&state, tenant(who), &index, &params, &body_json(&body)?).await?))
-}
-
-async fn msearch(state: &ElasticState, who: &Tenant, default_index: &str, params: &UrlParams, body: &Bytes) -> Answer {
     let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
     if lines.is_empty() || !lines.len().is_multiple_of(2) {
         return Err(ApiError {
@@ -398,13 +381,13 @@ async fn msearch(state: &ElasticState, who: &Tenant, default_index: &str, params
         let index = match head.get("index") {
             Some(Value::String(index)) => index.clone(),
             Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-            _ => default_index.to_owned(),
+            _ => default_index.clone(),
         };
         let mut params = params.clone();
         if head.get("ignore_unavailable").is_some_and(|v| v == &Value::Bool(true)) {
             params.insert("ignore_unavailable".to_owned(), "true".to_owned());
         }
-        answers.push(match one_search(state, who.clone(), &index, &params, &body).await {
+        answers.push(match one_search(&state, who.clone(), &index, &params, &body).await {
             Ok(mut answer) => {
                 answer["status"] = 200.into();
                 answer
@@ -416,52 +399,14 @@ async fn msearch(state: &ElasticState, who: &Tenant, default_index: &str, params
     Ok(Json(json!({"took": took, "responses": answers})))
 }
 
-async fn msearch_all(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    msearch(&state, &tenant(who), "", &params, &body).await
+async fn count_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+    let selection = selected(&state, &who, &index, &params).await?;
+    Ok(Json(search::count_of(&state, who, selection, &params, &body_json(&body)?).await?))
 }
 
-async fn msearch_one(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    msearch(&state, &tenant(who), &index, &params, &body).await
-}
-
-async fn count(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams, body: &Bytes) -> Answer {
-    let selection = selected(state, &who, index, params).await?;
-    Ok(Json(search::count_of(state, who, selection, params, &body_json(body)?).await?))
-}
-
-async fn count_all(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    count(&state, tenant(who), "", &params, &body).await
-}
-
-async fn count_one(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    count(&state, tenant(who), &index, &params, &body).await
-}
-
-async fn caps(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams, body: &Bytes) -> Answer {
-    let selection = selected(state, &who, index, params).await?;
-    let body = body_json(body)?;
+async fn field_caps(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+    let selection = selected(&state, &who, &index, &params).await?;
+    let body = body_json(&body)?;
     let wanted = params.get("fields").cloned().or_else(|| {
         let list = body.get("fields")?;
         list.as_str()
@@ -477,76 +422,21 @@ async fn caps(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams
     let wanted =
         Selection::parse(&wanted.replace("_id", "?id").replace("_index", "?index").replace("_source", "?source"))?;
     let names: Vec<String> =
-        indices::list(state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
-    let fields = indices::fields(state, &who, &selection).await?;
+        indices::list(&state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
+    let fields = indices::fields(&state, &who, &selection).await?;
     Ok(Json(indices::field_caps(&names, &fields, &wanted)))
 }
 
-async fn caps_all(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    caps(&state, tenant(who), "", &params, &body).await
-}
-
-async fn caps_one(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Answer {
-    caps(&state, tenant(who), &index, &params, &body).await
-}
-
-async fn mapping(state: &ElasticState, who: Tenant, index: &str, params: &UrlParams) -> Answer {
-    let selection = selected(state, &who, index, params).await?;
+async fn field_mapping(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
+    let selection = selected(&state, &who, &index, &params).await?;
     let names: Vec<String> =
-        indices::list(state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
-    let fields = indices::fields(state, &who, &selection).await?;
+        indices::list(&state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
+    let fields = indices::fields(&state, &who, &selection).await?;
     Ok(Json(indices::mappings(&names, &fields)))
 }
 
-async fn mapping_all(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-) -> Answer {
-    mapping(&state, tenant(who), "", &params).await
-}
-
-async fn mapping_one(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-) -> Answer {
-    mapping(&state, tenant(who), &index, &params).await
-}
-
-async fn describe(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-) -> Answer {
-    mapping(&state, tenant(who), &index, &params).await
-}
-
-async fn refresh(State(state): State<Shared>) -> Answer {
+async fn refresh(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
     state.store.caught_up(REFRESH_AT_MOST).await?;
-    Ok(Json(json!({"_shards": {"total": 1, "successful": 1, "failed": 0}})))
-}
-
-async fn refresh_one(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(index): Path<String>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-) -> Answer {
-    state.store.caught_up(REFRESH_AT_MOST).await?;
-    selected(&state, &tenant(who), &index, &params).await?;
+    selected(&state, &who, &index, &params).await?;
     Ok(Json(json!({"_shards": {"total": 1, "successful": 1, "failed": 0}})))
 }
