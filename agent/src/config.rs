@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, RdProducer};
 use millrace_log::native::WireProducer;
-use millrace_log::record::{MAX_LABEL_BYTES, MAX_LABELS, Tenant, is_label_name};
+use millrace_log::record::{MAX_LABEL_BYTES, MAX_LABELS, Tenant, is_label_name, is_topic_name};
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -129,7 +129,7 @@ impl AgentConfig {
         if self.max_waiting_bytes < ByteSize::mib(1) {
             faults.add("max_waiting_bytes", format!("is {}: expected 1MiB at least", self.max_waiting_bytes));
         }
-        if !is_topic(&self.dead_letter_topic) {
+        if !is_topic_name(&self.dead_letter_topic) {
             faults.add("dead_letter_topic", TOPIC_RULE);
         }
         if self.dead_letter_topic == self.kafka.topic {
@@ -139,13 +139,6 @@ impl AgentConfig {
 }
 
 const TOPIC_RULE: &str = "is no topic: expected 1 to 249 letters, digits, `.`, `_` or `-`, not `.` or `..`";
-
-fn is_topic(name: &str) -> bool {
-    (1..=249).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-}
 
 /// Who speaks Kafka's protocol for the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -236,7 +229,7 @@ impl KafkaConfig {
         if self.client == Client::Native && !self.options.is_empty() {
             faults.add("options", "are settings of librdkafka: add `client: librdkafka`, or remove them");
         }
-        if !is_topic(&self.topic) {
+        if !is_topic_name(&self.topic) {
             faults.add("topic", TOPIC_RULE);
         }
         if !(1..=10_000).contains(&self.partitions) {

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use millrace_log::client::ConnectionConfig;
+use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use millrace_logql::storage::QueryLimits;
 use schemars::JsonSchema;
@@ -144,12 +145,7 @@ impl KafkaConfig {
 
 /// Kafka's own rule for names of topics.
 fn check_topic(key: &str, topic: &str, faults: &mut Faults) {
-    let good = !topic.is_empty()
-        && topic.len() <= 249
-        && topic != "."
-        && topic != ".."
-        && topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if !good {
+    if !is_topic_name(topic) {
         faults.add(key, format!("`{topic}` is no topic: 1 to 249 letters, digits or characters of `._-` expected"));
     }
 }

@@ -287,6 +287,14 @@ impl fmt::Debug for Labels {
     }
 }
 
+/// Whether Kafka takes this as the name of a topic: 1 to 249 letters, digits, `.`, `_` or `-`, and not `.` or `..`.
+pub fn is_topic_name(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
 /// Whether a label may be named so: `[a-zA-Z_][a-zA-Z0-9_]*`.
 pub fn is_label_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::topics::{is_internal, is_name};
+use super::topics::is_internal;
+use crate::record::is_topic_name;
 use crate::storage::{SETTINGS, SettingError, Storage, StorageError, TopicSettings};
 use crate::value::Faults;
 
@@ -74,7 +75,7 @@ pub struct TopicConfig {
 /// Reports what types can't say.
 pub(super) fn check(topics: &BTreeMap<String, TopicConfig>, faults: &mut Faults) {
     for (name, topic) in topics {
-        if !is_name(name) {
+        if !is_topic_name(name) {
             faults.add(name, "is no name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
         } else if is_internal(name) {
             faults.add(name, "is kept by the broker itself");

@@ -14,6 +14,7 @@ use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics::{self, Refusal, Setting};
 use super::wire::text;
+use crate::record::is_topic_name;
 
 /// Resource types of the wire.
 pub(super) const TOPIC: i8 = 2;
@@ -33,9 +34,7 @@ fn settings(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Sett
     };
     cx.allowed(Operation::DescribeConfigs, about).map_err(refused)?;
     match resource.resource_type {
-        TOPIC if !topics::is_name(name) => {
-            Err((Code::InvalidTopicException, format!("`{name}` is no name of a topic")))
-        }
+        TOPIC if !is_topic_name(name) => Err((Code::InvalidTopicException, format!("`{name}` is no name of a topic"))),
         TOPIC => match cx.core.storage.topic(name) {
             Some(topic) => Ok(topics::settings_of(cx, &topic.settings())),
             None => Err((Code::UnknownTopicOrPartition, format!("there is no topic {name}"))),

@@ -13,6 +13,7 @@ use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics;
 use super::wire::text;
+use crate::record::is_topic_name;
 
 const MAX_PAGE: i32 = 2000;
 
@@ -48,7 +49,7 @@ pub(super) fn handle(cx: &Context, request: DescribeTopicPartitionsRequest) -> D
             continue;
         }
         let Some(topic) = cx.core.storage.topic(&name) else {
-            let code = if topics::is_name(&name) { Code::UnknownTopicOrPartition } else { Code::InvalidTopicException };
+            let code = if is_topic_name(&name) { Code::UnknownTopicOrPartition } else { Code::InvalidTopicException };
             answers.push(answer.with_error_code(code.code()));
             continue;
         };

@@ -6,8 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::topics::is_name;
 use crate::client::ConnectionConfig;
+use crate::record::is_topic_name;
 use crate::value::{ByteSize, Faults, Span};
 
 /// One route: records of a topic whose labels agree are copied to another topic.
@@ -110,7 +110,7 @@ pub(super) fn check(routes: &[RouteConfig], faults: &mut Faults) {
     for (i, route) in routes.iter().enumerate() {
         faults.within(&format!("[{i}]"), |faults| {
             for (key, topic) in [("from", &route.from), ("to", &route.to)] {
-                if !is_name(topic) {
+                if !is_topic_name(topic) {
                     faults.add(key, format!("`{topic}` is no name of a topic"));
                 }
             }

@@ -9,6 +9,7 @@ use super::context::{Context, NODE};
 use super::error::{Code, storage_code};
 use crate::group::OFFSETS_TOPIC;
 use crate::group::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT};
+use crate::record::is_topic_name;
 use crate::storage::{SettingKind, StorageError, Topic, TopicSettings};
 use crate::transaction::TRANSACTIONS_TOPIC;
 
@@ -28,21 +29,13 @@ pub(super) fn refuse_internal(topic: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a topic may be named so.
-pub(super) fn is_name(name: &str) -> bool {
-    (1..=249).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-}
-
 fn refusal(error: &StorageError) -> Refusal {
     (storage_code(error), error.to_string())
 }
 
 /// Checks a new topic without making it.
 pub(super) fn check_new(cx: &Context, name: &str) -> Result<(), Refusal> {
-    if !is_name(name) {
+    if !is_topic_name(name) {
         return Err(refusal(&StorageError::InvalidTopicName(name.chars().take(300).collect())));
     }
     if cx.core.storage.topic(name).is_some() {
@@ -79,7 +72,7 @@ pub(super) async fn find_or_create(cx: &Context, name: &str, may_create: bool) -
     if let Some(topic) = cx.core.storage.topic(name) {
         return Ok(topic);
     }
-    if !is_name(name) {
+    if !is_topic_name(name) {
         return Err(Code::InvalidTopicException);
     }
     if !(may_create && cx.core.config.auto_create_topics) {

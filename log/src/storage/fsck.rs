@@ -22,7 +22,7 @@ use super::log::{self, START_FILE};
 use super::producer::Producers;
 use super::segment::{self, Hole, INDEX_INTERVAL, Met, Segment};
 use super::swap;
-use super::topic::{self, TopicSettings};
+use super::topic::TopicSettings;
 use super::txn::TxnIndex;
 
 /// What to check.
@@ -237,7 +237,7 @@ fn partition_of(folder: &str) -> Option<(String, i32)> {
     let (topic, number) = folder.rsplit_once('-')?;
     let plain = number == "0" || (number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0'));
     let number = number.parse().ok().filter(|n| plain && (0..super::MAX_PARTITIONS).contains(n))?;
-    topic::is_topic_name(topic).then(|| (topic.to_owned(), number))
+    crate::record::is_topic_name(topic).then(|| (topic.to_owned(), number))
 }
 
 /// Whom a finding is about.

@@ -205,7 +205,7 @@ impl Storage {
     ) -> Result<Arc<Topic>, StorageError> {
         let name = name.to_owned();
         self.change(move |storage, catalog| {
-            if !topic::is_topic_name(&name) {
+            if !crate::record::is_topic_name(&name) {
                 return Err(StorageError::InvalidTopicName(name));
             }
             if catalog.find(&name).is_some() {

@@ -479,11 +479,3 @@ impl std::fmt::Debug for Topic {
         write!(f, "{} ({}, {} partitions)", self.name, self.id, self.partition_count())
     }
 }
-
-/// Whether topics may be named so.
-pub(super) fn is_topic_name(name: &str) -> bool {
-    (1..=249).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-}
