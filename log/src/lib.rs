@@ -10,7 +10,9 @@ pub mod dead_letter;
 pub mod value;
 /// Time as a seam: the system's clock, or one that a test moves.
 pub mod clock;
-/// The only way to the log, embedded or real: batch producer and assigned consumer over rdkafka.
+/// Numbers as records hold them.
+mod varint;
+/// The way to the log, embedded or real: the traits, and batch producer and assigned consumer over librdkafka.
 pub mod client;
 /// Looks after any Kafka: topics, their settings, consumer groups.
 pub mod admin;

@@ -11,6 +11,7 @@
 use bytes::{BufMut as _, Bytes};
 
 use crate::record::Record;
+use crate::varint::{put_varint, size_of_varint};
 
 /// Bytes of the header of a batch.
 const HEADER: usize = 61;
@@ -247,24 +248,6 @@ impl Compressed {
         batch.put_slice(&self.body);
         batch.into()
     }
-}
-
-const fn zigzag(n: i64) -> u64 {
-    ((n << 1) ^ (n >> 63)).cast_unsigned()
-}
-
-fn size_of_varint(n: i64) -> usize {
-    // 7 bits to a byte, at least one byte.
-    (64 - (zigzag(n) | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-fn put_varint(out: &mut Vec<u8>, n: i64) {
-    let mut rest = zigzag(n);
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 fn size_of_bytes(bytes: Option<&[u8]>) -> usize {

@@ -22,6 +22,7 @@ use super::{AppendKind, Isolation, StorageConfig, StorageMetrics, TopicSettings}
 use crate::clock::ManualClock;
 use crate::config::FlushPolicy;
 use crate::fuzzing::Choices;
+use crate::varint::put_varint;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip(-1), Codec::Snappy, Codec::Lz4(9), Codec::Zstd(3)];
@@ -35,15 +36,15 @@ fn sample(choices: &mut Choices<'_>) -> (Header, Vec<u8>) {
     let mut bytes = vec![0; HEADER];
     for place in 0..count {
         let mut record = vec![0];
-        records::put_varint(&mut record, choices.byte().into());
-        records::put_varint(&mut record, place as i64);
+        put_varint(&mut record, choices.byte().into());
+        put_varint(&mut record, place as i64);
         for _key_and_value in 0..2 {
             let length = choices.below(40) as i64 - 1;
-            records::put_varint(&mut record, length);
+            put_varint(&mut record, length);
             record.extend((0..length).map(|_| choices.byte()));
         }
         record.push(0);
-        records::put_varint(&mut bytes, record.len() as i64);
+        put_varint(&mut bytes, record.len() as i64);
         bytes.extend_from_slice(&record);
     }
     let has_producer = choices.byte() % 2 == 1;

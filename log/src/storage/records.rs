@@ -13,6 +13,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use super::batch::{self, HEADER, Header};
+use crate::varint::put_varint;
 
 /// Read at once from a decompressor.
 const BUFFER: usize = 16 << 10;
@@ -198,15 +199,6 @@ fn varint(from: &mut impl BufRead) -> io::Result<(i64, u64)> {
         }
     }
     Err(invalid("number of more than 10 bytes"))
-}
-
-pub(super) fn put_varint(out: &mut Vec<u8>, number: i64) {
-    let mut value = (number.wrapping_shl(1) ^ (number >> 63)) as u64;
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 /// Snappy as Java writes it (blocks, each after its length, behind a header), or a single bare block.
