@@ -61,8 +61,8 @@ pub(super) struct Talk {
 
 enum Step {
     First,
-    /// The broker must prove with this that it knows the password too.
-    Final(hmac::Tag),
+    /// The broker must prove with a signature of this text that it knows the password too.
+    Final(hmac::Key, String),
     Done,
 }
 
@@ -95,21 +95,21 @@ impl Talk {
         let said = std::str::from_utf8(said).map_err(|e| e.to_string())?;
         match std::mem::replace(&mut self.step, Step::Done) {
             Step::First => {
-                let (message, signature) = self.prove(said)?;
-                self.step = Step::Final(signature);
+                let (message, server, all) = self.prove(said)?;
+                self.step = Step::Final(server, all);
                 Ok(Some(message))
             }
-            Step::Final(expected) => {
+            Step::Final(server, all) => {
                 let signature = field(said, "v").and_then(|v| BASE64.decode(v).ok());
-                let proven = signature.is_some_and(|v| constant_time_eq(&v, expected.as_ref()));
+                let proven = signature.is_some_and(|v| hmac::verify(&server, all.as_bytes(), &v).is_ok());
                 if proven { Ok(None) } else { Err("the broker does not know the password itself".to_owned()) }
             }
             Step::Done => Err("the broker says more than the login has".to_owned()),
         }
     }
 
-    /// The client's proof, and the signature that the broker must answer with.
-    fn prove(&self, said: &str) -> Result<(Bytes, hmac::Tag), String> {
+    /// The client's proof; the key and the text of the signature that the broker must answer with.
+    fn prove(&self, said: &str) -> Result<(Bytes, hmac::Key, String), String> {
         let (nonce, salt, rounds) = match (field(said, "r"), field(said, "s"), field(said, "i")) {
             (Some(nonce), Some(salt), Some(rounds)) => (nonce, salt, rounds),
             _ => return Err("the broker's challenge is not complete".to_owned()),
@@ -137,17 +137,12 @@ impl Talk {
         let signature = hmac::sign(&hmac::Key::new(mac, stored.as_ref()), all.as_bytes());
         let proof: Vec<u8> = client.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
         let message = format!("{without_proof},p={}", BASE64.encode(proof));
-        Ok((message.into(), hmac::sign(&hmac::Key::new(mac, server.as_ref()), all.as_bytes())))
+        Ok((message.into(), hmac::Key::new(mac, server.as_ref()), all))
     }
 }
 
 fn field<'a>(said: &'a str, name: &str) -> Option<&'a str> {
     said.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-}
-
-/// Says nothing by its time of where the two differ.
-fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 #[cfg(test)]
