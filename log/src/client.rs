@@ -1,7 +1,8 @@
 //! The only way to the log, embedded or real: produces batches of one partition, consumes assigned partitions.
 //!
 //! In: [`Record`]s and positions. Out: acknowledged offsets; batches of consumed records with their offsets.
-//! Touches the network through librdkafka. Leaves the meaning of records to [`crate::record`].
+//! Touches the network through librdkafka. Leaves the meaning of records to [`crate::record`], and the agent's own
+//! producer behind the same trait to [`crate::native`].
 
 /// Copies records from topic to topic in transactions.
 pub mod copier;
@@ -181,6 +182,29 @@ pub trait BatchProducer: Send + Sync + 'static {
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError>;
 }
 
+/// Waits for a topic that was just made; its number of partitions. Made is not yet listed: other nodes of a real cluster
+/// learn of it a moment later.
+pub(crate) async fn until_listed<F>(topic: &str, partitions: impl Fn() -> F) -> Result<i32, ClientError>
+where
+    F: Future<Output = Result<i32, ClientError>>,
+{
+    let deadline = tokio::time::Instant::now() + LISTED;
+    loop {
+        let known = partitions().await?;
+        if known > 0 {
+            return Ok(known);
+        }
+        if tokio::time::Instant::now() > deadline {
+            let reason = format!("made, but not listed after {} s", LISTED.as_secs());
+            return Err(ClientError::Topic { topic: topic.to_owned(), reason });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// How long a topic that was made may take to be listed.
+const LISTED: Duration = Duration::from_secs(15);
+
 /// Silent context: errors come back from the calls; librdkafka's log lines go to `tracing`.
 #[derive(Debug, Default)]
 struct Quiet;
@@ -332,19 +356,7 @@ impl BatchProducer for RdProducer {
                 Err((topic, code)) => return Err(ClientError::Topic { topic, reason: code.to_string() }),
             }
         }
-        // Made is not yet listed: other nodes of a real cluster learn of it a moment later.
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-        loop {
-            let known = self.partitions(topic).await?;
-            if known > 0 {
-                return Ok(known);
-            }
-            if tokio::time::Instant::now() > deadline {
-                let reason = "made, but not listed after 15 s".to_owned();
-                return Err(ClientError::Topic { topic: topic.to_owned(), reason });
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until_listed(topic, || self.partitions(topic)).await
     }
 }
 

@@ -33,7 +33,7 @@ use tokio::time::Instant;
 
 pub use error::WireError;
 
-use crate::client::{BatchProducer, ClientError, ConnectionConfig};
+use crate::client::{BatchProducer, ClientError, ConnectionConfig, until_listed};
 use crate::record::{Record, TopicPartition};
 use cluster::Cluster;
 use connection::{Fault, Manner, checked};
@@ -217,7 +217,10 @@ impl WireProducer {
             .with_topic_data(vec![topic]);
         let answer = leader.call(&request, PRODUCE, REQUEST + Duration::from_secs(1)).await?;
         let part = answer.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
-        let part = part.ok_or(WireError::NoLeader)?;
+        let part = part.ok_or_else(|| WireError::Answer {
+            address: self.brokers.clone(),
+            cause: "the partition is not in it".to_owned(),
+        })?;
         let offset = match Code::try_from_code(part.error_code) {
             // Stored before, so long ago that the broker no longer knows where.
             Some(Code::DuplicateSequenceNumber) => -1,
@@ -306,18 +309,6 @@ impl BatchProducer for WireProducer {
             return Ok(known);
         }
         self.cluster.create(topic, partitions).await.map_err(fault)?;
-        // Made is not yet listed: other nodes of a real cluster learn of it a moment later.
-        let deadline = Instant::now() + Duration::from_secs(15);
-        loop {
-            let known = self.cluster.partitions(topic).await.map_err(fault)?;
-            if known > 0 {
-                return Ok(known);
-            }
-            if Instant::now() > deadline {
-                let reason = "made, but not listed after 15 s".to_owned();
-                return Err(ClientError::Topic { topic: topic.to_owned(), reason });
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until_listed(topic, || async { self.cluster.partitions(topic).await.map_err(fault) }).await
     }
 }
