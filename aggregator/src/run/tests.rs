@@ -107,10 +107,19 @@ async fn start_with(
     clock: &Arc<ManualClock>,
     crash: Option<crate::index::publish::StepHook>,
 ) -> Running {
-    let mut registry = Registry::default();
-    let clock: SharedClock = Arc::clone(clock) as SharedClock;
-    let opened = Aggregator::open_with(config, dir, clock, &mut registry, log.reader(), Arc::new(log.clone())).await;
-    let mut aggregator = opened.expect("opens");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let mut aggregator = loop {
+        let mut registry = Registry::default();
+        let clock: SharedClock = Arc::clone(clock) as SharedClock;
+        let producer = Arc::new(log.clone());
+        match Aggregator::open_with(config.clone(), dir, clock, &mut registry, log.reader(), producer).await {
+            // Threads of one that was killed end a moment later, and hold the folder until then.
+            Err(AggregatorError::InUse { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            opened => break opened.expect("opens"),
+        }
+    };
     aggregator.at_step = crash;
     let aggregator = Arc::new(aggregator);
     let cancel = CancellationToken::new();
