@@ -10,6 +10,10 @@ use millrace_log::storage::RealFs;
 use millrace_log::value::Span;
 use tokio_util::sync::CancellationToken;
 
+// As in the binary, so that what is measured here holds there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
