@@ -137,7 +137,8 @@ fn batch(plan: &Plan) -> Outcome<Bytes> {
                 producer_epoch: NO_PRODUCER_EPOCH,
                 timestamp_type: TimestampType::Creation,
                 offset,
-                sequence: NO_SEQUENCE,
+                // Rising like the offset: the encoder begins a new batch otherwise.
+                sequence: NO_SEQUENCE + i32::try_from(offset).unwrap_or(0),
                 timestamp,
                 delete_horizon: false,
                 key: None,

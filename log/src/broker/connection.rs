@@ -8,25 +8,28 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use kafka_protocol::messages::ApiKey;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use rustix::fs::sendfile;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::access::login::LoginFault;
 use super::context::Core;
-use super::dispatch;
+use super::dispatch::{self, Answer};
 use super::door::entry::{Again, Entered, enter, leave};
+use super::door::stream::Writer;
 use super::door::{Admitted, Listener};
 use super::throttle;
 use super::wire::Request;
 use super::wire::RequestFault;
 use super::wire::frame::{Frame, FrameError};
+use super::wire::reply::Reply;
 use crate::metrics::EndLabel;
+use crate::storage::{Stored, read_stored};
 
 /// A slow client must make progress on each piece of an answer.
 const WRITE_PIECE_BYTES: usize = 256 << 10;
@@ -45,6 +48,8 @@ pub(super) enum Ended {
     Stalled,
     #[error("writing failed: {0}")]
     Write(std::io::Error),
+    #[error("records could not be read: {0}")]
+    Records(std::io::Error),
     #[error("the TLS handshake failed: {0}")]
     Tls(std::io::Error),
     #[error("not logged in in time")]
@@ -72,6 +77,7 @@ impl Ended {
             Self::Request(RequestFault::UnservedVersion { .. } | RequestFault::UnknownKey(_)) => "unsupported",
             Self::Request(RequestFault::Unacknowledged(_)) => "unacknowledged",
             Self::Request(_) => "malformed",
+            Self::Records(_) => "disk",
             Self::Tls(_) => "tls",
             Self::LoginTimeout => "login_timeout",
             Self::Login(_) | Self::Mechanism(_) => "login",
@@ -104,7 +110,7 @@ pub(super) async fn serve(
     core.metrics.connections_ended.get_or_create(&label).inc();
 }
 
-type Pending = FuturesOrdered<BoxFuture<'static, Result<Option<Bytes>, RequestFault>>>;
+type Pending = FuturesOrdered<BoxFuture<'static, Answer>>;
 
 async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended> {
     let Entered { frames, writer, session, sasl } = entered;
@@ -153,7 +159,8 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended
                     if wait.is_zero() {
                         return answer;
                     }
-                    Ok(answer?.map(|answer| throttle::tell(answer, key, version, wait)))
+                    Ok(answer?
+                        .map(|Reply { head, rest }| Reply { head: throttle::tell(head, key, version, wait), rest }))
                 }));
             }
         }
@@ -169,8 +176,8 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended
                 if pending.is_empty() {
                     is_alone = false;
                 }
-                if let Some(bytes) = answer? {
-                    write(writer, &bytes, core.config.stall_timeout.0).await?;
+                if let Some(reply) = answer? {
+                    send(core, writer, &reply).await?;
                 }
             }
             () = sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => muted = None,
@@ -196,6 +203,42 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended
             },
         }
     }
+}
+
+/// Sends an answer with the records that belong to it.
+async fn send(core: &Core, writer: &mut Writer, reply: &Reply) -> Result<(), Ended> {
+    let patience = core.config.stall_timeout.0;
+    write(writer, &reply.head, patience).await?;
+    for (stored, after) in &reply.rest {
+        if !send_from_file(writer, stored, patience).await? {
+            let mut done = 0;
+            while done < stored.len() {
+                let read = read_stored(&core.storage, stored, done, WRITE_PIECE_BYTES).await;
+                let piece = read.map_err(Ended::Records)?;
+                write(writer, &piece, patience).await?;
+                done += piece.len();
+            }
+        }
+        write(writer, after, patience).await?;
+    }
+    Ok(())
+}
+
+/// Has the kernel send records from their file; `false` where it can't, as under TLS.
+async fn send_from_file(writer: &Writer, stored: &Stored, patience: Duration) -> Result<bool, Ended> {
+    let (Writer::Plain(half), Some((file, mut at))) = (writer, stored.handle()) else { return Ok(false) };
+    let stream: &TcpStream = half.as_ref();
+    let mut left = stored.len();
+    while left > 0 {
+        let piece = left.min(WRITE_PIECE_BYTES);
+        let sending = stream.async_io(Interest::WRITABLE, || Ok(sendfile(stream, file, Some(&mut at), piece)?));
+        let sent = timeout(patience, sending).await.map_err(|_| Ended::Stalled)?.map_err(Ended::Write)?;
+        if sent == 0 {
+            return Err(Ended::Records(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        left -= sent;
+    }
+    Ok(true)
 }
 
 /// Writes an answer; the client must take each piece of it in time.

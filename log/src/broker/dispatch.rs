@@ -13,6 +13,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 
 use super::context::{Context, Core, Session};
 use super::error::Code;
+use super::wire::reply::{self, Reply};
 use super::wire::{Request, RequestFault, framed};
 use super::{
     k00_produce, k01_fetch, k02_list_offsets, k03_metadata, k08_offset_commit, k09_offset_fetch, k10_find_coordinator,
@@ -29,8 +30,8 @@ use super::{
 };
 use crate::metrics::ApiLabel;
 
-/// An answer as bytes, or none (produce with acks=0).
-pub(super) type Answer = Result<Option<Bytes>, RequestFault>;
+/// An answer, or none (produce with acks=0).
+pub(super) type Answer = Result<Option<Reply>, RequestFault>;
 
 /// Whether a request may wait for the disk together with others of its kind.
 pub(super) fn overlaps(request: &Request) -> bool {
@@ -73,13 +74,22 @@ pub(super) async fn start(
         let appended = k00_produce::start(&cx, produce).await;
         async move {
             match k00_produce::finish(&cx, appended).await? {
-                Some(answer) => request.answer(&answer).map(Some),
+                Some(answer) => request.answer(&answer).map(|answer| Some(answer.into())),
                 None => Ok(None),
             }
         }
         .boxed()
+    } else if request.key == ApiKey::Fetch {
+        async move {
+            let fetch = request.decode()?;
+            // Only the copy in the session is needed while it waits.
+            request.body = Bytes::new();
+            let (answer, stored) = k01_fetch::handle(&cx, fetch).await;
+            reply::fetched(request.correlation_id, request.version, &answer, stored).map(Some)
+        }
+        .boxed()
     } else {
-        async move { handle(&cx, &request).await.map(Some) }.boxed()
+        async move { handle(&cx, &request).await.map(|answer| Some(answer.into())) }.boxed()
     };
     let seconds = core.metrics.request_seconds.get_or_create(&ApiLabel { api }).clone();
     Ok(answer.inspect(move |_| seconds.observe(began.elapsed().as_secs_f64())).boxed())
@@ -88,7 +98,6 @@ pub(super) async fn start(
 async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> {
     let r = request;
     match request.key {
-        ApiKey::Fetch => r.answer(&k01_fetch::handle(cx, r.decode()?).await),
         ApiKey::ListOffsets => r.answer(&k02_list_offsets::handle(cx, r.decode()?).await),
         ApiKey::Metadata => r.answer(&k03_metadata::handle(cx, r.decode()?).await),
         ApiKey::OffsetCommit => r.answer(&k08_offset_commit::handle(cx, r.decode()?).await),

@@ -25,7 +25,7 @@ use super::context::Context;
 use super::error::{Code, append_code, txn_code};
 use super::wire::{RequestFault, count_records, text};
 use crate::record::TopicPartition;
-use crate::storage::{AppendError, AppendKind, Appended, BatchProducer, Partition, Topic};
+use crate::storage::{AppendError, AppendKind, Appended, BatchProducer, Partition, Topic, append_all};
 use crate::transaction::state::{ProducerEpoch, Protocol, TxnError};
 
 /// What was appended and waits for its flush.
@@ -37,9 +37,11 @@ pub(super) struct Started {
 struct Part {
     index: i32,
     began: Instant,
-    result: Result<(Arc<Partition>, Appended), Refused>,
+    /// The partition, and once it is there what came of the append.
+    result: Result<(Arc<Partition>, Option<Appended>), Refused>,
     /// Records of the batch, for errors that name one.
     records: u64,
+    bytes: u64,
 }
 
 struct Refused {
@@ -68,29 +70,41 @@ pub(super) async fn start(cx: &Context, request: ProduceRequest) -> Started {
     let acks = request.acks;
     let transaction = Transaction::begin(cx, &request).await;
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut wanted = Vec::new();
     for data in request.topic_data {
         let topic = transaction.as_ref().map_err(|code| *code).and_then(|of| Ok((of, find(cx, &data)?)));
         let mut parts = Vec::with_capacity(data.partition_data.len());
         for part in data.partition_data {
-            let records = part.records.unwrap_or_default();
-            let count = count_records(&records);
-            let bytes = records.len() as u64;
-            let began = Instant::now();
-            let result = if cx.version < 7 && is_zstd(&records) {
+            let batches = part.records.unwrap_or_default();
+            let (records, bytes) = (count_records(&batches), batches.len() as u64);
+            let admitted = if cx.version < 7 && is_zstd(&batches) {
                 Err(Code::UnsupportedCompressionType.into())
             } else {
-                append(cx, acks, &topic, part.index, records).await
+                admit(cx, acks, &topic, part.index, &batches)
             };
-            if let Ok((partition, appended)) = &result
-                && !appended.duplicate
-            {
-                partition.traffic().took(bytes, count);
-                cx.core.metrics.bytes_in.inc_by(bytes);
-                cx.core.metrics.records_in.inc_by(count);
-            }
-            parts.push(Part { index: part.index, began, result, records: count });
+            let result = admitted.map(|(partition, kind)| {
+                wanted.push((Arc::clone(&partition), batches, kind));
+                (partition, None)
+            });
+            parts.push(Part { index: part.index, began: Instant::now(), result, records, bytes });
         }
         topics.push((data.name, data.topic_id, parts));
+    }
+    // Outcomes come in the order of what was wanted.
+    let mut outcomes = append_all(wanted).await.into_iter();
+    for part in topics.iter_mut().flat_map(|(_, _, parts)| parts) {
+        let Ok((partition, appended)) = &mut part.result else { continue };
+        match outcomes.next().unwrap_or(Err(AppendError::Closed)) {
+            Ok(outcome) => {
+                if !outcome.duplicate {
+                    partition.traffic().took(part.bytes, part.records);
+                    cx.core.metrics.bytes_in.inc_by(part.bytes);
+                    cx.core.metrics.records_in.inc_by(part.records);
+                }
+                *appended = Some(outcome);
+            }
+            Err(error) => part.result = Err(error.into()),
+        }
     }
     Started { acks, topics }
 }
@@ -193,13 +207,14 @@ fn is_zstd(records: &[u8]) -> bool {
     records.get(22).is_some_and(|attributes| attributes & 0x07 == 4)
 }
 
-async fn append(
+/// The partition that a batch goes to, and how, if it may.
+fn admit(
     cx: &Context,
     acks: i16,
     topic: &Result<(&Transaction, Arc<Topic>), Code>,
     index: i32,
-    records: Bytes,
-) -> Result<(Arc<Partition>, Appended), Refused> {
+    records: &Bytes,
+) -> Result<(Arc<Partition>, AppendKind), Refused> {
     if !(-1..=1).contains(&acks) {
         return Err(Code::InvalidRequiredAcks.into());
     }
@@ -212,9 +227,8 @@ async fn append(
         let message = "the request holds no record batch".to_owned();
         return Err(Refused { code: Code::InvalidRecord, message, places: Vec::new() });
     }
-    let kind = transaction.admit(cx, &partition, BatchProducer::of(&records))?;
-    let appended = partition.append(records, kind).await?;
-    Ok((partition, appended))
+    let kind = transaction.admit(cx, &partition, BatchProducer::of(records))?;
+    Ok((partition, kind))
 }
 
 /// Waits for the flush as far as `acks` asks, and answers.
@@ -245,14 +259,16 @@ pub(super) async fn finish(cx: &Context, started: Started) -> Result<Option<Prod
 async fn answer(cx: &Context, acks: i16, part: Part) -> PartitionProduceResponse {
     let answer = PartitionProduceResponse::default().with_index(part.index);
     let result = match part.result {
-        Ok((partition, appended)) if acks == -1 => match partition.flushed(appended.last_offset).await {
+        Ok((partition, Some(appended))) if acks == -1 => match partition.flushed(appended.last_offset).await {
             Ok(()) => {
                 cx.core.metrics.flush_seconds.observe(part.began.elapsed().as_secs_f64());
                 Ok(appended)
             }
             Err(error) => Err(error.into()),
         },
-        Ok((_, appended)) => Ok(appended),
+        Ok((_, Some(appended))) => Ok(appended),
+        // Each has had its outcome.
+        Ok((_, None)) => Err(AppendError::Closed.into()),
         Err(refused) => Err(refused),
     };
     match result {

@@ -21,8 +21,7 @@ use super::access::{Operation, Resource};
 use super::context::{Context, check_epoch};
 use super::error::{Code, read_code};
 use super::sessions::{Named, Plan, Told, Wanted};
-use super::wire::count_records;
-use crate::storage::{Isolation, Partition, ReadResult};
+use crate::storage::{Ask, Isolation, Located, Partition, Stored, locate_all};
 
 /// Pause before reading again where more than one byte is waited for: lets small batches add up.
 const GATHER: Duration = Duration::from_millis(5);
@@ -35,7 +34,7 @@ struct Slot {
     isolation: Isolation,
     /// Read up to this high watermark, or last stable offset.
     seen: i64,
-    data: Result<Option<ReadResult>, Code>,
+    data: Result<Option<Located>, Code>,
 }
 
 impl Slot {
@@ -51,20 +50,21 @@ impl Slot {
     }
 
     fn bytes(&self) -> usize {
-        self.data.as_ref().ok().and_then(Option::as_ref).map_or(0, |data| data.records.len())
+        let stored = self.data.as_ref().ok().and_then(Option::as_ref).and_then(|data| data.stored.as_ref());
+        stored.map_or(0, Stored::len)
     }
 
     fn failed(&self) -> bool {
         self.partition.is_err() || self.data.is_err()
     }
 
-    /// Reads what fits, if there is news since the last look.
-    async fn read(&mut self, left: usize, is_first: bool) {
+    /// What must be looked for, if there is news since the last look.
+    fn ask(&mut self) -> Option<Ask> {
         let bytes = self.bytes();
-        let Ok((partition, watch)) = &mut self.partition else { return };
+        let Ok((partition, watch)) = &mut self.partition else { return None };
         let mark = *watch.borrow_and_update();
         if self.seen == mark && bytes > 0 {
-            return;
+            return None;
         }
         self.seen = mark;
         let from = self.wanted.asked.fetch_offset;
@@ -73,14 +73,13 @@ impl Slot {
         let is_held_back =
             self.isolation == Isolation::Committed && from >= last_stable_offset && from < high_watermark;
         if (from == high_watermark || is_held_back) && from >= log_start_offset {
-            let (records, aborted) = (bytes::Bytes::new(), Vec::new());
-            let end = ReadResult { records, high_watermark, last_stable_offset, log_start_offset, aborted };
-            self.data = Ok(Some(end));
-            return;
+            let (stored, aborted) = (None, Vec::new());
+            self.data = Ok(Some(Located { stored, high_watermark, last_stable_offset, log_start_offset, aborted }));
+            return None;
         }
-        let limit = left.min(usize::try_from(self.wanted.asked.partition_max_bytes).unwrap_or(0));
-        let read = partition.read_as(from, limit, is_first, self.isolation).await;
-        self.data = read.map(Some).map_err(|e| read_code(&e));
+        self.data = Ok(None);
+        let max_bytes = usize::try_from(self.wanted.asked.partition_max_bytes).unwrap_or(0);
+        Some(Ask { partition: Arc::clone(partition), from, max_bytes })
     }
 
     fn told(&self) -> Option<Told> {
@@ -94,17 +93,19 @@ impl Slot {
         self.failed() || self.bytes() > 0 || self.told() != self.wanted.told
     }
 
-    fn answer(self, cx: &Context) -> PartitionData {
+    /// The answer, and the records that belong to it.
+    fn answer(self, cx: &Context) -> (PartitionData, Option<Stored>) {
         let answer = PartitionData::default().with_partition_index(self.name.partition);
         let (partition, data) = match (self.partition, self.data) {
             (Ok((partition, _)), Ok(Some(data))) => (partition, data),
-            (Ok(_), Ok(None)) => return failed(answer, Code::UnknownServerError),
-            (Err(code), _) | (_, Err(code)) => return failed(answer, code),
+            (Ok(_), Ok(None)) => return (failed(answer, Code::UnknownServerError), None),
+            (Err(code), _) | (_, Err(code)) => return (failed(answer, code), None),
         };
-        cx.core.metrics.bytes_out.inc_by(data.records.len() as u64);
-        let records = count_records(&data.records);
-        cx.core.metrics.records_out.inc_by(records);
-        partition.traffic().gave(data.records.len() as u64, records);
+        if let Some(stored) = &data.stored {
+            cx.core.metrics.bytes_out.inc_by(stored.len() as u64);
+            cx.core.metrics.records_out.inc_by(stored.records());
+            partition.traffic().gave(stored.len() as u64, stored.records());
+        }
         let aborted = data.aborted.iter().map(|txn| {
             AbortedTransaction::default()
                 .with_producer_id(ProducerId(txn.producer_id))
@@ -114,18 +115,14 @@ impl Slot {
         let answer = answer
             .with_high_watermark(data.high_watermark)
             .with_last_stable_offset(data.last_stable_offset)
-            .with_aborted_transactions(is_committed.then(|| aborted.collect()))
-            .with_records(Some(data.records));
-        if cx.version >= 5 { answer.with_log_start_offset(data.log_start_offset) } else { answer }
+            .with_aborted_transactions(is_committed.then(|| aborted.collect()));
+        let answer = if cx.version >= 5 { answer.with_log_start_offset(data.log_start_offset) } else { answer };
+        (answer, data.stored)
     }
 }
 
 fn failed(answer: PartitionData, code: Code) -> PartitionData {
-    answer
-        .with_error_code(code.code())
-        .with_high_watermark(-1)
-        .with_aborted_transactions(None)
-        .with_records(Some(bytes::Bytes::new()))
+    answer.with_error_code(code.code()).with_high_watermark(-1).with_aborted_transactions(None)
 }
 
 fn find(cx: &Context, name: &Named, asked: &FetchPartition) -> Result<Arc<Partition>, Code> {
@@ -147,11 +144,25 @@ fn find(cx: &Context, name: &Named, asked: &FetchPartition) -> Result<Arc<Partit
     Ok(partition)
 }
 
-/// Answers a fetch.
-pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse {
+/// Looks into the partitions with news; gives how many bytes there are in all.
+async fn read(slots: &mut [Slot], max_bytes: usize, isolation: Isolation) -> usize {
+    let (places, asks): (Vec<usize>, Vec<Ask>) =
+        slots.iter_mut().enumerate().filter_map(|(place, slot)| Some((place, slot.ask()?))).unzip();
+    let kept: usize = slots.iter().map(Slot::bytes).sum();
+    let located = locate_all(asks, max_bytes.saturating_sub(kept), kept == 0, isolation).await;
+    for (place, located) in places.into_iter().zip(located) {
+        if let Some(slot) = slots.get_mut(place) {
+            slot.data = located.map(Some).map_err(|e| read_code(&e));
+        }
+    }
+    slots.iter().map(Slot::bytes).sum()
+}
+
+/// Answers a fetch; the records of each partition apart, in the order of the answer.
+pub(super) async fn handle(cx: &Context, request: FetchRequest) -> (FetchResponse, Vec<Option<Stored>>) {
     let Plan { session_id, is_incremental, partitions } = match cx.core.sessions.plan(&request) {
         Ok(plan) => plan,
-        Err(code) => return FetchResponse::default().with_error_code(code.code()),
+        Err(code) => return (FetchResponse::default().with_error_code(code.code()), Vec::new()),
     };
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = Instant::now() + wait;
@@ -162,11 +173,7 @@ pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse
     let slot = |(name, wanted)| Slot::new(cx, name, wanted, isolation);
     let mut slots: Vec<Slot> = partitions.into_iter().map(slot).collect();
     loop {
-        let mut total = 0;
-        for slot in &mut slots {
-            slot.read(max_bytes.saturating_sub(total), total == 0).await;
-            total += slot.bytes();
-        }
+        let total = read(&mut slots, max_bytes, isolation).await;
         let is_enough = total >= min_bytes || slots.iter().any(Slot::failed);
         if is_enough || Instant::now() >= deadline || cx.core.stop.is_cancelled() {
             break;
@@ -200,9 +207,11 @@ pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse
         cx.core.sessions.told(session_id, told);
     }
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut records = Vec::with_capacity(slots.len());
     for slot in slots.into_iter().filter(|slot| !is_incremental || slot.has_news()) {
         let name = slot.name.clone();
-        let answer = slot.answer(cx);
+        let (answer, stored) = slot.answer(cx);
+        records.push(stored);
         match responses.last_mut() {
             Some(topic) if topic.topic == name.topic && topic.topic_id == name.id => topic.partitions.push(answer),
             _ => {
@@ -215,5 +224,5 @@ pub(super) async fn handle(cx: &Context, request: FetchRequest) -> FetchResponse
             }
         }
     }
-    FetchResponse::default().with_session_id(session_id).with_responses(responses)
+    (FetchResponse::default().with_session_id(session_id).with_responses(responses), records)
 }

@@ -255,6 +255,7 @@ pub fn marker_of(batch: &[u8]) -> Option<Marker> {
 }
 
 /// Offset after the last of these whole batches, `None` without any.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn next_offset(mut batches: &[u8]) -> Option<i64> {
     let mut next = None;
     while let Some(header) = Header::parse(batches) {

@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// An open file; all calls name their place, so that readers and the writer share one handle.
 pub trait File: Send + Sync {
@@ -32,6 +34,17 @@ pub trait File: Send + Sync {
 
     /// Forces content and length to disk (not its name in the folder: [`Filesystem::sync_dir`]).
     fn sync_data(&self) -> io::Result<()>;
+
+    /// The system's handle, by which the kernel can send the content on by itself; `None` if there is none.
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Whether reading these bytes would wait for no disk, as far as a few samples tell.
+    fn is_in_memory(&self, at: u64, bytes: usize) -> bool {
+        let _ = (at, bytes);
+        true
+    }
 }
 
 /// Held for as long as the folder is in use.
@@ -113,6 +126,9 @@ impl RealFs {
     }
 }
 
+/// The kernel reads ahead about so much, so that what is in memory comes in pieces of this size.
+const SAMPLE_BYTES: usize = 128 << 10;
+
 struct RealFile(std::fs::File);
 
 impl File for RealFile {
@@ -141,7 +157,7 @@ impl File for RealFile {
                     at += n as u64;
                     IoSlice::advance_slices(&mut slices, n);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
@@ -158,6 +174,21 @@ impl File for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn is_in_memory(&self, at: u64, bytes: usize) -> bool {
+        let last = at.saturating_add(bytes as u64).saturating_sub(1);
+        let samples = (at..=last).step_by(SAMPLE_BYTES).chain([last]);
+        let mut byte = [0];
+        samples.into_iter().all(|place| {
+            let mut byte = [IoSliceMut::new(&mut byte)];
+            // An error other than "would wait" shows again when it is read.
+            !matches!(rustix::io::preadv2(&self.0, &mut byte, place, ReadWriteFlags::NOWAIT), Err(Errno::AGAIN))
+        })
     }
 }
 

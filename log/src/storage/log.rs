@@ -27,6 +27,7 @@ use super::metrics::StorageMetrics;
 use super::partition::{AppendKind, Appended, Isolation, OpenTxn, ReadResult, TimestampOffset, Verification};
 use super::producer::Producers;
 use super::segment::{self, Hole, Segment};
+use super::stored::{Located, Stored};
 use super::swap;
 use super::topic::{Limits, SharedLimits};
 use super::txn::AbortedTxn;
@@ -380,6 +381,13 @@ impl Log {
         self.writer.lock().producers.list()
     }
 
+    /// Whether so many more bytes would make it begin a segment, and wait for the disk to have the one before.
+    pub fn begins_segment(&self, bytes: usize) -> bool {
+        let most = self.limits.read().segment_bytes;
+        let segments = self.segments.read();
+        segments.values().next_back().is_some_and(|active| active.len().saturating_add(bytes as u64) > most)
+    }
+
     /// Whether something waits for a flush.
     pub fn is_dirty(&self) -> bool {
         self.end() > self.synced.load(Ordering::Acquire) && self.refusal.borrow().is_none()
@@ -415,6 +423,23 @@ impl Log {
         min_one: bool,
         isolation: Isolation,
     ) -> Result<ReadResult, ReadError> {
+        let Located { stored, high_watermark, last_stable_offset, log_start_offset, aborted } =
+            self.locate(from, max_bytes, min_one, isolation)?;
+        let records = match stored {
+            Some(stored) => stored.read(0, stored.len()).map_err(|e| read_error(&self.dir, &e))?,
+            None => Bytes::new(),
+        };
+        Ok(ReadResult { records, high_watermark, last_stable_offset, log_start_offset, aborted })
+    }
+
+    /// Finds whole batches below the high watermark, or the last stable offset, without reading them.
+    pub fn locate(
+        &self,
+        from: i64,
+        max_bytes: usize,
+        min_one: bool,
+        isolation: Isolation,
+    ) -> Result<Located, ReadError> {
         self.check_not_deleted()?;
         // In this order: the last stable offset is never above the high watermark.
         let last_stable_offset = self.last_stable_offset();
@@ -427,7 +452,8 @@ impl Log {
         if from < log_start_offset || from > self.end().max(high_watermark) {
             return Err(ReadError::OutOfRange { offset: from, log_start_offset, high_watermark });
         }
-        let mut records = Bytes::new();
+        let mut stored = None;
+        let mut next_offset = from;
         let mut base = from;
         while base < until {
             // The segment that holds the place; after a hole at its end, the next one.
@@ -436,9 +462,10 @@ impl Log {
             let after = segments.range(base.saturating_add(1)..).next().map(|(base, _)| *base);
             drop(segments);
             if let Some(segment) = segment {
-                let read = segment.read(&*self.around.fs, from, until, max_bytes, min_one);
-                if let Some(found) = read.map_err(|e| read_error(segment.path(), &e))? {
-                    records = found;
+                let found = segment.locate(&*self.around.fs, from, until, max_bytes, min_one);
+                if let Some(found) = found.map_err(|e| read_error(segment.path(), &e))? {
+                    next_offset = found.next_offset;
+                    stored = (found.bytes > 0).then(|| Stored::new(segment.file().clone(), found));
                     break;
                 }
             }
@@ -447,12 +474,13 @@ impl Log {
                 None => break,
             }
         }
-        self.around.metrics.read_bytes.inc_by(records.len() as u64);
-        let aborted = match (isolation, batch::next_offset(&records)) {
-            (Isolation::Committed, Some(until)) => self.aborted(from, until)?,
+        let bytes = stored.as_ref().map_or(0, Stored::len);
+        self.around.metrics.read_bytes.inc_by(bytes as u64);
+        let aborted = match isolation {
+            Isolation::Committed if bytes > 0 => self.aborted(from, next_offset)?,
             _ => Vec::new(),
         };
-        Ok(ReadResult { records, high_watermark, last_stable_offset, log_start_offset, aborted })
+        Ok(Located { stored, high_watermark, last_stable_offset, log_start_offset, aborted })
     }
 
     /// Aborted transactions with records in a range of offsets, in the order of their markers.
@@ -690,6 +718,11 @@ impl Log {
         if let Err(e) = written {
             tracing::warn!(dir = %self.dir.display(), error = %e, "can't note how far it is compacted: that is done again after a restart");
         }
+    }
+
+    /// A failure to read, told with the folder.
+    pub fn read_error(&self, cause: &io::Error) -> ReadError {
+        read_error(&self.dir, cause)
     }
 
     /// What it counts into.

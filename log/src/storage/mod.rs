@@ -32,6 +32,7 @@ mod swap;
 mod keymap;
 mod cleaner;
 mod unread;
+mod stored;
 /// Checks and repairs a data folder that is not in use.
 pub mod fsck;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -59,9 +60,12 @@ pub use fs::{Filesystem, RealFs};
 pub use fsck::{FsckOptions, FsckReport};
 pub use health::NotWritable;
 pub use metrics::{StorageMetrics, Traffic};
-pub use partition::{AppendKind, Appended, Isolation, OpenTxn, Partition, ReadResult, TimestampOffset, Verification};
+pub use partition::{
+    AppendKind, Appended, Isolation, OpenTxn, Partition, ReadResult, TimestampOffset, Verification, append_all,
+};
 pub use producer::ProducerState;
 pub use segment::Hole;
+pub use stored::{Ask, Located, Stored, locate_all, read_stored};
 pub use topic::{SETTINGS, SettingError, SettingKind, SettingSpec, Topic, TopicSettings};
 pub use txn::AbortedTxn;
 pub use unread::{CommittedOffset, Unread};

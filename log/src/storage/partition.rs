@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -120,8 +120,97 @@ pub struct TimestampOffset {
 struct Job {
     batches: Bytes,
     kind: AppendKind,
-    done: oneshot::Sender<Result<Appended, AppendError>>,
+    done: Place,
+}
+
+/// Batches for one partition, as [`append_all`] takes them.
+pub type Wanted = (Arc<Partition>, Bytes, AppendKind);
+
+/// The outcomes of appends that one caller waits for together, so that it is woken once.
+struct Gather {
+    outcomes: Mutex<Vec<Result<Appended, AppendError>>>,
+    left: AtomicUsize,
+    done: Mutex<Option<oneshot::Sender<()>>>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Where the outcome of one append goes. Dropped without one, the append counts as refused by the stop.
+struct Place {
+    gather: Arc<Gather>,
+    at: usize,
+}
+
+impl Place {
+    fn fill(self, outcome: Result<Appended, AppendError>) {
+        if let Some(place) = self.gather.outcomes.lock().get_mut(self.at) {
+            *place = outcome;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.gather.left.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(done) = self.gather.done.lock().take()
+        {
+            // Who asked may have gone; what is appended stays.
+            let _unheard = done.send(());
+        }
+    }
+}
+
+/// Turns that one thread takes for several partitions. Should one panic, the others get theirs elsewhere.
+struct Turns(std::vec::IntoIter<Arc<Partition>>);
+
+impl Turns {
+    fn take(&mut self) {
+        for partition in self.0.by_ref() {
+            partition.take_turn();
+        }
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        self.0.by_ref().for_each(|partition| partition.submit_turn());
+    }
+}
+
+/// Appends to several partitions, each as [`Partition::append`] does; the outcomes stand in the order of what was wanted. One
+/// hand-over to a thread and one back serve them all, where nothing else is under way for these partitions.
+pub async fn append_all(wanted: Vec<Wanted>) -> Vec<Result<Appended, AppendError>> {
+    let Some(shared) = wanted.first().map(|(partition, ..)| partition.shared.clone()) else { return Vec::new() };
+    let count = wanted.len();
+    let closed = || vec![Err(AppendError::Closed); count];
+    let Ok(permit) = shared.writers.permits().clone().acquire_owned().await else { return closed() };
+    let (done, all) = oneshot::channel();
+    let gather = Arc::new(Gather {
+        outcomes: Mutex::new(closed()),
+        left: AtomicUsize::new(count),
+        done: Mutex::new(Some(done)),
+        _permit: permit,
+    });
+    let mut ours = Vec::with_capacity(count);
+    for (at, (partition, batches, kind)) in wanted.into_iter().enumerate() {
+        let bytes = batches.len();
+        let done = Place { gather: gather.clone(), at };
+        if !partition.enqueue(Job { batches, kind, done }) {
+            continue;
+        }
+        if partition.log.begins_segment(bytes) {
+            // That waits for the disk: nobody else should wait with it.
+            partition.submit_turn();
+        } else {
+            ours.push(partition);
+        }
+    }
+    if !ours.is_empty() {
+        let mut turns = Turns(ours.into_iter());
+        shared.writers.submit(move || turns.take());
+    }
+    // Each place answers by being dropped at the latest.
+    let _answered = all.await;
+    std::mem::take(&mut *gather.outcomes.lock())
 }
 
 #[derive(Default)]
@@ -167,15 +256,14 @@ impl Partition {
     /// wait with [`Self::flushed`] before acknowledging. A caller that awaits one append before the next keeps order.
     /// Dropping the future does not take the batches back.
     pub async fn append(self: &Arc<Self>, batches: Bytes, kind: AppendKind) -> Result<Appended, AppendError> {
-        let permits = self.shared.writers.permits().clone();
-        let permit = permits.acquire_owned().await.map_err(|_| AppendError::Closed)?;
-        let (done, result) = oneshot::channel();
-        self.enqueue(Job { batches, kind, done, _permit: permit });
-        result.await.map_err(|_| AppendError::Closed)?
+        append_all(vec![(self.clone(), batches, kind)]).await.pop().unwrap_or(Err(AppendError::Closed))
     }
 
     /// Waits until the offset is as safe as the flush policy promises and visible to consumers.
     pub async fn flushed(&self, last_offset: i64) -> Result<(), AppendError> {
+        if self.log.high_watermark() > last_offset {
+            return Ok(());
+        }
         let mut high_watermark = self.log.watch();
         let mut refusal = self.log.watch_refusal();
         loop {
@@ -312,6 +400,10 @@ impl Partition {
         &self.log
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Deletes what is older or more than the topic keeps; tells what had not been read.
     pub(super) fn retain(&self, now_ms: i64, unread: Option<&dyn Unread>) -> Result<(), AppendError> {
         let readers = || unread.map_or_else(Vec::new, |unread| unread.committed(&self.topic, self.number));
@@ -357,15 +449,16 @@ impl Partition {
         self.shared.readers.run(move || read(&this.log)).await.map_err(|_| ReadError::Closed)?
     }
 
-    fn enqueue(self: &Arc<Self>, job: Job) {
+    /// Puts a job at the end of the queue; `true` if the caller has to see to it that a thread takes a turn.
+    fn enqueue(&self, job: Job) -> bool {
         let mut queue = self.queue.lock();
         queue.jobs.push_back(job);
-        let begin = !std::mem::replace(&mut queue.taken, true);
-        drop(queue);
-        if begin {
-            let this = self.clone();
-            self.shared.writers.submit(move || this.take_turn());
-        }
+        !std::mem::replace(&mut queue.taken, true)
+    }
+
+    fn submit_turn(self: &Arc<Self>) {
+        let this = self.clone();
+        self.shared.writers.submit(move || this.take_turn());
     }
 
     fn take_turn(self: &Arc<Self>) {
@@ -376,15 +469,14 @@ impl Partition {
                 return;
             };
             drop(queue);
-            let appended = self.log.append(job.batches, job.kind);
+            let Job { batches, kind, done } = job;
+            let appended = self.log.append(batches, kind);
             if appended.is_ok() && self.shared.config.flush == FlushPolicy::Always {
                 self.flush_soon();
             }
-            // Who asked may have gone; what is appended stays.
-            let _unheard = job.done.send(appended);
+            done.fill(appended);
         }
-        let this = self.clone();
-        self.shared.writers.submit(move || this.take_turn());
+        self.submit_turn();
     }
 
     fn flush(self: &Arc<Self>) {

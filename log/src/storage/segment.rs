@@ -28,8 +28,10 @@ use super::txn::{AbortedTxn, TxnIndex};
 pub(super) const INDEX_INTERVAL: u64 = 4096;
 /// Read at once where a file is gone through.
 const CHUNK: usize = 1 << 20;
-/// Read beyond what was asked for, as the index leads to a place some batches before it.
+/// Read at once where headers are looked for, as the index leads to a place some batches before what is wanted.
 const SLACK: usize = 8192;
+/// Batches above this size are passed over one by one when headers are looked for.
+const FEW: usize = 1024;
 
 /// Where copies of damaged bytes are kept, within the partition's folder.
 pub(super) const DAMAGED_DIR: &str = "damaged";
@@ -75,6 +77,16 @@ struct Indexes {
     offsets: Index<OffsetEntry>,
     times: Index<TimeEntry>,
     since_entry: u64,
+}
+
+/// Whole batches that stand one after the other in a segment's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub at: u64,
+    pub bytes: usize,
+    pub records: u64,
+    /// After the last of them.
+    pub next_offset: i64,
 }
 
 /// Where a batch begins, and the offset it must begin with.
@@ -579,31 +591,27 @@ impl Segment {
         Ok(())
     }
 
-    /// Whole batches from the one that holds `from` (or the next after it) on, all below `until`; `None` if there is none
-    /// from there to the segment's end. Holes that are met are noted and passed over.
-    pub fn read(
+    /// Where whole batches stand from the one that holds `from` (or the next after it) on, all below `until`; `None` if
+    /// there is none from there to the segment's end. Holes that are met are noted and passed over. Reads headers only.
+    pub fn locate(
         &self,
         fs: &dyn Filesystem,
         from: i64,
         until: i64,
         max_bytes: usize,
         min_one: bool,
-    ) -> io::Result<Option<Bytes>> {
-        let window = max_bytes.saturating_add(SLACK);
+    ) -> io::Result<Option<Stretch>> {
         let len = self.len();
-        let mut scan = Scan::new(&*self.file, len, window);
+        let mut scan = Scan::new(&*self.file, len, SLACK);
         let place = self.place_of(fs, &mut scan, from)?;
         let Some((start, first)) = self.seek(fs, &mut scan, place, |h| h.last_offset() >= from)? else {
             return Ok(None);
         };
+        let mut found = Stretch { at: start, bytes: 0, records: 0, next_offset: first.base_offset };
         if first.base_offset >= until || (first.size() > max_bytes && !min_one) {
-            return Ok(Some(Bytes::new()));
+            return Ok(Some(found));
         }
         let limit = max_bytes.max(first.size()) as u64;
-        let span = usize::try_from(limit.min(len - start)).unwrap_or(usize::MAX);
-        if scan.bytes(start, span)?.is_none() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
         let mut end = start;
         let mut expected = first.base_offset;
         // At the first damage it stops: the next read begins there and passes over it.
@@ -618,13 +626,38 @@ impl Segment {
                 break;
             }
             expected = header.next_offset();
+            found.records += u64::try_from(header.count).unwrap_or(0);
             end = next;
             if end - start >= limit {
                 break;
             }
+            // Large batches: nothing but their headers. Small ones: many at once.
+            scan.chunk = if header.size() > FEW { HEADER } else { SLACK };
         }
-        let bytes = usize::try_from(end - start).unwrap_or(usize::MAX);
-        scan.into_bytes(start, bytes).map(Some).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        found.bytes = usize::try_from(end - start).unwrap_or(usize::MAX);
+        found.next_offset = expected;
+        Ok(Some(found))
+    }
+
+    /// The same batches, read.
+    #[cfg(test)]
+    pub fn read(
+        &self,
+        fs: &dyn Filesystem,
+        from: i64,
+        until: i64,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> io::Result<Option<Bytes>> {
+        let Some(found) = self.locate(fs, from, until, max_bytes, min_one)? else { return Ok(None) };
+        let mut bytes = vec![0; found.bytes];
+        self.file.read_at(found.at, &mut bytes)?;
+        Ok(Some(bytes.into()))
+    }
+
+    /// Its file, for those who read what was located.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
     }
 
     /// The first record from `start` on and below `until` that is dated at or after a time.
@@ -930,8 +963,12 @@ impl<'a> Scan<'a> {
         if at < self.at || end > self.at + self.window.len() as u64 {
             let rest = usize::try_from(self.len - at).unwrap_or(usize::MAX);
             let want = count.max(self.chunk).min(rest);
-            // A fresh one comes zeroed from the system for free.
-            self.window = vec![0; want];
+            if want <= self.window.capacity() {
+                self.window.resize(want, 0);
+            } else {
+                // A fresh one comes zeroed from the system for free.
+                self.window = vec![0; want];
+            }
             self.at = at;
             let read = self.file.read_at(at, &mut self.window)?;
             self.window.truncate(read);
@@ -951,13 +988,6 @@ impl<'a> Scan<'a> {
         }
         let records = self.bytes(at, header.size())?.and_then(|batch| batch.get(HEADER..));
         Ok(records.and_then(|records| batch::marker(header, records)))
-    }
-
-    /// A part of the window without copying.
-    fn into_bytes(self, at: u64, count: usize) -> Option<Bytes> {
-        let from = usize::try_from(at.checked_sub(self.at)?).ok()?;
-        let to = from.checked_add(count).filter(|to| *to <= self.window.len())?;
-        Some(Bytes::from(self.window).slice(from..to))
     }
 
     /// The batch at this place, if it is one in every respect.

@@ -193,7 +193,7 @@ async fn log_in(core: &Arc<Core>, entered: &mut Entered, deadline: Instant) -> R
         match request.key {
             ApiKey::ApiVersions if !sasl.login.is_under_way() => {
                 let answer = dispatch::start(core, session, request).await?.await?;
-                write(writer, &answer.unwrap_or_default(), patience).await?;
+                write(writer, &answer.unwrap_or_default().head, patience).await?;
             }
             ApiKey::SaslHandshake if !sasl.login.is_under_way() => {
                 is_bare = request.version == 0;

@@ -1,7 +1,7 @@
 //! Frames: four bytes of length (big-endian, signed), then that many bytes of a request.
 //!
-//! In: an async reader. Out: whole frames. A frame is only given memory as its bytes arrive, and above 1 MiB it takes
-//! its part of a budget that all connections share, so that many large requests wait for each other instead of
+//! In: an async reader. Out: whole frames. Up to 1 MiB a frame gets its room at once, which the system fills as bytes arrive;
+//! above that it is only given memory as they do, and takes its part of a budget that all connections share, so that many large requests wait for each other instead of
 //! taking all memory. `next` may be dropped and called again at any time: what was read is kept.
 
 use std::io;
@@ -15,6 +15,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// Frames up to this size need nothing of the shared budget.
 const FREE_BYTES: usize = 1 << 20;
+/// Room for the beginning of the next frame: at least this, and if the last one was larger up to [`MOST_ROOM`], so that most
+/// frames come with one call. Connections that wait hold no more.
+const LEAST_ROOM: usize = 16 << 10;
+const MOST_ROOM: usize = 64 << 10;
 /// A client that sends less than this of a request in the time for a stall is stalled.
 const PROGRESS_BYTES: usize = 64 << 10;
 /// The budget is counted in pieces of this size.
@@ -51,6 +55,8 @@ pub(in super::super) struct FrameReader<R> {
     budget: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
     stall: Duration,
+    /// Room for a frame like the last one.
+    usual: usize,
     /// When so many bytes of the frame were here: a frame must grow from there in time.
     mark: (Instant, usize),
 }
@@ -58,7 +64,7 @@ pub(in super::super) struct FrameReader<R> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(reader: R, max: usize, budget: Arc<Semaphore>, stall: Duration) -> Self {
         let mark = (Instant::now(), 0);
-        Self { reader, buffer: BytesMut::new(), max, budget, held: None, stall, mark }
+        Self { reader, buffer: BytesMut::new(), max, budget, held: None, stall, usual: LEAST_ROOM, mark }
     }
 
     /// Takes frames up to another size from now on.
@@ -77,6 +83,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     _ => return Err(FrameError::Size { announced, max: self.max }),
                 };
                 if self.buffer.len() >= 4 + length {
+                    self.usual = (4 + length).clamp(LEAST_ROOM, MOST_ROOM);
                     let mut bytes = self.buffer.split_to(4 + length).freeze();
                     self.mark = (Instant::now(), self.buffer.len());
                     drop(bytes.split_to(4));
@@ -90,8 +97,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 missing = 4 + length - self.buffer.len();
             }
-            // Memory follows what has come, at most doubling it.
-            self.buffer.reserve(missing.min(self.buffer.len().max(16 << 10)));
+            // Above what is free, memory follows what has come, at most doubling it.
+            let room = match self.buffer.len() {
+                0 => self.usual,
+                have => missing.min(have.max(FREE_BYTES)),
+            };
+            self.buffer.reserve(room);
             let before = self.buffer.len();
             let reading = self.reader.read_buf(&mut self.buffer);
             let read = match before {

@@ -5,6 +5,8 @@
 
 /// Frames: four bytes of length, then a request.
 pub(super) mod frame;
+/// Answers, with records that still stand on disk.
+pub(super) mod reply;
 /// What a request must look like before a decoder may take memory for it.
 pub(super) mod shape;
 
