@@ -39,6 +39,10 @@ pub struct ConnectionConfig {
     pub tls: bool,
     /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
     pub ca_file: String,
+    /// File with this client's own certificate and those between it and its authority, PEM, for listeners that ask for one.
+    pub cert_file: String,
+    /// File with the private key of `cert_file`, PEM, not encrypted.
+    pub key_file: String,
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Empty: no authentication.
     pub sasl_mechanism: String,
     /// User for SASL.
@@ -55,6 +59,8 @@ impl Default for ConnectionConfig {
             brokers: vec!["127.0.0.1:9092".to_owned()],
             tls: false,
             ca_file: String::new(),
+            cert_file: String::new(),
+            key_file: String::new(),
             sasl_mechanism: String::new(),
             sasl_username: String::new(),
             sasl_password: Secret::default(),
@@ -78,6 +84,12 @@ impl ConnectionConfig {
         if !["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains(&self.sasl_mechanism.as_str()) {
             faults.add("sasl_mechanism", "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512");
         }
+        match (self.cert_file.is_empty(), self.key_file.is_empty()) {
+            (false, true) => faults.add("key_file", "is missing: name the file with the private key of `cert_file`"),
+            (true, false) => faults.add("cert_file", "is missing: name the file with the certificate of `key_file`"),
+            (false, false) if !self.tls => faults.add("cert_file", "means nothing without TLS: set `tls: true`"),
+            _ => {}
+        }
     }
 
     /// librdkafka's settings for this connection; secrets are read now.
@@ -94,6 +106,10 @@ impl ConnectionConfig {
         client.set("security.protocol", protocol);
         if !self.ca_file.is_empty() {
             client.set("ssl.ca.location", &self.ca_file);
+        }
+        if !self.cert_file.is_empty() {
+            client.set("ssl.certificate.location", &self.cert_file);
+            client.set("ssl.key.location", &self.key_file);
         }
         if !self.sasl_mechanism.is_empty() {
             client.set("sasl.mechanism", &self.sasl_mechanism);
@@ -573,14 +589,22 @@ mod tests {
 
     #[test]
     fn faults_of_a_connection_name_the_key() {
-        let config = ConnectionConfig {
-            brokers: vec!["kafka".to_owned()],
-            sasl_mechanism: "SCRAM".to_owned(),
-            ..ConnectionConfig::default()
-        };
-        let mut faults = Faults::default();
-        config.check(&mut faults);
-        let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
-        assert_eq!(paths, ["brokers[0]", "sasl_mechanism"]);
+        let of = ConnectionConfig::default;
+        let (cert_file, key_file) = ("own.pem".to_owned(), "own.key".to_owned());
+        for (config, want) in [
+            (of(), &[][..]),
+            (ConnectionConfig { brokers: vec!["kafka".to_owned()], ..of() }, &["brokers[0]"]),
+            (ConnectionConfig { brokers: Vec::new(), ..of() }, &["brokers"]),
+            (ConnectionConfig { sasl_mechanism: "SCRAM".to_owned(), ..of() }, &["sasl_mechanism"]),
+            (ConnectionConfig { tls: true, cert_file: cert_file.clone(), ..of() }, &["key_file"]),
+            (ConnectionConfig { tls: true, key_file: key_file.clone(), ..of() }, &["cert_file"]),
+            (ConnectionConfig { cert_file: cert_file.clone(), key_file: key_file.clone(), ..of() }, &["cert_file"]),
+            (ConnectionConfig { tls: true, cert_file, key_file, ..of() }, &[]),
+        ] {
+            let mut faults = Faults::default();
+            config.check(&mut faults);
+            let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
+            assert_eq!(paths, want, "{config:?}");
+        }
     }
 }

@@ -110,6 +110,10 @@ pub struct FeedConfig {
     pub tls: bool,
     /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
     pub ca_file: String,
+    /// File with this client's own certificate and those between it and its authority, PEM, for listeners that ask for one.
+    pub cert_file: String,
+    /// File with the private key of `cert_file`, PEM, not encrypted.
+    pub key_file: String,
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Empty: no authentication.
     pub sasl_mechanism: String,
     /// User for SASL.
@@ -128,16 +132,17 @@ pub struct FeedConfig {
 
 impl Default for FeedConfig {
     fn default() -> Self {
-        let ConnectionConfig { brokers, tls, ca_file, sasl_mechanism, sasl_username, sasl_password, options } =
-            ConnectionConfig::default();
+        let of = ConnectionConfig::default();
         Self {
-            brokers,
-            tls,
-            ca_file,
-            sasl_mechanism,
-            sasl_username,
-            sasl_password,
-            options,
+            brokers: of.brokers,
+            tls: of.tls,
+            ca_file: of.ca_file,
+            cert_file: of.cert_file,
+            key_file: of.key_file,
+            sasl_mechanism: of.sasl_mechanism,
+            sasl_username: of.sasl_username,
+            sasl_password: of.sasl_password,
+            options: of.options,
             topics: vec!["logs".to_owned()],
             group: "millrace-export-elasticsearch".to_owned(),
             dead_letter_topic: "millrace.dlq".to_owned(),
@@ -152,6 +157,8 @@ impl FeedConfig {
             brokers: self.brokers.clone(),
             tls: self.tls,
             ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
             sasl_mechanism: self.sasl_mechanism.clone(),
             sasl_username: self.sasl_username.clone(),
             sasl_password: self.sasl_password.clone(),

@@ -51,8 +51,7 @@ pub(crate) struct Fault {
 impl Manner {
     /// Reads certificates and checks names. The password is read when a login begins.
     pub fn of(config: &ConnectionConfig) -> Result<Self, Fault> {
-        let tls = config.tls.then(|| Tls::new(config)).transpose();
-        let tls = tls.map_err(|reason| Fault { key: "ca_file", reason })?;
+        let tls = config.tls.then(|| Tls::new(config)).transpose()?;
         let login = match config.sasl_mechanism.as_str() {
             "" => None,
             name => {

@@ -222,6 +222,7 @@ fn settings_that_can_not_work_are_told_at_once() {
     let base = ConnectionConfig::default();
     let cases = [
         (ConnectionConfig { tls: true, ca_file: "/no/such.pem".into(), ..base.clone() }, "ca_file"),
+        (ConnectionConfig { tls: true, cert_file: "/no/such.pem".into(), ..base.clone() }, "cert_file"),
         (ConnectionConfig { sasl_mechanism: "GSSAPI".into(), ..base.clone() }, "sasl_mechanism"),
     ];
     for (config, key) in cases {

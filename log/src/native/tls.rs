@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::connection::Fault;
 use super::error::WireError;
 use crate::client::ConnectionConfig;
 
@@ -26,42 +27,51 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the authorities, `ca_file` empty: those of the system; and the client's own certificate, where librdkafka's
-    /// names for it are among the options. The error says what is wrong with which file.
-    pub fn new(config: &ConnectionConfig) -> Result<Self, String> {
+    /// Reads the authorities, `ca_file` empty: those of the system; and the client's own certificate, if it has one. The
+    /// error says what is wrong with which file.
+    pub fn new(config: &ConnectionConfig) -> Result<Self, Fault> {
         let ca_file = &config.ca_file;
+        let authorities = |reason: String| Fault { key: "ca_file", reason };
+        let certificate = |reason: String| Fault { key: "cert_file", reason };
         // Named here, so that a library under test needs no choice made in main.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+        let builder = builder.with_safe_default_protocol_versions().map_err(|e| authorities(e.to_string()))?;
         let mut roots = RootCertStore::empty();
         if ca_file.is_empty() {
             // One that can't be read is no reason to believe none of the others.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
-                return Err("the system trusts no authority: name a file with certificates".to_owned());
+                return Err(authorities("the system trusts no authority: name a file with certificates".to_owned()));
             }
         } else {
-            let said = |e: &dyn std::fmt::Display| format!("{ca_file}: {e}");
+            let said = |e: &dyn std::fmt::Display| authorities(format!("{ca_file}: {e}"));
             for certificate in CertificateDer::pem_file_iter(ca_file).map_err(|e| said(&e))? {
                 roots.add(certificate.map_err(|e| said(&e))?).map_err(|e| said(&e))?;
             }
             if roots.is_empty() {
-                return Err(format!("{ca_file}: holds no certificate"));
+                return Err(authorities(format!("{ca_file}: holds no certificate")));
             }
         }
         let builder = builder.with_root_certificates(roots);
-        let (own, key) = (config.options.get("ssl.certificate.location"), config.options.get("ssl.key.location"));
+        // Those who set librdkafka's names before there were keys for it are still understood.
+        let named = |key: &str| config.options.get(key).map(String::as_str);
+        let own = Some(config.cert_file.as_str()).filter(|file| !file.is_empty());
+        let key = Some(config.key_file.as_str()).filter(|file| !file.is_empty());
+        let (own, key) = (own.or(named("ssl.certificate.location")), key.or(named("ssl.key.location")));
         let config = match (own, key) {
             (Some(own), Some(key)) => {
-                let said = |e: &dyn std::fmt::Display| format!("{own}, {key}: {e}");
+                let said = |e: &dyn std::fmt::Display| certificate(format!("{own}, {key}: {e}"));
                 let chain = CertificateDer::pem_file_iter(own).map_err(|e| said(&e))?;
                 let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|e| said(&e))?;
                 let key = PrivateKeyDer::from_pem_file(key).map_err(|e| said(&e))?;
                 builder.with_client_auth_cert(chain, key).map_err(|e| said(&e))?
             }
             (None, None) => builder.with_no_client_auth(),
-            _ => return Err("`ssl.certificate.location` and `ssl.key.location` go together".to_owned()),
+            _ => {
+                let why = "a certificate and its key go together: set `cert_file` and `key_file`";
+                return Err(certificate(why.to_owned()));
+            }
         };
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }

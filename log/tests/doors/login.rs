@@ -150,14 +150,13 @@ async fn a_client_certificate_names_the_user() {
     config.listeners = vec![ListenerConfig { tls: authority.tls(ClientAuth::Required), ..door("mutual") }];
     let broker = Running::start(dir.path(), config).await;
     let client = |name: &str| {
-        let mut client = authority.client(broker.door("mutual"));
-        for (key, ending) in [("ssl.certificate.location", "pem"), ("ssl.key.location", "key")] {
-            client.options.insert(key.to_owned(), authority.file(&format!("{name}.{ending}")));
-        }
-        client
+        let (cert_file, key_file) = (authority.file(&format!("{name}.pem")), authority.file(&format!("{name}.key")));
+        ConnectionConfig { cert_file, key_file, ..authority.client(broker.door("mutual")) }
     };
     let admin = RdProducer::new(&client("admin")).unwrap();
     assert_eq!(admin.ensure_topic("lines", 1).await.unwrap(), 1);
+    let native = millrace_log::native::WireProducer::new(&client("admin"), None).unwrap();
+    assert_eq!(native.send(&TopicPartition::new("lines", 0), vec![record("x")]).await.unwrap(), 0);
     let agent = RdProducer::new(&client("agent")).unwrap();
     let refused = agent.ensure_topic("other", 1).await.unwrap_err().to_string();
     assert!(refused.contains("uthorization"), "{refused}");

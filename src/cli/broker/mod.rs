@@ -82,6 +82,12 @@ struct ClientFlags {
     /// Certificates of the authorities to trust, PEM. Without it: those of the system.
     #[arg(long, value_name = "FILE", global = true)]
     ca_file: Option<String>,
+    /// This client's own certificate, PEM.
+    #[arg(long, value_name = "FILE", global = true)]
+    cert_file: Option<String>,
+    /// The private key of the certificate, PEM.
+    #[arg(long, value_name = "FILE", global = true)]
+    key_file: Option<String>,
     /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     #[arg(long, value_name = "NAME", global = true)]
     sasl_mechanism: Option<String>,
@@ -161,9 +167,11 @@ fn connection(file: &ConfigFlags, flags: &ClientFlags) -> Result<ConnectionConfi
         };
         ConnectionConfig { brokers: flags.brokers.clone(), ..known }
     };
-    connection.tls |= flags.tls || flags.ca_file.is_some();
+    connection.tls |= flags.tls || flags.ca_file.is_some() || flags.cert_file.is_some();
     for (flag, of) in [
         (&flags.ca_file, &mut connection.ca_file),
+        (&flags.cert_file, &mut connection.cert_file),
+        (&flags.key_file, &mut connection.key_file),
         (&flags.sasl_mechanism, &mut connection.sasl_mechanism),
         (&flags.sasl_username, &mut connection.sasl_username),
     ] {

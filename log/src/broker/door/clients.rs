@@ -44,13 +44,13 @@ pub(in super::super) fn check_client(
         }
         _ => {}
     }
-    let has_certificate = CERTIFICATE_OPTIONS.iter().any(|option| client.options.contains_key(*option));
+    let has_certificate =
+        !client.cert_file.is_empty() || CERTIFICATE_OPTIONS.iter().any(|option| client.options.contains_key(*option));
     let wants_certificate = listener.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
     if wants_certificate && !has_certificate {
-        let why = format!(
-            "listener `{name}` of this broker asks for a client certificate: set `ssl.certificate.location` and `ssl.key.location`"
-        );
-        faults.add("options", why);
+        let why =
+            format!("listener `{name}` of this broker asks for a client certificate: set `cert_file` and `key_file`");
+        faults.add("cert_file", why);
     }
     let mechanism = client.sasl_mechanism.as_str();
     match &listener.sasl {
@@ -135,7 +135,7 @@ mod tests {
             (client("127.0.0.1:2", "SCRAM-SHA-256", "agent", "right"), &[]),
             (client("127.0.0.1:2", "SCRAM-SHA-512", "made-by-a-client", "x"), &[]),
             (client("localhost:4", "PLAIN", "made-by-a-client", "x"), &["sasl_username"]),
-            (client("k:9", "", "", ""), &["tls", "options"]),
+            (client("k:9", "", "", ""), &["tls", "cert_file"]),
             (ConnectionConfig { tls: true, ..client("localhost:1", "", "", "") }, &["tls"]),
         ] {
             let mut faults = Faults::default();
