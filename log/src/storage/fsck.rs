@@ -589,12 +589,6 @@ impl Check<'_> {
                 }
                 _ => self.lacks_aborted = true,
             }
-            // Where transactions began is not known here: the next start makes the list of aborted ones again.
-            let txns = segment::path_of(dir, base, "txnindex");
-            match fs.remove(&txns) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StorageError::io("remove", &txns)(e)),
-                _ => {}
-            }
             holes.iter().for_each(|hole| segment::set_aside(fs, hole));
         }
         Ok(())
@@ -667,7 +661,7 @@ fn find_aborted(fs: &dyn Filesystem, dir: &Path, bases: &[i64]) -> io::Result<()
         };
         segments.insert(base, Arc::new(segment));
     }
-    log::find_aborted(dir, fs, &segments, 0)
+    log::find_aborted(dir, fs, &segments)
 }
 
 /// The entries of an index file, compared with the batches as they come by.

@@ -256,7 +256,7 @@ impl Log {
             let segment = recover(around, dir, last_base, None, now_ms, note)?;
             segments.insert(last_base, Arc::new(segment));
         }
-        find_aborted(dir, fs, &segments, now_ms)?;
+        find_aborted(dir, fs, &segments)?;
         Ok((segments, producers))
     }
 
@@ -496,7 +496,7 @@ impl Log {
                 segment.as_ref().and_then(|found| segments.range(found.base + 1..).next()).map(|(base, _)| *base);
             drop(segments);
             if let Some(segment) = segment.filter(|segment| segment.has_aborted()) {
-                let list = segment.aborted(&*self.around.fs).map_err(|e| read_error(segment.path(), &e))?;
+                let list = self.aborted_in(&segment).map_err(|e| read_error(segment.path(), &e))?;
                 aborted.extend(list.iter().filter(|txn| txn.overlaps(from, until)));
                 // Nothing that began before this offset is decided later.
                 if list.last().is_some_and(|last| last.last_stable_offset >= until) {
@@ -508,6 +508,25 @@ impl Log {
                 None => return Ok(aborted),
             }
         }
+    }
+
+    /// Aborted transactions whose markers stand in a segment; made again from the batches if its list is damaged.
+    fn aborted_in(&self, segment: &Segment) -> io::Result<Vec<AbortedTxn>> {
+        let fs = &*self.around.fs;
+        match segment.aborted(fs) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
+            list => return list,
+        }
+        tracing::warn!(segment = %segment.path().display(), "list of aborted transactions is damaged: it is made again from all segments before; check the disk");
+        let segments = self.segments.read().clone();
+        let mut found = Vec::new();
+        scan_aborted(fs, segments.range(..=segment.base).map(|(_, of)| &**of), |of, list| {
+            if of.base == segment.base {
+                found = list;
+            }
+        })?;
+        segment.mend_aborted(found.clone());
+        Ok(found)
     }
 
     /// Open transactions by first offset, also those whose marker the high watermark has not passed.
@@ -961,27 +980,35 @@ fn recover(
 
 /// Makes the lists of aborted transactions again where a finished segment has none, by going through all batches: where a
 /// transaction began may stand many segments before its marker.
-pub(super) fn find_aborted(
-    dir: &Path,
-    fs: &dyn Filesystem,
-    segments: &BTreeMap<i64, Arc<Segment>>,
-    now_ms: i64,
-) -> io::Result<()> {
+pub(super) fn find_aborted(dir: &Path, fs: &dyn Filesystem, segments: &BTreeMap<i64, Arc<Segment>>) -> io::Result<()> {
     let Some(last_lacking) = segments.values().filter(|segment| segment.lacks_aborted()).map(|s| s.base).next_back()
     else {
         return Ok(());
     };
     tracing::info!(dir = %dir.display(), "aborted transactions are looked for in all segments, as a list of them is missing");
-    let mut producers = Producers::default();
-    for segment in segments.range(..=last_lacking).map(|(_, segment)| segment) {
-        let mut aborted = Vec::new();
-        segment.headers(fs, segment.base, |header, marker| {
-            aborted.extend(producers.update(header, marker, now_ms).and_then(|ended| ended.aborted()));
-        })?;
+    scan_aborted(fs, segments.range(..=last_lacking).map(|(_, segment)| &**segment), |segment, aborted| {
         if segment.lacks_aborted() {
             let is_finished = segments.range(segment.base + 1..).next().is_some();
             segment.set_aborted(fs, aborted, is_finished);
         }
+    })
+}
+
+/// Goes through all batches of segments that follow each other from the first on, and tells for each which transactions
+/// it has the abort markers of.
+fn scan_aborted<'s>(
+    fs: &dyn Filesystem,
+    segments: impl Iterator<Item = &'s Segment>,
+    mut found: impl FnMut(&Segment, Vec<AbortedTxn>),
+) -> io::Result<()> {
+    let mut producers = Producers::default();
+    for segment in segments {
+        let mut aborted = Vec::new();
+        segment.headers(fs, segment.base, |header, marker| {
+            // When is of no interest: nothing of these producers is kept.
+            aborted.extend(producers.update(header, marker, 0).and_then(|ended| ended.aborted()));
+        })?;
+        found(segment, aborted);
     }
     Ok(())
 }

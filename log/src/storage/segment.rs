@@ -202,7 +202,7 @@ impl Segment {
         let file = fs.create(&path("log"))?;
         let offsets = Index::create(fs, &path("index"))?;
         let times = Index::create(fs, &path("timeindex"))?;
-        let txns = TxnIndex::fresh(&path("txnindex"));
+        let txns = TxnIndex::fresh(&path("txnindex"), base);
         Ok(Self {
             base,
             txns: RwLock::new(txns),
@@ -394,7 +394,7 @@ impl Segment {
             // Where its transactions began may stand in segments before it: whoever calls knows.
             Some(next) => TxnIndex::open(fs, &txn_path, base, next)?,
             None => {
-                let mut txns = TxnIndex::fresh(&txn_path);
+                let mut txns = TxnIndex::fresh(&txn_path, base);
                 txns.replace(aborted);
                 txns
             }
@@ -504,6 +504,11 @@ impl Segment {
         if rest {
             txns.rest();
         }
+    }
+
+    /// Takes the list as it was made again while others read. In memory only: the files may be another segment's by now.
+    pub fn mend_aborted(&self, list: Vec<AbortedTxn>) {
+        self.txns.write().replace(list);
     }
 
     /// The segment's file.

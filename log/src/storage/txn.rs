@@ -11,6 +11,10 @@
 //! | 0 | version i16 = 0 | | 18 | last offset i64: the marker |
 //! | 2 | producer id i64 | | 26 | last stable offset i64, as it was after the marker |
 //! | 10 | first offset i64 | | | |
+//!
+//! Behind the last entry stand 4 bytes that Kafka has not: the CRC-32C of the segment's base offset (i64) and all entries.
+//! Kafka's tools pass over what is shorter than an entry. A file without a right checksum, also one that Kafka has written,
+//! counts as missing: a wrong list would show aborted records, or hide committed ones.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -20,6 +24,7 @@ use bytes::{Buf as _, BufMut as _};
 use super::fs::{self, Filesystem};
 
 const ENTRY: usize = 34;
+const CHECKSUM: usize = 4;
 
 /// A transaction that was aborted, by the offsets of its first record and of its marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +58,15 @@ enum Entries {
 /// The aborted transactions of one segment.
 pub(super) struct TxnIndex {
     path: PathBuf,
+    /// Base offset of its segment.
+    base: i64,
     entries: Entries,
 }
 
 impl TxnIndex {
     /// That of a new segment: none.
-    pub fn fresh(path: &Path) -> Self {
-        Self { path: path.to_owned(), entries: Entries::Here { list: Vec::new(), written: false } }
+    pub fn fresh(path: &Path, base: i64) -> Self {
+        Self { path: path.to_owned(), base, entries: Entries::Here { list: Vec::new(), written: false } }
     }
 
     /// Reads the file of a segment with these offsets. What can't be right counts as missing.
@@ -72,7 +79,7 @@ impl TxnIndex {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Entries::Missing,
             Err(e) => return Err(e),
         };
-        Ok(Self { path: path.to_owned(), entries })
+        Ok(Self { path: path.to_owned(), base, entries })
     }
 
     /// Whether it has to be made again.
@@ -105,7 +112,7 @@ impl TxnIndex {
     /// Writes and syncs the file, if it lacks anything.
     pub fn write_out(&mut self, fs: &dyn Filesystem) -> io::Result<()> {
         if let Entries::Here { list, written: written @ false } = &mut self.entries {
-            write(fs, &self.path, list)?;
+            write(fs, &self.path, self.base, list)?;
             *written = true;
         }
         Ok(())
@@ -149,12 +156,8 @@ impl TxnIndex {
             Entries::Here { list, .. } => Ok(list.clone()),
             Entries::OnDisk(0) | Entries::Missing => Ok(Vec::new()),
             Entries::OnDisk(_) => match fs::read_all(fs, &self.path) {
-                Ok(bytes) => decode(&bytes, 0, i64::MAX).ok_or_else(|| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "transaction index is damaged: restart to have it made again",
-                    )
-                }),
+                Ok(bytes) => decode(&bytes, self.base, i64::MAX)
+                    .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "transaction index is damaged")),
                 // Deleted with its segment, which a reader still holds: its offsets are no longer asked for.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
                 Err(e) => Err(e),
@@ -163,9 +166,9 @@ impl TxnIndex {
     }
 }
 
-/// Writes the file of a segment, for whoever makes a segment again from others.
-pub(super) fn write(fs: &dyn Filesystem, path: &Path, list: &[AbortedTxn]) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(list.len() * ENTRY);
+/// Writes the file of the segment with this base offset, for whoever makes a segment again from others.
+pub(super) fn write(fs: &dyn Filesystem, path: &Path, base: i64, list: &[AbortedTxn]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(list.len() * ENTRY + CHECKSUM);
     for txn in list {
         bytes.put_i16(0);
         bytes.put_i64(txn.producer_id);
@@ -173,7 +176,8 @@ pub(super) fn write(fs: &dyn Filesystem, path: &Path, list: &[AbortedTxn]) -> io
         bytes.put_i64(txn.last_offset);
         bytes.put_i64(txn.last_stable_offset);
     }
-    // Whole or not at all: a part of it would look like a list of fewer.
+    bytes.put_u32(checksum(base, &bytes));
+    // Whole or not at all: whoever reads meanwhile sees the old list or the new one.
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".tmp");
     let fresh = PathBuf::from(fresh);
@@ -183,18 +187,23 @@ pub(super) fn write(fs: &dyn Filesystem, path: &Path, list: &[AbortedTxn]) -> io
     fs.rename(&fresh, path)
 }
 
-fn decode(mut bytes: &[u8], base: i64, end: i64) -> Option<Vec<AbortedTxn>> {
-    if !bytes.len().is_multiple_of(ENTRY) {
+fn checksum(base: i64, entries: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&base.to_be_bytes()), entries)
+}
+
+fn decode(bytes: &[u8], base: i64, end: i64) -> Option<Vec<AbortedTxn>> {
+    let (mut entries, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    if !entries.len().is_multiple_of(ENTRY) || u32::from_be_bytes(*sum) != checksum(base, entries) {
         return None;
     }
-    let mut list: Vec<AbortedTxn> = Vec::with_capacity(bytes.len() / ENTRY);
-    while !bytes.is_empty() {
-        let version = bytes.get_i16();
+    let mut list: Vec<AbortedTxn> = Vec::with_capacity(entries.len() / ENTRY);
+    while !entries.is_empty() {
+        let version = entries.get_i16();
         let txn = AbortedTxn {
-            producer_id: bytes.get_i64(),
-            first_offset: bytes.get_i64(),
-            last_offset: bytes.get_i64(),
-            last_stable_offset: bytes.get_i64(),
+            producer_id: entries.get_i64(),
+            first_offset: entries.get_i64(),
+            last_offset: entries.get_i64(),
+            last_stable_offset: entries.get_i64(),
         };
         let rises = list.last().is_none_or(|before| before.last_offset < txn.last_offset);
         let fits = (base..end).contains(&txn.last_offset) && txn.first_offset < txn.last_offset;
@@ -219,7 +228,7 @@ mod tests {
     fn entries_come_back_from_memory_and_disk() {
         let fs = SimFs::new();
         let path = Path::new("00000000000000000010.txnindex");
-        let mut index = TxnIndex::fresh(path);
+        let mut index = TxnIndex::fresh(path, 10);
         assert!(index.is_empty());
         let want = [txn(1, 5, 12), txn(2, 11, 13), txn(1, 14, 19)];
         want.into_iter().for_each(|txn| index.push(txn));
@@ -228,7 +237,7 @@ mod tests {
         index.write_out(&fs).unwrap();
         index.rest();
         assert_eq!(index.list(&fs).unwrap(), want);
-        assert_eq!(fs.content(path).unwrap().len(), 3 * ENTRY);
+        assert_eq!(fs.content(path).unwrap().len(), 3 * ENTRY + CHECKSUM);
         let index = TxnIndex::open(&fs, path, 10, 20).unwrap();
         assert!(!index.is_missing() && !index.is_empty());
         assert_eq!(index.list(&fs).unwrap(), want);
@@ -241,17 +250,50 @@ mod tests {
         assert!(TxnIndex::open(&fs, path, 0, 100).unwrap().is_missing(), "no file");
         let list = [txn(1, 5, 12), txn(2, 11, 13)];
         for (base, end, want) in [(0, 100, false), (12, 14, false), (13, 100, true), (0, 13, true)] {
-            write(&fs, path, &list).unwrap();
+            write(&fs, path, base, &list).unwrap();
             assert_eq!(TxnIndex::open(&fs, path, base, end).unwrap().is_missing(), want, "{base}..{end}");
         }
+        let sealed = |entries: &[u8]| [entries, &checksum(0, entries).to_be_bytes()].concat();
+        write(&fs, path, 0, &list).unwrap();
         let bytes = fs.content(path).unwrap();
+        let entries = &bytes[..2 * ENTRY];
         for (name, content) in [
-            ("cut", bytes[..40].to_vec()),
-            ("version", [&[0, 1], &bytes[2..]].concat()),
-            ("order", [&bytes[ENTRY..], &bytes[..ENTRY]].concat()),
+            ("empty", Vec::new()),
+            ("without a checksum", entries.to_vec()),
+            ("cut", sealed(&entries[..40])),
+            ("version", sealed(&[&[0, 1], &entries[2..]].concat())),
+            ("order", sealed(&[&entries[ENTRY..], &entries[..ENTRY]].concat())),
+            ("twice", sealed(&[entries, entries].concat())),
         ] {
             fs.set_content(path, content);
             assert!(TxnIndex::open(&fs, path, 0, 100).unwrap().is_missing(), "{name}");
+        }
+        fs.set_content(path, sealed(entries));
+        assert!(TxnIndex::open(&fs, path, 10, 100).unwrap().is_missing(), "of another segment");
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_goes_unnoticed() {
+        let fs = SimFs::new();
+        let path = Path::new("x.txnindex");
+        for list in [&[][..], &[txn(1, 5, 12), txn(2, 11, 13)][..]] {
+            write(&fs, path, 0, list).unwrap();
+            let bytes = fs.content(path).unwrap();
+            let mut rest = TxnIndex::open(&fs, path, 0, 100).unwrap();
+            rest.rest();
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    let mut bad = bytes.clone();
+                    bad[at] ^= 1 << bit;
+                    fs.set_content(path, bad);
+                    assert!(TxnIndex::open(&fs, path, 0, 100).unwrap().is_missing(), "byte {at}, bit {bit}");
+                    let read = rest.list(&fs).map_err(|e| e.kind());
+                    let want = if list.is_empty() { Ok(Vec::new()) } else { Err(io::ErrorKind::InvalidData) };
+                    assert_eq!(read, want, "byte {at}, bit {bit}, of one that is in use");
+                }
+                fs.set_content(path, bytes[..at].to_vec());
+                assert!(TxnIndex::open(&fs, path, 0, 100).unwrap().is_missing(), "cut at {at}");
+            }
         }
     }
 }

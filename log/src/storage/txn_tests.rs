@@ -230,6 +230,39 @@ async fn open_and_aborted_transactions_survive_stops_and_crashes() {
 }
 
 #[tokio::test]
+async fn each_flipped_byte_of_a_list_is_noticed_and_mended() {
+    let fs = SimFs::new();
+    let storage = open(&fs);
+    let p = topic(&storage, &[("segment.bytes", "1024")]).await;
+    let want = fill(&p).await;
+    let aborted = p.aborted_transactions(0, i64::MAX).await.unwrap();
+    drop(p);
+    let storage = restart(storage, &fs).await;
+    drop(storage.close().await);
+    drop(storage);
+    let lists: Vec<PathBuf> =
+        fs.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "txnindex")).collect();
+    let list = lists.iter().find(|path| fs.content(path).unwrap().len() > 4).unwrap();
+    let sound = fs.content(list).unwrap();
+    for at in 0..sound.len() {
+        let mut bad = sound.clone();
+        bad[at] ^= 0x10;
+        // At the start.
+        let disk = fs.fork();
+        disk.set_content(list, bad.clone());
+        let storage = open(&disk);
+        let p = partition(&storage);
+        assert_eq!(disk.content(list).unwrap(), sound, "byte {at} is mended at the start");
+        // And of one that is in use: its readers get the right list, again and again.
+        disk.set_content(list, bad.clone());
+        for _ in 0..2 {
+            assert_eq!(p.aborted_transactions(0, i64::MAX).await.unwrap(), aborted, "byte {at}");
+        }
+        assert_eq!(all(&p).await, want, "byte {at}");
+    }
+}
+
+#[tokio::test]
 async fn deleting_the_beginning_of_an_open_transaction_moves_the_last_stable_offset() {
     let fs = SimFs::new();
     let storage = open(&fs);
