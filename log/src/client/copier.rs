@@ -8,18 +8,26 @@
 //! The consumer is a member of a group with a fixed instance id and the producer has a fixed transactional id, both
 //! named after the router: one that comes back takes over from its dead self at once, and the brokers refuse what the
 //! dead one may still have on its way. A batch is given up when partitions were taken away while it was filled.
+//!
+//! After a transaction that was given up the producer is made anew. librdkafka purges what was on its way then: it gives
+//! the sequence numbers of these records to the next ones, which a broker that has the purged ones takes for repeats and
+//! drops; and records that come back from a lost connection after the purge are neither sent nor purged, so that an abort
+//! waits for them for all its time. A new producer has a new epoch, and its start aborts what the old one left open.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::util::Timeout;
 
@@ -27,6 +35,8 @@ use super::{ClientError, ConnectionConfig, Quiet};
 
 /// How long one step of a transaction may take before it is given up.
 const STEP: Duration = Duration::from_secs(60);
+/// How long an abort may take: what it has not done by then, the start of the next producer does.
+const ABORT: Duration = Duration::from_secs(2);
 const QUEUE_WAIT: Duration = Duration::from_millis(50);
 const WATERMARKS: Duration = Duration::from_secs(5);
 
@@ -196,7 +206,9 @@ impl Batch<'_> {
 /// Reads one topic and writes others.
 pub struct Copier {
     consumer: BaseConsumer<Membership>,
-    producer: BaseProducer<Deliveries>,
+    producer: RefCell<Rc<BaseProducer<Deliveries>>>,
+    /// How producers are made.
+    producing: ClientConfig,
     settings: CopierSettings,
 }
 
@@ -228,8 +240,7 @@ impl Copier {
                 client.set(name, value);
             }
         }
-        let producer: BaseProducer<Deliveries> =
-            client.create_with_context(Deliveries::default()).map_err(ClientError::Setup)?;
+        let producing = client;
         let mut client = config.client()?;
         for (name, value) in [
             ("group.id", settings.group.as_str()),
@@ -248,12 +259,15 @@ impl Copier {
                 client.set(name, value);
             }
         }
+        let producer = producing.create_with_context(Deliveries::default()).map_err(ClientError::Setup)?;
         let copier = Self {
             consumer: client.create_with_context(Membership::default()).map_err(ClientError::Setup)?,
-            producer,
+            producer: RefCell::new(Rc::new(producer)),
+            producing,
             settings: settings.clone(),
         };
-        copier.step("its start", || copier.producer.init_transactions(STEP))?;
+        let producer = copier.producer();
+        copier.step("its start", || producer.init_transactions(STEP))?;
         copier.consumer.subscribe(&[&settings.from]).map_err(ClientError::Setup)?;
         Ok(copier)
     }
@@ -307,10 +321,11 @@ impl Copier {
         if batch.is_empty() {
             return Ok(());
         }
-        self.producer.context().failed.lock().clear();
+        let producer = self.producer();
+        producer.context().failed.lock().clear();
         let begun = Instant::now();
-        self.step("its begin", || self.producer.begin_transaction())?;
-        match self.fill(batch, outputs, alone) {
+        self.step("its begin", || producer.begin_transaction())?;
+        match self.fill(&producer, batch, outputs, alone) {
             Ok(()) => Ok(()),
             Err(error) => {
                 if matches!(error, CopyError::Fenced { .. }) {
@@ -322,38 +337,73 @@ impl Copier {
                         error
                     });
                 }
-                self.step("its abort", || self.producer.abort_transaction(STEP))?;
-                // Only now all deliveries are told: the first refusal purges everything that is still on its way.
-                let deadline = Instant::now() + STEP;
-                while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-                    self.producer.poll(QUEUE_WAIT);
-                }
-                let refused = self.refusals();
+                let refused = self.give_up(&producer)?;
+                drop(producer);
+                self.renew()?;
                 Err(if refused.is_empty() { error } else { CopyError::Refused { refused } })
             }
         }
     }
 
-    fn fill(&self, batch: &Batch<'_>, outputs: &[Output], alone: &dyn Fn(usize) -> bool) -> Result<(), CopyError> {
+    fn producer(&self) -> Rc<BaseProducer<Deliveries>> {
+        Rc::clone(&self.producer.borrow())
+    }
+
+    /// Aborts, as far as that is quick, and tells which outputs were refused for good.
+    fn give_up(&self, producer: &BaseProducer<Deliveries>) -> Result<Vec<(usize, String)>, CopyError> {
+        match producer.abort_transaction(ABORT) {
+            Ok(()) => {}
+            // A new producer would take the name back from who has it now.
+            Err(error) if is_fenced(&error) => return Err(self.fenced()),
+            Err(error) => {
+                tracing::debug!(%error, copier = self.settings.identity, "abort is left to the next producer's start");
+                producer.purge(PurgeConfig::default().queue().inflight());
+            }
+        }
+        // Only now all deliveries are told: the first refusal purges everything that is still on its way.
+        let deadline = Instant::now() + ABORT;
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            producer.poll(QUEUE_WAIT);
+        }
+        Ok(refusals(producer))
+    }
+
+    /// Another producer of the same name instead of the one that has given up a transaction.
+    fn renew(&self) -> Result<(), CopyError> {
+        let producer: BaseProducer<Deliveries> =
+            self.producing.create_with_context(Deliveries::default()).map_err(ClientError::Setup)?;
+        let producer = Rc::new(producer);
+        self.step("its new start", || producer.init_transactions(STEP))?;
+        drop(self.producer.replace(producer));
+        Ok(())
+    }
+
+    fn fill(
+        &self,
+        producer: &BaseProducer<Deliveries>,
+        batch: &Batch<'_>,
+        outputs: &[Output],
+        alone: &dyn Fn(usize) -> bool,
+    ) -> Result<(), CopyError> {
         for (i, output) in outputs.iter().enumerate() {
             let alone = alone(i);
             if alone {
-                self.step("sending", || self.producer.flush(STEP))?;
+                self.step("sending", || producer.flush(STEP))?;
             }
             if let Some(message) = batch.messages.get(output.record) {
-                self.send(i, message, output)?;
+                send(producer, i, message, output)?;
             }
             if alone {
-                self.step("sending", || self.producer.flush(STEP))?;
-                if !self.producer.context().failed.lock().is_empty() {
+                self.step("sending", || producer.flush(STEP))?;
+                if !producer.context().failed.lock().is_empty() {
                     break;
                 }
             } else if i.is_multiple_of(1000) {
-                self.producer.poll(Duration::ZERO);
+                producer.poll(Duration::ZERO);
             }
         }
-        self.step("sending", || self.producer.flush(STEP))?;
-        if let Some((_, error)) = self.producer.context().failed.lock().first() {
+        self.step("sending", || producer.flush(STEP))?;
+        if let Some((_, error)) = producer.context().failed.lock().first() {
             return Err(CopyError::Aborted { step: "sending", source: error.clone() });
         }
         let mut next: BTreeMap<i32, i64> = BTreeMap::new();
@@ -370,76 +420,8 @@ impl Copier {
             .consumer
             .group_metadata()
             .ok_or_else(|| CopyError::Aborted { step: "asking for the membership", source: KafkaError::Canceled })?;
-        self.step("its offsets", || self.producer.send_offsets_to_transaction(&offsets, &member, STEP))?;
-        self.step("its commit", || self.producer.commit_transaction(STEP))
-    }
-
-    fn send(&self, i: usize, message: &BorrowedMessage<'_>, output: &Output) -> Result<(), CopyError> {
-        let found = message.headers();
-        let count = found.map_or(0, |headers| headers.count());
-        let mut headers = OwnedHeaders::new_with_capacity(count + output.add.len());
-        for header in found.into_iter().flat_map(|headers| headers.iter()) {
-            let value = match &output.replace {
-                Some((name, value)) if *name == header.key => Some(&value[..]),
-                _ => header.value,
-            };
-            headers = headers.insert(Header { key: header.key, value });
-        }
-        for (key, value) in &output.add {
-            headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
-        }
-        let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&output.topic, i).partition(output.partition);
-        if count + output.add.len() > 0 {
-            record = record.headers(headers);
-        }
-        if let Some(key) = message.key() {
-            record = record.key(key);
-        }
-        if let Some(value) = message.payload().filter(|_| !output.without_value) {
-            record = record.payload(value);
-        }
-        if let Some(ms) = message.timestamp().to_millis() {
-            record = record.timestamp(ms);
-        }
-        let deadline = Instant::now() + STEP;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                // What is in the queue leaves by itself.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    self.producer.poll(QUEUE_WAIT);
-                }
-                Err((error, _)) => {
-                    self.producer.context().failed.lock().push((i, error.clone()));
-                    return Err(CopyError::Aborted { step: "sending", source: error });
-                }
-            }
-        }
-    }
-
-    /// Outputs of the failed transaction that would be refused again, with reasons.
-    fn refusals(&self) -> Vec<(usize, String)> {
-        let mut failed = std::mem::take(&mut *self.producer.context().failed.lock());
-        failed.sort_by_key(|(i, _)| *i);
-        failed.dedup_by_key(|(i, _)| *i);
-        let for_good = |error: &KafkaError| {
-            use RDKafkaErrorCode as C;
-            matches!(
-                error.rdkafka_error_code(),
-                Some(
-                    C::MessageSizeTooLarge
-                        | C::InvalidTimestamp
-                        | C::InvalidRecord
-                        | C::PolicyViolation
-                        | C::InvalidMessage
-                )
-            )
-        };
-        failed.into_iter().filter(|(_, error)| for_good(error)).map(|(i, error)| (i, reason(&error))).collect()
+        self.step("its offsets", || producer.send_offsets_to_transaction(&offsets, &member, STEP))?;
+        self.step("its commit", || producer.commit_transaction(STEP))
     }
 
     /// Repeats a step as long as librdkafka says that this may help, up to a limit.
@@ -452,13 +434,11 @@ impl Copier {
                     tracing::debug!(%error, step, copier = self.settings.identity, "step is repeated");
                 }
                 Err(error) => {
-                    use RDKafkaErrorCode as C;
-                    let code = error.rdkafka_error_code();
-                    let fenced = matches!(
-                        code,
-                        Some(C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId)
-                    );
-                    return Err(if fenced { self.fenced() } else { CopyError::Aborted { step, source: error } });
+                    return Err(if is_fenced(&error) {
+                        self.fenced()
+                    } else {
+                        CopyError::Aborted { step, source: error }
+                    });
                 }
             }
         }
@@ -486,6 +466,84 @@ impl Copier {
     }
 }
 
+/// Hands a record to librdkafka.
+fn send(
+    producer: &BaseProducer<Deliveries>,
+    i: usize,
+    message: &BorrowedMessage<'_>,
+    output: &Output,
+) -> Result<(), CopyError> {
+    let found = message.headers();
+    let count = found.map_or(0, |headers| headers.count());
+    let mut headers = OwnedHeaders::new_with_capacity(count + output.add.len());
+    for header in found.into_iter().flat_map(|headers| headers.iter()) {
+        let value = match &output.replace {
+            Some((name, value)) if *name == header.key => Some(&value[..]),
+            _ => header.value,
+        };
+        headers = headers.insert(Header { key: header.key, value });
+    }
+    for (key, value) in &output.add {
+        headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
+    }
+    let mut record: BaseRecord<'_, [u8], [u8], usize> =
+        BaseRecord::with_opaque_to(&output.topic, i).partition(output.partition);
+    if count + output.add.len() > 0 {
+        record = record.headers(headers);
+    }
+    if let Some(key) = message.key() {
+        record = record.key(key);
+    }
+    if let Some(value) = message.payload().filter(|_| !output.without_value) {
+        record = record.payload(value);
+    }
+    if let Some(ms) = message.timestamp().to_millis() {
+        record = record.timestamp(ms);
+    }
+    let deadline = Instant::now() + STEP;
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            // What is in the queue leaves by itself.
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                record = back;
+                producer.poll(QUEUE_WAIT);
+            }
+            Err((error, _)) => {
+                producer.context().failed.lock().push((i, error.clone()));
+                return Err(CopyError::Aborted { step: "sending", source: error });
+            }
+        }
+    }
+}
+
+/// Outputs of the failed transaction that would be refused again, with reasons.
+fn refusals(producer: &BaseProducer<Deliveries>) -> Vec<(usize, String)> {
+    let mut failed = std::mem::take(&mut *producer.context().failed.lock());
+    failed.sort_by_key(|(i, _)| *i);
+    failed.dedup_by_key(|(i, _)| *i);
+    let for_good = |error: &KafkaError| {
+        use RDKafkaErrorCode as C;
+        matches!(
+            error.rdkafka_error_code(),
+            Some(
+                C::MessageSizeTooLarge
+                    | C::InvalidTimestamp
+                    | C::InvalidRecord
+                    | C::PolicyViolation
+                    | C::InvalidMessage
+            )
+        )
+    };
+    failed.into_iter().filter(|(_, error)| for_good(error)).map(|(i, error)| (i, reason(&error))).collect()
+}
+
+fn is_fenced(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as C;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId))
+}
+
 fn headers_len(message: &BorrowedMessage<'_>) -> usize {
     let headers = message.headers();
     headers.map_or(0, |all| all.iter().map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len)).sum())
@@ -502,3 +560,6 @@ fn reason(error: &KafkaError) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

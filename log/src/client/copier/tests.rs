@@ -1,0 +1,58 @@
+//! The copier against librdkafka's own broker in memory, which fails as it is told.
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::*;
+
+const RECORDS: usize = 20_000;
+
+fn connection(cluster: &MockCluster<'_, DefaultProducerContext>) -> ConnectionConfig {
+    let options = [("linger.ms", "0"), ("retry.backoff.ms", "20"), ("retry.backoff.max.ms", "50")];
+    ConnectionConfig {
+        brokers: cluster.bootstrap_servers().split(',').map(str::to_owned).collect(),
+        options: options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        ..ConnectionConfig::default()
+    }
+}
+
+fn output(topic: &str, partition: i32) -> Output {
+    Output { topic: topic.into(), partition, ..Output::default() }
+}
+
+#[test]
+fn records_that_come_back_during_an_abort_do_not_hold_up_the_next_copy() {
+    let cluster = MockCluster::new(1).expect("a cluster");
+    for topic in ["from", "to"] {
+        cluster.create_topic(topic, 1, 1).expect("a topic");
+    }
+    let connection = connection(&cluster);
+    let feed: BaseProducer = connection.client().expect("settings").create().expect("a producer");
+    feed.send(BaseRecord::<[u8], [u8]>::to("from").payload(&b"record"[..])).expect("is queued");
+    feed.flush(STEP).expect("is sent");
+    let settings = CopierSettings {
+        from: "from".to_owned(),
+        group: "group".to_owned(),
+        identity: "group-1".to_owned(),
+        transaction_timeout: STEP,
+        max_batch_bytes: 1_000_000,
+    };
+    let copier = Copier::open(&connection, &settings).expect("a copier");
+    let batch = copier.gather(STEP, Duration::ZERO, 1, 1_000_000).expect("a batch");
+    assert_eq!(batch.len(), 1);
+    copier.copy(&batch, &[output("to", 0)], &|_| false).expect("is copied");
+    // Answers take their time, so that records are on their way at the abort, and then tell to send these again.
+    cluster.broker_round_trip_time(1, Duration::from_millis(300)).expect("is slow");
+    let come_again = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    cluster.request_errors(RDKafkaApiKey::Produce, &vec![come_again; 1000]);
+    let mut outputs = vec![output("to", 0); RECORDS];
+    outputs.push(output("to", 7));
+    let begun = Instant::now();
+    // The first is on its way once it is waited for, and the last can't be sent.
+    let failed = copier.copy(&batch, &outputs, &|_| false).expect_err("there is no such partition");
+    assert!(matches!(failed, CopyError::Aborted { step: "sending", .. }), "{failed}");
+    assert!(begun.elapsed() < STEP / 3, "the abort took {:?}", begun.elapsed());
+    cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    copier.copy(&batch, &[output("to", 0)], &|_| false).expect("the same copier goes on");
+}
