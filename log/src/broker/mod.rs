@@ -86,7 +86,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::{MetricType, family::Family};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -105,7 +105,7 @@ use crate::clock::SharedClock;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
 use crate::storage::{CommittedOffset, Filesystem, Storage, Unread};
-use crate::transaction::{Coordinator as Transactions, ProducerIds};
+use crate::transaction::{Coordinator as Transactions, ProducerIds, Standing};
 use context::Core;
 use door::Listener;
 
@@ -162,6 +162,7 @@ impl Broker {
         let ids: Arc<dyn ProducerIds> = Arc::<identity::Identity>::clone(&identity);
         let (of, time) = (Arc::clone(&storage), Arc::clone(&clock));
         let transactions = Transactions::open(of, time, config.transaction.clone(), ids).await?;
+        transactions.metrics().register(registry);
         registry.register("millrace_log_group_rebalances", "Rebalances of groups", groups.rebalances());
         let budget = usize::try_from(config.request_memory.0).unwrap_or(usize::MAX) / wire::frame::BUDGET_UNIT_BYTES;
         let core = Arc::new(Core {
@@ -376,8 +377,37 @@ impl Collector for Watermarks {
             "Groups of consumers and others",
             None,
             MetricType::Gauge,
-        )?)
+        )?)?;
+        encode_transactions(&core.transactions.standing(), &mut encoder)
     }
+}
+
+/// How transactions stand.
+fn encode_transactions(standing: &Standing, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    let by_state = Gauges::default();
+    for (state, count) in &standing.by_state {
+        by_state.get_or_create(&vec![("state".to_owned(), (*state).to_owned())]).set(*count);
+    }
+    by_state.encode(encoder.encode_descriptor(
+        "millrace_log_transaction_states",
+        "Transactional ids by the state of their last transaction",
+        None,
+        MetricType::Gauge,
+    )?)?;
+    ConstGauge::new(standing.open).encode(encoder.encode_descriptor(
+        "millrace_log_open_transactions",
+        "Transactions whose markers do not all stand: read_committed readers wait for them",
+        None,
+        MetricType::Gauge,
+    )?)?;
+    // Seconds lose nothing as a float: 2^53 ms are 285,000 years.
+    let seconds = standing.longest_ms as f64 / 1e3;
+    ConstGauge::new(seconds).encode(encoder.encode_descriptor(
+        "millrace_log_longest_open_transaction",
+        "How long the oldest open transaction has been open",
+        Some(&Unit::Seconds),
+        MetricType::Gauge,
+    )?)
 }
 
 #[cfg(test)]

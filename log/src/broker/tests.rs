@@ -463,6 +463,12 @@ async fn metrics_tell_watermarks_and_lags() {
         "millrace_log_connections{listener=\"default\"} 1",
         "millrace_log_request_seconds_count{api=\"Produce\"} 3",
         "millrace_log_produce_wait_seconds_count 3",
+        "millrace_log_transaction_states{state=\"Ongoing\"} 0",
+        "millrace_log_open_transactions 0",
+        "millrace_log_longest_open_transaction_seconds 0.0",
+        "millrace_log_transactions_ended_total{outcome=\"timeout\"} 0",
+        "millrace_log_transaction_marker_seconds_count 0",
+        "millrace_log_transaction_failed_markers_total 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }

@@ -12,6 +12,8 @@
 //! The topic is bounded without compaction, as `__consumer_offsets` is: when a partition has grown, all that lives in it is
 //! written again and what stands before is deleted.
 
+/// What is counted.
+mod metrics;
 /// One transactional id: its producer and transaction.
 pub mod state;
 /// Records of the topic that keeps transactions.
@@ -19,7 +21,7 @@ pub mod records;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -39,6 +41,8 @@ use crate::storage::{
     AppendError, AppendKind, Marker, Partition, ReadError, Storage, StorageError, TopicSettings, marker_batch,
 };
 use crate::value::{ByteSize, Faults, Span};
+use metrics::By;
+pub use metrics::{EndingLabel, Standing, TransactionMetrics};
 use state::{End, Init, ProducerEpoch, Protocol, State, Step, Txn, TxnError};
 
 /// Where transactions are kept.
@@ -115,6 +119,8 @@ pub enum CoordinatorError {
 #[derive(Debug)]
 struct Pending {
     next: Option<Txn>,
+    /// Who has it end, if it ends.
+    by: By,
     /// Its request has gone, perhaps after the append: the look around finishes it.
     is_left: bool,
     /// It was appended: the log has it or will have, so it can't be taken back.
@@ -122,8 +128,8 @@ struct Pending {
 }
 
 impl Pending {
-    fn new(next: Option<Txn>) -> Self {
-        Self { next, is_left: false, is_appended: false }
+    fn new(next: Option<Txn>, by: By) -> Self {
+        Self { next, by, is_left: false, is_appended: false }
     }
 }
 
@@ -178,6 +184,7 @@ pub struct Coordinator {
     clock: SharedClock,
     config: TransactionConfig,
     ids: Arc<dyn ProducerIds>,
+    metrics: TransactionMetrics,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// One gate per partition of the topic: states pass together, writing anew alone.
     gates: Vec<tokio::sync::RwLock<()>>,
@@ -229,7 +236,8 @@ impl Coordinator {
         let slots = txns.into_iter().map(|(id, txn)| (id.clone(), Slot::new(&id, Some(txn)))).collect();
         let (queue, queued) = mpsc::channel(QUEUE);
         let queued = Mutex::new(Some(queued));
-        Ok(Self { storage, clock, config, ids, slots: Mutex::new(slots), gates, partitions, queue, queued })
+        let (metrics, slots) = (TransactionMetrics::default(), Mutex::new(slots));
+        Ok(Self { storage, clock, config, ids, metrics, slots, gates, partitions, queue, queued })
     }
 
     fn slot(&self, id: &str) -> Option<Arc<Slot>> {
@@ -284,7 +292,7 @@ impl Coordinator {
                     };
                     let init = txn.init(timeout_ms, had, fresh, now_ms)?;
                     let (Init::Ready(next) | Init::Abort(next)) = &init;
-                    inner.pending = Some(Pending::new(Some(next.clone())));
+                    inner.pending = Some(Pending::new(Some(next.clone()), By::Successor));
                     Some(init)
                 }
             };
@@ -314,7 +322,9 @@ impl Coordinator {
         check_id(id)?;
         let slot = self.slot(id).ok_or(TxnError::Mapping)?;
         settled(&slot).await;
-        self.step(&slot, true, |txn, now_ms| txn.add(producer, partitions, protocol, now_ms)).await.map(drop)
+        self.step(&slot, true, By::Producer, |txn, now_ms| txn.add(producer, partitions, protocol, now_ms))
+            .await
+            .map(drop)
     }
 
     /// Whether partitions are part of a producer's open transaction.
@@ -333,7 +343,7 @@ impl Coordinator {
         let needs_fresh =
             end.protocol == Protocol::Two && slot.inner.lock().txn.as_ref().is_some_and(Txn::is_exhausted);
         let fresh = if needs_fresh { Some(self.fresh_id().await?) } else { None };
-        let now = self.step(&slot, true, |txn, now_ms| txn.end(producer, end, fresh, now_ms)).await?;
+        let now = self.step(&slot, true, By::Producer, |txn, now_ms| txn.end(producer, end, fresh, now_ms)).await?;
         if now.state.is_prepared() {
             self.complete_soon(&slot);
         }
@@ -356,6 +366,42 @@ impl Coordinator {
         list
     }
 
+    /// What it counts.
+    pub fn metrics(&self) -> &TransactionMetrics {
+        &self.metrics
+    }
+
+    /// How many transactional ids there are in each state, and how long the oldest transaction has been open.
+    pub fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        let states = [
+            State::Empty,
+            State::Ongoing,
+            State::PrepareCommit,
+            State::PrepareAbort,
+            State::CompleteCommit,
+            State::CompleteAbort,
+        ];
+        let mut counts = [0; 6];
+        let mut oldest_ms = i64::MAX;
+        for slot in self.all() {
+            let inner = slot.inner.lock();
+            let Some(txn) = &inner.txn else { continue };
+            for (state, count) in states.iter().zip(&mut counts) {
+                *count += i64::from(*state == txn.state);
+            }
+            if txn.state == State::Ongoing || txn.state.is_prepared() {
+                standing.open += 1;
+                oldest_ms = oldest_ms.min(txn.start_ms);
+            }
+        }
+        standing.by_state = states.iter().map(|state| state.name()).zip(counts).collect();
+        if standing.open > 0 {
+            standing.longest_ms = self.clock.now_ms().saturating_sub(oldest_ms).max(0);
+        }
+        standing
+    }
+
     /// The time that it goes by, ms since 1970.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
@@ -370,6 +416,7 @@ impl Coordinator {
         &self,
         slot: &Slot,
         durable: bool,
+        by: By,
         step: impl FnOnce(&Txn, i64) -> Result<Step, TxnError>,
     ) -> Result<Txn, TxnError> {
         let next = {
@@ -382,7 +429,7 @@ impl Coordinator {
                 Step::Done => return Ok(txn.clone()),
                 Step::Write(next) => next,
             };
-            inner.pending = Some(Pending::new(Some(next.clone())));
+            inner.pending = Some(Pending::new(Some(next.clone()), by));
             next
         };
         self.write(slot, durable).await?;
@@ -425,9 +472,12 @@ impl Coordinator {
             }
         }
         let mut inner = slot.inner.lock();
-        inner.pending = None;
+        let by = inner.pending.take().map_or(By::Producer, |pending| pending.by);
         inner.txn = next;
+        let now = inner.txn.as_ref().map(|txn| txn.state);
         drop(inner);
+        // No state follows a prepared one but a complete one: each decision passes here once.
+        now.into_iter().for_each(|state| self.metrics.ended(state, by));
         drop(writing);
         slot.moved.notify_waiters();
         Ok(())
@@ -496,7 +546,7 @@ impl Coordinator {
                 let abort = |txn: &Txn, now_ms| {
                     Ok(if txn.is_late(now_ms) { Step::Write(txn.fence(now_ms)) } else { Step::Done })
                 };
-                self.report(&slot, self.step(&slot, true, abort).await);
+                self.report(&slot, self.step(&slot, true, By::Timeout, abort).await);
             }
             self.complete(groups, &slot).await;
         });
@@ -532,7 +582,10 @@ impl Coordinator {
                         txn.partitions.remove(&tp);
                     }
                 }
-                Err(error) => tracing::warn!(id = slot.id, partition = %tp, %error, "marker is not written yet"),
+                Err(error) => {
+                    self.metrics.failed_markers.inc();
+                    tracing::warn!(id = slot.id, partition = %tp, %error, "marker is not written yet");
+                }
             }
             written.is_ok()
         });
@@ -541,7 +594,7 @@ impl Coordinator {
         if all {
             let complete = |txn: &Txn, now_ms| Ok(Step::Write(txn.complete(now_ms)));
             // Need not be durable: what was decided is, and whatever comes next stands behind it in the same partition.
-            self.report(slot, self.step(slot, false, complete).await);
+            self.report(slot, self.step(slot, false, By::Producer, complete).await);
         }
         drop(marking);
     }
@@ -554,7 +607,12 @@ impl Coordinator {
         producer: ProducerEpoch,
         marker: Marker,
     ) -> Result<(), AppendError> {
-        match self.write_marker(groups, tp, producer, marker).await {
+        let began = Instant::now();
+        let written = self.write_marker(groups, tp, producer, marker).await;
+        if written.is_ok() {
+            self.metrics.marker_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        match written {
             Err(AppendError::Deleted) => Ok(()),
             Err(error @ (AppendError::Fenced { .. } | AppendError::CoordinatorFenced { .. })) => {
                 tracing::warn!(partition = %tp, %error, "a marker is left out, as a newer one stands");
@@ -593,7 +651,7 @@ impl Coordinator {
                     && !inner.marking
                     && inner.txn.as_ref().is_some_and(|txn| txn.is_expired(expiry_ms, now_ms));
                 if is_over {
-                    inner.pending = Some(Pending::new(None));
+                    inner.pending = Some(Pending::new(None, By::Producer));
                 }
                 is_over
             };

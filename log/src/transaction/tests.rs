@@ -235,6 +235,62 @@ async fn late_transactions_are_aborted_and_their_producers_fenced() {
 }
 
 #[tokio::test]
+async fn endings_are_counted_once_and_the_oldest_open_transaction_is_known() {
+    let world = World::new().await;
+    let told = |world: &World| {
+        let mut registry = prometheus_client::registry::Registry::default();
+        world.txns.metrics().register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let value = |line: &str| text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse::<u64>().ok()).unwrap();
+        let ended = |outcome| value(&format!("millrace_log_transactions_ended_total{{outcome=\"{outcome}\"}}"));
+        let markers = value("millrace_log_transaction_marker_seconds_count");
+        let failed = value("millrace_log_transaction_failed_markers_total");
+        (["commit", "abort", "fenced", "timeout"].map(ended), markers, failed)
+    };
+    let standing = |world: &World| {
+        let Standing { by_state, open, longest_ms } = world.txns.standing();
+        let some: Vec<_> = by_state.into_iter().filter(|(_, count)| *count > 0).collect();
+        (some, open, longest_ms)
+    };
+    assert_eq!((told(&world), standing(&world)), (([0; 4], 0, 0), (vec![], 0, 0)));
+    for (id, commit) in [("a", true), ("b", false)] {
+        let producer = world.init(id).await;
+        world.write(id, producer, 0, Protocol::One).await.unwrap();
+        world.write(id, producer, 1, Protocol::One).await.unwrap();
+        world.clock.advance(Duration::from_secs(2));
+        assert_eq!(standing(&world).1, 1, "{id}");
+        world.end(id, producer, commit).await.unwrap();
+        // Decided, and open until its markers stand.
+        assert_eq!((standing(&world).1, standing(&world).2), (1, 2000), "{id}");
+        world.txns.look_around(&world.groups).await;
+        // The same once more.
+        world.end(id, producer, commit).await.unwrap();
+        assert_eq!((standing(&world).1, standing(&world).2), (0, 0), "{id}");
+    }
+    assert_eq!(told(&world), ([1, 1, 0, 0], 4, 0));
+    let producer = world.init("c").await;
+    world.write("c", producer, 2, Protocol::Two).await.unwrap();
+    world.clock.advance(Duration::from_secs(30));
+    let producer = world.init("d").await;
+    world.write("d", producer, 2, Protocol::Two).await.unwrap();
+    let want = vec![("Ongoing", 2), ("CompleteCommit", 1), ("CompleteAbort", 1)];
+    assert_eq!(standing(&world), (want, 2, 30_000));
+    world.clock.advance(Duration::from_secs(30));
+    world.txns.look_around(&world.groups).await;
+    assert_eq!((told(&world), standing(&world).2), (([1, 1, 0, 1], 5, 0), 30_000));
+    world.init("d").await;
+    assert_eq!(told(&world), ([1, 1, 1, 1], 6, 0));
+    // A marker that can't be written is counted, and its transaction stays open.
+    let producer = world.init("e").await;
+    world.write("e", producer, 0, Protocol::One).await.unwrap();
+    world.end("e", producer, true).await.unwrap();
+    world.fs.fail_next_writes(1);
+    world.txns.look_around(&world.groups).await;
+    assert_eq!((told(&world), standing(&world).1), (([2, 1, 1, 1], 6, 1), 1));
+}
+
+#[tokio::test]
 async fn unused_ids_are_forgotten_and_the_topic_stays_small() {
     let mut world = World::new().await;
     world.config = TransactionConfig { compact_at: ByteSize(8192), id_expiry: Span::secs(600), ..world.config };
