@@ -14,6 +14,8 @@ mod watch;
 pub mod fingerprint;
 /// One file as a source of records: its identity, its progress and its part of the ledger.
 mod source;
+/// Which lines belong together: patterns, and traces of several languages.
+pub mod multiline;
 /// Cuts a window of bytes into events: lines, joined lines, lines over the limit.
 pub mod split;
 /// Finds the event time in a line.

@@ -22,9 +22,10 @@ use crate::discover::Globs;
 use crate::error::AgentError;
 use crate::ledger::{LedgerHandle, Sources};
 use crate::metrics::AgentMetrics;
+use crate::multiline::Join;
 use crate::producer::{Budget, LaneParts, lane};
 use crate::source::{Entry, Source};
-use crate::split::{Join, Splitter};
+use crate::split::Splitter;
 use crate::state::{SourceState, State};
 use crate::tail::{Reader, ReaderParts};
 use crate::timestamp::TimeReader;
@@ -336,14 +337,7 @@ fn entry(file: &FileSource, host: &str) -> Result<Entry, AgentError> {
         None => None,
         Some(multiline) => {
             partial_timeout = multiline.timeout.0;
-            let (text, is_start) = match (&multiline.start, &multiline.r#continue) {
-                (Some(text), None) => (text, true),
-                (None, Some(text)) => (text, false),
-                _ => return Err(setting("multiline", "expected one of `start` and `continue`".to_owned())),
-            };
-            let pattern = regex::bytes::Regex::new(text)
-                .map_err(|source| AgentError::Regex { pattern: text.clone(), source: Box::new(source) })?;
-            Some(Join { pattern, is_start, max_lines: u32::try_from(multiline.max_lines).unwrap_or(u32::MAX) })
+            Some(Join::new(multiline)?)
         }
     };
     Ok(Entry {

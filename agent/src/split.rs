@@ -12,8 +12,9 @@
 //! | lines that belong together | one event with the line ends between them, at the position of the first |
 
 use memchr::memchr;
-use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
+
+use crate::multiline::{Join, Stage};
 
 /// What stands at a position.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,23 +64,6 @@ pub struct Outcome {
     pub ends: u64,
 }
 
-/// Which lines belong together.
-#[derive(Debug, Clone)]
-pub struct Join {
-    /// Tells starts or continuations.
-    pub pattern: Regex,
-    /// Whether the pattern is that of a start.
-    pub is_start: bool,
-    /// Lines in one event at most.
-    pub max_lines: u32,
-}
-
-impl Join {
-    fn continues(&self, line: &[u8]) -> bool {
-        self.pattern.is_match(line) != self.is_start
-    }
-}
-
 /// How to cut.
 #[derive(Debug, Clone)]
 pub struct Splitter {
@@ -87,6 +71,13 @@ pub struct Splitter {
     pub max_line: usize,
     /// Joined lines, if any.
     pub join: Option<Join>,
+}
+
+/// An event that may go on.
+struct Open {
+    event: Piece,
+    last: Piece,
+    stage: Stage,
 }
 
 struct Cursor<'a> {
@@ -170,39 +161,46 @@ impl Splitter {
     }
 
     fn joined(&self, join: &Join, c: &mut Cursor<'_>, flush: bool) {
-        let mut open: Option<Piece> = None;
+        let mut open: Option<Open> = None;
         loop {
             // Where the window goes on if the open event must wait for more.
             let back = (c.at, c.mode, c.outcome);
             let was_rest = c.mode == Mode::Rest;
             let Some(line) = self.next(c, flush) else {
                 match open {
-                    Some(event) if flush => c.pieces.push(event),
-                    Some(event) => {
+                    Some(Open { event, .. }) if flush => c.pieces.push(event),
+                    Some(Open { event, .. }) => {
                         (c.at, c.mode, c.outcome) = (event.start as usize, Mode::Start, back.2);
                     }
                     None => {}
                 }
                 return;
             };
-            let text = &c.window[line.start as usize..(line.start + line.len) as usize];
-            if let Some(event) = &mut open {
+            let text = |piece: &Piece| &c.window[piece.start as usize..(piece.start + piece.len) as usize];
+            if let Some(Open { event, last, stage }) = &mut open {
                 let end = line.start + line.len;
                 let fits = (end - event.start) as usize <= self.max_line && event.lines < join.max_lines;
-                if fits && !line.cut && !was_rest && join.continues(text) {
+                if fits
+                    && !line.cut
+                    && !was_rest
+                    && let Some(next) = join.next(*stage, text(last), text(&line))
+                {
                     event.len = end - event.start;
                     event.span += line.span;
                     event.lines += 1;
+                    (*last, *stage) = (line, next);
                     continue;
                 }
-                c.pieces.push(*event);
+                let whole = *event;
+                c.pieces.push(whole);
             }
             // A cut line and the rest of a line stand alone: what follows them can't be told from here after a restart.
             if line.cut || was_rest {
                 c.pieces.push(line);
                 open = None;
             } else {
-                open = Some(line);
+                let stage = join.begin(&c.window[line.start as usize..(line.start + line.len) as usize]);
+                open = Some(Open { event: line, last: line, stage });
             }
         }
     }
@@ -214,15 +212,18 @@ fn without_cr(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::MultilineConfig;
 
     fn lines(max_line: usize) -> Splitter {
         Splitter { max_line, join: None }
     }
 
     fn traces(max_line: usize) -> Splitter {
-        let join = Join { pattern: Regex::new(r"^\s").unwrap(), is_start: false, max_lines: 3 };
+        let config = MultilineConfig { r#continue: Some(r"^\s".into()), max_lines: 3, ..MultilineConfig::default() };
+        let join = Join::new(&config).unwrap();
         Splitter { max_line, join: Some(join) }
     }
 
@@ -299,7 +300,8 @@ mod tests {
 
     #[test]
     fn start_pattern_joins_everything_else() {
-        let join = Join { pattern: Regex::new(r"^\d{4}-").unwrap(), is_start: true, max_lines: 100 };
+        let config = MultilineConfig { start: Some(r"^\d{4}-".into()), ..MultilineConfig::default() };
+        let join = Join::new(&config).unwrap();
         let splitter = Splitter { max_line: 1000, join: Some(join) };
         let got = run(&splitter, "2026-a\nx\n\ny\n2026-b\n", Mode::Start, false);
         assert_eq!((got.0, got.1), (vec!["2026-a\nx\n\ny".to_owned()], 12));

@@ -252,7 +252,7 @@ async fn checkpoint_is_kept_only_after_the_acknowledgement() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_log_stops_reading_and_memory_is_bounded() {
     let place = Place::new();
-    let mut config = quick(&[place.log("*.log")]);
+    let mut config = quick(&[place.log("in/*.log")]);
     config.max_waiting_bytes = ByteSize::mib(1);
     config.read_bytes = ByteSize(64 << 10);
     edit(&mut config, |file| file.max_line_bytes = ByteSize(1000));
@@ -261,9 +261,12 @@ async fn slow_log_stops_reading_and_memory_is_bounded() {
     let agent = Running::start(&config, &place.data(), &log).await;
     until("a scan", || agent.metrics.scans.get() > 0).await;
     log.mood(Mood::Away);
+    // All of them come at once, so that none is read far before the others are there.
+    std::fs::create_dir(place.log("out")).unwrap();
     for name in ["a.log", "b.log", "c.log"] {
-        append(&place.log(name), &line.repeat(20_000));
+        append(&place.log(&format!("out/{name}")), &line.repeat(20_000));
     }
+    std::fs::rename(place.log("out"), place.log("in")).unwrap();
     until("a pause", || agent.metrics.pauses.get() > 5).await;
     let waiting = agent.ledger.snapshot().total.waiting.bytes;
     assert!((100_000..=1 << 20).contains(&waiting), "{waiting}");
