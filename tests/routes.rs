@@ -1,15 +1,18 @@
 //! Routes while the router is killed with SIGKILL: each record reaches each target that it matches exactly once for
 //! those who read committed records, byte for byte.
 //!
-//! The short form (20,000 records, 5 kills, the embedded broker) runs with `cargo test`; 200,000 records with 30 kills,
-//! and the same on a real Apache Kafka, are ignored: `cargo test --test routes -- --ignored`.
+//! Records that a target refuses for good become dead letters, exactly once too; routers of the same routes share the
+//! partitions and take over from a dead one.
+//!
+//! The short forms (20,000 records, 5 kills, the embedded broker) run with `cargo test`; 200,000 records with 30 kills, two
+//! routers of one name, and the same on a real Apache Kafka, are ignored: `cargo test --test routes -- --ignored`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that fails says where
 
 mod support;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -131,6 +134,20 @@ fn assert_routed(found: Vec<(i32, Record)>, sent: &[Record], takes: impl Fn(usiz
     assert_eq!((lost, doubled, times.len()), (0, 0, wanted.len()), "lost, doubled, all of {}", wanted.len());
 }
 
+/// Waits until the route's group has committed this many records.
+fn until_routed(runtime: &tokio::runtime::Runtime, admin: &mut Admin, records: usize, configs: &[&Path]) {
+    until("all is routed", Duration::from_secs(300), || {
+        let committed = runtime.block_on(admin.committed("millrace-route-logs")).map_err(|e| e.to_string())?;
+        let at: i64 = committed.values().map(|c| c.offset).sum();
+        if at == i64::try_from(records).unwrap() {
+            return Ok(());
+        }
+        let out: String =
+            configs.iter().filter_map(|c| std::fs::read_to_string(c.with_extension("out")).ok()).collect();
+        Err(format!("{at} of {records}\n{out}"))
+    });
+}
+
 fn run(brokers: &str, folder: &Path, kills: usize, records: usize) {
     let seed: u64 = std::env::var("MILLRACE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("MILLRACE_SEED={seed}");
@@ -176,16 +193,7 @@ fn run(brokers: &str, folder: &Path, kills: usize, records: usize) {
         killed += 1;
         next_kill = Instant::now() + Duration::from_millis(random.random_range(300..2500));
     }
-    until("all is routed", Duration::from_secs(300), || {
-        let committed = runtime.block_on(admin.committed("millrace-route-logs")).map_err(|e| e.to_string())?;
-        let at: i64 = committed.values().map(|c| c.offset).sum();
-        let out = || std::fs::read_to_string(config.with_extension("out")).unwrap_or_default();
-        if at == i64::try_from(records).unwrap() {
-            Ok(())
-        } else {
-            Err(format!("{at} of {records}, seed {seed}\n{}", out()))
-        }
-    });
+    until_routed(&runtime, &mut admin, records, &[&config]);
     assert_eq!(router.stop(), 0);
     let topic = runtime.block_on(admin.topic("bad")).unwrap();
     let ends = runtime.block_on(admin.offsets(std::slice::from_ref(&topic), OffsetAt::End)).unwrap();
@@ -195,18 +203,211 @@ fn run(brokers: &str, folder: &Path, kills: usize, records: usize) {
     assert_routed(read_all(&connection, "s1"), &sent, |n| n % 3 == 1 && level(n) != "debug", true);
 }
 
+/// The embedded broker in a process of its own, and its address.
+fn broker_in(folder: &Path) -> (Running, String) {
+    let port = free_port();
+    let config = folder.join("broker.yaml");
+    std::fs::write(&config, format!("data_dir: {}/data\nbroker: {{listen: \"127.0.0.1:{port}\"}}\n", folder.display()))
+        .unwrap();
+    (Running::start("broker", &config), format!("127.0.0.1:{port}"))
+}
+
 fn on_the_embedded_broker(kills: usize, records: usize) {
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let config = folder.path().join("broker.yaml");
-    std::fs::write(
-        &config,
-        format!("data_dir: {}/data\nbroker: {{listen: \"127.0.0.1:{port}\"}}\n", folder.path().display()),
-    )
-    .unwrap();
-    let broker = Running::start("broker", &config);
-    run(&format!("127.0.0.1:{port}"), folder.path(), kills, records);
+    let (broker, address) = broker_in(folder.path());
+    run(&address, folder.path(), kills, records);
     assert_eq!(broker.stop(), 0);
+}
+
+/// A broker with the source `logs`, its clients, and routers to start.
+struct Scene {
+    folder: tempfile::TempDir,
+    broker: Running,
+    address: String,
+    connection: ConnectionConfig,
+    runtime: tokio::runtime::Runtime,
+    admin: Admin,
+    producer: RdProducer,
+    sent: Vec<Record>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (broker, address) = broker_in(folder.path());
+        let connection = ConnectionConfig { brokers: vec![address.clone()], ..ConnectionConfig::default() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let admin = until("the broker answers", Duration::from_secs(60), || {
+            runtime.block_on(Admin::connect(&connection)).map_err(|e| e.to_string())
+        });
+        let producer = RdProducer::new(&connection).unwrap();
+        let mut scene = Self { folder, broker, address, connection, runtime, admin, producer, sent: Vec::new() };
+        scene.topic("logs", &[]);
+        scene
+    }
+
+    fn topic(&mut self, name: &str, settings: &[(&str, &str)]) {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let new = NewTopic { name: name.to_owned(), partitions: PARTITIONS, replication: -1, settings };
+        self.runtime.block_on(self.admin.create_topic(&new, false)).unwrap();
+    }
+
+    /// Configuration of a router with a folder of its own.
+    fn router(&self, folder: &str, instance: &str, routes: &str) -> PathBuf {
+        let folder = self.folder.path().join(folder);
+        std::fs::create_dir(&folder).unwrap();
+        let config = folder.join("router.yaml");
+        let (at, brokers) = (folder.display(), &self.address);
+        std::fs::write(
+            &config,
+            format!(
+                "data_dir: {at}\nbroker:\n  listen: \"{brokers}\"\n  routing: {{instance: \"{instance}\", linger: 20ms, \
+                 max_records: 300, transaction_timeout: 5s}}\n  routes:\n{routes}"
+            ),
+        )
+        .unwrap();
+        config
+    }
+
+    /// Sends more records, in parts that go to one partition after the other.
+    fn send(&mut self, records: Vec<Record>) {
+        for (i, part) in records.chunks(50).enumerate() {
+            let to = TopicPartition::new("logs", i32::try_from(i).unwrap() % PARTITIONS);
+            self.runtime.block_on(self.producer.send(&to, part.to_vec())).unwrap();
+        }
+        self.sent.extend(records);
+    }
+
+    /// Sends this many of the usual records more.
+    fn send_lines(&mut self, count: usize) {
+        let (from, now_ms) = (self.sent.len(), SystemClock.now_ms());
+        self.send((from..from + count).map(|n| record(n, now_ms)).collect());
+    }
+
+    fn until_routed(&mut self, configs: &[&Path]) {
+        until_routed(&self.runtime, &mut self.admin, self.sent.len(), configs);
+    }
+}
+
+/// Bytes that don't become fewer when they are compressed.
+fn noise(random: &mut StdRng, count: usize) -> Bytes {
+    (0..count).map(|_| random.random::<u8>()).collect()
+}
+
+#[test]
+fn records_that_a_target_refuses_are_dead_letters_exactly_once() {
+    let mut scene = Scene::new();
+    scene.topic("small", &[("max.message.bytes", "2000")]);
+    scene.topic("millrace.dlq", &[("max.message.bytes", "20000")]);
+    let routes = "    - {from: logs, to: small}\n    - {from: logs, to: all}\n";
+    let config = scene.router("router", "1", routes);
+    let mut router = Running::start("router", &config);
+    let mut random = StdRng::seed_from_u64(7);
+    let now_ms = SystemClock.now_ms();
+    // Too large for the target; one in between is too large for the dead letters too.
+    let size = |n: usize| match n {
+        _ if n % 300 == 299 => 50_000,
+        _ if n % 100 == 33 => 5_000,
+        _ => 20,
+    };
+    let records = (0..1200).map(|n| Record { value: Some(noise(&mut random, size(n))), ..record(n, now_ms) });
+    let records: Vec<Record> =
+        records.map(|r| Record { key: Some(r.value.clone().unwrap().slice(..16)), ..r }).collect();
+    let number: HashMap<Bytes, usize> = records.iter().enumerate().map(|(n, r)| (r.key.clone().unwrap(), n)).collect();
+    for part in records.chunks(400) {
+        scene.send(part.to_vec());
+        std::thread::sleep(Duration::from_millis(700));
+        router.kill();
+        router = Running::start("router", &config);
+    }
+    scene.until_routed(&[&config]);
+    assert_eq!(router.stop(), 0);
+    let found = |topic: &str| -> HashMap<usize, Record> {
+        let all = read_all(&scene.connection, topic);
+        let count = all.len();
+        let by_number: HashMap<_, _> = all.into_iter().map(|(_, r)| (number[r.key.as_ref().unwrap()], r)).collect();
+        assert_eq!(by_number.len(), count, "{topic} has records twice");
+        by_number
+    };
+    let (small, all, letters) = (found("small"), found("all"), found("millrace.dlq"));
+    for (n, sent) in scene.sent.iter().enumerate() {
+        assert_eq!(all.get(&n), Some(sent), "record {n} of the route that takes all");
+        let fits = size(n) == 20;
+        assert_eq!(small.get(&n), fits.then_some(sent), "record {n} of the route to the small topic");
+        let Some(letter) = letters.get(&n) else {
+            assert!(fits, "record {n} is lost");
+            continue;
+        };
+        assert!(!fits, "record {n} is a dead letter");
+        let header = |name: &str| String::from_utf8(letter.header(name).unwrap().to_vec()).unwrap();
+        assert_eq!(header("dlq.stage"), "route");
+        assert!(header("dlq.from").starts_with("logs-"), "{}", header("dlq.from"));
+        let mut want = "route logs-to-small to small: larger than `max.message.bytes` of the target".to_owned();
+        if size(n) == 50_000 {
+            want.push_str(", its value of 50000 bytes is left out");
+        }
+        assert_eq!(header("dlq.reason"), want);
+        let value = sent.value.clone().filter(|_| size(n) == 5_000);
+        assert_eq!((&letter.value, &letter.headers[..4]), (&value, &sent.headers[..]), "record {n}");
+    }
+    assert_eq!(scene.broker.stop(), 0);
+}
+
+#[test]
+fn routers_of_the_same_route_share_it_and_take_over_from_a_dead_one() {
+    let mut scene = Scene::new();
+    let routes = "    - {from: logs, to: all}\n";
+    let configs = [scene.router("one", "1", routes), scene.router("two", "2", routes)];
+    let both = [configs[0].as_path(), configs[1].as_path()];
+    let mut one = Running::start("router", &configs[0]);
+    let two = Running::start("router", &configs[1]);
+    scene.send_lines(3000);
+    scene.until_routed(&both);
+    // It dies under load, and nobody comes in its place: the other has all partitions once the group has noticed.
+    scene.send_lines(3000);
+    one.kill();
+    scene.send_lines(2000);
+    scene.until_routed(&both);
+    // It comes back while the other works, which is stopped then.
+    one = Running::start("router", &configs[0]);
+    scene.send_lines(2000);
+    assert_eq!(two.stop(), 0);
+    scene.send_lines(1000);
+    scene.until_routed(&both);
+    assert_eq!(one.stop(), 0);
+    assert_routed(read_all(&scene.connection, "all"), &scene.sent, |_| true, false);
+    assert_eq!(scene.broker.stop(), 0);
+}
+
+#[test]
+#[ignore = "takes two minutes"]
+fn of_two_routers_of_one_name_the_later_copies_until_it_dies() {
+    let mut scene = Scene::new();
+    let routes = "    - {from: logs, to: all}\n";
+    let configs = [scene.router("one", "1", routes), scene.router("two", "1", routes)];
+    let both = [configs[0].as_path(), configs[1].as_path()];
+    let one = Running::start("router", &configs[0]);
+    scene.send_lines(2000);
+    scene.until_routed(&both);
+    let mut two = Running::start("router", &configs[1]);
+    let says = |config: &Path, what: &str| {
+        until(what, Duration::from_secs(60), || {
+            let out = std::fs::read_to_string(config.with_extension("out")).unwrap_or_default();
+            if out.contains(what) { Ok(()) } else { Err(out) }
+        });
+    };
+    says(&configs[1], "routes run");
+    scene.send_lines(2000);
+    says(&configs[0], "another router named");
+    scene.until_routed(&both);
+    scene.send_lines(2000);
+    two.kill();
+    scene.send_lines(2000);
+    // The first comes back by itself after its wait.
+    scene.until_routed(&both);
+    assert_eq!(one.stop(), 0);
+    assert_routed(read_all(&scene.connection, "all"), &scene.sent, |_| true, false);
+    assert_eq!(scene.broker.stop(), 0);
 }
 
 #[test]

@@ -380,7 +380,7 @@ impl Pass {
         let time = chrono::DateTime::from_timestamp_millis(self.clock.0.now_ms())
             .map_or_else(String::new, |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
         let left_out = if dead.without_value {
-            format!(", its value of {} bytes is left out", batch.size_of(output.record))
+            format!(", its value of {} bytes is left out", batch.value_len(output.record))
         } else {
             String::new()
         };

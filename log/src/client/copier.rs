@@ -196,6 +196,11 @@ impl Batch<'_> {
         self.messages.get(record).map_or(0, |m| m.key_len() + m.payload_len())
     }
 
+    /// Bytes of a record's value alone.
+    pub fn value_len(&self, record: usize) -> usize {
+        self.messages.get(record).map_or(0, |m| m.payload_len())
+    }
+
     /// The last value of a header.
     pub fn header(&self, record: usize, name: &str) -> Option<&[u8]> {
         let headers = self.messages.get(record)?.headers()?;
