@@ -1,6 +1,6 @@
 //! ConsumerGroupHeartbeat (key 68), versions 0 and 1. A member of a consumer group joins, lives and leaves (KIP-848).
 //!
-//! Behaviour: [`crate::group::consumer`]. Versions: 1 topics by pattern, and member ids made by clients (KIP-1082).
+//! Behaviour: [`crate::group::consumer`]; a pattern only stands for topics that its member may describe. Versions: 1 topics by pattern, and member ids made by clients (KIP-1082).
 
 use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
@@ -9,6 +9,7 @@ use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, group_code};
 use super::wire::text;
+use crate::group::Sight;
 use crate::group::consumer::Beat;
 
 /// Needs Read on the group and Describe on the topics that are named.
@@ -41,7 +42,9 @@ pub(super) async fn handle(cx: &Context, request: ConsumerGroupHeartbeatRequest)
         owned: request.topic_partitions.map(owned),
         fresh_id: String::new(),
     };
-    match cx.core.groups.beat(&request.group_id.0, beat, cx.version >= 1).await {
+    let sees = |name: &str| cx.sees(Operation::Describe, Resource::Topic(name));
+    let sight = Sight { version: cx.core.access.version(), sees: &sees };
+    match cx.core.groups.beat(&request.group_id.0, beat, cx.version >= 1, sight).await {
         Ok(beaten) => {
             let assignment = beaten.assigned.map(|assigned| {
                 let topics = assigned.into_iter().map(|(topic, partitions)| {

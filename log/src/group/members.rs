@@ -69,8 +69,28 @@ pub struct Listed {
     pub kind: &'static str,
 }
 
-/// Topics of the log as groups see them.
-pub(super) struct View<'a>(pub &'a Storage);
+/// What a client may see of the topics.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    /// Changes with the rules that `sees` follows.
+    pub version: u64,
+    /// Whether it may know of a topic of this name.
+    pub sees: &'a (dyn Fn(&str) -> bool + std::marker::Sync),
+}
+
+impl Sight<'_> {
+    /// Everything.
+    pub const ALL: Sight<'static> = Sight { version: 0, sees: &|_| true };
+}
+
+impl std::fmt::Debug for Sight<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sight({})", self.version)
+    }
+}
+
+/// Topics of the log as groups see them, and as the client does that asks, if one does.
+pub(super) struct View<'a>(pub &'a Storage, pub Option<Sight<'a>>);
 
 impl Topics for View<'_> {
     fn version(&self) -> u64 {
@@ -85,8 +105,14 @@ impl Topics for View<'_> {
         self.0.topic_by_id(id).map(|topic| topic.name().to_owned())
     }
 
+    fn sight(&self) -> Option<u64> {
+        // Each of the two only goes up, so that their sum changes with either.
+        self.1.map(|sight| self.version().wrapping_add(sight.version))
+    }
+
     fn names(&self) -> Vec<String> {
-        self.0.topics().into_iter().map(|topic| topic.name().to_owned()).collect()
+        let sees = |name: &str| self.1.is_some_and(|sight| (sight.sees)(name));
+        self.0.topics().iter().map(|topic| topic.name()).filter(|name| sees(name)).map(str::to_owned).collect()
     }
 }
 
@@ -128,7 +154,7 @@ impl Coordinator {
             match &mut slot.held {
                 Held::Classic(classic) => classic.join(join.clone(), now_ms),
                 Held::Consumer(consumer) => {
-                    let view = View(&self.storage);
+                    let view = View(&self.storage, None);
                     now_or_later(consumer.classic_join(join.clone(), limits, rules, &view, now_ms))
                 }
             }
@@ -158,7 +184,7 @@ impl Coordinator {
         self.check_group(group)?;
         let later = self.change(group, |slot, now_ms| match &mut slot.held {
             Held::Classic(classic) => classic.sync(sync, now_ms),
-            Held::Consumer(consumer) => now_or_later(consumer.classic_sync(&sync, &View(&self.storage), now_ms)),
+            Held::Consumer(consumer) => now_or_later(consumer.classic_sync(&sync, &View(&self.storage, None), now_ms)),
         });
         later.ok_or(GroupError::UnknownMember)?.await.unwrap_or(Err(self.gone()))
     }
@@ -206,14 +232,14 @@ impl Coordinator {
     }
 
     /// A heartbeat of the new protocol. What it changes is in the log when it is answered. `needs_id`: it came at
-    /// version 1 or later.
-    pub async fn beat(&self, group: &str, beat: Beat, needs_id: bool) -> Result<Beaten, GroupError> {
+    /// version 1 or later. Patterns only stand for topics in sight.
+    pub async fn beat(&self, group: &str, beat: Beat, needs_id: bool, sight: Sight<'_>) -> Result<Beaten, GroupError> {
         self.check_open()?;
         let beat = Beat { fresh_id: Self::fresh_id(), ..beat };
         consumer::check(group, &beat, needs_id)?;
         let rules = self.rules(group);
         let joins = beat.epoch == 0;
-        let view = View(&self.storage);
+        let view = View(&self.storage, Some(sight));
         let enter = |slot: &mut Slot, now_ms: i64| {
             if joins {
                 self.upgrade(slot, group, now_ms)?;
@@ -262,7 +288,8 @@ impl Coordinator {
             if !may || classic.members.len() > self.config.max_members {
                 return Err(refused());
             }
-            let fresh = consumer::Group::from_classic(classic, &View(&self.storage), now_ms).ok_or_else(refused)?;
+            let fresh =
+                consumer::Group::from_classic(classic, &View(&self.storage, None), now_ms).ok_or_else(refused)?;
             tracing::info!(group, members = classic.members.len(), "classic group becomes a consumer group");
             fresh
         };

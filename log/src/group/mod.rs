@@ -39,7 +39,7 @@ use crate::record::TopicPartition;
 use crate::storage::{AppendKind, CommittedOffset, Partition, ReadError, Storage, StorageError, Topic, TopicSettings};
 use crate::value::{Faults, Span};
 use members::View;
-pub use members::{ConsumerDescription, ConsumerMember, Description, Listed};
+pub use members::{ConsumerDescription, ConsumerMember, Description, Listed, Sight};
 use offsets::{Committed, Entry};
 use records::Record;
 use slot::{Held, Slot, Stored};
@@ -431,7 +431,7 @@ impl Coordinator {
     fn settle(&self, group: &str, slot: &mut Slot) {
         let policy = self.config.migration_policy;
         if matches!(policy, MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade) {
-            slot.downgrade(self.config.limits(), &View(&self.storage), self.clock.now_ms());
+            slot.downgrade(self.config.limits(), &View(&self.storage, None), self.clock.now_ms());
         }
         let due_ms = slot.held.due_ms();
         if due_ms < slot.armed_ms {

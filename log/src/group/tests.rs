@@ -1,6 +1,7 @@
 //! The rules of the classic group protocol as tables, on a clock that only moves when told.
 
 use super::state::*;
+
 use bytes::Bytes;
 
 const LIMITS: Limits =
@@ -410,12 +411,15 @@ mod kept {
         let setting = Setting::new();
         let groups = setting.open().await;
         groups.storage.create_topic("t", 3, TopicSettings::default()).await.unwrap();
-        let told = groups.beat("g", joining("a"), true).await.unwrap();
+        let told = groups.beat("g", joining("a"), true, Sight::ALL).await.unwrap();
         assert_eq!((told.epoch, count(&told)), (1, 3));
         let pattern = consumer::Beat { regex: Some("t".to_owned()), topics: None, ..joining("b") };
-        assert_eq!(groups.beat("g", pattern, true).await.unwrap().epoch, 2);
-        assert_eq!(groups.beat("h", joining("c"), true).await.unwrap().epoch, 1);
-        assert_eq!(groups.beat("h", going("c", consumer::LEAVE), true).await.unwrap().epoch, consumer::LEAVE);
+        assert_eq!(groups.beat("g", pattern, true, Sight::ALL).await.unwrap().epoch, 2);
+        assert_eq!(groups.beat("h", joining("c"), true, Sight::ALL).await.unwrap().epoch, 1);
+        assert_eq!(
+            groups.beat("h", going("c", consumer::LEAVE), true, Sight::ALL).await.unwrap().epoch,
+            consumer::LEAVE
+        );
         let before = groups.describe_consumer("g").unwrap();
         drop(groups);
         let groups = setting.open_after_crash().await;
@@ -426,10 +430,10 @@ mod kept {
             assert_eq!((&old.id, &old.target, &old.member.current), (&new.id, &new.target, &new.member.current));
             assert_eq!((&old.member.topics, &old.member.regex), (&new.member.topics, &new.member.regex));
         }
-        let told = groups.beat("g", going("a", 1), true).await.unwrap();
+        let told = groups.beat("g", going("a", 1), true, Sight::ALL).await.unwrap();
         assert_eq!((told.epoch, count(&told)), (1, 2), "goes on where it was: one is to be let go of");
-        assert!(matches!(groups.beat("g", going("z", 1), true).await, Err(GroupError::NoMember(_))));
-        assert!(matches!(groups.beat("no", going("z", 1), true).await, Err(GroupError::NoGroup(_))));
+        assert!(matches!(groups.beat("g", going("z", 1), true, Sight::ALL).await, Err(GroupError::NoMember(_))));
+        assert!(matches!(groups.beat("no", going("z", 1), true, Sight::ALL).await, Err(GroupError::NoGroup(_))));
         assert_eq!(groups.delete("g").await, Err(GroupError::NotEmpty));
         setting.clock.advance(Duration::from_secs(45));
         groups.tick().await;
@@ -446,7 +450,7 @@ mod kept {
         let groups = setting.open().await;
         groups.storage.create_topic("t", 1, TopicSettings::default()).await.unwrap();
         setting.fs.fail_next_syncs(1);
-        assert!(matches!(groups.beat("g", joining("a"), true).await, Err(GroupError::Log(_))));
+        assert!(matches!(groups.beat("g", joining("a"), true, Sight::ALL).await, Err(GroupError::Log(_))));
     }
 
     #[tokio::test]
@@ -465,7 +469,7 @@ mod kept {
             Sync { member_id: id.clone(), generation: 1, assignments: vec![(id.clone(), given)], ..Sync::default() };
         drop(groups.sync("g", sync).await.unwrap());
         groups.tick().await;
-        assert_eq!(groups.beat("g", joining("new"), true).await.unwrap().epoch, 2);
+        assert_eq!(groups.beat("g", joining("new"), true, Sight::ALL).await.unwrap().epoch, 2);
         let mixed = [("g".to_owned(), "consumer", "Reconciling")];
         assert_eq!(shown(&groups), mixed);
         drop(groups);
@@ -473,7 +477,10 @@ mod kept {
         assert_eq!(shown(&groups), mixed);
         assert_eq!(groups.heartbeat("g", &id, None, 1), Err(GroupError::RebalanceInProgress));
         assert_eq!(groups.join("g", classic(&id)).await.unwrap().generation, 2);
-        assert_eq!(groups.beat("g", going("new", consumer::LEAVE), true).await.unwrap().epoch, consumer::LEAVE);
+        assert_eq!(
+            groups.beat("g", going("new", consumer::LEAVE), true, Sight::ALL).await.unwrap().epoch,
+            consumer::LEAVE
+        );
         let parted = [("g".to_owned(), "classic", "PreparingRebalance")];
         assert_eq!(shown(&groups), parted);
         groups.tick().await;
@@ -485,7 +492,7 @@ mod kept {
         // Members that are no plain consumers stay among themselves.
         let other = Join { protocol_type: "connect".to_owned(), ..classic("") };
         drop(groups.join("k", other).await.unwrap());
-        assert!(matches!(groups.beat("k", joining("new"), true).await, Err(GroupError::NoGroup(_))));
+        assert!(matches!(groups.beat("k", joining("new"), true, Sight::ALL).await, Err(GroupError::NoGroup(_))));
     }
 
     #[tokio::test]
@@ -518,7 +525,7 @@ mod kept {
         groups.close();
         assert_eq!(waits.await.unwrap_err(), GroupError::NotCoordinator);
         assert_eq!(groups.heartbeat("g", "a", None, 1), Err(GroupError::NotCoordinator));
-        assert_eq!(groups.beat("g", joining("a"), true).await, Err(GroupError::NotCoordinator));
+        assert_eq!(groups.beat("g", joining("a"), true, Sight::ALL).await, Err(GroupError::NotCoordinator));
     }
 
     #[tokio::test]

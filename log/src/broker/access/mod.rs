@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
@@ -105,6 +106,8 @@ pub(super) struct Access {
     /// For comparing passwords and for the salts of users that don't exist; new with each start.
     key: hmac::Key,
     rules: RwLock<Rules>,
+    /// Goes up with each change of the rules.
+    version: AtomicU64,
     scram: RwLock<store::Scram>,
     store: Arc<Store>,
     /// The latest state on disk; held while a change is written, so that changes follow each other.
@@ -148,6 +151,7 @@ impl Access {
             users,
             key,
             rules: RwLock::new(Rules::new(kept.rules.clone())),
+            version: AtomicU64::new(0),
             scram: RwLock::new(kept.scram.clone()),
             store: Arc::new(store),
             kept: tokio::sync::Mutex::new(kept),
@@ -158,6 +162,11 @@ impl Access {
     /// Whether rules are enforced.
     pub fn is_enforced(&self) -> bool {
         self.is_enforced
+    }
+
+    /// Goes up with each change of the rules: whoever keeps what they allowed asks again then.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Somebody by name with kind, e.g. `User:alice`.
@@ -239,6 +248,7 @@ impl Access {
         if next.rules != kept.rules {
             let rules = Rules::new(next.rules.clone());
             *self.rules.write() = rules;
+            self.version.fetch_add(1, Ordering::Release);
         }
         if next.scram != kept.scram {
             *self.scram.write() = next.scram.clone();

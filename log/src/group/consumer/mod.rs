@@ -42,7 +42,10 @@ pub trait Topics {
     fn topic(&self, name: &str) -> Option<(Uuid, i32)>;
     /// Name of a topic by id.
     fn name(&self, id: Uuid) -> Option<String>;
-    /// All names.
+    /// Changes whenever the names that whoever asks may see could have changed; absent where nobody asks, as when a
+    /// member is taken for dead: patterns then stand for what they stood for.
+    fn sight(&self) -> Option<u64>;
+    /// All names that whoever asks may see.
     fn names(&self) -> Vec<String>;
 }
 
@@ -205,8 +208,8 @@ pub struct Resolved {
     pattern: Option<Regex>,
     /// Names of topics.
     pub topics: BTreeSet<String>,
-    /// Version of the topics it was held against.
-    pub version: u64,
+    /// What was in sight when it was held against the topics ([`Topics::sight`]); absent: not held against them yet.
+    pub seen: Option<u64>,
 }
 
 /// One group.
@@ -346,7 +349,7 @@ impl Group {
     pub fn restore_regex(&mut self, pattern: &str, topics: Option<BTreeSet<String>>) {
         match topics {
             Some(topics) => {
-                let resolved = Resolved { pattern: compile(pattern).ok(), topics, version: 0 };
+                let resolved = Resolved { pattern: compile(pattern).ok(), topics, seen: None };
                 self.regexes.insert(pattern.to_owned(), resolved);
             }
             None => drop(self.regexes.remove(pattern)),
@@ -523,7 +526,7 @@ impl Group {
     /// Takes over what a heartbeat says about its member. Returns whether its subscription has changed.
     fn update(&mut self, id: &str, beat: Beat) -> Result<bool, GroupError> {
         if let Some(pattern) = beat.regex.as_deref().filter(|p| !p.is_empty() && !self.regexes.contains_key(*p)) {
-            let resolved = Resolved { pattern: Some(compile(pattern)?), topics: BTreeSet::new(), version: u64::MAX };
+            let resolved = Resolved { pattern: Some(compile(pattern)?), topics: BTreeSet::new(), seen: None };
             self.regexes.insert(pattern.to_owned(), resolved);
             self.changes.regexes.insert(pattern.to_owned());
         }
@@ -578,9 +581,9 @@ impl Group {
     /// Looks at topics that have changed, bumps the epoch if need be, and shares out anew when the epoch has moved on.
     pub(super) fn advance(&mut self, resubscribed: bool, topics: &dyn Topics) {
         let version = topics.version();
-        if resubscribed || self.seen_topics != Some(version) {
+        let resolved = self.resolve(topics);
+        if resubscribed || resolved || self.seen_topics != Some(version) {
             self.seen_topics = Some(version);
-            self.resolve(version, topics);
             let read: BTreeSet<&String> =
                 self.members.values().flat_map(|m| m.topics.iter().chain(self.by_pattern(m))).collect();
             let found = read.into_iter().filter_map(|name| {
@@ -598,20 +601,26 @@ impl Group {
         }
     }
 
-    fn resolve(&mut self, version: u64, topics: &dyn Topics) {
-        if self.regexes.values().all(|r| r.version == version) {
-            return;
+    /// Holds patterns against what the asking member may see, if that may have changed. As in Kafka, what a pattern
+    /// stands for is shared by the group: whoever asks first after a change decides. Returns whether any changed.
+    fn resolve(&mut self, topics: &dyn Topics) -> bool {
+        let sight = topics.sight();
+        if sight.is_none() || self.regexes.values().all(|r| r.seen == sight) {
+            return false;
         }
         let names = topics.names();
+        let mut has_changed = false;
         for (pattern, resolved) in &mut self.regexes {
             let fits = |name: &&String| resolved.pattern.as_ref().is_some_and(|p| p.is_match(name));
             let found: BTreeSet<String> = names.iter().filter(fits).cloned().collect();
             if found != resolved.topics {
                 resolved.topics = found;
                 self.changes.regexes.insert(pattern.clone());
+                has_changed = true;
             }
-            resolved.version = version;
+            resolved.seen = sight;
         }
+        has_changed
     }
 
     fn bump(&mut self) {

@@ -51,6 +51,9 @@ impl Topics for World {
     fn name(&self, id: Uuid) -> Option<String> {
         self.0.borrow().1.iter().find(|(_, (own, _))| *own == id).map(|(name, _)| name.clone())
     }
+    fn sight(&self) -> Option<u64> {
+        Some(self.version())
+    }
     fn names(&self) -> Vec<String> {
         self.0.borrow().1.keys().cloned().collect()
     }
