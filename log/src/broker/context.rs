@@ -40,6 +40,8 @@ pub(super) struct Core {
     pub metrics: BrokerMetrics,
     /// Memory for large requests.
     pub budget: Arc<Semaphore>,
+    /// Turns of requests that name so much that they are handled apart.
+    pub heavy: Arc<Semaphore>,
     /// Held while topics are checked and made, so that two requests can't make names that collide.
     pub creating: tokio::sync::Mutex<()>,
     pub stop: CancellationToken,

@@ -89,10 +89,40 @@ pub(super) async fn start(
         }
         .boxed()
     } else {
-        async move { handle(&cx, &request).await.map(|answer| Some(answer.into())) }.boxed()
+        async move {
+            let answer = if is_heavy(&request) { apart(cx, request).await } else { handle(&cx, &request).await };
+            answer.map(|answer| Some(answer.into()))
+        }
+        .boxed()
     };
     let seconds = core.metrics.request_seconds.get_or_create(&ApiLabel { api }).clone();
     Ok(answer.inspect(move |_| seconds.observe(began.elapsed().as_secs_f64())).boxed())
+}
+
+/// Requests that name more than this are handled on a thread of their own: the threads of the runtime belong to all.
+const HEAVY_ELEMENTS: usize = 4096;
+
+/// Whether a request would hold up others. Those that wait for other clients only wait, whatever they name.
+fn is_heavy(request: &Request) -> bool {
+    request.elements > HEAVY_ELEMENTS && !matches!(request.key, ApiKey::JoinGroup | ApiKey::SyncGroup)
+}
+
+/// Handles a heavy request on a thread for what blocks; few at a time, as each takes a processor.
+async fn apart(cx: Context, request: Request) -> Result<Bytes, RequestFault> {
+    // Never closed; without a turn it would be handled all the same.
+    let turn = Arc::clone(&cx.core.heavy).acquire_owned().await.ok();
+    let runtime = tokio::runtime::Handle::current();
+    let handled = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        runtime.block_on(handle(&cx, &request))
+    });
+    match handled.await {
+        Ok(answer) => answer,
+        Err(gone) => match gone.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => futures::future::pending().await, // The runtime ends, and this task with it.
+        },
+    }
 }
 
 async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> {

@@ -30,7 +30,7 @@ pub(crate) fn frame(bytes: &[u8]) {
     let api = apis::find(request.key).unwrap();
     let flexible = request.key.request_header_version(version) >= 2;
     let checked = api.shape.check(&again, version, flexible);
-    assert_eq!(checked, Ok(()), "shape of {decoded:?} at version {version} does not fit");
+    assert!(checked.is_ok(), "{checked:?}: shape of {decoded:?} at version {version} does not fit");
 }
 
 /// Requests of every API at every version with arrays of different lengths.
@@ -54,7 +54,7 @@ pub(crate) fn frame_seeds(number: u64) -> Vec<Vec<u8>> {
                 let mut frame = BytesMut::new();
                 header.encode(&mut frame, header_version).unwrap();
                 let body = api.shape.sample(version, header_version >= 2, &mut Choices(&drawn));
-                assert_eq!(api.shape.check(&body, version, header_version >= 2), Ok(()), "{:?} {version}", api.key);
+                assert!(api.shape.check(&body, version, header_version >= 2).is_ok(), "{:?} {version}", api.key);
                 frame.extend_from_slice(&body);
                 seeds.push(frame.to_vec());
             }

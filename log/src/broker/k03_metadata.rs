@@ -18,7 +18,7 @@ use super::access::{Operation, Resource};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics;
-use super::wire::text;
+use super::wire::{once, text};
 use crate::storage::Topic;
 
 fn describe(cx: &Context, topic: &Arc<Topic>, with_operations: bool) -> MetadataResponseTopic {
@@ -56,7 +56,7 @@ pub(super) async fn handle(cx: &Context, request: MetadataRequest) -> MetadataRe
         }
         Some(list) => {
             let may_create = cx.version < 4 || request.allow_auto_topic_creation;
-            for topic in list {
+            for topic in once(list, |topic| (topic.name.clone(), topic.topic_id)) {
                 // The id counts where there is one: Java clients send an empty name beside it.
                 let name = topic.name.filter(|_| topic.topic_id.is_nil());
                 let found = match &name {

@@ -16,7 +16,7 @@ use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse,
 use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, group_code};
-use super::wire::text;
+use super::wire::{once, text};
 use crate::group::offsets::Committed;
 use crate::record::TopicPartition;
 
@@ -63,7 +63,7 @@ fn parts(committed: Result<Option<Committed>, Code>) -> (i64, i32, String, i16) 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if cx.version >= 8 {
-        let groups = request.groups.into_iter().map(|group| {
+        let groups = once(request.groups, |group| group.group_id.clone()).into_iter().map(|group| {
             if let Err(code) = cx.allowed(Operation::Describe, Resource::Group(&group.group_id.0)) {
                 return OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code.code());
             }

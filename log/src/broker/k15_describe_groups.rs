@@ -5,17 +5,17 @@
 //! assignments come while the group is stable. Versions: 3 allowed operations, 4 static members, 5 flexible.
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
-use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 
 use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_code;
-use super::wire::text;
+use super::wire::{once, text};
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let with_operations = cx.version >= 3 && request.include_authorized_operations;
-    let groups = request.groups.into_iter().map(|id| {
+    let groups = once(request.groups, GroupId::clone).into_iter().map(|id| {
         let mut answer = DescribedGroup::default();
         if let Err(code) = cx.allowed(Operation::Describe, Resource::Group(&id.0)) {
             return answer.with_error_code(code.code()).with_group_id(id);

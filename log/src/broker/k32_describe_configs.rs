@@ -3,6 +3,8 @@
 //! Behaviour: needs DescribeConfigs on the topic, the group or the cluster. All settings, or the named ones; names that are not known are left out. The broker's settings are read
 //! only: they stand in the configuration file. Versions: 1 synonyms, 3 types and documentation, 4 flexible.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -13,7 +15,7 @@ use super::access::{Operation, Resource, refused};
 use super::context::{Context, NODE};
 use super::error::Code;
 use super::topics::{self, Refusal, Setting};
-use super::wire::text;
+use super::wire::{once, text};
 use crate::record::is_topic_name;
 
 /// Resource types of the wire.
@@ -52,7 +54,8 @@ fn settings(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Sett
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let results = request.resources.into_iter().map(|resource| {
+    let resources = once(request.resources, |of| (of.resource_type, of.resource_name.clone()));
+    let results = resources.into_iter().map(|resource| {
         let found = settings(cx, &resource);
         let base = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
@@ -64,10 +67,8 @@ pub(super) fn handle(cx: &Context, request: DescribeConfigsRequest) -> DescribeC
                 return base.with_error_code(code.code()).with_error_message(Some(text(&message)));
             }
         };
-        let is_wanted = |name: &str| match &resource.configuration_keys {
-            Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == name),
-            _ => true,
-        };
+        let keys: HashSet<&str> = resource.configuration_keys.iter().flatten().map(|key| key.as_str()).collect();
+        let is_wanted = |name: &str| keys.is_empty() || keys.contains(name);
         let configs = found.into_iter().filter(|s| is_wanted(s.name)).map(|s| {
             let value = Some(text(&s.value));
             let mut answer = DescribeConfigsResourceResult::default()

@@ -3,6 +3,8 @@
 //! Behaviour: needs Describe on the cluster. There is one folder; without a list, all topics. Versions: 2 flexible, 3 an error for the whole, 4 the
 //! disk's size and what is free.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -10,7 +12,7 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 
 use super::access::{Operation, Resource};
 use super::context::Context;
-use super::wire::text;
+use super::wire::{once, text};
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
@@ -18,8 +20,11 @@ pub(super) async fn handle(cx: &Context, request: DescribeLogDirsRequest) -> Des
         let answer = DescribeLogDirsResponse::default();
         return if cx.version >= 3 { answer.with_error_code(code.code()) } else { answer };
     }
-    let wanted: Vec<(TopicName, Option<Vec<i32>>)> = match request.topics {
-        Some(list) => list.into_iter().map(|t| (t.topic, Some(t.partitions))).collect(),
+    let wanted: Vec<(TopicName, Option<HashSet<i32>>)> = match request.topics {
+        Some(list) => once(list, |t| t.topic.clone())
+            .into_iter()
+            .map(|t| (t.topic, Some(t.partitions.into_iter().collect())))
+            .collect(),
         None => cx.core.storage.topics().iter().map(|t| (TopicName(text(t.name())), None)).collect(),
     };
     let topics = wanted.into_iter().filter_map(|(name, numbers)| {

@@ -55,6 +55,9 @@ pub(super) async fn apply(cx: &Context, name: &str, settings: TopicSettings, is_
     altered.map_err(|e| (storage_code(&e), e.to_string()))
 }
 
+/// Longest value, as in Kafka.
+const MAX_VALUE: usize = 32_767;
+
 fn change(cx: &Context, settings: &mut TopicSettings, config: &AlterableConfig) -> Result<(), Refusal> {
     let name: &str = &config.name;
     let invalid = |text: String| (Code::InvalidConfig, text);
@@ -64,6 +67,9 @@ fn change(cx: &Context, settings: &mut TopicSettings, config: &AlterableConfig) 
     let Some(value) = config.value.as_deref() else {
         return Err((Code::InvalidRequest, format!("`{name}` needs a value")));
     };
+    if value.len() > MAX_VALUE {
+        return Err(invalid(format!("the value of `{name}` is longer than {MAX_VALUE} bytes")));
+    }
     let changed = match config.config_operation {
         SET => value.to_owned(),
         APPEND | SUBTRACT => {

@@ -7,7 +7,7 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, read_code};
-use super::wire::text;
+use super::wire::{once, text};
 
 async fn look_up(cx: &Context, topic: &str, number: i32) -> Result<Vec<ProducerState>, Code> {
     cx.allowed(Operation::Read, Resource::Topic(topic))?;
@@ -27,9 +27,9 @@ async fn look_up(cx: &Context, topic: &str, number: i32) -> Result<Vec<ProducerS
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    for topic in once(request.topics, |topic| topic.name.clone()) {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
-        for number in topic.partition_indexes {
+        for number in once(topic.partition_indexes, |number| *number) {
             let answer = PartitionResponse::default().with_partition_index(number);
             partitions.push(match look_up(cx, &topic.name.0, number).await {
                 Ok(producers) => answer.with_active_producers(producers).with_error_message(None),

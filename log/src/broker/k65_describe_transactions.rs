@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
-use kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId, TopicName};
+use kafka_protocol::messages::{
+    DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId, TopicName, TransactionalId,
+};
 
 use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::txn_code;
-use super::wire::text;
+use super::wire::{once, text};
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
-    let states = request.transactional_ids.into_iter().map(|id| {
+    let states = once(request.transactional_ids, TransactionalId::clone).into_iter().map(|id| {
         let answer = TransactionState::default().with_transactional_id(id.clone());
         if let Err(code) = cx.allowed(Operation::Describe, Resource::TransactionalId(&id)) {
             return answer.with_error_code(code.code());

@@ -3,6 +3,8 @@
 //! Versions: 1 those that have been open for longer than a duration (KIP-994), 2 a pattern that the whole id must match
 //! (KIP-1152). States that there are none of are told back.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId, TransactionalId};
 
@@ -29,8 +31,10 @@ pub(super) fn handle(cx: &Context, request: ListTransactionsRequest) -> ListTran
             return ListTransactionsResponse::default().with_error_code(Code::InvalidRegularExpression.code());
         }
     };
+    let producers: HashSet<ProducerId> = request.producer_id_filters.iter().copied().collect();
     let is_known = |name: &&kafka_protocol::protocol::StrBytes| STATE_NAMES.contains(&&***name);
     let (known, unknown): (Vec<_>, Vec<_>) = request.state_filters.iter().partition(is_known);
+    let known: HashSet<&str> = known.into_iter().map(|name| name.as_str()).collect();
     let unknown = unknown.into_iter().cloned().collect();
     let answer = ListTransactionsResponse::default().with_unknown_state_filters(unknown);
     if known.is_empty() && !request.state_filters.is_empty() {
@@ -39,9 +43,8 @@ pub(super) fn handle(cx: &Context, request: ListTransactionsRequest) -> ListTran
     let now_ms = cx.core.transactions.now_ms();
     let longer_than_ms = if cx.version >= 1 { request.duration_filter } else { -1 };
     let states = cx.core.transactions.list().into_iter().filter(|(id, txn)| {
-        (known.is_empty() || known.iter().any(|name| ***name == *txn.state.name()))
-            && (request.producer_id_filters.is_empty()
-                || request.producer_id_filters.contains(&ProducerId(txn.producer_id)))
+        (known.is_empty() || known.contains(txn.state.name()))
+            && (producers.is_empty() || producers.contains(&ProducerId(txn.producer_id)))
             && (longer_than_ms < 0 || now_ms.saturating_sub(txn.start_ms) > longer_than_ms)
             && cx.sees(Operation::Describe, Resource::TransactionalId(id))
             && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))

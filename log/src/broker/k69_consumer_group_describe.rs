@@ -4,12 +4,12 @@
 //! classic protocol (0) from those of the new one (1).
 
 use kafka_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
-use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, TopicName};
+use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId, TopicName};
 
 use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::{Code, group_code};
-use super::wire::text;
+use super::wire::{once, text};
 use crate::group::{ConsumerMember, consumer};
 
 fn named(cx: &Context, assignment: consumer::Assignment) -> Assignment {
@@ -41,7 +41,7 @@ fn described(cx: &Context, found: ConsumerMember) -> Member {
 
 /// Answers.
 pub(super) fn handle(cx: &Context, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
-    let groups = request.group_ids.into_iter().map(|id| {
+    let groups = once(request.group_ids, GroupId::clone).into_iter().map(|id| {
         if let Err(code) = cx.allowed(Operation::Describe, Resource::Group(&id.0)) {
             return DescribedGroup::default().with_group_id(id).with_error_code(code.code());
         }

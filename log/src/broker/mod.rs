@@ -109,6 +109,8 @@ use crate::transaction::{Coordinator as Transactions, ProducerIds, Standing};
 use context::Core;
 use door::Listener;
 
+/// Requests that name very much and are handled at the same time.
+const HEAVY_TURNS: usize = 2;
 /// Time between two looks at the sessions of group members.
 const GROUP_TICK: Duration = Duration::from_millis(100);
 /// Time between two looks at expired offsets.
@@ -168,6 +170,7 @@ impl Broker {
         let core = Arc::new(Core {
             sessions: sessions::FetchSessions::new(config.max_fetch_sessions),
             budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            heavy: Arc::new(Semaphore::new(HEAVY_TURNS)),
             creating: tokio::sync::Mutex::new(()),
             stop: CancellationToken::new(),
             data_dir: data_dir.to_owned(),
@@ -301,6 +304,9 @@ type Gauges = Family<Vec<(String, String)>, Gauge>;
 /// Counters by labels.
 type Counters = Family<Vec<(String, String)>, Counter>;
 
+/// Most lags of a group on a partition that are told: groups are made by clients, and a page of metrics must stay readable.
+const MAX_LAGS: usize = 20_000;
+
 /// High watermarks and lags, asked for when somebody looks.
 #[derive(Debug)]
 struct Watermarks(std::sync::Weak<Core>);
@@ -332,7 +338,8 @@ impl Collector for Watermarks {
                 sizes.get_or_create(&labels).set(i64::try_from(partition.size_bytes()).unwrap_or(i64::MAX));
             }
         }
-        for (group, tp, lag) in core.groups.lags() {
+        let (behind, left_out) = core.groups.lags(MAX_LAGS);
+        for (group, tp, lag) in behind {
             let labels = vec![
                 ("group".to_owned(), group),
                 ("topic".to_owned(), tp.topic.to_string()),
@@ -347,6 +354,12 @@ impl Collector for Watermarks {
         ] {
             family.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
+        ConstGauge::new(i64::try_from(left_out).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
+            "millrace_log_group_lags_left_out",
+            "Lags of groups on partitions that are not told, as others are larger and there are too many",
+            None,
+            MetricType::Gauge,
+        )?)?;
         for ((name, help), family) in [
             ("millrace_log_topic_in_bytes", "Bytes of record batches produced, by topic"),
             ("millrace_log_topic_in_records", "Records produced, by topic"),

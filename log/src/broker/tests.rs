@@ -458,6 +458,7 @@ async fn metrics_tell_watermarks_and_lags() {
     for line in [
         "millrace_log_high_watermark_offset{topic=\"t\",partition=\"0\"} 3",
         "millrace_log_group_lag_records{group=\"g\",topic=\"t\",partition=\"0\"} 2",
+        "millrace_log_group_lags_left_out 0",
         "millrace_log_in_records_total 3",
         "millrace_log_topic_in_records_total{topic=\"t\"} 3",
         "millrace_log_connections{listener=\"default\"} 1",
@@ -482,7 +483,7 @@ fn shapes_agree_with_the_codec_at_every_version() {
             let flexible = api.key.request_header_version(version) >= 2;
             for body in samples(api.key, version) {
                 let result = api.shape.check(&body, version, flexible);
-                assert_eq!(result, Ok(()), "{:?} version {version}: {body:?}", api.key);
+                assert!(result.is_ok(), "{:?} version {version}: {body:?}", api.key);
                 for cut in 0..body.len() {
                     let result = api.shape.check(&body[..cut], version, flexible);
                     assert!(result.is_err(), "{:?} version {version} cut at {cut}: {body:?}", api.key);

@@ -747,9 +747,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Every group's offsets, for metrics: group, partition, records behind the high watermark.
-    pub fn lags(&self) -> Vec<(String, TopicPartition, i64)> {
-        let mut lags = Vec::new();
+    /// Groups' offsets, for metrics: group, partition, records behind the high watermark. Of more than `most` those that
+    /// are furthest behind, and how many are left out.
+    pub fn lags(&self, most: usize) -> (Vec<(String, TopicPartition, i64)>, usize) {
+        let mut lags: BinaryHeap<Reverse<(i64, String, TopicPartition)>> = BinaryHeap::new();
+        let mut left_out = 0;
         self.each(|id, slot| {
             let mut topic: Option<Arc<Topic>> = None;
             for (tp, stored) in &slot.offsets {
@@ -758,11 +760,20 @@ impl Coordinator {
                 }
                 if let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(tp.partition)) {
                     let behind = partition.high_watermark() - stored.committed.offset;
-                    lags.push((id.to_owned(), tp.clone(), behind.max(0)));
+                    let behind = behind.max(0);
+                    let is_full = lags.len() >= most;
+                    left_out += usize::from(is_full);
+                    if is_full && lags.peek().is_none_or(|Reverse((least, ..))| *least >= behind) {
+                        continue;
+                    }
+                    if is_full {
+                        lags.pop();
+                    }
+                    lags.push(Reverse((behind, id.to_owned(), tp.clone())));
                 }
             }
         });
-        lags
+        (lags.into_iter().map(|Reverse((behind, id, tp))| (id, tp, behind)).collect(), left_out)
     }
 
     /// How many groups there are of each kind and state, for metrics.

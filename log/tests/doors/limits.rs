@@ -13,14 +13,14 @@ fn plain(limits: LimitsConfig) -> BrokerConfig {
     BrokerConfig { listeners: vec![ListenerConfig { limits, ..door("plain") }], ..BrokerConfig::default() }
 }
 
-async fn make_topic(raw: &mut Raw) {
+pub(super) async fn make_topic(raw: &mut Raw) {
     let topic = create_topics_request::CreatableTopic::default();
     let topic = topic.with_name(TopicName(text("t"))).with_num_partitions(1).with_replication_factor(1);
     let answer = raw.call(5, &CreateTopicsRequest::default().with_topics(vec![topic])).await.unwrap();
     assert_eq!(answer.topics[0].error_code, 0);
 }
 
-fn produce(size: usize) -> ProduceRequest {
+pub(super) fn produce(size: usize) -> ProduceRequest {
     use kafka_protocol::records::*;
     let record = Record {
         transactional: false,
@@ -48,7 +48,7 @@ fn produce(size: usize) -> ProduceRequest {
         .with_topic_data(vec![topic.with_partition_data(vec![part])])
 }
 
-fn fetch() -> FetchRequest {
+pub(super) fn fetch() -> FetchRequest {
     let part = fetch_request::FetchPartition::default().with_partition_max_bytes(50 << 20);
     let topic = fetch_request::FetchTopic::default().with_topic(TopicName(text("t"))).with_partitions(vec![part]);
     FetchRequest::default().with_max_bytes(50 << 20).with_min_bytes(1).with_max_wait_ms(100).with_topics(vec![topic])

@@ -3,12 +3,14 @@
 //! A broker in this process on free ports; librdkafka and frames written by hand talk to it. Touches temporary folders
 //! and the loopback network.
 
-#![allow(clippy::unwrap_used)] // a test that fails says where
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that fails says where
 
 /// Access rules: who may do what, and that they survive a kill.
 mod access;
 /// Hostile and slow clients.
 mod limits;
+/// Doors under attack, from a process beside the broker.
+mod hostile;
 /// SASL and TLS.
 mod login;
 /// Kafka's own tools and kcat.

@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub correlation_id: i32,
     pub client_id: String,
     pub body: Bytes,
+    /// Of all arrays in it.
+    pub elements: usize,
 }
 
 /// Why a request ends its connection.
@@ -70,13 +72,10 @@ impl Request {
         let fault = |e: anyhow_free::Text| RequestFault::Decode { key, version, reason: e.0 };
         let mut body = frame;
         let header = RequestHeader::decode(&mut body, header_version).map_err(|e| fault(anyhow_free::Text::of(&e)))?;
-        api.shape.check(&body, version, header_version >= 2).map_err(|source| RequestFault::Shape {
-            key,
-            version,
-            source,
-        })?;
+        let checked = api.shape.check(&body, version, header_version >= 2);
+        let elements = checked.map_err(|source| RequestFault::Shape { key, version, source })?;
         let client_id = header.client_id.as_ref().map(ToString::to_string).unwrap_or_default();
-        Ok(Self { key, version, correlation_id, client_id, body })
+        Ok(Self { key, version, correlation_id, client_id, body, elements })
     }
 
     /// Decodes the body.
@@ -127,6 +126,12 @@ mod anyhow_free {
             Self(error.to_string())
         }
     }
+}
+
+/// Leaves out what a list names again: a request of a few bytes each must not ask for a large answer many times over.
+pub(super) fn once<T, K: std::hash::Hash + Eq>(list: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = std::collections::HashSet::with_capacity(list.len());
+    list.into_iter().filter(|item| seen.insert(key(item))).collect()
 }
 
 /// A string as the codec has it.

@@ -55,12 +55,13 @@ impl Shape {
         Self { notation, fields: OnceLock::new() }
     }
 
-    /// Walks a body to its last field.
-    pub fn check(&self, body: &[u8], version: i16, flexible: bool) -> Result<(), ShapeError> {
+    /// Walks a body to its last field. Gives how many elements all its arrays have.
+    pub fn check(&self, body: &[u8], version: i16, flexible: bool) -> Result<usize, ShapeError> {
         let fields = self.fields.get_or_init(|| parse(&mut self.notation.split_ascii_whitespace(), None));
         let mut walk = Walk { body, at: 0, version, flexible, elements: 0 };
         // Bytes after the last field are no fault: librdkafka 2.12 leaves some behind an empty list in Metadata.
-        walk.fields(fields)
+        walk.fields(fields)?;
+        Ok(walk.elements)
     }
 }
 
@@ -341,7 +342,7 @@ mod tests {
             (3, true, b"\x00\0\0\0\x01\x01\x02\0", Err(ShapeError::Length { at: 6 })),
             (3, true, b"\x00\0\0\0\x01\x01\xff\xff\xff\xff\xff\xff\x01", Err(ShapeError::Length { at: 7 })),
         ] {
-            assert_eq!(shape.check(body, version, flexible), want, "version {version}: {body:?}");
+            assert_eq!(shape.check(body, version, flexible).map(|_| ()), want, "version {version}: {body:?}");
         }
     }
 
@@ -359,7 +360,7 @@ mod tests {
             (2, b"\x07\x01\x01\x02ab", Err(ShapeError::Short { at: 6 })),
             (2, b"\x07\x01\x01\x03ab\0", Ok(())),
         ] {
-            assert_eq!(shape.check(body, version, true), want, "version {version}: {body:?}");
+            assert_eq!(shape.check(body, version, true).map(|_| ()), want, "version {version}: {body:?}");
         }
     }
 }
