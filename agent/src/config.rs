@@ -1,6 +1,7 @@
 //! The section `agent:` of the configuration.
 //!
-//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing
+//! but the files that programs of transforms stand in (`transform/config.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +13,18 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
+
 /// Files to tail and the log to send them to.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentConfig {
     /// What to read. A file that several entries match belongs to the first.
     pub sources: Vec<SourceConfig>,
+    /// What may happen to events on their way, by name; sources list what happens to theirs.
+    pub transforms: Transforms,
+    /// Files with tests of the transforms: what `millrace test` runs without naming files. `*` and `?` stand in the name.
+    pub transform_tests: Vec<String>,
     /// The log to write to.
     pub kafka: KafkaConfig,
     /// Value of the label `host`. Left out: the name of this host.
@@ -58,6 +65,8 @@ impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             sources: Vec::new(),
+            transforms: Transforms::new(),
+            transform_tests: Vec::new(),
             kafka: KafkaConfig::default(),
             host: None,
             scan_interval: Span::secs(1),
@@ -91,10 +100,14 @@ impl AgentConfig {
         faults.within("sources", |f| {
             for (i, source) in self.sources.iter().enumerate() {
                 f.within(&format!("[{i}]"), |f| match source {
-                    SourceConfig::File(file) => file.check(f),
+                    SourceConfig::File(file) => {
+                        file.check(f);
+                        check_steps(&file.transforms, &self.transforms, f);
+                    }
                 });
             }
         });
+        check_named(&self.transforms, faults);
         faults.within("kafka", |f| self.kafka.check(f));
         if self.host.as_deref() == Some("") {
             faults.add("host", "is empty: leave it out to use the name of this host");
@@ -138,7 +151,7 @@ impl AgentConfig {
     }
 }
 
-const TOPIC_RULE: &str = "is no topic: expected 1 to 249 letters, digits, `.`, `_` or `-`, not `.` or `..`";
+pub(crate) const TOPIC_RULE: &str = "is no topic: expected 1 to 249 letters, digits, `.`, `_` or `-`, not `.` or `..`";
 
 /// Who speaks Kafka's protocol for the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -276,6 +289,8 @@ pub struct FileSource {
     pub multiline: Option<MultilineConfig>,
     /// How to find the event time in a line. Left out: the time of reading.
     pub timestamp: Option<TimestampConfig>,
+    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    pub transforms: Vec<StepConfig>,
 }
 
 impl Default for FileSource {
@@ -290,6 +305,7 @@ impl Default for FileSource {
             partial_timeout: Span::secs(5),
             multiline: None,
             timestamp: None,
+            transforms: Vec::new(),
         }
     }
 }

@@ -20,6 +20,9 @@ pub const REASON_CUT: &str = "cut";
 /// The log refused the record for good; it is in the dead-letter topic.
 pub const REASON_DEAD_LETTER: &str = "dead_letter";
 
+/// What was not sent, by reason: [`REASON_CUT`], [`REASON_DEAD_LETTER`], or what a transform says.
+pub(crate) type Lost = BTreeMap<Arc<str>, Count>;
+
 /// Lines and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -20,8 +20,12 @@ pub mod multiline;
 pub mod split;
 /// Finds the event time in a line.
 pub mod timestamp;
+/// What happens to events before they are sent: programs, filters, routes, limits, redaction.
+pub mod transform;
 /// The thread that reads: discovery, identity, rotation, truncation, fair turns.
 mod tail;
+/// Runs the transforms for a lane, and sends what became of the events to their topics.
+mod dispatch;
 /// Sends what was read, one lane for each partition; waits, repeats, sets aside.
 mod producer;
 /// What must survive a crash: sources and checkpoints, synced before anything relies on them.

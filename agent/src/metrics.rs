@@ -1,5 +1,6 @@
 //! The agent's counters and gauges, all `millrace_agent_*`.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,8 +12,33 @@ use prometheus_client::registry::Registry;
 /// Why lines were dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// `cut` or `dead_letter`.
-    pub reason: &'static str,
+    /// `cut`, `dead_letter`, or what a transform says.
+    pub reason: Cow<'static, str>,
+}
+
+/// Which transform.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Transform {
+    /// Its name in `agent.transforms`, or its place in the list of a source.
+    pub transform: String,
+}
+
+/// Whose events a transform throttled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Throttled {
+    /// The transform's name.
+    pub transform: String,
+    /// The key; the first hundred by name.
+    pub key: String,
+}
+
+/// What a transform hid.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Redacted {
+    /// The transform's name.
+    pub transform: String,
+    /// The preset, or `pattern`.
+    pub what: &'static str,
 }
 
 /// Counters of one agent since its start. Cheap to clone.
@@ -70,6 +96,20 @@ pub struct AgentMetrics {
     pub scans: Counter,
     /// Seconds spent looking through folders.
     pub scan_seconds: Counter<f64, AtomicU64>,
+    /// Events that came to a transform.
+    pub transform_in: Family<Transform, Counter>,
+    /// Events that went on from it.
+    pub transform_out: Family<Transform, Counter>,
+    /// Events that it dropped or sent to the dead letters.
+    pub transform_dropped: Family<Transform, Counter>,
+    /// Events that it failed on.
+    pub transform_failed: Family<Transform, Counter>,
+    /// Seconds that it took.
+    pub transform_seconds: Family<Transform, Counter<f64, AtomicU64>>,
+    /// Events that it dropped, by the key that went over its limit.
+    pub throttled: Family<Throttled, Counter>,
+    /// Texts that it hid.
+    pub redacted: Family<Redacted, Counter>,
 }
 
 impl AgentMetrics {
@@ -103,6 +143,14 @@ impl AgentMetrics {
         r.register("ledger_mismatches", "Files whose ledger did not add up, must be 0", m.ledger_mismatches.clone());
         r.register("scans", "Times that the folders were looked through", m.scans.clone());
         r.register("scan_seconds", "Time spent looking through folders", m.scan_seconds.clone());
+        r.register("transform_events_in", "Events that came to a transform", m.transform_in.clone());
+        r.register("transform_events_out", "Events that went on from a transform", m.transform_out.clone());
+        let help = "Events that a transform dropped or sent to the dead letters";
+        r.register("transform_events_dropped", help, m.transform_dropped.clone());
+        r.register("transform_events_failed", "Events that a transform failed on", m.transform_failed.clone());
+        r.register("transform_seconds", "Time spent in a transform", m.transform_seconds.clone());
+        r.register("transform_throttled", "Events that a throttle dropped, by key", m.throttled.clone());
+        r.register("transform_redacted", "Texts that a transform replaced", m.redacted.clone());
         m
     }
 }

@@ -24,12 +24,14 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::dispatch::Routes;
 use crate::error::AgentError;
-use crate::ledger::{Count, REASON_CUT, REASON_DEAD_LETTER};
+use crate::ledger::{Count, Lost, REASON_CUT, REASON_DEAD_LETTER};
 use crate::metrics::{AgentMetrics, Reason};
 use crate::source::{Anchor, Source, Taken};
 use crate::split::Piece;
 use crate::state::State;
+use crate::transform::Worker;
 use crate::watch::Wake;
 
 /// What one read took from one file.
@@ -50,6 +52,17 @@ pub(crate) struct Haul {
     pub read_ns: i64,
     /// Its share of the memory.
     pub cost: usize,
+}
+
+impl Haul {
+    /// Event time of a piece, and whether it was found in the line.
+    pub fn time_ns(&self, piece: usize) -> (i64, bool) {
+        match self.times.get(piece).copied().flatten() {
+            Some(found) => (found, true),
+            // Lines read at once get a nanosecond each, in order: clients page through answers by time.
+            None => (self.read_ns.saturating_add(i64::try_from(piece).unwrap_or_default()), false),
+        }
+    }
 }
 
 /// Memory for what was read and not yet acknowledged.
@@ -96,13 +109,15 @@ pub(crate) struct LaneParts {
     pub retry_initial: Duration,
     pub retry_max: Duration,
     pub dead_letter_topic: Arc<str>,
+    /// Topics that transforms name.
+    pub routes: Routes,
 }
 
 /// A record in a lane's batch: which haul, which piece.
-type Place = (u32, u32);
+pub(crate) type Place = (u32, u32);
 
 /// How a request ended.
-enum Sent {
+pub(crate) enum Sent {
     All,
     /// These were not taken and may be sent again.
     Again(Vec<Place>, ClientError),
@@ -124,19 +139,42 @@ pub(crate) async fn lane(
     mut queue: mpsc::Receiver<Haul>,
     abort: CancellationToken,
 ) -> Result<(), AgentError> {
-    let lane = Lane { parts, to };
+    let mut lane = Lane { parts, to, worker: None };
     let work = async {
-        while let Some(first) = queue.recv().await {
+        let mut next: Option<Haul> = None;
+        loop {
+            let first = match next.take() {
+                Some(first) => first,
+                None => match queue.recv().await {
+                    Some(first) => first,
+                    None => break,
+                },
+            };
+            let transformed = first.source.entry.transforms.is_some();
             let mut hauls = vec![first];
             let size = |hauls: &[Haul]| {
                 hauls.iter().fold((0, 0), |(n, b), h| (n + h.pieces.len(), b + h.taken.count.bytes as usize))
             };
             while size(&hauls).0 < lane.parts.batch_records && size(&hauls).1 < lane.parts.batch_bytes {
-                let Ok(next) = queue.try_recv() else { break };
-                hauls.push(next);
+                let Ok(more) = queue.try_recv() else { break };
+                if more.source.entry.transforms.is_some() != transformed {
+                    next = Some(more);
+                    break;
+                }
+                hauls.push(more);
+            }
+            if transformed {
+                lane.deliver_transformed(hauls, &abort).await?;
+                continue;
             }
             let dead = lane.deliver(&hauls).await?;
-            lane.settle(hauls, &dead);
+            let reason: Arc<str> = REASON_DEAD_LETTER.into();
+            let mut lost = vec![Lost::new(); hauls.len()];
+            for (h, p) in dead {
+                let piece = hauls[h as usize].pieces[p as usize];
+                *lost[h as usize].entry(reason.clone()).or_default() += piece.count();
+            }
+            lane.settle(&hauls, &lost);
         }
         Ok(())
     };
@@ -147,9 +185,11 @@ pub(crate) async fn lane(
     }
 }
 
-struct Lane {
-    parts: Arc<LaneParts>,
-    to: TopicPartition,
+pub(crate) struct Lane {
+    pub parts: Arc<LaneParts>,
+    pub to: TopicPartition,
+    /// For sources with transforms; made when it is first needed.
+    pub worker: Option<Worker>,
 }
 
 impl Lane {
@@ -178,7 +218,7 @@ impl Lane {
                 Sent::Never(failed, error) => match failed[..] {
                     [place] => {
                         let Some(record) = self.encode(hauls, &failed).await.to_records().pop() else { continue };
-                        self.bury(record, &error.to_string()).await;
+                        self.bury(record, &self.to, &error.to_string()).await;
                         dead.insert(place);
                     }
                     // One of them spoils the request for all: find out which.
@@ -194,7 +234,7 @@ impl Lane {
         Ok(dead)
     }
 
-    async fn send(&self, to: &TopicPartition, records: Records, group: &[Place]) -> Sent {
+    pub async fn send(&self, to: &TopicPartition, records: Records, group: &[Place]) -> Sent {
         let answer = self.parts.producer.send_encoded(to, records);
         tokio::pin!(answer);
         let answer = loop {
@@ -225,7 +265,8 @@ impl Lane {
     }
 
     /// A source some of whose failed records stand before taken ones goes on under a new id.
-    async fn keep_order(&self, hauls: &[Haul], group: &[Place], failed: &[Place]) -> Result<(), AgentError> {
+    /// Answers whether one did.
+    pub async fn keep_order(&self, hauls: &[Haul], group: &[Place], failed: &[Place]) -> Result<bool, AgentError> {
         let failed: HashSet<Place> = failed.iter().copied().collect();
         let mut waiting: HashSet<usize> = HashSet::new();
         let mut overtaken: Vec<Arc<Source>> = Vec::new();
@@ -238,6 +279,7 @@ impl Lane {
                 overtaken.push(source.clone());
             }
         }
+        let moved = !overtaken.is_empty();
         for source in overtaken {
             let state = self.parts.state.clone();
             let filename = source.filename.clone();
@@ -248,7 +290,7 @@ impl Lane {
                 Err(_) => return Err(AgentError::Ended { part: "writer of positions" }),
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Straight from the bytes that were read into a record batch: nothing is allocated for a line.
@@ -266,12 +308,10 @@ impl Lane {
             }
             let Some(identity) = &identity else { continue };
             let piece = haul.pieces[*p as usize];
-            let found = haul.times.get(*p as usize).copied().flatten();
-            // Lines read at once get a nanosecond each, in order: clients page through answers by time.
-            let time_ns = found.unwrap_or_else(|| haul.read_ns.saturating_add(i64::from(*p)));
+            let (time_ns, time_from_line) = haul.time_ns(*p as usize);
             let position = Position::at(haul.base + u64::from(piece.start));
             let cut = piece.cut;
-            let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line: found.is_some() }.encode();
+            let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line }.encode();
             let labels = (HEADER_LABELS.as_bytes(), &haul.source.labels[..]);
             let fixed = (HEADER_FIXED.as_bytes(), &fixed[..]);
             let (with_tenant, without);
@@ -297,10 +337,10 @@ impl Lane {
     }
 
     /// Sends a record that the log refuses for good to the dead letters; does not end before it is there.
-    async fn bury(&self, record: Record, reason: &str) {
+    pub async fn bury(&self, record: Record, from: &TopicPartition, reason: &str) {
         let parts = &self.parts;
-        tracing::error!(partition = %self.to, reason, topic = %parts.dead_letter_topic, "log refuses a record for good, it goes to the dead letters");
-        let mut record = dead_letter(record, "agent", reason, &self.to.to_string(), parts.clock.now_ms());
+        tracing::error!(partition = %from, reason, topic = %parts.dead_letter_topic, "log refuses a record for good, it goes to the dead letters");
+        let mut record = dead_letter(record, "agent", reason, &from.to_string(), parts.clock.now_ms());
         let to = TopicPartition::new(parts.dead_letter_topic.clone(), 0);
         let mut backoff = Backoff::new(parts);
         loop {
@@ -329,27 +369,24 @@ impl Lane {
         }
     }
 
-    fn settle(&self, hauls: Vec<Haul>, dead: &HashSet<Place>) {
+    /// All hauls are acknowledged, but for what each of them lost.
+    pub fn settle(&self, hauls: &[Haul], losses: &[Lost]) {
         let m = &self.parts.metrics;
-        for (h, haul) in hauls.iter().enumerate() {
-            let mut lost = Count::default();
-            for (p, piece) in haul.pieces.iter().enumerate() {
-                if !dead.is_empty() && dead.contains(&(small(h), small(p))) {
-                    lost += Count { lines: u64::from(piece.lines), bytes: u64::from(piece.span), records: 1 };
-                }
-            }
-            haul.source.settle(haul.to, haul.taken, lost);
+        for (haul, losses) in hauls.iter().zip(losses) {
+            haul.source.settle(haul.to, haul.taken, losses);
             let all = haul.taken.count;
+            let mut lost = Count::default();
+            for (reason, count) in losses {
+                lost += *count;
+                let reason = Reason { reason: reason.to_string().into() };
+                m.dropped_lines.get_or_create(&reason).inc_by(count.lines);
+                m.dropped_bytes.get_or_create(&reason).inc_by(count.bytes);
+            }
             m.sent_lines.inc_by(all.lines - lost.lines);
             m.sent_bytes.inc_by(all.bytes - lost.bytes - haul.taken.skipped);
             m.sent_records.inc_by(all.records - lost.records);
-            if lost.records > 0 {
-                let reason = Reason { reason: REASON_DEAD_LETTER };
-                m.dropped_lines.get_or_create(&reason).inc_by(lost.lines);
-                m.dropped_bytes.get_or_create(&reason).inc_by(lost.bytes);
-            }
             if haul.taken.skipped > 0 {
-                m.dropped_bytes.get_or_create(&Reason { reason: REASON_CUT }).inc_by(haul.taken.skipped);
+                m.dropped_bytes.get_or_create(&Reason { reason: REASON_CUT.into() }).inc_by(haul.taken.skipped);
             }
             m.waiting_lines.dec_by(i64::try_from(all.lines).unwrap_or(i64::MAX));
             self.parts.budget.give(haul.cost);
@@ -359,7 +396,7 @@ impl Lane {
     }
 }
 
-fn small(n: usize) -> u32 {
+pub(crate) fn small(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
@@ -380,7 +417,7 @@ fn blames_record(code: Option<RDKafkaErrorCode>) -> bool {
 }
 
 /// Waits between attempts, longer each time, and tells once when trouble starts and once when it ends.
-struct Backoff {
+pub(crate) struct Backoff {
     initial: Duration,
     max: Duration,
     next: Duration,
@@ -388,11 +425,11 @@ struct Backoff {
 }
 
 impl Backoff {
-    fn new(parts: &LaneParts) -> Self {
+    pub fn new(parts: &LaneParts) -> Self {
         Self { initial: parts.retry_initial, max: parts.retry_max, next: parts.retry_initial, attempts: 0 }
     }
 
-    async fn wait(&mut self, to: &TopicPartition, error: &ClientError) {
+    pub async fn wait(&mut self, to: &TopicPartition, error: &ClientError) {
         self.attempts += 1;
         if self.attempts == 1 || self.attempts.is_multiple_of(30) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
@@ -404,7 +441,7 @@ impl Backoff {
         tokio::time::sleep(wait).await;
     }
 
-    fn reset(&mut self, to: &TopicPartition) {
+    pub fn reset(&mut self, to: &TopicPartition) {
         if self.attempts > 0 {
             tracing::info!(partition = %to, attempts = self.attempts, "log takes lines again");
         }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, FileSource, ReadFrom, SourceConfig};
 use crate::discover::Globs;
+use crate::dispatch::Routes;
 use crate::error::AgentError;
 use crate::ledger::{LedgerHandle, Sources};
 use crate::metrics::AgentMetrics;
@@ -29,6 +30,7 @@ use crate::split::Splitter;
 use crate::state::{SourceState, State};
 use crate::tail::{Reader, ReaderParts};
 use crate::timestamp::TimeReader;
+use crate::transform::{self, Chain};
 use crate::watch::Wake;
 
 /// The agent of one host. Opened, then run once.
@@ -60,10 +62,12 @@ impl Agent {
         registry: &mut Registry,
     ) -> Result<Self, AgentError> {
         let host = config.host.clone().unwrap_or_else(host_name);
+        let metrics = AgentMetrics::register(registry);
         let entries = config
             .sources
             .iter()
-            .map(|SourceConfig::File(file)| Ok(Arc::new(entry(file, &host)?)))
+            .zip(transform::chains(&config, &metrics)?)
+            .map(|(SourceConfig::File(file), chain)| Ok(Arc::new(entry(file, &host, chain)?)))
             .collect::<Result<Vec<_>, AgentError>>()?;
         let state = State::open(data_dir)?;
         let remembered = state.all()?;
@@ -77,7 +81,7 @@ impl Agent {
             sources: Arc::new(RwLock::new(Vec::new())),
             producer,
             clock,
-            metrics: AgentMetrics::register(registry),
+            metrics,
         })
     }
 
@@ -114,6 +118,7 @@ impl Agent {
             retry_initial: self.config.retry_initial.0,
             retry_max: self.config.retry_max.0,
             dead_letter_topic: self.config.dead_letter_topic.as_str().into(),
+            routes: Routes::new(self.config.kafka.partitions),
         });
         let mut lanes = JoinSet::new();
         let mut senders = Vec::new();
@@ -318,7 +323,7 @@ impl Checkpoint {
     }
 }
 
-fn entry(file: &FileSource, host: &str) -> Result<Entry, AgentError> {
+fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Result<Entry, AgentError> {
     let setting = |key: &str, reason: String| AgentError::Setting { key: format!("sources[].{key}"), reason };
     let mut labels = Labels::new(file.labels.clone());
     if labels.get("host").is_none() {
@@ -348,6 +353,7 @@ fn entry(file: &FileSource, host: &str) -> Result<Entry, AgentError> {
         splitter: Splitter { max_line: usize::try_from(file.max_line_bytes.0).unwrap_or(256 << 10), join },
         partial_timeout,
         time: file.timestamp.as_ref().map(TimeReader::new).transpose()?,
+        transforms,
     })
 }
 

@@ -3,7 +3,6 @@
 //! In: what the reading thread took and what the lanes got acknowledged. Out: what the checkpoint keeps. Touches the
 //! state through [`State`] only. One lock holds everything that belongs together, so each look is of one moment.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +13,11 @@ use parking_lot::Mutex;
 use crate::discover::FileKey;
 use crate::error::AgentError;
 use crate::fingerprint::Print;
-use crate::ledger::{Balance, Count, REASON_CUT, REASON_DEAD_LETTER, SourceLedger};
+use crate::ledger::{Balance, Count, Lost, REASON_CUT, SourceLedger};
 use crate::split::{Mark, Splitter};
 use crate::state::{SourceState, State};
 use crate::timestamp::TimeReader;
+use crate::transform::Chain;
 
 /// One entry of `sources`, ready for use.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub splitter: Splitter,
     pub partial_timeout: std::time::Duration,
     pub time: Option<TimeReader>,
+    /// What happens to its events before they are sent; `None`: nothing.
+    pub transforms: Option<Arc<Chain>>,
 }
 
 impl Entry {
@@ -106,7 +108,7 @@ struct Progress {
     ends: Vec<u64>,
     read_count: Count,
     sent: Count,
-    dropped: BTreeMap<&'static str, Count>,
+    dropped: Lost,
     waiting: Count,
     finished: bool,
     dirty: bool,
@@ -144,7 +146,7 @@ impl Source {
             ends: Vec::new(),
             read_count: Count::default(),
             sent: Count::default(),
-            dropped: BTreeMap::new(),
+            dropped: Lost::new(),
             waiting: Count::default(),
             finished: false,
             dirty: true,
@@ -162,10 +164,7 @@ impl Source {
     /// A source that the state remembers. If the topic is another, or has lost the partition, it goes on under a new id.
     pub fn restore(entry: Arc<Entry>, topic: &Arc<str>, partitions: i32, id: SourceId, state: SourceState) -> Self {
         let anchor = Anchor { mark: state.checkpoint, tail: state.tail };
-        let dropped: BTreeMap<&'static str, Count> = [REASON_CUT, REASON_DEAD_LETTER]
-            .into_iter()
-            .filter_map(|reason| Some((reason, *state.dropped.get(reason)?)))
-            .collect();
+        let dropped: Lost = state.dropped.iter().map(|(reason, count)| (reason.as_str().into(), *count)).collect();
         let mut read_count = state.sent;
         for count in dropped.values() {
             read_count += *count;
@@ -292,18 +291,20 @@ impl Source {
         p.waiting += taken.count;
     }
 
-    /// What was taken is acknowledged, but for the part that went to the dead letters.
-    pub fn settle(&self, to: Anchor, taken: Taken, dead: Count) {
+    /// What was taken is acknowledged, but for the part that was dropped or went to the dead letters.
+    pub fn settle(&self, to: Anchor, taken: Taken, lost: &Lost) {
         let mut p = self.progress.lock();
         p.acked = to;
         p.waiting.take(taken.count);
         let mut sent = taken.count;
-        let cut = Count { bytes: taken.skipped, ..Count::default() };
-        for (reason, count) in [(REASON_CUT, cut), (REASON_DEAD_LETTER, dead)] {
-            if count != Count::default() {
-                sent.take(count);
-                *p.dropped.entry(reason).or_default() += count;
-            }
+        if taken.skipped > 0 {
+            let cut = Count { bytes: taken.skipped, ..Count::default() };
+            sent.take(cut);
+            *p.dropped.entry(REASON_CUT.into()).or_default() += cut;
+        }
+        for (reason, count) in lost {
+            sent.take(*count);
+            *p.dropped.entry(reason.clone()).or_default() += *count;
         }
         p.sent += sent;
         p.ends.retain(|end| *end > to.mark.offset);
@@ -357,7 +358,7 @@ impl Source {
             tail: p.acked.tail,
             ends: p.ends.clone(),
             sent: p.sent,
-            dropped: p.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            dropped: p.dropped.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
             // Until all is acknowledged the file may be needed again.
             finished: p.finished && p.read.mark == p.acked.mark,
             seen_ms: p.seen.now_ms,
@@ -379,7 +380,7 @@ impl Source {
             balance: Balance {
                 read: p.read_count,
                 sent: p.sent,
-                dropped: p.dropped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+                dropped: p.dropped.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
                 waiting: p.waiting,
             },
         }
@@ -387,7 +388,7 @@ impl Source {
 }
 
 /// Chosen once per source: ids are random, so their bits spread.
-fn partition_of(id: SourceId, partitions: i32) -> i32 {
+pub(crate) fn partition_of(id: SourceId, partitions: i32) -> i32 {
     let [a, b, c, d, ..] = id.0;
     let count = u32::try_from(partitions.max(1)).unwrap_or(1);
     i32::try_from(u32::from_le_bytes([a, b, c, d]) % count).unwrap_or(0)

@@ -14,6 +14,7 @@
 use memchr::memchr;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Count;
 use crate::multiline::{Join, Stage};
 
 /// What stands at a position.
@@ -51,6 +52,13 @@ pub struct Piece {
     pub lines: u32,
     /// Cut at the limit.
     pub cut: bool,
+}
+
+impl Piece {
+    /// What it counts for in the ledger.
+    pub(crate) fn count(&self) -> Count {
+        Count { lines: u64::from(self.lines), bytes: u64::from(self.span), records: 1 }
+    }
 }
 
 /// What a window gave besides pieces.

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `sources` | source id, 16 bytes | [`SourceState`] as JSON |
 //! | `meta` | `alive_ms` | wall clock of the last checkpoint, i64 big-endian |
+//! | `meta` | `partitions/` and a topic | partitions of a topic that lines are routed to, i32 big-endian |
 //!
 //! Rule for changes: readers ignore fields they don't know, writers only add; a change that an older reader would
 //! misread raises [`FORMAT_VERSION`].
@@ -32,6 +33,8 @@ use crate::split::Mark;
 pub const FORMAT_VERSION: u32 = 1;
 
 const ALIVE: &[u8] = b"alive_ms";
+/// Before the name of a topic.
+const PARTITIONS: &[u8] = b"partitions/";
 
 /// What is kept of one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,6 +190,20 @@ impl State {
     pub fn alive(&self, now_ms: i64) -> Result<(), AgentError> {
         self.meta.insert(ALIVE, &now_ms.to_be_bytes()).map_err(|e| self.failed(e))?;
         Ok(())
+    }
+
+    /// Partitions of a topic that lines are routed to, as many as it had when it was first seen: a source stays in its
+    /// partition when the topic grows. Fewer than remembered means another topic of the same name. Durable. Blocks.
+    pub fn partitions_of(&self, topic: &str, now: i32) -> Result<i32, AgentError> {
+        let key = [PARTITIONS, topic.as_bytes()].concat();
+        let value = self.meta.get(&key).map_err(|e| self.failed(e))?;
+        let known = value.and_then(|v| <[u8; 4]>::try_from(v.as_ref()).ok()).map(i32::from_be_bytes);
+        if let Some(known) = known.filter(|known| (1..=now).contains(known)) {
+            return Ok(known);
+        }
+        self.meta.insert(key, &now.to_be_bytes()).map_err(|e| self.failed(e))?;
+        self.sync()?;
+        Ok(now)
     }
 
     /// When an agent was last alive here; `None` at the very first start.

@@ -6,7 +6,7 @@
 //! | header | content |
 //! |---|---|
 //! | `dlq.reason` | why, in words for people |
-//! | `dlq.stage` | who refused it: `agent`, `decode`, `index`, `export elasticsearch` … |
+//! | `dlq.stage` | who refused it: `agent`, `transform`, `decode`, `index`, `export elasticsearch` … |
 //! | `dlq.time` | when, RFC 3339 in UTC |
 //! | `dlq.from` | where it was or should have gone: `topic-partition@offset`, or `topic-partition` before it had an offset |
 //!

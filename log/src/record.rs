@@ -12,6 +12,7 @@
 //! | header `labels` | compact JSON object, names sorted: the same bytes for all lines of one source |
 //! | header `meta` | compact JSON object of strings: structured metadata, left out when empty |
 //! | header `tenant` | left out for `default` |
+//! | header `content-type` | `application/json` where a transform made the value a JSON object, left out for lines |
 //! | header `doc` | compact JSON object `{"index":…,"id":…,"op":"index"\|"create"}`: Elasticsearch identity, left out for lines |
 //! | header `millrace` | the fixed part below |
 //!
@@ -29,6 +30,10 @@ use bytes::Bytes;
 pub const HEADER_LABELS: &str = "labels";
 /// Header with structured metadata.
 pub const HEADER_META: &str = "meta";
+/// Header with the kind of the value, absent for lines.
+pub const HEADER_CONTENT_TYPE: &str = "content-type";
+/// Value of [`HEADER_CONTENT_TYPE`] for JSON objects.
+pub const CONTENT_JSON: &str = "application/json";
 /// Header with the tenant, absent for [`Tenant::DEFAULT`].
 pub const HEADER_TENANT: &str = "tenant";
 /// Header with the Elasticsearch identity of a document.

@@ -277,6 +277,8 @@ pub struct Fault {
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
+    /// Line and column inside of the key's text, from 1, where it is a program.
+    pub inside: Option<(usize, usize)>,
 }
 
 /// All faults of a check, so that one run shows them all.
@@ -290,7 +292,13 @@ impl Faults {
     /// Notes one fault of a key below the present path.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
         let path = join(&self.prefix, key);
-        self.list.push(Fault { path, message: message.into() });
+        self.list.push(Fault { path, message: message.into(), inside: None });
+    }
+
+    /// Notes one fault inside of a key's text, at a line and column of it.
+    pub fn add_inside(&mut self, key: &str, line: usize, column: usize, message: impl Into<String>) {
+        let path = join(&self.prefix, key);
+        self.list.push(Fault { path, message: message.into(), inside: Some((line, column)) });
     }
 
     /// Runs a check one level deeper; keys are names, or `[3]` for places in lists.

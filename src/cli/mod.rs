@@ -12,6 +12,8 @@ mod demo;
 mod validate;
 /// `rules check`.
 mod rules;
+/// `test`: transforms.
+mod test;
 /// `doctor`.
 mod doctor;
 
@@ -71,6 +73,16 @@ enum Verb {
     Validate(ConfigFlags),
     /// Prints the JSON schema of the configuration.
     Schema,
+    /// Tests of the agent's transforms, written in YAML: lines in, what must become of them out; exit 1 if one fails.
+    Test {
+        #[command(flatten)]
+        file: ConfigFlags,
+        /// Files or globs. Left out: those of `agent.transform_tests`.
+        files: Vec<String>,
+        /// How to show the results.
+        #[arg(short, long, value_enum, default_value_t = broker::Output::Table)]
+        output: broker::Output,
+    },
     /// Rule files.
     #[command(subcommand)]
     Rules(RulesVerb),
@@ -126,6 +138,7 @@ impl Command {
             }
             Verb::Validate(file) => validate::validate(&file),
             Verb::Schema => validate::schema(),
+            Verb::Test { file, files, output } => test::test(&file, &files, output),
             Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
             Verb::Doctor { addr, json } => doctor::doctor(&addr, json),
         }

@@ -82,7 +82,7 @@ pub fn overlay(root: &mut Node, variables: &Variables, faults: &mut Vec<LocatedF
                 }
             }
         } else {
-            Node { value: Value::Scalar { text: value.clone(), plain: true }, place: place.clone() }
+            Node::new(Value::Scalar { text: value.clone(), plain: true }, place.clone())
         };
         let steps: Vec<String> = path.split("__").map(str::to_lowercase).collect();
         if let Err(message) = put(root, &steps, parsed, &place) {
@@ -93,6 +93,7 @@ pub fn overlay(root: &mut Node, variables: &Variables, faults: &mut Vec<LocatedF
 
 fn relocate(node: &mut Node, place: &Place) {
     node.place = place.clone();
+    node.text = None;
     match &mut node.value {
         Value::Scalar { .. } => {}
         Value::List(items) => items.iter_mut().for_each(|item| relocate(item, place)),

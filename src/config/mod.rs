@@ -24,6 +24,7 @@ use millrace_log::client::ConnectionConfig;
 use millrace_log::value::Faults;
 use millrace_rules::config::{NotifyConfig, RulesConfig};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -234,27 +235,50 @@ pub fn embedded(variables: &Variables) -> Result<Config, ConfigError> {
         place: place.clone(),
         node: Node::empty_map(place.clone()),
     });
-    typed(Node { value: tree::Value::Map(sections.into()), place }, variables)
+    typed(Node::new(tree::Value::Map(sections.into()), place), variables)
 }
 
 fn typed(mut root: Node, variables: &Variables) -> Result<Config, ConfigError> {
     let mut faults = Vec::new();
     environment::expand(&mut root, variables, &mut faults);
     environment::overlay(&mut root, variables, &mut faults);
-    let schema = schema();
-    let mut check = schema::Check::new(&schema);
-    let json = check.node(&root, &schema);
-    faults.append(&mut check.faults);
+    checked(&root, &schema(), faults, Config::check)
+}
+
+/// Reads a file of another kind by the same rules, but without variables.
+pub fn parse_as<T: DeserializeOwned + JsonSchema>(
+    file: &str,
+    text: &str,
+    check: impl FnOnce(&T, &mut Faults),
+) -> Result<T, ConfigError> {
+    let root = tree::parse(file, text).map_err(|fault| ConfigError::Faults { faults: vec![fault] })?;
+    checked(&root, &schema_of::<T>(), Vec::new(), check)
+}
+
+/// Types a tree by their schema, then by their own check.
+fn checked<T: DeserializeOwned>(
+    root: &Node,
+    schema: &Json,
+    mut faults: Vec<LocatedFault>,
+    check: impl FnOnce(&T, &mut Faults),
+) -> Result<T, ConfigError> {
+    let mut by_schema = schema::Check::new(schema);
+    let json = by_schema.node(root, schema);
+    faults.append(&mut by_schema.faults);
     if let (Some(json), true) = (json, faults.is_empty()) {
-        match serde_json::from_value::<Config>(json) {
-            Ok(config) => {
+        match serde_json::from_value::<T>(json) {
+            Ok(typed) => {
                 let mut found = Faults::default();
-                config.check(&mut found);
+                check(&typed, &mut found);
                 if found.is_empty() {
-                    return Ok(config);
+                    return Ok(typed);
                 }
                 let located = |fault: millrace_log::value::Fault| {
-                    LocatedFault::new(root.place_of(&fault.path).clone(), format!("{}: {}", fault.path, fault.message))
+                    let place = match fault.inside {
+                        Some((line, column)) => root.place_inside(&fault.path, line, column),
+                        None => root.place_of(&fault.path).clone(),
+                    };
+                    LocatedFault::new(place, format!("{}: {}", fault.path, fault.message))
                 };
                 faults.extend(found.into_vec().into_iter().map(located));
             }
@@ -266,7 +290,11 @@ fn typed(mut root: Node, variables: &Variables) -> Result<Config, ConfigError> {
 
 /// The JSON schema of the configuration, for editors (`millrace schema`) and for the check.
 pub fn schema() -> Json {
-    let mut schema = schemars::schema_for!(Config).to_value();
+    schema_of::<Config>()
+}
+
+fn schema_of<T: JsonSchema>() -> Json {
+    let mut schema = schemars::schema_for!(T).to_value();
     let definitions = schema.get("$defs").cloned().unwrap_or_default();
     inline_tagged(&mut schema, &definitions);
     schema
@@ -376,6 +404,21 @@ mod tests {
         let good = "broker:\n  topics: {logs: {partitions: 8, config: {retention.ms: 86400000}}}\n  routes:\n    \
                     - {from: logs, to: errors, match: '{level=~\"error|warn\"}', drop_labels: [pod]}\n";
         assert_eq!(parse("f", good, &Variables::new()).unwrap().broker.unwrap().routes.len(), 1);
+    }
+
+    #[test]
+    fn faults_of_programs_stand_where_they_are_in_the_file() {
+        insta::assert_snapshot!(faults(
+            "agent:\n  transforms:\n    parse:\n      type: vrl\n      program: |\n        . = parse_json(.message)\n        \
+             .labels.level = downcase(.level)\n    noise: {type: drop, if: '.level = \"debug\"'}\n  sources:\n    - type: file\n      \
+             include: [/var/log/*.log]\n      transforms: [parse, niose, {type: redact, presets: [cards]}]\n    - type: file\n      \
+             include: [/var/log/*.txt]\n      transforms:\n        - type: sampel\n"
+        ));
+        insta::assert_snapshot!(faults(
+            "agent:\n  transforms:\n    parse:\n      type: vrl\n      program: |\n        . = parse_json(.message)\n        \
+             .labels.level = downcase(.level)\n    noise: {type: drop, if: '.level = \"debug\"'}\n    file: {type: vrl, file: /no/such.vrl}\n  \
+             sources:\n    - type: file\n      include: [/var/log/*.log]\n      transforms: [parse, niose, {type: drop, if: .message}]\n"
+        ));
     }
 
     #[test]

@@ -67,7 +67,12 @@ impl<'s> Writer<'s> {
                 _ => line(out, format_args!("{indent}{key}: {}", flow(value))),
             }
             if let Some(items) = resolved.get("items") {
-                self.entries(out, self.resolve(items), indent);
+                self.entries(out, self.resolve(items), indent, "-");
+            }
+            // Only maps whose entries are of several kinds: others say in their text what an entry is.
+            let named = resolved.get("additionalProperties").map(|of| self.resolve(of));
+            if let Some(named) = named.filter(|named| named.get("oneOf").is_some()) {
+                self.entries(out, named, indent, "NAME:");
             }
         }
     }
@@ -79,8 +84,8 @@ impl<'s> Writer<'s> {
         }
     }
 
-    /// What entries of a list may hold, as comments.
-    fn entries(&self, out: &mut String, items: &'s Json, indent: &str) {
+    /// What entries of a list or a map may hold, as comments.
+    fn entries(&self, out: &mut String, items: &'s Json, indent: &str, head: &str) {
         let kinds: Vec<&Json> = match items.get("oneOf").and_then(Json::as_array) {
             Some(kinds) => kinds.iter().collect(),
             None => vec![items],
@@ -96,8 +101,9 @@ impl<'s> Writer<'s> {
             }
             let name = kind.pointer("/properties/type/const").and_then(Json::as_str);
             match name {
-                Some(name) => line(&mut entry, format_args!("- type: {name}")),
-                None => line(&mut entry, format_args!("-")),
+                Some(name) if head == "-" => line(&mut entry, format_args!("- type: {name}")),
+                Some(name) => line(&mut entry, format_args!("{head}\n  type: {name}")),
+                None => line(&mut entry, format_args!("{head}")),
             }
             let mut rest = kind.clone();
             if let Some(map) = rest.pointer_mut("/properties").and_then(Json::as_object_mut) {

@@ -26,6 +26,9 @@ impl<'s> Check<'s> {
     /// Checks a node; the answer is `None` where a fault was reported.
     pub fn node(&mut self, node: &Node, schema: &'s Json) -> Option<Json> {
         let schema = self.resolve(schema);
+        if *schema == Json::Bool(true) {
+            return self.anything(node);
+        }
         if let Some(choices) = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)).and_then(Json::as_array) {
             return self.choice(node, choices);
         }
@@ -65,6 +68,36 @@ impl<'s> Check<'s> {
             }
         }
         schema
+    }
+
+    /// A value of no certain kind, as YAML reads it.
+    fn anything(&mut self, node: &Node) -> Option<Json> {
+        match &node.value {
+            Value::Map(entries) => {
+                let mut out = Map::new();
+                for entry in entries {
+                    if out.insert(entry.key.clone(), self.anything(&entry.node)?).is_some() {
+                        return self.fault(&entry.place, format!("key `{}` stands here twice", entry.key));
+                    }
+                }
+                Some(Json::Object(out))
+            }
+            Value::List(items) => {
+                items.iter().map(|item| self.anything(item)).collect::<Option<Vec<_>>>().map(Json::Array)
+            }
+            Value::Scalar { .. } if node.is_null() => Some(Json::Null),
+            Value::Scalar { text, plain } => Some(match text.as_str() {
+                "true" | "True" | "TRUE" if *plain => Json::Bool(true),
+                "false" | "False" | "FALSE" if *plain => Json::Bool(false),
+                text if !plain => Json::from(text),
+                text => match (text.parse::<i64>(), text.parse::<f64>()) {
+                    (Ok(whole), _) => Json::from(whole),
+                    // `inf` and `nan` are words.
+                    (_, Ok(number)) if text.ends_with(|c: char| c.is_ascii_digit() || c == '.') => Json::from(number),
+                    _ => Json::from(text),
+                },
+            }),
+        }
     }
 
     fn fault(&mut self, place: &Place, message: impl Into<String>) -> Option<Json> {

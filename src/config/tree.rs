@@ -46,6 +46,17 @@ pub struct Node {
     pub value: Value,
     /// Where it starts.
     pub place: Place,
+    /// Line and column of a text's first character, and the column of its further lines, where it stands in the file
+    /// as it is: on one line, or as a block (`|`). From 1.
+    pub text: Option<TextPlace>,
+}
+
+/// Where the characters of a text stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextPlace {
+    line: usize,
+    first_column: usize,
+    column: usize,
 }
 
 /// A value as written.
@@ -76,9 +87,14 @@ pub struct Entry {
 }
 
 impl Node {
+    /// A value at a place.
+    pub fn new(value: Value, place: Place) -> Self {
+        Self { value, place, text: None }
+    }
+
     /// A map without entries.
     pub fn empty_map(place: Place) -> Self {
-        Self { value: Value::Map(Vec::new()), place }
+        Self::new(Value::Map(Vec::new()), place)
     }
 
     /// Whether it is what YAML takes for null.
@@ -98,6 +114,22 @@ impl Node {
 
     /// The place of the deepest part of a path such as `agent.sources[0].include` that exists.
     pub fn place_of(&self, path: &str) -> &Place {
+        self.find(path).1
+    }
+
+    /// The place of a character inside of the text at a path; of the text itself where its characters stand otherwise.
+    pub fn place_inside(&self, path: &str, line: usize, column: usize) -> Place {
+        let (node, place) = self.find(path);
+        match (place, node.text) {
+            (Place::File { file, .. }, Some(text)) => {
+                let start = if line == 1 { text.first_column } else { text.column };
+                Place::File { file: Arc::clone(file), line: text.line + line - 1, column: start + column - 1 }
+            }
+            _ => place.clone(),
+        }
+    }
+
+    fn find(&self, path: &str) -> (&Self, &Place) {
         let mut node = self;
         let mut place = &self.place;
         let mut rest = path;
@@ -123,7 +155,7 @@ impl Node {
             };
             match next {
                 Some((found, at, behind)) => (node, place, rest) = (found, at, behind),
-                None => return place,
+                None => return (node, place),
             }
         }
     }
@@ -142,8 +174,12 @@ pub fn parse(file: &str, text: &str) -> Result<Node, LocatedFault> {
     let file: Arc<str> = file.into();
     let mut options = Options::default();
     options.emit_comments = false;
-    let mut reader =
-        Reader { file: Arc::clone(&file), parser: Parser::new_from_str_with_options(text, options), nodes: 0 };
+    let mut reader = Reader {
+        file: Arc::clone(&file),
+        source: text,
+        parser: Parser::new_from_str_with_options(text, options),
+        nodes: 0,
+    };
     let start = Place::File { file: Arc::clone(&file), line: 1, column: 1 };
     let mut root = None;
     while let Some((event, place)) = reader.next()? {
@@ -161,6 +197,7 @@ pub fn parse(file: &str, text: &str) -> Result<Node, LocatedFault> {
 
 struct Reader<'t> {
     file: Arc<str>,
+    source: &'t str,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     nodes: usize,
 }
@@ -192,8 +229,10 @@ impl<'t> Reader<'t> {
                 format!("too deep or too large: {MAX_DEPTH} levels, {MAX_NODES} values"),
             ));
         }
+        let mut stands = None;
         let value = match event {
             Event::Scalar(text, style, ..) => {
+                stands = self.text_place(&text, style, &place);
                 Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
             Event::SequenceStart(..) => Value::List(self.list(depth)?),
@@ -203,7 +242,27 @@ impl<'t> Reader<'t> {
                 return Err(LocatedFault::new(place, message));
             }
         };
-        Ok(Node { value, place })
+        Ok(Node { value, place, text: stands })
+    }
+
+    fn text_place(&self, text: &str, style: ScalarStyle, place: &Place) -> Option<TextPlace> {
+        let Place::File { line, column, .. } = *place else { return None };
+        match style {
+            ScalarStyle::Literal => {
+                // A block begins on the line behind its `|`, as deep as its first line that is not empty; the reader gives
+                // the place of one or the other.
+                let at_bar = self.source.lines().nth(line - 1)?.chars().nth(column - 1) == Some('|');
+                let empty = text.bytes().take_while(|b| *b == b'\n').count();
+                let line = if at_bar { line + 1 } else { line.checked_sub(empty)? };
+                let first = self.source.lines().skip(line - 1).find(|line| !line.trim().is_empty())?;
+                let column = first.chars().take_while(|c| *c == ' ').count() + 1;
+                Some(TextPlace { line, first_column: column, column })
+            }
+            ScalarStyle::Folded => None,
+            _ if text.contains('\n') => None,
+            ScalarStyle::Plain => Some(TextPlace { line, first_column: column, column }),
+            _ => Some(TextPlace { line, first_column: column + 1, column: column + 1 }),
+        }
     }
 
     fn list(&mut self, depth: usize) -> Result<Vec<Node>, LocatedFault> {
@@ -257,6 +316,23 @@ mod tests {
             ("z", place(1, 1)),
         ] {
             assert_eq!(root.place_of(path), &want, "{path}");
+        }
+    }
+
+    #[test]
+    fn characters_of_texts_have_their_place() {
+        let text = "a: x y\nb: 'x y'\nc: |\n\n    if x {\n      y\n    }\nd:\n  - |-\n   z\n  - >\n   z\n   z\n";
+        let root = parse("f.yaml", text).expect("good");
+        for (path, line, column, want) in [
+            ("a", 1, 3, place(1, 6)),
+            ("b", 1, 3, place(2, 7)),
+            ("c", 2, 1, place(5, 5)),
+            ("c", 3, 3, place(6, 7)),
+            ("d[0]", 1, 1, place(10, 4)),
+            ("d[1]", 1, 2, place(12, 4)),
+            ("e", 1, 2, place(1, 1)),
+        ] {
+            assert_eq!(root.place_inside(path, line, column), want, "{path} {line}:{column}");
         }
     }
 

@@ -44,6 +44,7 @@ struct Inner {
     calls: usize,
     sunk: u64,
     poison: Option<Vec<u8>>,
+    away: Option<String>,
 }
 
 /// A log in memory.
@@ -68,6 +69,7 @@ impl FakeLog {
             calls: 0,
             sunk: 0,
             poison: None,
+            away: None,
         };
         Arc::new(Self { inner: Mutex::new(inner), partitions })
     }
@@ -79,6 +81,11 @@ impl FakeLog {
     /// Requests with a record that contains this are refused for good, as a whole.
     pub fn poison(&self, text: &str) {
         self.inner.lock().poison = Some(text.as_bytes().to_vec());
+    }
+
+    /// This topic alone does not answer.
+    pub fn away(&self, topic: Option<&str>) {
+        self.inner.lock().away = topic.map(ToOwned::to_owned);
     }
 
     pub fn sunk(&self) -> u64 {
@@ -96,18 +103,26 @@ impl FakeLog {
     }
 
     pub fn events(&self) -> Vec<(i32, Event)> {
+        self.events_of("logs")
+    }
+
+    pub fn events_of(&self, topic: &str) -> Vec<(i32, Event)> {
         let mut decoder = Decoder::default();
-        self.kept("logs").iter().map(|(p, r)| (*p, decoder.decode(r).unwrap())).collect()
+        self.kept(topic).iter().map(|(p, r)| (*p, decoder.decode(r).unwrap())).collect()
     }
 
     /// What a reader has that keeps the highest position of each source and drops the rest. Checks that a position
     /// always has the same line, and that a source stays in its partition.
     pub fn deduplicated(&self) -> Vec<Event> {
+        self.deduplicated_of("logs")
+    }
+
+    pub fn deduplicated_of(&self, topic: &str) -> Vec<Event> {
         let mut highest: HashMap<SourceId, Position> = HashMap::new();
         let mut lines: HashMap<(SourceId, Position), bytes::Bytes> = HashMap::new();
         let mut home: HashMap<SourceId, i32> = HashMap::new();
         let mut out = Vec::new();
-        for (partition, event) in self.events() {
+        for (partition, event) in self.events_of(topic) {
             assert_eq!(*home.entry(event.source).or_insert(partition), partition, "source moved");
             let first = lines.entry((event.source, event.position)).or_insert_with(|| event.line.clone());
             assert_eq!(*first, event.line, "position {} of {} changed", event.position, event.source);
@@ -129,8 +144,11 @@ impl BatchProducer for FakeLog {
     async fn send(&self, to: &TopicPartition, batch: Vec<Record>) -> Result<i64, ClientError> {
         self.inner.lock().calls += 1;
         loop {
-            let mood = self.inner.lock().mood;
-            if mood != Mood::Away {
+            let (mood, away) = {
+                let inner = self.inner.lock();
+                (inner.mood, inner.away.as_deref() == Some(&*to.topic))
+            };
+            if mood != Mood::Away && !away {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -186,7 +204,7 @@ impl BatchProducer for FakeLog {
         while self.inner.lock().mood == Mood::Away {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(if topic == "logs" { self.partitions } else { 1 })
+        Ok(if topic == "millrace.dlq" { 1 } else { self.partitions })
     }
 }
 

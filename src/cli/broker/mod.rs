@@ -106,7 +106,7 @@ struct ClientFlags {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub enum Output {
     /// Aligned columns for people.
     Table,
     /// One JSON document for programs; its fields stay.

@@ -1,0 +1,571 @@
+//! The section `agent.transforms` of the configuration, and the list `transforms` of each source.
+//!
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say: programs are
+//! compiled for it. Touches the files that programs stand in, by reading.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millrace_log::record::is_topic_name;
+use millrace_log::value::{ByteSize, Faults, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::program::{self, Program, ProgramFault, Purpose};
+use super::step_redact::pattern;
+
+/// Bytes of a program.
+const MAX_PROGRAM: u64 = 1 << 20;
+/// Steps of one source.
+const MAX_STEPS: usize = 64;
+
+/// Named transforms.
+pub type Transforms = BTreeMap<String, TransformConfig>;
+
+/// One step of a source: the name of an entry of `agent.transforms`, or a transform of its own.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StepConfig {
+    /// By its name.
+    Name(String),
+    /// Written out.
+    Inline(Box<TransformConfig>),
+}
+
+/// One transform.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TransformConfig {
+    /// A program in the Vector Remap Language (VRL).
+    Vrl(VrlTransform),
+    /// Drops events.
+    Drop(DropTransform),
+    /// Sends events to another topic.
+    Route(RouteTransform),
+    /// Keeps a share of the events.
+    Sample(SampleTransform),
+    /// Keeps so many events in a time, and drops the rest.
+    Throttle(ThrottleTransform),
+    /// Replaces what must not leave the host.
+    Redact(RedactTransform),
+}
+
+/// What becomes of an event that a step fails on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// It goes on as it came to the step, with the metadata `transform_error` and `transform_failed` (the step's name).
+    #[default]
+    Pass,
+    /// It goes to the dead-letter topic as it came to the step, with the reason.
+    DeadLetter,
+}
+
+/// A program in the Vector Remap Language (VRL).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct VrlTransform {
+    /// The program. It sees the event as `.message` (the line), `.timestamp`, `.labels`, `.metadata`, `.host`,
+    /// `.filename` and `.source_type`; other fields that it sets make the record's value a JSON object. `abort` drops
+    /// the event; its message, if it is one word, is the reason that the ledger counts. `${` is written `$${`.
+    pub program: Option<String>,
+    /// File with the program, instead of `program`.
+    pub file: Option<PathBuf>,
+    /// What becomes of an event that the program fails on: `pass` or `dead_letter`.
+    pub on_error: OnError,
+    /// Time zone of times that name none, by its name in the tz database.
+    pub timezone: String,
+    /// Longest run on one event; a longer one is a failure.
+    pub time_limit: Span,
+    /// Largest event that a program may leave; a larger one is a failure.
+    pub max_output_bytes: ByteSize,
+}
+
+impl Default for VrlTransform {
+    fn default() -> Self {
+        Self {
+            program: None,
+            file: None,
+            on_error: OnError::Pass,
+            timezone: "UTC".to_owned(),
+            time_limit: Span::millis(100),
+            max_output_bytes: ByteSize(512 << 10),
+        }
+    }
+}
+
+/// Drops events.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DropTransform {
+    /// VRL expression that is true for what is dropped, as in `.level == "debug"`.
+    pub r#if: Option<String>,
+    /// Regular expression that the line of what is dropped matches; with `if` both must hold.
+    pub r#match: Option<String>,
+    /// Reason that the ledger counts: lower-case letters, digits and `_`. Empty: `drop`.
+    pub reason: String,
+    /// What becomes of an event that `if` fails on: `pass` or `dead_letter`.
+    pub on_error: OnError,
+}
+
+/// Sends events to another topic.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTransform {
+    /// VRL expression that is true for what is routed. Left out: everything.
+    pub r#if: Option<String>,
+    /// Regular expression that the line of what is routed matches; with `if` both must hold.
+    pub r#match: Option<String>,
+    /// The topic; made if it does not exist.
+    pub topic: Option<String>,
+    /// VRL expression that gives the topic's name, as in `.labels.team`, instead of `topic`. Null or an empty text:
+    /// the event goes where it would have gone.
+    pub topic_from: Option<String>,
+    /// Put before the name that `topic_from` gives.
+    pub prefix: String,
+    /// Topics that `topic_from` may name, with `prefix`; a `*` at the end stands for any rest. Any other name is a failure.
+    pub allow: Vec<String>,
+    /// Different topics that `topic_from` may name at most; one more is a failure.
+    pub max_topics: usize,
+    /// What becomes of an event that can't be routed: `pass` or `dead_letter`.
+    pub on_error: OnError,
+}
+
+impl Default for RouteTransform {
+    fn default() -> Self {
+        Self {
+            r#if: None,
+            r#match: None,
+            topic: None,
+            topic_from: None,
+            prefix: String::new(),
+            allow: Vec::new(),
+            max_topics: 100,
+            on_error: OnError::Pass,
+        }
+    }
+}
+
+/// Keeps a share of the events.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleTransform {
+    /// One in so many is kept, with the metadata `sample_rate`. Which one depends on its place in the file alone, so
+    /// that a line read again after a crash is kept again.
+    pub rate: u64,
+    /// VRL expression: events with the same value are kept or dropped together, on every host, as in `.trace_id`.
+    /// Events without a value are taken one by one.
+    pub key: Option<String>,
+    /// VRL expression that is true for what is sampled; the rest is kept. Left out: everything.
+    pub r#if: Option<String>,
+    /// Regular expression that the line of what is sampled matches; with `if` both must hold.
+    pub r#match: Option<String>,
+    /// Reason that the ledger counts: lower-case letters, digits and `_`. Empty: `sample`.
+    pub reason: String,
+    /// What becomes of an event that an expression fails on: `pass` or `dead_letter`.
+    pub on_error: OnError,
+}
+
+impl Default for SampleTransform {
+    fn default() -> Self {
+        Self { rate: 10, key: None, r#if: None, r#match: None, reason: String::new(), on_error: OnError::Pass }
+    }
+}
+
+/// Keeps so many events in a time, and drops the rest.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ThrottleTransform {
+    /// Events kept in each `per`, for each key.
+    pub limit: u64,
+    /// The time that `limit` is for.
+    pub per: Span,
+    /// Events of one key that may come at once after a quiet time. 0: as many as `limit`.
+    pub burst: u64,
+    /// VRL expression: each value has a limit of its own, as in `.labels.service`. Left out: one limit for all.
+    pub key: Option<String>,
+    /// Keys that are remembered; what comes on top shares one limit.
+    pub max_keys: usize,
+    /// VRL expression that is true for what is throttled; the rest is kept. Left out: everything.
+    pub r#if: Option<String>,
+    /// Regular expression that the line of what is throttled matches; with `if` both must hold.
+    pub r#match: Option<String>,
+    /// Reason that the ledger counts: lower-case letters, digits and `_`. Empty: `throttle`.
+    pub reason: String,
+    /// What becomes of an event that an expression fails on: `pass` or `dead_letter`.
+    pub on_error: OnError,
+}
+
+impl Default for ThrottleTransform {
+    fn default() -> Self {
+        Self {
+            limit: 1000,
+            per: Span::secs(1),
+            burst: 0,
+            key: None,
+            max_keys: 10_000,
+            r#if: None,
+            r#match: None,
+            reason: String::new(),
+            on_error: OnError::Pass,
+        }
+    }
+}
+
+/// What `redact` knows by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// JSON Web Tokens.
+    Jwt,
+    /// Keys, tokens and passwords, by their form or by the name before them.
+    Token,
+    /// E-mail addresses.
+    Email,
+    /// Numbers of payment cards whose check digit is right.
+    Card,
+    /// IPv4 and IPv6 addresses.
+    Ip,
+}
+
+impl Preset {
+    /// All, in the order in which they are looked for.
+    pub(crate) const ALL: [(Self, &'static str); 5] =
+        [(Self::Jwt, "jwt"), (Self::Token, "token"), (Self::Email, "email"), (Self::Card, "card"), (Self::Ip, "ip")];
+}
+
+/// Replaces what must not leave the host, in the line or in all fields and metadata; labels stay.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedactTransform {
+    /// What is known: `card`, `email`, `jwt`, `token`, `ip`.
+    pub presets: Vec<Preset>,
+    /// Regular expressions of one's own; with a group only the group is replaced.
+    pub patterns: Vec<String>,
+    /// What is put there; `{name}` is the name of the preset, or `pattern`.
+    pub replacement: String,
+}
+
+impl Default for RedactTransform {
+    fn default() -> Self {
+        Self { presets: Vec::new(), patterns: Vec::new(), replacement: "[{name}]".to_owned() }
+    }
+}
+
+impl VrlTransform {
+    /// The text of the program.
+    pub(crate) fn source(&self) -> Result<String, String> {
+        match (&self.program, &self.file) {
+            (Some(text), None) => Ok(text.clone()),
+            (None, Some(path)) => read(path),
+            (None, None) => Err("is missing: give `program` or `file`".to_owned()),
+            (Some(_), Some(_)) => Err("stands beside `file`: give only one of the two".to_owned()),
+        }
+    }
+
+    fn check(&self, faults: &mut Faults) {
+        let timezone = program::timezone(&self.timezone);
+        if timezone.is_none() {
+            let message =
+                format!("`{}` is no time zone: expected a name such as `UTC` or `Europe/Berlin`", self.timezone);
+            faults.add("timezone", message);
+        }
+        if self.time_limit.0 < Duration::from_millis(1) || self.time_limit.0 > Duration::from_secs(60) {
+            faults.add("time_limit", format!("is {}: expected 1ms to 60s", self.time_limit));
+        }
+        if !(1 << 10..=16 << 20).contains(&self.max_output_bytes.0) {
+            faults.add("max_output_bytes", format!("is {}: expected 1KiB to 16MiB", self.max_output_bytes));
+        }
+        let key = if self.program.is_none() && self.file.is_some() { "file" } else { "program" };
+        match self.source() {
+            Err(message) => faults.add(key, message),
+            Ok(text) => {
+                let zone = timezone.or_else(|| program::timezone("UTC")).unwrap_or_default();
+                let found = Program::compile(&text, Purpose::Change, zone, self.time_limit.0).err().unwrap_or_default();
+                match &self.file {
+                    None => add_all(faults, key, found),
+                    Some(path) => {
+                        for fault in found {
+                            let place = format!("{}:{}:{}", path.display(), fault.line, fault.column);
+                            faults.add(key, format!("{place}: {}", fault.message));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("{} can't be read: {error}", path.display());
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > MAX_PROGRAM {
+        return Err(format!("{} has {size} bytes, {MAX_PROGRAM} are allowed", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn add_all(faults: &mut Faults, key: &str, found: Vec<ProgramFault>) {
+    for fault in found {
+        faults.add_inside(key, fault.line, fault.column, fault.message);
+    }
+}
+
+fn check_expression(faults: &mut Faults, key: &str, text: Option<&String>, purpose: Purpose) {
+    if let Some(text) = text {
+        let zone = program::timezone("UTC").unwrap_or_default();
+        add_all(faults, key, Program::compile(text, purpose, zone, Duration::ZERO).err().unwrap_or_default());
+    }
+}
+
+fn check_condition(faults: &mut Faults, r#if: Option<&String>, r#match: Option<&String>) {
+    check_expression(faults, "if", r#if, Purpose::Condition);
+    if let Some(text) = r#match
+        && let Err(error) = pattern(text)
+    {
+        faults.add("match", error.to_string());
+    }
+}
+
+/// Whether a reason may stand in the ledger and in metrics.
+pub(crate) fn is_reason(text: &str) -> bool {
+    (1..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn check_reason(faults: &mut Faults, reason: &str) {
+    if !reason.is_empty() && !is_reason(reason) {
+        faults.add("reason", format!("`{reason}` is no reason: expected up to 40 lower-case letters, digits and `_`"));
+    }
+}
+
+/// A topic, or the start of one before a `*`.
+fn is_allowed_form(pattern: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some("") => true,
+        Some(start) => is_topic_name(start) || start == "." || start == "..",
+        None => is_topic_name(pattern),
+    }
+}
+
+impl TransformConfig {
+    fn check(&self, faults: &mut Faults) {
+        match self {
+            Self::Vrl(vrl) => vrl.check(faults),
+            Self::Drop(drop) => {
+                if drop.r#if.is_none() && drop.r#match.is_none() {
+                    faults.add("if", "is missing: say with `if` or `match` what is dropped");
+                }
+                check_condition(faults, drop.r#if.as_ref(), drop.r#match.as_ref());
+                check_reason(faults, &drop.reason);
+            }
+            Self::Route(route) => route.check(faults),
+            Self::Sample(sample) => {
+                if sample.rate == 0 {
+                    faults.add("rate", "is 0: one in how many is kept? To drop all, use `type: drop`");
+                }
+                check_expression(faults, "key", sample.key.as_ref(), Purpose::Value);
+                check_condition(faults, sample.r#if.as_ref(), sample.r#match.as_ref());
+                check_reason(faults, &sample.reason);
+            }
+            Self::Throttle(throttle) => throttle.check(faults),
+            Self::Redact(redact) => {
+                if redact.presets.is_empty() && redact.patterns.is_empty() {
+                    faults.add("presets", "is empty: name presets (card, email, jwt, token, ip) or `patterns`");
+                }
+                for (i, text) in redact.patterns.iter().enumerate() {
+                    match pattern(text) {
+                        Err(error) => faults.add(&format!("patterns[{i}]"), error.to_string()),
+                        Ok(found) if found.is_match(b"") => {
+                            faults.add(&format!("patterns[{i}]"), "matches the empty text: it would match everywhere");
+                        }
+                        Ok(_) => {}
+                    }
+                }
+                if redact.replacement.len() > 256 {
+                    faults.add("replacement", "has more than the 256 bytes that are allowed");
+                }
+            }
+        }
+    }
+}
+
+impl RouteTransform {
+    fn check(&self, faults: &mut Faults) {
+        check_condition(faults, self.r#if.as_ref(), self.r#match.as_ref());
+        check_expression(faults, "topic_from", self.topic_from.as_ref(), Purpose::Value);
+        match (&self.topic, &self.topic_from) {
+            (None, None) => faults.add("topic", "is missing: give `topic` or `topic_from`"),
+            (Some(_), Some(_)) => faults.add("topic_from", "stands beside `topic`: give only one of the two"),
+            (Some(topic), None) => {
+                if !is_topic_name(topic) {
+                    faults.add("topic", crate::config::TOPIC_RULE);
+                }
+                if !self.allow.is_empty() || !self.prefix.is_empty() {
+                    faults.add("topic", "stands beside `allow` or `prefix`: these are for `topic_from`");
+                }
+            }
+            (None, Some(_)) if self.allow.is_empty() => {
+                faults.add("allow", "is empty: name the topics that lines may choose, as in [\"logs-*\"]");
+            }
+            (None, Some(_)) => {}
+        }
+        for (i, allowed) in self.allow.iter().enumerate() {
+            if !is_allowed_form(allowed) {
+                faults.add(&format!("allow[{i}]"), "is no topic: expected a topic's name, or its start and `*`");
+            }
+        }
+        if !(1..=10_000).contains(&self.max_topics) {
+            faults.add("max_topics", format!("is {}: expected 1 to 10000", self.max_topics));
+        }
+    }
+}
+
+impl ThrottleTransform {
+    fn check(&self, faults: &mut Faults) {
+        if self.limit == 0 {
+            faults.add("limit", "is 0: how many are kept? To drop all, use `type: drop`");
+        }
+        if self.limit > 1_000_000_000 || self.burst > 1_000_000_000 {
+            faults.add("limit", "is above 1000000000: a limit nobody reaches");
+        }
+        if self.per.0 < Duration::from_millis(1) || self.per.0 > Duration::from_secs(24 * 3600) {
+            faults.add("per", format!("is {}: expected 1ms to 1d", self.per));
+        }
+        if !(1..=1_000_000).contains(&self.max_keys) {
+            faults.add("max_keys", format!("is {}: expected 1 to 1000000", self.max_keys));
+        }
+        check_expression(faults, "key", self.key.as_ref(), Purpose::Value);
+        check_condition(faults, self.r#if.as_ref(), self.r#match.as_ref());
+        check_reason(faults, &self.reason);
+    }
+}
+
+/// Reports what types can't say of the named transforms.
+pub(crate) fn check_named(transforms: &Transforms, faults: &mut Faults) {
+    faults.within("transforms", |f| {
+        for (name, transform) in transforms {
+            let good = (1..=64).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+            if !good {
+                f.add(name, "is no name: expected up to 64 letters, digits, `_`, `-` and `.`");
+            }
+            f.within(name, |f| transform.check(f));
+        }
+    });
+}
+
+/// Reports what types can't say of the steps of a source.
+pub(crate) fn check_steps(steps: &[StepConfig], named: &Transforms, faults: &mut Faults) {
+    if steps.len() > MAX_STEPS {
+        faults.add("transforms", format!("has {} steps, {MAX_STEPS} are allowed", steps.len()));
+    }
+    for (i, step) in steps.iter().enumerate() {
+        match step {
+            StepConfig::Inline(transform) => faults.within(&format!("transforms[{i}]"), |f| transform.check(f)),
+            StepConfig::Name(name) if named.contains_key(name) => {}
+            StepConfig::Name(name) => {
+                let known: Vec<&str> = named.keys().map(String::as_str).collect();
+                let known =
+                    if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+                faults.add(&format!("transforms[{i}]"), format!("`{name}` is not in `agent.transforms`: {known}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(json: &str) -> Vec<(String, String)> {
+        let transforms: Transforms = serde_json::from_str(json).expect(json);
+        let mut faults = Faults::default();
+        check_named(&transforms, &mut faults);
+        let short = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        faults.into_vec().into_iter().map(|f| (f.path, short(f.message))).collect()
+    }
+
+    #[test]
+    fn good_transforms_have_no_fault() {
+        assert_eq!(
+            faults(
+                r#"{"parse": {"type": "vrl", "program": ". = parse_json!(.message)", "on_error": "dead_letter"},
+                    "noise": {"type": "drop", "match": "^DEBUG ", "reason": "debug"},
+                    "probes": {"type": "drop", "if": ".path == \"/health\""},
+                    "audit": {"type": "route", "if": "exists(.audit)", "topic": "audit"},
+                    "teams": {"type": "route", "topic_from": ".labels.team", "prefix": "logs-", "allow": ["logs-*"]},
+                    "tenth": {"type": "sample", "rate": 10, "key": ".trace_id"},
+                    "calm": {"type": "throttle", "limit": 100, "per": "1m", "key": ".labels.service"},
+                    "private": {"type": "redact", "presets": ["card", "email"], "patterns": ["EMP-\\d+"]}}"#
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn all_faults_come_at_once_with_their_keys() {
+        let found = faults(
+            r#"{"a b": {"type": "redact", "presets": ["ip"]},
+                "c": {"type": "vrl", "program": "x = ", "timezone": "Mars", "time_limit": "0s", "max_output_bytes": 1},
+                "d": {"type": "vrl"},
+                "e": {"type": "vrl", "program": "true", "file": "/x"},
+                "f": {"type": "vrl", "file": "/no/such/file"},
+                "g": {"type": "drop", "reason": "Too Loud"},
+                "h": {"type": "drop", "if": ".x", "match": "("},
+                "i": {"type": "route", "allow": ["a/b"], "max_topics": 0},
+                "j": {"type": "route", "topic": "a/b", "prefix": "x"},
+                "k": {"type": "route", "topic_from": ".x"},
+                "l": {"type": "sample", "rate": 0, "key": "nothing"},
+                "m": {"type": "throttle", "limit": 0, "per": "0s", "max_keys": 0},
+                "n": {"type": "redact"},
+                "o": {"type": "redact", "patterns": ["(", "x*"]}}"#,
+        );
+        let keys: Vec<&str> = found.iter().map(|(path, _)| path.strip_prefix("transforms.").unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "a b",
+                "c.timezone",
+                "c.time_limit",
+                "c.max_output_bytes",
+                "c.program",
+                "d.program",
+                "e.program",
+                "f.file",
+                "g.if",
+                "g.reason",
+                "h.if",
+                "h.match",
+                "i.topic",
+                "i.allow[0]",
+                "i.max_topics",
+                "j.topic",
+                "j.topic",
+                "k.allow",
+                "l.rate",
+                "l.key",
+                "m.limit",
+                "m.per",
+                "m.max_keys",
+                "n.presets",
+                "o.patterns[0]",
+                "o.patterns[1]",
+            ],
+            "{found:#?}"
+        );
+    }
+
+    #[test]
+    fn steps_must_be_known() {
+        let named: Transforms = serde_json::from_str(r#"{"parse": {"type": "vrl", "program": "true"}}"#).unwrap();
+        let steps: Vec<StepConfig> =
+            serde_json::from_str(r#"["parse", "prase", {"type": "drop", "if": "tru"}]"#).unwrap();
+        let mut faults = Faults::default();
+        check_steps(&steps, &named, &mut faults);
+        let found: Vec<String> = faults.into_vec().into_iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert_eq!(found[0], "transforms[1]: `prase` is not in `agent.transforms`: it has parse");
+        assert!(found[1].starts_with("transforms[2].if: error[E"), "{}", found[1]);
+    }
+}
