@@ -247,7 +247,7 @@ impl Lane {
         while let Some(group) = groups.pop_front() {
             let records = match destination {
                 Destination::Dead => Records::from_records(&self.dead_letters(hauls, batch, &group).await),
-                Destination::Lines(_) => self.encode_shaped(hauls, batch, &group).await,
+                Destination::Lines(_) => self.encode_shaped(hauls, batch, &group, self.parts.producer.spare(&to)).await,
             };
             match self.send(&to, records, &group).await {
                 Sent::All => backoff.reset(&to),
@@ -270,7 +270,9 @@ impl Lane {
                     [place] => {
                         let record = match destination {
                             Destination::Dead => self.dead_letters(hauls, batch, &failed).await.pop(),
-                            Destination::Lines(_) => self.encode_shaped(hauls, batch, &failed).await.to_records().pop(),
+                            Destination::Lines(_) => {
+                                self.encode_shaped(hauls, batch, &failed, Records::default()).await.to_records().pop()
+                            }
                         };
                         if let Some(record) = record {
                             self.bury(record, &to, &error.to_string()).await;
@@ -320,7 +322,8 @@ impl Lane {
         Ok(used)
     }
 
-    async fn encode_shaped(&self, hauls: &[Haul], batch: &Batch, places: &[Place]) -> Records {
+    /// Writes the shaped records into the memory of `records`.
+    async fn encode_shaped(&self, hauls: &[Haul], batch: &Batch, places: &[Place], mut records: Records) -> Records {
         let bytes: usize = places
             .iter()
             .map(|place| {
@@ -328,7 +331,7 @@ impl Lane {
                 line + batch.get(place).map_or(0, Shaped::size) + RECORD_OVERHEAD
             })
             .sum();
-        let mut records = Records::with_capacity(bytes, places.len());
+        records.reserve(bytes, places.len());
         let mut at = u32::MAX;
         let mut identity = None;
         for (n, place) in places.iter().enumerate() {
@@ -375,7 +378,7 @@ impl Lane {
 
     /// Records for the dead letters, each with the reason that its step gave.
     async fn dead_letters(&self, hauls: &[Haul], batch: &Batch, places: &[Place]) -> Vec<millrace_log::record::Record> {
-        let records = self.encode_shaped(hauls, batch, places).await.to_records();
+        let records = self.encode_shaped(hauls, batch, places, Records::default()).await.to_records();
         let now_ms = self.parts.clock.now_ms();
         let from = self.to.to_string();
         let reasons = places.iter().map(|place| match batch.get(place).map(|shaped| &shaped.to) {

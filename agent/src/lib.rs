@@ -22,6 +22,8 @@ pub mod split;
 pub mod timestamp;
 /// What happens to events before they are sent: programs, filters, routes, limits, redaction.
 pub mod transform;
+/// Memory for what is read, used over and over.
+mod pool;
 /// The thread that reads: discovery, identity, rotation, truncation, fair turns.
 mod tail;
 /// Runs the transforms for a lane, and sends what became of the events to their topics.

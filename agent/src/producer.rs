@@ -297,7 +297,8 @@ impl Lane {
     async fn encode(&self, hauls: &[Haul], places: &[Place]) -> Records {
         let piece_of = |(h, p): &Place| &hauls[*h as usize].pieces[*p as usize];
         let bytes: usize = places.iter().map(|place| piece_of(place).len as usize + RECORD_OVERHEAD).sum();
-        let mut records = Records::with_capacity(bytes, places.len());
+        let mut records = self.parts.producer.spare(&self.to);
+        records.reserve(bytes, places.len());
         let mut at = usize::MAX;
         let mut identity = None;
         for (n, (h, p)) in places.iter().enumerate() {

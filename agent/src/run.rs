@@ -21,9 +21,11 @@ use crate::config::{AgentConfig, FileSource, ReadFrom, SourceConfig};
 use crate::discover::Globs;
 use crate::dispatch::Routes;
 use crate::error::AgentError;
+use crate::fingerprint::TAIL_BYTES;
 use crate::ledger::{LedgerHandle, Sources};
 use crate::metrics::AgentMetrics;
 use crate::multiline::Join;
+use crate::pool::Pool;
 use crate::producer::{Budget, LaneParts, lane};
 use crate::source::{Entry, Source};
 use crate::split::Splitter;
@@ -104,7 +106,11 @@ impl Agent {
         let wake = Wake::default();
         // However this future ends, the reading thread does.
         let stop = StopReading(wake.clone());
-        let budget = Arc::new(Budget::new(usize::try_from(self.config.max_waiting_bytes.0).unwrap_or(usize::MAX)));
+        let max_waiting = usize::try_from(self.config.max_waiting_bytes.0).unwrap_or(usize::MAX);
+        let budget = Arc::new(Budget::new(max_waiting));
+        let read_bytes = usize::try_from(self.config.read_bytes.0).unwrap_or(256 << 10);
+        let largest_window = self.entries.iter().map(|entry| entry.splitter.min_window()).max().unwrap_or(0);
+        let largest_window = largest_window.max(read_bytes) + TAIL_BYTES;
         let abort = CancellationToken::new();
         let lane_parts = Arc::new(LaneParts {
             producer: self.producer.clone(),
@@ -135,13 +141,14 @@ impl Agent {
             state: state.clone(),
             sources: self.sources.clone(),
             lanes: senders,
+            windows: Pool::new(largest_window, max_waiting),
             budget,
             wake: wake.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             scan_interval: self.config.scan_interval.0,
             fingerprint: usize::try_from(self.config.fingerprint_bytes.0).unwrap_or(1024),
-            read_bytes: usize::try_from(self.config.read_bytes.0).unwrap_or(256 << 10),
+            read_bytes,
             rotated_wait: self.config.rotated_wait.0,
             close_idle: self.config.close_idle.0,
             forget_after_ms: i64::try_from(self.config.forget_after.0.as_millis()).unwrap_or(i64::MAX),

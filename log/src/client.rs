@@ -194,6 +194,11 @@ pub trait BatchProducer: Send + Sync + 'static {
         self.send(to, records.to_records()).await
     }
 
+    /// No records, with the memory of those sent to this partition before, where the client keeps it.
+    fn spare(&self, _to: &TopicPartition) -> Records {
+        Records::default()
+    }
+
     /// Number of partitions of a topic, made with `partitions` if it does not exist.
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError>;
 }

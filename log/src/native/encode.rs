@@ -38,9 +38,16 @@ pub struct Records {
 }
 
 impl Records {
-    /// With room for as many bytes.
-    pub fn with_capacity(bytes: usize, records: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), starts: Vec::with_capacity(records), ..Self::default() }
+    /// Makes room for as many bytes.
+    pub fn reserve(&mut self, bytes: usize, records: usize) {
+        self.bytes.reserve(bytes);
+        self.starts.reserve(records);
+    }
+
+    /// Forgets the records and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
     }
 
     /// From records that exist already.
@@ -96,6 +103,11 @@ impl Records {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
+    }
+
+    /// Bytes of memory.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Bytes before compression.
@@ -175,7 +187,11 @@ pub struct RecordRef<'a> {
 }
 
 /// A compressor that is kept, with its working memory, from batch to batch.
-pub struct Zstd(Option<zstd::bulk::Compressor<'static>>);
+pub struct Zstd {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    /// Where it writes to; what comes out is a tenth of the room that it asks for.
+    out: Vec<u8>,
+}
 
 impl std::fmt::Debug for Zstd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -185,18 +201,17 @@ impl std::fmt::Debug for Zstd {
 
 impl Default for Zstd {
     fn default() -> Self {
-        Self(zstd::bulk::Compressor::new(LEVEL).ok())
+        Self { compressor: zstd::bulk::Compressor::new(LEVEL).ok(), out: Vec::new() }
     }
 }
 
 impl Zstd {
     /// `None` if it can't, for want of memory: then the bytes go as they are.
     fn compress(&mut self, bytes: &[u8]) -> Option<Bytes> {
-        let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(bytes.len()));
-        self.0.as_mut()?.compress_to_buffer(bytes, &mut out).ok()?;
-        // What compression saved is given back: batches wait for their answers.
-        out.shrink_to_fit();
-        Some(out.into())
+        self.out.clear();
+        self.out.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        self.compressor.as_mut()?.compress_to_buffer(bytes, &mut self.out).ok()?;
+        Some(Bytes::copy_from_slice(&self.out))
     }
 }
 

@@ -43,6 +43,8 @@ use encode::{Compressed, Records, Turn, Zstd};
 const REQUEST: Duration = Duration::from_secs(30);
 /// First and longest wait between two tries.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Larger memory than that is not kept for the next batch of a partition.
+const SPARE: usize = 16 << 20;
 /// Versions of Produce: 7 takes zstd; 12 and 13 bring nothing that is needed here.
 const PRODUCE: (i16, i16) = (7, 11);
 const INIT_PRODUCER_ID: (i16, i16) = (0, 4);
@@ -55,6 +57,8 @@ struct Sequence {
     /// A batch under `next` may be on its way: cleared when its fate is known.
     open: bool,
     zstd: Option<Zstd>,
+    /// Memory of a batch that was sent.
+    spare: Records,
 }
 
 /// One partition that is written to.
@@ -129,6 +133,7 @@ impl WireProducer {
                     let half = count / 2;
                     rest.push((at + half, records.part(half..count)));
                     rest.push((at, records.part(0..half)));
+                    continue;
                 }
                 Err(error) => {
                     refused.extend(at..at + count);
@@ -140,6 +145,12 @@ impl WireProducer {
                         break;
                     }
                 }
+            }
+            if let Some(mut spare) = Arc::into_inner(records)
+                && spare.capacity() <= SPARE
+            {
+                spare.clear();
+                lane.sequence.lock().spare = spare;
             }
         }
         match cause {
@@ -297,6 +308,10 @@ impl BatchProducer for WireProducer {
             retriable: !blames_records(&error),
             source: error.to_kafka(),
         })
+    }
+
+    fn spare(&self, to: &TopicPartition) -> Records {
+        std::mem::take(&mut self.lane(to).sequence.lock().spare)
     }
 
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError> {
