@@ -11,10 +11,17 @@
 //! | `dlq.from` | where it was or should have gone: `topic-partition@offset`, or `topic-partition` before it had an offset |
 //!
 //! A record that is refused twice carries two of each: the last one counts, as in Kafka's `lastHeader`.
+//!
+//! `millrace dlq replay` takes these headers off and marks the record:
+//!
+//! | header | content |
+//! |---|---|
+//! | `dlq.replay` | the letter it was: `topic-partition@offset` |
+//! | `dlq.replay.time` | when it was sent back, RFC 3339 in UTC |
 
 use chrono::{DateTime, SecondsFormat};
 
-use crate::record::Record;
+use crate::record::{Fixed, HEADER_FIXED, MAX_KAFKA_LAG_MS, Position, Record, SourceId, kafka_timestamp_ms};
 
 /// Why.
 pub const HEADER_REASON: &str = "dlq.reason";
@@ -24,6 +31,13 @@ pub const HEADER_STAGE: &str = "dlq.stage";
 pub const HEADER_TIME: &str = "dlq.time";
 /// Where it was.
 pub const HEADER_FROM: &str = "dlq.from";
+/// The letter that a record was before it was sent back.
+pub const HEADER_REPLAY: &str = "dlq.replay";
+/// When it was sent back, RFC 3339.
+pub const HEADER_REPLAY_TIME: &str = "dlq.replay.time";
+/// Stages whose letters reached the index by another way, or will: a replay keeps their identity, so that the index
+/// drops them as repeats while the stage itself has its second try.
+const BEHIND_THE_LOG: [&str; 2] = ["export", "route"];
 
 /// A record as it was, with the reason why it is dead. Its Kafka timestamp becomes `now_ms`, so that retention keeps it
 /// as long as others.
@@ -38,6 +52,37 @@ pub fn dead_letter(mut record: Record, stage: &'static str, reason: &str, from: 
     ]);
     record.timestamp_ms = now_ms;
     record
+}
+
+/// A letter as it goes back to the log: the record as it was before it was refused, marked with `letter_place`,
+/// where it lies in the dead-letter topic.
+///
+/// Letters of the agent and of the index were never indexed, but later lines of their sources were, and the index drops
+/// what is not past the highest position of its source: such a letter gets `identity` as a source of its own, the same for
+/// each replay, so that a replay repeated after a crash is dropped as a repeat. Letters of exports and routes were indexed:
+/// they keep their source and position.
+pub fn replayed(mut letter: Record, letter_place: &str, identity: SourceId, now_ms: i64) -> Record {
+    let stage = letter.header(HEADER_STAGE).cloned().unwrap_or_default();
+    let keeps = BEHIND_THE_LOG.iter().any(|start| stage.starts_with(start.as_bytes()));
+    let fixed = letter.header(HEADER_FIXED).and_then(|bytes| Fixed::decode(bytes).ok());
+    let marks = [HEADER_REASON, HEADER_STAGE, HEADER_TIME, HEADER_FROM, HEADER_REPLAY, HEADER_REPLAY_TIME];
+    letter.headers.retain(|(name, _)| !marks.contains(&name.as_ref()));
+    letter.timestamp_ms = letter.timestamp_ms.clamp(now_ms - MAX_KAFKA_LAG_MS, now_ms);
+    if let Some(fixed) = fixed {
+        letter.timestamp_ms = kafka_timestamp_ms(fixed.time_ns, now_ms);
+        if !keeps {
+            let own = Fixed { source: identity, position: Position::at(0), ..fixed };
+            let place = letter.headers.iter_mut().rev().find(|(name, _)| name == HEADER_FIXED);
+            if let Some((_, bytes)) = place {
+                *bytes = own.encode().to_vec().into();
+            }
+        }
+    }
+    let time = DateTime::from_timestamp_millis(now_ms)
+        .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
+    letter.headers.push((HEADER_REPLAY.into(), letter_place.to_owned().into()));
+    letter.headers.push((HEADER_REPLAY_TIME.into(), time.into()));
+    letter
 }
 
 #[cfg(test)]
@@ -62,5 +107,48 @@ mod tests {
         assert_eq!((&letter.key, &letter.value, &letter.headers[0]), (&record.key, &record.value, &record.headers[0]));
         let again = dead_letter(letter, "export", "still too short", "millrace.dlq-0@0", 2_000);
         assert_eq!(again.header(HEADER_REASON).map(|v| &v[..]), Some(&b"still too short"[..]));
+    }
+
+    #[test]
+    fn a_replay_is_the_record_as_it_was_with_a_mark() {
+        let now_ms = 1_700_000_000_000;
+        let fixed = Fixed {
+            time_ns: (now_ms - 5) * 1_000_000,
+            source: SourceId([1; 16]),
+            position: Position { offset: 70, sub: 2 },
+            cut: true,
+            time_from_line: false,
+        };
+        let record = Record {
+            timestamp_ms: 7,
+            key: Some("k".into()),
+            value: Some("v".into()),
+            headers: vec![("labels".into(), "{}".into()), (HEADER_FIXED.into(), fixed.encode().to_vec().into())],
+        };
+        let own = SourceId([9; 16]);
+        for (stage, source, position) in [
+            ("agent", own, Position::at(0)),
+            ("decode", own, Position::at(0)),
+            ("index", own, Position::at(0)),
+            ("route", fixed.source, fixed.position),
+            ("export-elasticsearch", fixed.source, fixed.position),
+        ] {
+            let letter =
+                dead_letter(dead_letter(record.clone(), "route", "first", "logs-0@7", 1), stage, "why", "logs-0", 2);
+            let back = replayed(letter, "millrace.dlq-0@3", own, now_ms);
+            let names: Vec<&str> = back.headers.iter().map(|(name, _)| name.as_ref()).collect();
+            assert_eq!(names, ["labels", HEADER_FIXED, HEADER_REPLAY, HEADER_REPLAY_TIME], "{stage}");
+            assert_eq!(back.header(HEADER_REPLAY).map(|v| &v[..]), Some(&b"millrace.dlq-0@3"[..]));
+            let found = Fixed::decode(back.header(HEADER_FIXED).expect("is there")).expect("is good");
+            assert_eq!(
+                (found.source, found.position, found.cut, found.time_ns),
+                (source, position, true, fixed.time_ns)
+            );
+            assert_eq!(back.timestamp_ms, now_ms - 5);
+            assert_eq!((&back.key, &back.value), (&record.key, &record.value));
+        }
+        let foreign = Record { timestamp_ms: 7, value: Some("x".into()), ..Record::default() };
+        let back = replayed(dead_letter(foreign, "decode", "why", "t-0@1", 9), "millrace.dlq-0@4", own, now_ms);
+        assert_eq!((back.headers.len(), back.timestamp_ms), (2, now_ms - MAX_KAFKA_LAG_MS));
     }
 }

@@ -16,6 +16,8 @@ mod rules;
 mod test;
 /// `doctor`.
 mod doctor;
+/// `dlq`.
+mod dlq;
 
 use std::path::PathBuf;
 
@@ -95,6 +97,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Dead letters: records that no stage could use, with the reason; and back to where they came from.
+    Dlq(dlq::DlqArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,6 +145,7 @@ impl Command {
             Verb::Test { file, files, output } => test::test(&file, &files, output),
             Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
             Verb::Doctor { addr, json } => doctor::doctor(&addr, json),
+            Verb::Dlq(args) => dlq::dlq(args),
         }
     }
 }

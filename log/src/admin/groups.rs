@@ -196,14 +196,26 @@ impl Admin {
 
     /// Sets offsets of a group without members.
     pub async fn commit(&mut self, group: &str, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), AdminError> {
+        let plain = |(tp, offset): (&TopicPartition, &i64)| {
+            (tp.clone(), Committed { offset: *offset, metadata: String::new() })
+        };
+        self.commit_with(group, &offsets.iter().map(plain).collect()).await
+    }
+
+    /// The same with metadata, 4096 bytes for each partition at most unless the cluster allows more.
+    pub async fn commit_with(
+        &mut self,
+        group: &str,
+        offsets: &BTreeMap<TopicPartition, Committed>,
+    ) -> Result<(), AdminError> {
         let node = self.coordinator(group).await?;
         let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for (tp, offset) in offsets {
+        for (tp, at) in offsets {
             let of = OffsetCommitRequestPartition::default()
                 .with_partition_index(tp.partition)
-                .with_committed_offset(*offset)
+                .with_committed_offset(at.offset)
                 .with_committed_leader_epoch(-1)
-                .with_committed_metadata(Some(StrBytes::new()));
+                .with_committed_metadata(Some(text(&at.metadata)));
             topics.entry(&tp.topic).or_default().push(of);
         }
         let topics = topics.into_iter().map(|(topic, partitions)| {

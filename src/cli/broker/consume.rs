@@ -480,7 +480,8 @@ fn put_bytes(map: &mut Map<String, Json>, name: &str, bytes: Option<&[u8]>) {
     }
 }
 
-fn as_json(topic: &str, record: &RawRecord) -> Json {
+/// A record whole; key, value and headers that are no text in base64 under another name.
+pub fn as_json(topic: &str, record: &RawRecord) -> Json {
     let mut map = Map::new();
     map.insert("topic".to_owned(), Json::from(topic));
     map.insert("partition".to_owned(), Json::from(record.partition));

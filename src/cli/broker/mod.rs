@@ -4,13 +4,13 @@
 //! [`millrace_log::admin`]; `fsck` touches a data folder instead.
 
 /// Aligned columns, and numbers as people read them.
-mod table;
+pub mod table;
 /// `broker topics`.
 mod topics;
 /// `broker groups`.
 mod groups;
 /// `broker consume`.
-mod consume;
+pub mod consume;
 /// `broker fsck`.
 mod fsck;
 
@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use super::serve::{self, Role};
 use super::{ConfigFlags, print, runtime, validate};
+use crate::config::Config;
 use crate::exit::{Code, Failure};
 
 /// Only the broker: the partitioned log. With a subcommand: looks after it, or after any other Kafka.
@@ -69,7 +70,7 @@ enum BrokerVerb {
 
 /// Which cluster, and how to show what it says.
 #[derive(Debug, Args)]
-struct ClientFlags {
+pub struct ClientFlags {
     /// Configuration file that says where the broker is and how to log in.
     #[arg(id = "client_config", short = 'c', long = "config-file", value_name = "FILE", global = true)]
     file: Option<PathBuf>,
@@ -102,7 +103,7 @@ struct ClientFlags {
     options: Vec<(String, String)>,
     /// How to show the answer.
     #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
-    output: Output,
+    pub output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -157,16 +158,22 @@ fn with_admin(
 
 /// What the flags say; what they leave open, the configuration says.
 fn connection(file: &ConfigFlags, flags: &ClientFlags) -> Result<ConnectionConfig, Failure> {
+    connection_and_config(file, flags).map(|(connection, _)| connection)
+}
+
+/// The same, and the configuration if one was read.
+pub fn connection_and_config(
+    file: &ConfigFlags,
+    flags: &ClientFlags,
+) -> Result<(ConnectionConfig, Option<Config>), Failure> {
     let file = &ConfigFlags { config: flags.file.clone().or_else(|| file.config.clone()), data_dir: None };
-    let mut connection = if flags.brokers.is_empty() {
-        validate::read(file)?.log_connection()
-    } else {
-        let known = match &file.config {
-            Some(_) => validate::read(file)?.log_connection(),
-            None => ConnectionConfig::default(),
-        };
-        ConnectionConfig { brokers: flags.brokers.clone(), ..known }
+    let config = match (&file.config, flags.brokers.is_empty()) {
+        (None, false) => None,
+        _ => Some(validate::read(file)?),
     };
+    let known = config.as_ref().map_or_else(ConnectionConfig::default, Config::log_connection);
+    let brokers = if flags.brokers.is_empty() { known.brokers } else { flags.brokers.clone() };
+    let mut connection = ConnectionConfig { brokers, ..known };
     connection.tls |= flags.tls || flags.ca_file.is_some() || flags.cert_file.is_some();
     for (flag, of) in [
         (&flags.ca_file, &mut connection.ca_file),
@@ -189,14 +196,14 @@ fn connection(file: &ConfigFlags, flags: &ClientFlags) -> Result<ConnectionConfi
     let mut faults = millrace_log::value::Faults::default();
     connection.check(&mut faults);
     match faults.into_vec().into_iter().next() {
-        None => Ok(connection),
+        None => Ok((connection, config)),
         Some(fault) => {
             Err(Failure::text(Code::Usage, format!("--{}: {}", fault.path.replace('_', "-"), fault.message)))
         }
     }
 }
 
-fn failed(error: AdminError) -> Failure {
+pub fn failed(error: AdminError) -> Failure {
     let code = match &error {
         AdminError::Tls { .. } | AdminError::Setup { .. } | AdminError::Secret(_) => Code::Config,
         error if error.is_unavailable() => Code::Unavailable,
@@ -206,7 +213,7 @@ fn failed(error: AdminError) -> Failure {
 }
 
 /// Shows one document.
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 

@@ -1,0 +1,374 @@
+//! `millrace dlq replay`: sends letters back to the topics they came from, each once.
+//!
+//! In: filters. Out: what went where, what was left and why; an exit code. Touches the network: reads the dead-letter
+//! topic, writes to others by the idempotent producer, commits to the group that remembers ([`super::memory`]).
+//! A batch is committed after it was acknowledged: a crash in between repeats it with the next replay, and the index
+//! drops the repeats ([`millrace_log::dead_letter::replayed`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use millrace_log::admin::Admin;
+use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, RdProducer};
+use millrace_log::clock::{Clock as _, SystemClock};
+use millrace_log::dead_letter::replayed;
+use millrace_log::native::WireProducer;
+use millrace_log::record::{Record, SourceId, TopicPartition, is_topic_name};
+use serde::Serialize;
+
+use super::letter::{Letter, shortened};
+use super::memory::{MAX_METADATA, Memory};
+use super::reading::{DeadLetters, Filter, FilterFlags};
+use super::{Output, print};
+use crate::cli::broker::{failed, print_json, table::Table};
+use crate::exit::{Code, Failure};
+
+/// Letters in one round of sending and committing.
+const ROUND_LETTERS: usize = 500;
+/// Bytes of values in one round, about.
+const ROUND_BYTES: usize = 1 << 20;
+/// How long a batch is tried before the replay ends.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// Reasons for letters that were left, told apart at most.
+const MAX_LEFT: usize = 50;
+
+#[derive(Debug, Args)]
+pub struct ReplayFlags {
+    #[command(flatten)]
+    filter: FilterFlags,
+    /// Sends them here instead of where they came from.
+    #[arg(long, value_name = "TOPIC")]
+    to: Option<String>,
+    /// Ends after so many letters.
+    #[arg(short = 'n', long, value_name = "LETTERS")]
+    count: Option<u64>,
+    /// Says what would be sent, and sends nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also letters that were replayed before.
+    #[arg(long)]
+    again: bool,
+}
+
+/// What became of the letters.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    dry_run: bool,
+    /// By topic.
+    sent: BTreeMap<String, u64>,
+    /// Not meant by the filters, and waiting still.
+    waiting: u64,
+    /// Meant, but replayed before.
+    replayed_before: u64,
+    /// Meant, but it could not be: reason and count.
+    left: BTreeMap<String, u64>,
+}
+
+/// Everything that the thread of the reader works with.
+struct Replay {
+    filter: Filter,
+    to: Option<String>,
+    count: u64,
+    again: bool,
+    /// None: nothing is sent.
+    sending: Option<Sending>,
+    memory: Memory,
+    topic: String,
+    topic_id: u128,
+    /// Partitions of every topic.
+    targets: BTreeMap<String, i32>,
+    round: Vec<(Letter, TopicPartition, Option<i64>)>,
+    round_bytes: usize,
+    taken: u64,
+    report: Report,
+}
+
+struct Sending {
+    admin: Admin,
+    producer: Arc<dyn BatchProducer>,
+    group: String,
+    runtime: tokio::runtime::Handle,
+}
+
+/// The letter's own source: the same for every replay of it (FNV-1a over topic id, partition, offset).
+fn identity(topic_id: u128, partition: i32, offset: i64) -> SourceId {
+    let bytes = topic_id.to_be_bytes().into_iter().chain(partition.to_be_bytes()).chain(offset.to_be_bytes());
+    let hash = bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    });
+    SourceId(hash.to_be_bytes())
+}
+
+fn producer(connection: &ConnectionConfig) -> Result<Arc<dyn BatchProducer>, Failure> {
+    let setup = |error: ClientError| Failure::new(Code::Config, error);
+    Ok(if connection.options.is_empty() {
+        Arc::new(WireProducer::new(connection, Some(GIVE_UP)).map_err(setup)?)
+    } else {
+        Arc::new(RdProducer::new(connection).map_err(setup)?)
+    })
+}
+
+/// Reads, sends, remembers, tells.
+pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> Result<(), Failure> {
+    let filter = flags.filter.check()?;
+    if let Some(to) = &flags.to
+        && (!is_topic_name(to) || *to == place.topic)
+    {
+        return Err(Failure::text(Code::Usage, format!("--to `{to}`: expected a topic other than the dead letters'")));
+    }
+    let mut admin = Admin::connect(&place.connection).await.map_err(failed)?;
+    let mut report = Report { dry_run: flags.dry_run, ..Report::default() };
+    let mut result = Ok(());
+    if let Some(extent) = place.extent(&mut admin).await? {
+        let mut memory = Memory::load(&mut admin, &place.group, &extent.info).await?;
+        memory.start_at(&extent.starts);
+        let from = if flags.again { extent.starts.clone() } else { memory.waiting_from() };
+        memory.begin(&from);
+        let topics = admin.topics().await.map_err(failed)?;
+        let targets = topics
+            .into_iter()
+            .filter(|topic| !topic.internal)
+            .map(|topic| (topic.name, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)))
+            .collect();
+        let sending = match flags.dry_run {
+            true => None,
+            false => Some(Sending {
+                admin,
+                producer: producer(&place.connection)?,
+                group: place.group.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            }),
+        };
+        let replay = Replay {
+            filter,
+            to: flags.to,
+            count: flags.count.unwrap_or(u64::MAX),
+            again: flags.again,
+            sending,
+            memory,
+            topic: place.topic.clone(),
+            topic_id: extent.info.id.as_u128(),
+            targets,
+            round: Vec::new(),
+            round_bytes: 0,
+            taken: 0,
+            report,
+        };
+        let (mut replay, ended) = place.read(&extent, &from, replay, |replay, letter| replay.take(letter)).await?;
+        result = match ended {
+            Ok(()) => {
+                // The last round sends from a thread of its own too.
+                let last = tokio::task::spawn_blocking(move || {
+                    let result = replay.send();
+                    (replay, result)
+                });
+                let (after, sent) = last.await?;
+                replay = after;
+                sent
+            }
+            failure => failure,
+        };
+        report = replay.report;
+    }
+    match output {
+        Output::Json => print_json(&report)?,
+        Output::Table => print(&as_text(&report, &place.topic))?,
+    }
+    result?;
+    match report.left.values().sum::<u64>() {
+        0 => Ok(()),
+        left => Err(Failure::text(Code::Failed, format!("{left} letters were left in {}", place.topic))),
+    }
+}
+
+impl Replay {
+    /// Takes one letter into the round, or says why not. Gives whether to read on.
+    fn take(&mut self, letter: Letter) -> Result<bool, Failure> {
+        let (partition, offset) = (letter.record.partition, letter.record.offset);
+        let before = self.memory.meet(partition, offset);
+        let known = self.memory.has(partition, offset);
+        if !self.filter.takes(&letter) {
+            self.report.waiting += u64::from(!known);
+            return Ok(true);
+        }
+        if known && !self.again {
+            self.report.replayed_before += 1;
+            return Ok(true);
+        }
+        match self.target(&letter) {
+            Err(reason) => self.leave(reason),
+            Ok(target) => {
+                self.taken += 1;
+                self.round_bytes += letter.record.value.as_ref().map_or(0, |value| value.len()) + 256;
+                self.round.push((letter, target, before));
+                if self.round.len() >= ROUND_LETTERS || self.round_bytes >= ROUND_BYTES {
+                    self.send()?;
+                }
+            }
+        }
+        Ok(self.taken < self.count)
+    }
+
+    fn leave(&mut self, reason: String) {
+        let full = self.report.left.len() >= MAX_LEFT && !self.report.left.contains_key(&reason);
+        let reason = if full { "further reasons".to_owned() } else { reason };
+        *self.report.left.entry(reason).or_default() += 1;
+    }
+
+    /// Where a letter goes.
+    fn target(&self, letter: &Letter) -> Result<TopicPartition, String> {
+        if letter.record.value.is_none() && letter.reason.ends_with("is left out") {
+            return Err(
+                "its value was too large for the dead letters: take the record from where it lies (`from`)".into()
+            );
+        }
+        let from = letter.from.as_ref();
+        let topic = match (&self.to, from) {
+            (Some(to), _) => to.as_str(),
+            (None, Some(from)) => from.topic.as_str(),
+            (None, None) => return Err("nobody said where it came from: name a topic with --to".into()),
+        };
+        match self.targets.get(topic) {
+            Some(partitions) if *partitions > 0 => {
+                let partition = from.map_or(letter.record.partition, |from| from.partition);
+                Ok(TopicPartition::new(topic, partition % *partitions))
+            }
+            _ => Err(format!("topic `{topic}` is not there: make it, or name another with --to")),
+        }
+    }
+
+    /// Sends the round and remembers it.
+    fn send(&mut self) -> Result<(), Failure> {
+        let round = std::mem::take(&mut self.round);
+        self.round_bytes = 0;
+        if round.is_empty() {
+            return Ok(());
+        }
+        let Some(sending) = &mut self.sending else {
+            for (_, to, _) in round {
+                *self.report.sent.entry(to.topic.to_string()).or_default() += 1;
+            }
+            return Ok(());
+        };
+        // Asked before anything is sent: what can't be remembered would be sent twice.
+        let mut after = self.memory.clone();
+        for (letter, _, before) in &round {
+            after.add(letter.record.partition, letter.record.offset, *before);
+        }
+        if after.metadata_bytes() > MAX_METADATA {
+            let text = "the letters that were chosen lie too scattered to be remembered: choose by --topic or --since \
+                        alone, or replay all; nothing of this round was sent";
+            return Err(Failure::text(Code::Failed, text));
+        }
+        let now_ms = SystemClock.now_ms();
+        let mut batches: BTreeMap<TopicPartition, Vec<(Letter, Option<i64>)>> = BTreeMap::new();
+        for (letter, to, before) in round {
+            batches.entry(to).or_default().push((letter, before));
+        }
+        let mut refused = Vec::new();
+        let mut ended = Ok(());
+        for (to, letters) in batches {
+            let records =
+                letters.iter().map(|(letter, _)| record(letter, &self.topic, self.topic_id, now_ms)).collect();
+            let failed = match sending.runtime.block_on(sending.producer.send(&to, records)) {
+                Ok(_) => Vec::new(),
+                Err(ClientError::Refused { failed, retriable: false, source, .. }) => {
+                    refused.extend(failed.iter().map(|_| format!("{} refused it again: {source}", to.topic)));
+                    failed
+                }
+                Err(ClientError::Refused { failed, source, topic_partition, count, retriable }) => {
+                    let error =
+                        ClientError::Refused { failed: failed.clone(), source, topic_partition, count, retriable };
+                    ended = Err(Failure::new(Code::Unavailable, error));
+                    failed
+                }
+                Err(error) => {
+                    ended = Err(Failure::new(Code::Unavailable, error));
+                    break;
+                }
+            };
+            for (i, (letter, before)) in letters.iter().enumerate() {
+                if !failed.contains(&i) {
+                    self.memory.add(letter.record.partition, letter.record.offset, *before);
+                    *self.report.sent.entry(to.topic.to_string()).or_default() += 1;
+                }
+            }
+            if ended.is_err() {
+                break;
+            }
+        }
+        let saved = sending.runtime.block_on(self.memory.save(&mut sending.admin, &sending.group));
+        for reason in refused {
+            self.leave(reason);
+        }
+        ended.and(saved)
+    }
+}
+
+/// The letter as it goes back.
+fn record(letter: &Letter, topic: &str, topic_id: u128, now_ms: i64) -> Record {
+    let raw = &letter.record;
+    let record = Record {
+        timestamp_ms: raw.timestamp_ms.unwrap_or(now_ms),
+        key: raw.key.clone(),
+        value: raw.value.clone(),
+        headers: raw
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone().into(), value.clone().unwrap_or_default()))
+            .collect(),
+    };
+    let place = format!("{topic}-{}@{}", raw.partition, raw.offset);
+    replayed(record, &place, identity(topic_id, raw.partition, raw.offset), now_ms)
+}
+
+fn as_text(report: &Report, topic: &str) -> String {
+    let sent: u64 = report.sent.values().sum();
+    let verb = if report.dry_run { "would be replayed" } else { "replayed" };
+    let mut text = format!("{topic}: {sent} letters {verb}");
+    if report.replayed_before > 0 {
+        text.push_str(&format!(", {} were before (--again repeats them)", report.replayed_before));
+    }
+    text.push('\n');
+    if sent > 0 {
+        let mut table = Table::new(&["to", ">letters"]);
+        for (topic, count) in &report.sent {
+            table.row([topic.clone(), count.to_string()]);
+        }
+        text.push_str(&table.to_string());
+    }
+    for (reason, count) in &report.left {
+        text.push_str(&format!("left: {count}: {}\n", shortened(reason, 300)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_have_a_source_each() {
+        let all = [identity(1, 0, 0), identity(2, 0, 0), identity(1, 1, 0), identity(1, 0, 1)];
+        let unique: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(unique.len(), all.len());
+        assert_eq!(identity(1, 0, 1), all[3]);
+    }
+
+    #[test]
+    fn the_report_says_what_was_left() {
+        let report = Report {
+            dry_run: true,
+            sent: BTreeMap::from([("logs".to_owned(), 3)]),
+            waiting: 2,
+            replayed_before: 1,
+            left: BTreeMap::from([("topic `a` is not there".to_owned(), 4)]),
+        };
+        assert_eq!(
+            as_text(&report, "dlq"),
+            "dlq: 3 letters would be replayed, 1 were before (--again repeats them)\nTO    LETTERS\nlogs        3\nleft: 4: topic `a` is not there\n"
+        );
+    }
+}
