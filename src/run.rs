@@ -71,7 +71,7 @@ pub struct Addresses {
     pub elasticsearch: Option<SocketAddr>,
     /// Alertmanager API.
     pub alertmanager: Option<SocketAddr>,
-    /// `/metrics`, `/ready` and the ledger of a broker or router alone.
+    /// `/metrics`, `/ready` and the ledger of a broker, router or agent alone.
     pub status: Option<SocketAddr>,
 }
 
@@ -112,7 +112,7 @@ struct Doors {
     http: Option<(TcpListener, Guard)>,
     elasticsearch: Option<(TcpListener, Guard)>,
     alertmanager: Option<(TcpListener, Guard)>,
-    broker: Option<(TcpListener, Guard)>,
+    status: Option<(TcpListener, Guard)>,
 }
 
 /// What the parts leave for the status routes and the ledger.
@@ -156,7 +156,7 @@ impl Process {
         let door = broker_door(&broker, &mut addresses).await?;
         let clock = SystemClock::shared();
         start_routes(&broker, &connection, &mut stages, &registry, &clock, &mut insight)?;
-        serve_broker_door(door, &mut stages, &registry, &mut insight);
+        serve_status_door(door, &mut stages, &registry, &mut insight);
         Ok(Self { stages, addresses })
     }
 
@@ -215,7 +215,7 @@ impl Process {
                 http::serve(listener, http::guarded(router, guard), token)
             });
         }
-        serve_broker_door(doors.broker.take(), stages, registry, &mut insight);
+        serve_status_door(doors.status.take(), stages, registry, &mut insight);
         if let Some(agent) = agent {
             stages.start("agent", STOP_LIMIT, |token| async move { Ok(agent.run(token).await?) });
         }
@@ -249,7 +249,13 @@ async fn bind_doors(config: &Config, addresses: &mut Addresses) -> Result<Doors,
     let unavailable = |error: http::DoorError| Failure::new(Code::Unavailable, error);
     let mut doors = Doors::default();
     if let Some(broker) = &config.broker {
-        doors.broker = broker_door(broker, addresses).await?;
+        doors.status = broker_door(broker, addresses).await?;
+    }
+    if let Some(listen) = config.agent.as_ref().and_then(|agent| agent.http.as_ref())
+        && doors.status.is_none()
+        && config.aggregator.is_none()
+    {
+        doors.status = Some(status_door("agent's status", "agent.http", listen, addresses).await?);
     }
     if let Some(aggregator) = &config.aggregator {
         let guard = guard(&aggregator.http.auth, aggregator.http.max_body.0)?;
@@ -604,16 +610,25 @@ async fn broker_door(
     addresses: &mut Addresses,
 ) -> Result<Option<(TcpListener, Guard)>, Failure> {
     let Some(listen) = &broker.http else { return Ok(None) };
+    status_door("broker's status", "broker.http", listen, addresses).await.map(Some)
+}
+
+/// Binds the door of a process without an aggregator.
+async fn status_door(
+    door: &'static str,
+    key: &'static str,
+    listen: &str,
+    addresses: &mut Addresses,
+) -> Result<(TcpListener, Guard), Failure> {
     let guard = guard(&AuthConfig::default(), ALERTS_BODY)?;
-    let listener = http::bind("broker's status", "broker.http", listen, &*guard.authenticate)
-        .await
-        .map_err(|error| Failure::new(Code::Unavailable, error))?;
+    let bound = http::bind(door, key, listen, &*guard.authenticate).await;
+    let listener = bound.map_err(|error| Failure::new(Code::Unavailable, error))?;
     addresses.status = Some(listener.local_addr()?);
-    Ok(Some((listener, guard)))
+    Ok((listener, guard))
 }
 
 /// `/metrics`, `/ready` and the ledger at that door.
-fn serve_broker_door(
+fn serve_status_door(
     door: Option<(TcpListener, Guard)>,
     stages: &mut Stages,
     registry: &Registries,

@@ -147,3 +147,106 @@ fn a_second_signal_ends_at_once_with_130() {
     assert_eq!(agent.stop(), 130);
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
+
+fn hang_up(process: &support::Process) {
+    let sent = Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn sighup_takes_the_new_configuration_and_keeps_every_position() {
+    let site = Site::new();
+    let path = site.folder.path().join("millrace.yaml");
+    let running = site.start("run");
+    site.wait_ready();
+    let (first, second) = (site.logs(), site.folder.path().join("more"));
+    let mut writer = Writer::new(&first, 2, 40);
+    writer.write(200);
+    let count = |want: u64| {
+        until("lines are indexed", Duration::from_secs(60), || match site.count_by_loki(r#"{service="writer"}"#)? {
+            n if n == want => Ok(()),
+            n => Err(format!("{n} of {want}\n{}", site.output("run"))),
+        });
+    };
+    count(200);
+    // What is on its way when the signal comes is not lost and not doubled.
+    std::fs::create_dir_all(&second).unwrap();
+    std::fs::write(second.join("new.log"), "line of another folder\n").unwrap();
+    let folder = site.folder.path().display();
+    let wider = site
+        .config()
+        .replace(&format!("[\"{folder}/logs/*.log\"]"), &format!("[\"{folder}/logs/*.log\", \"{folder}/more/*.log\"]"));
+    assert_ne!(wider, site.config());
+    std::fs::write(&path, &wider).unwrap();
+    writer.write(100);
+    hang_up(&running);
+    writer.write(100);
+    let told = |text: &str| {
+        until("it is told", Duration::from_secs(60), || {
+            let output = site.output("run");
+            if output.contains(text) { Ok(()) } else { Err(output) }
+        });
+    };
+    told("runs with the new configuration");
+    count(401);
+    // A faulty file leaves the old one running.
+    std::fs::write(&path, "agent: {sourcess: []}\n").unwrap();
+    hang_up(&running);
+    told("the new configuration has faults: the old one goes on");
+    writer.write(10);
+    count(411);
+    let mut found = site.lines_by_loki(r#"{service="writer"}"#);
+    assert_eq!(found.remove("line of another folder"), Some(1));
+    support::assert_each_once(&found, 410, "Loki API");
+    // One that can't be started too.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    std::fs::write(&path, wider.replace(&format!("127.0.0.1:{}\"", site.elastic), &format!("127.0.0.1:{port}\"")))
+        .unwrap();
+    hang_up(&running);
+    told("the new configuration can't be started: the old one goes on");
+    site.wait_ready();
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn an_agent_alone_says_that_it_is_ready_and_what_it_reads() {
+    let site = Site::new();
+    let _broker = site.start("broker");
+    let status = support::free_port();
+    let address = format!("127.0.0.1:{status}");
+    let agent = site.start_with("agent", &[("MILLRACE__AGENT__HTTP", &address)]);
+    until("ready", Duration::from_secs(30), || match get(&format!("http://{address}/ready")) {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    Writer::new(&site.logs(), 1, 1000).write(10);
+    until("the ledger counts them", Duration::from_secs(30), || {
+        let (_, text) = get(&format!("http://{address}/api/v1/ledger"))?;
+        let ledger: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if ledger["hops"][0]["stored"] == 10 { Ok(()) } else { Err(text) }
+    });
+    let (code, text) = get(&format!("http://{address}/metrics")).unwrap();
+    assert!(code == 200 && text.contains("millrace_agent_"), "{code} {text}");
+    assert_eq!(agent.stop(), 0);
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let site = Site::new();
+    let socket = site.folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let next = || {
+        let mut bytes = [0; 512];
+        let count = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let broker = site.start_with("broker", &[("NOTIFY_SOCKET", socket.to_str().unwrap())]);
+    assert_eq!(next(), "READY=1\nSTATUS=runs");
+    hang_up(&broker);
+    assert!(next().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(next(), "READY=1\nSTATUS=runs");
+    assert_eq!(broker.stop(), 0);
+    assert_eq!(next(), "STOPPING=1\nSTATUS=drains what it has");
+}

@@ -29,6 +29,9 @@ pub struct AgentConfig {
     pub kafka: KafkaConfig,
     /// Value of the label `host`. Left out: the name of this host.
     pub host: Option<String>,
+    /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where neither the role `aggregator` nor `broker.http`
+    /// is in the process. Absent: none.
+    pub http: Option<String>,
     /// How often folders are looked through for new, renamed and gone files. Changes that the kernel tells of are seen at once.
     pub scan_interval: Span,
     /// How often positions of acknowledged lines are written to the disk.
@@ -69,6 +72,7 @@ impl Default for AgentConfig {
             transform_tests: Vec::new(),
             kafka: KafkaConfig::default(),
             host: None,
+            http: None,
             scan_interval: Span::secs(1),
             checkpoint_interval: Span::secs(1),
             fingerprint_bytes: ByteSize(1024),
@@ -109,6 +113,11 @@ impl AgentConfig {
         });
         check_named(&self.transforms, faults);
         faults.within("kafka", |f| self.kafka.check(f));
+        if let Some(http) = &self.http
+            && http.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_none()
+        {
+            faults.add("http", format!("`{http}` is no address: expected host:port"));
+        }
         if self.host.as_deref() == Some("") {
             faults.add("host", "is empty: leave it out to use the name of this host");
         }
