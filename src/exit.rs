@@ -13,6 +13,8 @@ pub enum Code {
     Failed = 1,
     /// The command line is wrong (clap's own code).
     Usage = 2,
+    /// `import` left something out, and said what.
+    Partial = 3,
     /// An address can't be listened on, or a server can't be reached.
     Unavailable = 69,
     /// The data folder can't be used: in use, of a newer format, not writable.

@@ -18,6 +18,8 @@ mod test;
 mod doctor;
 /// `dlq`.
 mod dlq;
+/// `import`.
+mod import;
 
 use std::path::PathBuf;
 
@@ -97,6 +99,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Turns the configuration of Promtail, Vector, Filebeat or Fluent Bit into one of Millrace's, and says what it could
+    /// not carry over; exit 3 if there was something.
+    Import(import::ImportArgs),
     /// Dead letters: records that no stage could use, with the reason; and back to where they came from.
     Dlq(dlq::DlqArgs),
 }
@@ -145,6 +150,7 @@ impl Command {
             Verb::Test { file, files, output } => test::test(&file, &files, output),
             Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
             Verb::Doctor { addr, json } => doctor::doctor(&addr, json),
+            Verb::Import(args) => import::import(&args),
             Verb::Dlq(args) => dlq::dlq(args),
         }
     }

@@ -3,6 +3,7 @@
 //! In: the text of a file. Out: a [`Node`] tree, or the fault that stopped the reader. Touches nothing.
 //! Leaves variables to `environment.rs` and the meaning of keys to `schema.rs`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -102,6 +103,19 @@ impl Node {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// How many values there are, itself included, and how many levels.
+    fn extent(&self) -> (usize, usize) {
+        let join = |(count, depth): (usize, usize), of: &Node| {
+            let (more, deeper) = of.extent();
+            (count + more, depth.max(deeper + 1))
+        };
+        match &self.value {
+            Value::Scalar { .. } => (1, 0),
+            Value::List(items) => items.iter().fold((1, 0), join),
+            Value::Map(entries) => entries.iter().map(|entry| &entry.node).fold((1, 0), join),
+        }
+    }
+
     /// What it is, for messages.
     pub fn kind(&self) -> &'static str {
         match &self.value {
@@ -171,6 +185,16 @@ fn value_or_key(entry: &Entry) -> &Place {
 
 /// Reads one document. An empty file is an empty map.
 pub fn parse(file: &str, text: &str) -> Result<Node, LocatedFault> {
+    read(file, text, None)
+}
+
+/// The same for files of other programs: aliases stand for what they name, and `<<` merges maps. Values keep the place
+/// where they were written out. What a few aliases can grow to is bounded as everything else.
+pub fn parse_with_aliases(file: &str, text: &str) -> Result<Node, LocatedFault> {
+    read(file, text, Some(HashMap::new()))
+}
+
+fn read(file: &str, text: &str, anchors: Option<HashMap<usize, Node>>) -> Result<Node, LocatedFault> {
     let file: Arc<str> = file.into();
     let mut options = Options::default();
     options.emit_comments = false;
@@ -179,6 +203,7 @@ pub fn parse(file: &str, text: &str) -> Result<Node, LocatedFault> {
         source: text,
         parser: Parser::new_from_str_with_options(text, options),
         nodes: 0,
+        anchors,
     };
     let start = Place::File { file: Arc::clone(&file), line: 1, column: 1 };
     let mut root = None;
@@ -200,6 +225,8 @@ struct Reader<'t> {
     source: &'t str,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     nodes: usize,
+    /// What anchors name; `None`: they are not taken.
+    anchors: Option<HashMap<usize, Node>>,
 }
 
 impl<'t> Reader<'t> {
@@ -222,15 +249,23 @@ impl<'t> Reader<'t> {
     }
 
     fn node(&mut self, event: Event<'t>, place: Place, depth: usize) -> Result<Node, LocatedFault> {
-        self.nodes += 1;
-        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
-            return Err(LocatedFault::new(
-                place,
-                format!("too deep or too large: {MAX_DEPTH} levels, {MAX_NODES} values"),
-            ));
-        }
         let mut stands = None;
+        self.count(1, depth, &place)?;
+        let anchor = match &event {
+            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
+                *anchor
+            }
+            _ => 0,
+        };
         let value = match event {
+            Event::Alias(anchor) if self.anchors.is_some() => {
+                let Some(node) = self.anchors.as_ref().and_then(|anchors| anchors.get(&anchor)).cloned() else {
+                    return Err(LocatedFault::new(place, "this alias names itself, or nothing"));
+                };
+                let (size, deepest) = node.extent();
+                self.count(size, depth + deepest, &place)?;
+                return Ok(node);
+            }
             Event::Scalar(text, style, ..) => {
                 stands = self.text_place(&text, style, &place);
                 Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
@@ -242,7 +277,23 @@ impl<'t> Reader<'t> {
                 return Err(LocatedFault::new(place, message));
             }
         };
-        Ok(Node { value, place, text: stands })
+        let node = Node { value, place, text: stands };
+        if let (Some(anchors), 1..) = (&mut self.anchors, anchor) {
+            // A copy of its own: counted, as every alias is.
+            let (size, deepest) = node.extent();
+            anchors.insert(anchor, node.clone());
+            self.count(size, depth + deepest, &node.place)?;
+        }
+        Ok(node)
+    }
+
+    fn count(&mut self, nodes: usize, depth: usize, place: &Place) -> Result<(), LocatedFault> {
+        self.nodes += nodes;
+        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
+            let message = format!("too deep or too large: {MAX_DEPTH} levels, {MAX_NODES} values");
+            return Err(LocatedFault::new(place.clone(), message));
+        }
+        Ok(())
     }
 
     fn text_place(&self, text: &str, style: ScalarStyle, place: &Place) -> Option<TextPlace> {
@@ -285,15 +336,59 @@ impl<'t> Reader<'t> {
             };
             let Some((event, at)) = self.next()? else { return Ok(entries) };
             let node = self.node(event, at, depth + 1)?;
+            if key == "<<" && self.anchors.is_some() {
+                merge(&mut entries, node);
+                continue;
+            }
             // Kept: schema.rs reports the repetition together with all other faults.
             entries.push(Entry { key, place, node });
         }
     }
 }
 
+/// Adds what a merged map, or each of a list of maps, has on top.
+fn merge(entries: &mut Vec<Entry>, node: Node) {
+    match node.value {
+        Value::Map(merged) => {
+            for entry in merged {
+                if entries.iter().all(|known| known.key != entry.key) {
+                    entries.push(entry);
+                }
+            }
+        }
+        Value::List(items) => items.into_iter().for_each(|item| merge(entries, item)),
+        Value::Scalar { .. } => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn aliases_of_other_programs_stand_for_what_they_name() {
+        let text = "a: &a {x: 1, y: 2}\nb: *a\nc:\n  <<: *a\n  z: 3\nd: [&e e, *e]\n";
+        let root = parse_with_aliases("f.yaml", text).expect("good");
+        let want =
+            parse("f.yaml", "a: {x: 1, y: 2}\nb: {x: 1, y: 2}\nc: {x: 1, y: 2, z: 3}\nd: [e, e]\n").expect("good");
+        fn bare(node: &Node) -> String {
+            match &node.value {
+                Value::Scalar { text, .. } => text.clone(),
+                Value::List(items) => format!("{:?}", items.iter().map(bare).collect::<Vec<_>>()),
+                Value::Map(entries) => {
+                    format!("{:?}", entries.iter().map(|e| (&e.key, bare(&e.node))).collect::<Vec<_>>())
+                }
+            }
+        }
+        assert_eq!(bare(&root), bare(&want));
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..9 {
+            let list = vec![format!("*a{}", i - 1); 10].join(", ");
+            bomb.push_str(&format!("a{i}: &a{i} [{list}]\n"));
+        }
+        assert!(parse_with_aliases("f.yaml", &bomb).expect_err("too large").message.contains("too large"));
+        assert!(parse_with_aliases("f.yaml", "a: &a [*a]\n").is_err());
+    }
 
     fn place(line: usize, column: usize) -> Place {
         Place::File { file: "f.yaml".into(), line, column }

@@ -24,6 +24,8 @@ use super::broker::{self, ClientFlags, Output};
 use super::{print, runtime};
 use crate::exit::{Code, Failure};
 
+pub use letter::shortened;
+
 /// Dead letters: records that no stage could use, with the reason.
 #[derive(Debug, Args)]
 pub struct DlqArgs {

@@ -1,0 +1,107 @@
+//! Whole files of each program in `tests/data/import/`: the wanted result stands beside each as `NAME.want.yaml` (what is
+//! left over and good to know is in its comments). `UPDATE_IMPORT=1` writes them anew; look at what changed.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::config::environment::Variables;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/import")
+}
+
+/// As `millrace import` from within the folder of the files.
+fn imported(format: Format, name: &str) -> (String, Draft) {
+    let path = folder().join(name);
+    let draft = draft(format, &path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let prefix = format!("{}/", folder().display());
+    (draft.render(format.name(), &path.display().to_string()).replace(&prefix, ""), draft)
+}
+
+/// File, and how many things are left out.
+const FILES: [(Format, &str, usize); 10] = [
+    (Format::Promtail, "promtail-simple.yaml", 1),
+    (Format::Promtail, "promtail-stages.yaml", 14),
+    (Format::Vector, "vector-kafka.toml", 0),
+    (Format::Vector, "vector-loki.yaml", 10),
+    (Format::Vector, "vector-elastic.json", 2),
+    (Format::Filebeat, "filebeat-kafka.yml", 0),
+    (Format::Filebeat, "filebeat-mixed.yml", 14),
+    (Format::FluentBit, "fluent-bit-kafka.conf", 0),
+    (Format::FluentBit, "fluent-bit-mixed.conf", 12),
+    (Format::FluentBit, "fluent-bit.yaml", 3),
+];
+
+#[test]
+fn files_become_what_is_wanted() {
+    let update = std::env::var_os("UPDATE_IMPORT").is_some();
+    let mut faults = Vec::new();
+    for (format, name, left) in FILES {
+        let (text, draft) = imported(format, name);
+        let given: Variables = ["KAFKA", "REGION", "ES_PASSWORD", "HOSTNAME"]
+            .map(|name| (name.to_owned(), "value:9092".to_owned()))
+            .into();
+        if let Err(error) = crate::config::parse(name, &text, &given) {
+            faults.push(format!("{name}: validate refuses the result: {error}\n{text}"));
+        }
+        let path = folder().join(format!("{name}.want.yaml"));
+        if update {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let want = std::fs::read_to_string(&path).unwrap_or_default();
+        if text != want {
+            faults.push(format!("{name}: another result than {}:\n{text}", path.display()));
+        }
+        if draft.left().len() != left {
+            let told: Vec<String> = draft.left().iter().map(ToString::to_string).collect();
+            faults.push(format!("{name}: {} things are left out, {left} are wanted:\n{}", told.len(), told.join("\n")));
+        }
+        // Each says where.
+        for told in draft.left() {
+            let place = told.place.to_string();
+            assert!(place.rsplit(':').take(2).all(|part| part.parse::<usize>().is_ok()), "{told}");
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+#[test]
+fn files_of_another_program_are_refused() {
+    for (format, name) in [
+        (Format::Promtail, "vector-loki.yaml"),
+        (Format::Promtail, "fluent-bit-kafka.conf"),
+        (Format::Vector, "promtail-simple.yaml"),
+        (Format::Vector, "fluent-bit-kafka.conf"),
+        (Format::Filebeat, "promtail-simple.yaml"),
+        (Format::FluentBit, "vector-kafka.toml"),
+        (Format::FluentBit, "promtail-simple.yaml"),
+        (Format::FluentBit, "nowhere.conf"),
+    ] {
+        assert!(draft(format, &folder().join(name)).is_err(), "{format:?} {name}");
+    }
+}
+
+#[test]
+fn odd_files_are_imported_or_refused_but_never_break() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd.yaml");
+    for text in [
+        "scrape_configs: 7\n",
+        "scrape_configs: [{static_configs: [{labels: {__path__: [a]}}], pipeline_stages: [a, {json: 1}, {match: {}}]}]\n",
+        "scrape_configs: [{pipeline_stages: [{multiline: {firstline: '('}}, {timestamp: {}}, {regex: {expression: '('}}]}]\n",
+        "sources: {a: {type: file, include: 7, multiline: [], exclude: {}}}\nsinks: {k: {type: kafka, inputs: [a]}}\n",
+        "sources: {a: {type: file, include: [\"/a\"]}}\ntransforms: {t: {inputs: [t, a]}}\nsinks: {k: {type: loki, inputs: [t], labels: 7}}\n",
+        "filebeat: {inputs: [7, {type: [a]}, {paths: [\"/a[\"], multiline: 7, json: 1, parsers: [7]}]}\noutput.kafka: 7\n",
+        "filebeat.inputs: {a: b}\n",
+        "pipeline: {inputs: [{name: tail, path: 7, multiline.parser: x}, 7], outputs: [{name: kafka, match: '*'}]}\n",
+    ] {
+        std::fs::write(&path, text).unwrap();
+        for format in [Format::Promtail, Format::Vector, Format::Filebeat, Format::FluentBit] {
+            if let Ok(draft) = draft(format, &path) {
+                let result = draft.render(format.name(), "odd.yaml");
+                let read = crate::config::parse("odd.yaml", &result, &Variables::new());
+                assert!(read.is_ok(), "{format:?} {text}: {read:?}\n{result}");
+            }
+        }
+    }
+}
