@@ -1,0 +1,89 @@
+//! What is shipped beside the binary agrees with it: the Debian configuration and the ConfigMap of the DaemonSet are good
+//! configurations, the unit starts a command that exists and waits as long as a stop may take.
+
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
+use std::path::Path;
+
+use millrace::config::environment::Variables;
+use millrace::config::tree::{self, Node, Value};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn get<'n>(node: &'n Node, path: &str) -> &'n Node {
+    path.split('.').fold(node, |node, key| match &node.value {
+        Value::Map(entries) => {
+            &entries.iter().find(|entry| entry.key == key).unwrap_or_else(|| panic!("{path}: {key}")).node
+        }
+        Value::List(items) => &items[key.parse::<usize>().unwrap()],
+        Value::Scalar { .. } => panic!("{path}: {key}"),
+    })
+}
+
+fn text(node: &Node) -> String {
+    match &node.value {
+        Value::Scalar { text, .. } => text.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_configuration_of_the_package_is_good() {
+    let name = "packaging/debian/millrace.yaml";
+    let config = millrace::config::parse(name, &read(name), &Variables::new()).unwrap();
+    assert!(
+        config.agent.is_some() && config.broker.is_some() && config.aggregator.is_some() && config.notify.is_some()
+    );
+    assert_eq!(config.data_dir, Path::new("/var/lib/millrace"));
+    // As its comment says: an agent alone is made by removing sections.
+    let alone: String =
+        read(name).lines().take_while(|line| *line != "broker:").map(|line| format!("{line}\n")).collect();
+    let config = millrace::config::parse(name, &alone, &Variables::new()).unwrap();
+    assert!(config.agent.is_some() && config.broker.is_none());
+}
+
+#[test]
+fn the_unit_runs_what_exists_and_waits_for_the_stop() {
+    let unit = read("packaging/debian/millrace.service");
+    let value = |key: &str| {
+        let prefix = format!("{key}=");
+        unit.lines().find_map(|line| line.strip_prefix(prefix.as_str())).unwrap_or_else(|| panic!("{key}")).to_owned()
+    };
+    assert_eq!(value("ExecStart"), "/usr/bin/millrace run -c /etc/millrace/millrace.yaml");
+    assert_eq!(value("Type"), "notify");
+    assert_eq!(value("TimeoutStopSec"), "90s");
+    assert_eq!(value("RestartPreventExitStatus"), "2 78");
+    // The start raises the limit of open files: that call must not be filtered.
+    assert!(unit.contains("SystemCallFilter=@system-service\n") && !unit.contains("~@resources"));
+    let limit = millrace_agent::AgentConfig::default().shutdown_timeout.0;
+    assert!(limit < std::time::Duration::from_secs(90));
+}
+
+#[test]
+fn the_daemon_set_agrees_with_its_configuration() {
+    let all = read("packaging/kubernetes/millrace-agent.yaml");
+    let parts: Vec<Node> = all.split("\n---\n").map(|part| tree::parse("k8s", part).unwrap()).collect();
+    let kind = |kind: &str| parts.iter().find(|part| text(get(part, "kind")) == kind).unwrap();
+    let written = text(get(kind("ConfigMap"), "data.millrace.yaml"));
+    let node = Variables::from([("NODE_NAME".to_owned(), "node-1".to_owned())]);
+    let agent = millrace::config::parse("ConfigMap", &written, &node).unwrap().agent.unwrap();
+    let set = get(kind("DaemonSet"), "spec.template.spec");
+    let grace: u64 = text(get(set, "terminationGracePeriodSeconds")).parse().unwrap();
+    assert!(agent.shutdown_timeout.0.as_secs() + 20 < grace, "status and agent each have their limit");
+    let port = text(get(set, "containers.0.ports.0.containerPort"));
+    assert!(agent.http.unwrap().ends_with(&format!(":{port}")));
+    for (path, want) in [
+        ("containers.0.args.0", "agent"),
+        ("containers.0.env.0.name", "NODE_NAME"),
+        ("containers.0.readinessProbe.httpGet.path", "/ready"),
+        ("containers.0.securityContext.readOnlyRootFilesystem", "true"),
+        ("containers.0.securityContext.capabilities.drop.0", "ALL"),
+        ("containers.0.volumeMounts.1.mountPath", "/var/log"),
+        ("serviceAccountName", "millrace-agent"),
+    ] {
+        assert_eq!(text(get(set, path)), want, "{path}");
+    }
+    assert_eq!(text(get(kind("ServiceAccount"), "metadata.name")), "millrace-agent");
+}
