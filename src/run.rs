@@ -356,14 +356,17 @@ async fn open_agent(
 async fn open_notifier(config: &Config, registry: &Registries, clock: &SharedClock) -> Result<Arc<Notifier>, Failure> {
     let (notify, data_dir) = (config.notify.clone().unwrap_or_default(), config.data_dir.clone());
     let (registry, clock) = (Arc::clone(registry), Arc::clone(clock));
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
         let mut part = Registry::default();
-        let client = reqwest::Client::new();
-        let notifier = Notifier::open(notify, &data_dir, clock, &client, &mut part);
+        let client = reqwest::Client::builder().build().map_err(|error| {
+            let text = "client of the receivers can't be made: are the system's certificates there (ca-certificates)?";
+            Failure::new(Code::Config, anyhow::Error::new(error).context(text))
+        })?;
+        let notifier = Notifier::open(notify, &data_dir, clock, &client, &mut part).map_err(rules_failure)?;
         merge(&registry, part);
-        notifier
+        Ok(notifier)
     });
-    opened.await?.map_err(rules_failure)
+    opened.await?
 }
 
 /// The aggregator with everything that stands on its index.

@@ -25,7 +25,7 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
     let keys = Keys::new(&beat.node, "filebeat");
     let mut draft = Draft::new(true);
     let inputs = keys.take("inputs").or_else(|| keys.take("prospectors"));
-    if inputs.is_none() && beat.node.find("modules").is_none() && beat.node.find("config").is_none() {
+    if inputs.is_none() && beat.node.at_path("modules").is_none() && beat.node.at_path("config").is_none() {
         return Err(other());
     }
     for (i, input) in inputs.map(Node::items).unwrap_or_default().into_iter().enumerate() {

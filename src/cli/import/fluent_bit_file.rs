@@ -203,7 +203,7 @@ impl Files {
             ("pipeline.filters", "FILTER"),
             ("pipeline.outputs", "OUTPUT"),
         ] {
-            for item in root.find(path).map(Node::items).unwrap_or_default() {
+            for item in root.at_path(path).map(Node::items).unwrap_or_default() {
                 let section = self.section(kind, item);
                 self.sections.push(section);
             }

@@ -124,7 +124,7 @@ impl Node {
     }
 
     /// The value at the end of a path of keys, as in `ssl.certificate`.
-    pub(super) fn find(&self, path: &str) -> Option<&Node> {
+    pub(super) fn at_path(&self, path: &str) -> Option<&Node> {
         path.split('.').try_fold(self, |node, key| node.get(key))
     }
 
@@ -258,12 +258,12 @@ mod tests {
         let text =
             "# x\n[sources.app]\ntype = \"file\"\ninclude = [\"/a\",\n  \"/b\"]\nmax = 1_000\n\n[[list]]\na = true\n";
         let root = toml("v.toml", text).unwrap();
-        let at = |path: &str| root.find(path).unwrap().place.to_string();
+        let at = |path: &str| root.at_path(path).unwrap().place.to_string();
         assert_eq!(at("sources.app.type"), "v.toml:3:8");
-        let include = root.find("sources.app.include").unwrap().texts();
+        let include = root.at_path("sources.app.include").unwrap().texts();
         assert_eq!(include[1].0, "/b");
         assert_eq!(include[1].1.to_string(), "v.toml:5:3");
-        assert_eq!(root.find("sources.app.max").unwrap().text(), Some("1000"));
+        assert_eq!(root.at_path("sources.app.max").unwrap().text(), Some("1000"));
         assert_eq!(root.get("list").unwrap().items()[0].get("a").unwrap().yes(), Some(true));
         let error = toml("v.toml", "a = 1\nb = = 2\n").unwrap_err().to_string();
         assert!(error.starts_with("v.toml:2:5: not TOML: "), "{error}");
@@ -274,9 +274,9 @@ mod tests {
         let mut root = yaml("f", "a.b: 1\na:\n  c.d: 2\na.c.e: [x.y: 3]\n").unwrap();
         expand_dots(&mut root);
         for (path, want) in [("a.b", "1"), ("a.c.d", "2")] {
-            assert_eq!(root.find(path).and_then(Node::text), Some(want), "{path}");
+            assert_eq!(root.at_path(path).and_then(Node::text), Some(want), "{path}");
         }
-        assert_eq!(root.find("a.c.e").unwrap().items()[0].find("x.y").and_then(Node::text), Some("3"));
+        assert_eq!(root.at_path("a.c.e").unwrap().items()[0].at_path("x.y").and_then(Node::text), Some("3"));
     }
 
     #[test]
