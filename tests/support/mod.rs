@@ -78,6 +78,8 @@ pub struct Site {
     pub opensearch: Option<u16>,
     /// Whether the embedded broker runs.
     pub embedded: bool,
+    /// Written in place of the usual configuration.
+    pub written: Option<String>,
 }
 
 impl Site {
@@ -91,6 +93,7 @@ impl Site {
             alertmanager: free_port(),
             opensearch: None,
             embedded: true,
+            written: None,
         }
     }
 
@@ -101,6 +104,9 @@ impl Site {
 
     /// The configuration of all roles.
     pub fn config(&self) -> String {
+        if let Some(written) = &self.written {
+            return written.clone();
+        }
         let Self { kafka, http, elastic, alertmanager, .. } = self;
         let folder = self.folder.path().display();
         let broker = if self.embedded { format!("broker: {{listen: \"127.0.0.1:{kafka}\"}}\n") } else { String::new() };
@@ -267,6 +273,11 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Peak of the resident memory so far, KiB.
     pub fn peak_kib(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
@@ -423,8 +434,12 @@ pub struct Server {
 impl Server {
     /// Starts `kafka` or `opensearch` with an empty folder.
     pub fn start(name: &str, data: &Path) -> Self {
+        Self::start_at(name, data, free_port())
+    }
+
+    /// The same on a port; a folder that was used before is used on.
+    pub fn start_at(name: &str, data: &Path, port: u16) -> Self {
         let program = shared().join("servers").join(name);
-        let port = free_port();
         let status = Command::new(&program)
             .args(["start", &port.to_string()])
             .arg(data)
