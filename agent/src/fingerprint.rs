@@ -1,14 +1,10 @@
 //! How a source is found again when its file was renamed, copied, or its inode given to another file.
 //!
-//! In: an open file. Out: hashes of its head and of the bytes before a position. Touches the file, reading only.
+//! In: bytes. Out: hashes of a file's head and of what stands before a position. Touches nothing.
 //!
 //! A file *is* a source if it still has the head that was recorded (as long as the file was then, up to the
 //! configured size) and the same bytes before the position that was reached: files that begin with the same banner
 //! differ in the second. Hashes are kept on disk, so the function must never change: FNV-1a, 64 bits.
-
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,34 +34,6 @@ impl Print {
     pub fn begins(&self, bytes: &[u8]) -> bool {
         bytes.get(..self.len as usize).is_some_and(|head| Self::of(head) == *self)
     }
-}
-
-/// Reads up to `len` bytes at an offset; fewer at the end of the file.
-pub fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0u8; len];
-    let got = read_into(file, offset, &mut bytes)?;
-    bytes.truncate(got);
-    Ok(bytes)
-}
-
-/// Fills `bytes` from an offset; returns how many there were.
-pub fn read_into(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < bytes.len() {
-        match file.read_at(&mut bytes[got..], offset + got as u64) {
-            Ok(0) => break,
-            Ok(n) => got += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
-}
-
-/// The bytes before a position, [`TAIL_BYTES`] at most.
-pub fn tail_at(file: &File, position: u64) -> io::Result<Vec<u8>> {
-    let len = position.min(TAIL_BYTES as u64);
-    read_at(file, position - len, len as usize)
 }
 
 #[cfg(test)]

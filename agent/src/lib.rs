@@ -10,6 +10,10 @@ pub mod error;
 pub mod discover;
 /// Told by the kernel that a file changed; wakes the thread that reads.
 mod watch;
+/// The bytes of a file at any place, unpacked if need be.
+mod content;
+/// Who still writes to a deleted file.
+mod writers;
 /// Hashes of a file's head and of what stands before a position: how a source is found again.
 pub mod fingerprint;
 /// One file as a source of records: its identity, its progress and its part of the ledger.

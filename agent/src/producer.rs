@@ -18,7 +18,8 @@ use millrace_log::clock::SharedClock;
 use millrace_log::dead_letter::dead_letter;
 use millrace_log::native::encode::{HeaderRef, Records};
 use millrace_log::record::{
-    Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_TENANT, Position, Record, TopicPartition, kafka_timestamp_ms,
+    Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Position, Record, TopicPartition,
+    kafka_timestamp_ms,
 };
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
@@ -52,6 +53,32 @@ pub(crate) struct Haul {
     pub read_ns: i64,
     /// Its share of the memory.
     pub cost: usize,
+    /// Its share of what files that are behind may have in the lane.
+    pub behind: Option<Behind>,
+}
+
+/// Bytes counted as waiting in a lane until they are given back, by dropping this at the latest.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    lane: Arc<AtomicUsize>,
+    bytes: AtomicUsize,
+}
+
+impl Behind {
+    pub fn new(lane: &Arc<AtomicUsize>, bytes: usize) -> Self {
+        lane.fetch_add(bytes, Ordering::AcqRel);
+        Self { lane: lane.clone(), bytes: AtomicUsize::new(bytes) }
+    }
+
+    pub fn give(&self) {
+        self.lane.fetch_sub(self.bytes.swap(0, Ordering::AcqRel), Ordering::AcqRel);
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.give();
+    }
 }
 
 impl Haul {
@@ -129,6 +156,14 @@ pub(crate) enum Sent {
 const ENCODE_TURN: usize = 1000;
 /// What a record has beside its line, roughly: key, labels, the fixed header, lengths.
 const RECORD_OVERHEAD: usize = 256;
+/// Header `meta` of a line that is no UTF-8: the log keeps its bytes, who shows it puts U+FFFD.
+pub(crate) const META_INVALID: &[u8] = br#"{"encoding":"invalid"}"#;
+
+/// Whether a line is no UTF-8; a character that was cut at the limit does not make it so.
+pub(crate) fn is_invalid(line: &[u8], cut: bool) -> bool {
+    std::str::from_utf8(line).is_err_and(|error| !(cut && error.error_len().is_none()))
+}
+
 /// An answer that takes longer is told.
 const SLOW: Duration = Duration::from_secs(15);
 
@@ -315,21 +350,21 @@ impl Lane {
             let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line }.encode();
             let labels = (HEADER_LABELS.as_bytes(), &haul.source.labels[..]);
             let fixed = (HEADER_FIXED.as_bytes(), &fixed[..]);
-            let (with_tenant, without);
-            let headers: &[HeaderRef<'_>] = match &haul.source.entry.tenant {
-                Some(tenant) => {
-                    with_tenant = [labels, (HEADER_TENANT.as_bytes(), &tenant[..]), fixed];
-                    &with_tenant
-                }
-                None => {
-                    without = [labels, fixed];
-                    &without
-                }
-            };
             let start = piece.start as usize;
             let line = &haul.window[start..start + piece.len as usize];
+            let mut headers: [HeaderRef<'_>; 4] = [labels; 4];
+            let mut count = 1;
+            if is_invalid(line, cut) {
+                headers[count] = (HEADER_META.as_bytes(), META_INVALID);
+                count += 1;
+            }
+            if let Some(tenant) = &haul.source.entry.tenant {
+                headers[count] = (HEADER_TENANT.as_bytes(), &tenant[..]);
+                count += 1;
+            }
+            headers[count] = fixed;
             let time_ms = kafka_timestamp_ms(time_ns, haul.read_ns.div_euclid(1_000_000));
-            records.push(time_ms, Some(&identity.key), Some(line), headers);
+            records.push(time_ms, Some(&identity.key), Some(line), &headers[..=count]);
             if n % ENCODE_TURN == ENCODE_TURN - 1 {
                 tokio::task::yield_now().await;
             }
@@ -391,6 +426,9 @@ impl Lane {
             }
             m.waiting_lines.dec_by(i64::try_from(all.lines).unwrap_or(i64::MAX));
             self.parts.budget.give(haul.cost);
+            if let Some(behind) = &haul.behind {
+                behind.give();
+            }
         }
         m.waiting_bytes.set(i64::try_from(self.parts.budget.used()).unwrap_or(i64::MAX));
         self.parts.wake.room();

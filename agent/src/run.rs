@@ -150,6 +150,8 @@ impl Agent {
             fingerprint: usize::try_from(self.config.fingerprint_bytes.0).unwrap_or(1024),
             read_bytes,
             rotated_wait: self.config.rotated_wait.0,
+            deleted_wait: self.config.deleted_wait.0.max(self.config.rotated_wait.0),
+            behind_bytes: behind_bytes(&self.config, partitions),
             close_idle: self.config.close_idle.0,
             forget_after_ms: i64::try_from(self.config.forget_after.0.as_millis()).unwrap_or(i64::MAX),
             last_alive_ms: self.last_alive_ms,
@@ -309,7 +311,10 @@ impl Checkpoint {
             let list: Vec<Arc<Source>> = sources.read().clone();
             let mut changed = 0;
             for source in &list {
-                changed += u64::from(source.save(&state)?);
+                if !source.save(&state)? {
+                    continue;
+                }
+                changed += 1;
                 let ledger = source.ledger();
                 if !ledger.adds_up() {
                     metrics.ledger_mismatches.inc();
@@ -353,7 +358,7 @@ fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Resul
         }
     };
     Ok(Entry {
-        globs: Globs::new(&file.include, &file.exclude)?,
+        globs: Globs::new(&file.include, &file.exclude, file.follow_symlinks)?,
         labels,
         tenant,
         from_end: file.read_from == ReadFrom::End,
@@ -362,6 +367,14 @@ fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Resul
         time: file.timestamp.as_ref().map(TimeReader::new).transpose()?,
         transforms,
     })
+}
+
+/// What files that are behind may have waiting in one lane: some batches, so that the lane never runs dry, and in all
+/// lanes together not all of the memory, so that there is room for the others.
+fn behind_bytes(config: &AgentConfig, lanes: i32) -> usize {
+    let share = config.max_waiting_bytes.0 / 4 * 3 / u64::try_from(lanes.max(1)).unwrap_or(1);
+    let bytes = (config.batch_bytes.0 * 4).min(share).max(config.read_bytes.0);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The kernel's name of this host.

@@ -2,7 +2,7 @@
 //! again, and when the agent stops.
 //!
 //! Touches inotify, on a thread of its own that only waits. The slow scan works without it: when the kernel gives no
-//! more watches, changes are seen at the next scan.
+//! more watches, changes are seen at the next scan, and scans come twice as often.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -80,8 +80,10 @@ type Folders = Arc<Mutex<HashMap<WatchDescriptor, PathBuf>>>;
 pub(crate) struct Watcher {
     watches: Watches,
     folders: Folders,
-    known: HashMap<PathBuf, WatchDescriptor>,
+    known: HashMap<PathBuf, (WatchDescriptor, bool)>,
     full: bool,
+    /// Every folder is watched, and lies on a disk of this host.
+    tells_all: bool,
     stop: Option<WatchDescriptor>,
     thread: Option<std::thread::JoinHandle<()>>,
     wake: Wake,
@@ -114,14 +116,23 @@ impl Watcher {
                 .map_err(|source| AgentError::Thread { name: "agent-inotify", source })?
         };
         let known = HashMap::new();
-        Ok(Some(Self { watches, folders, known, full: false, stop: Some(stop), thread: Some(thread), wake }))
+        Ok(Some(Self {
+            watches,
+            folders,
+            known,
+            full: false,
+            tells_all: false,
+            stop: Some(stop),
+            thread: Some(thread),
+            wake,
+        }))
     }
 
     /// Watches exactly these folders; new ones are looked at once more, since something may have come before the watch.
     pub fn set(&mut self, folders: &[PathBuf]) {
         // Watches of folders that are gone were ended by the kernel.
         let alive: HashSet<WatchDescriptor> = self.folders.lock().keys().cloned().collect();
-        self.known.retain(|_, watch| alive.contains(watch));
+        self.known.retain(|_, (watch, _)| alive.contains(watch));
         let mask = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE | WatchMask::ONLYDIR;
         for folder in folders {
             if self.known.contains_key(folder) {
@@ -130,7 +141,7 @@ impl Watcher {
             match self.watches.add(folder, mask) {
                 Ok(watch) => {
                     self.folders.lock().insert(watch.clone(), folder.clone());
-                    self.known.insert(folder.clone(), watch);
+                    self.known.insert(folder.clone(), (watch, is_local(folder)));
                     self.full = false;
                     self.wake.tell(|inner| inner.woken.rescan = true);
                 }
@@ -143,7 +154,20 @@ impl Watcher {
                 }
             }
         }
+        self.tells_all = folders.iter().all(|folder| self.known.get(folder).is_some_and(|(_, local)| *local));
     }
+
+    /// Whether the kernel tells of every change: all folders are watched, and no other host writes to them.
+    pub const fn tells_all(&self) -> bool {
+        self.tells_all
+    }
+}
+
+/// Whether a folder lies on a file system whose every change goes through this kernel.
+fn is_local(folder: &Path) -> bool {
+    // ext2 to 4, XFS, Btrfs, tmpfs, F2FS, ZFS, bcachefs. Not overlays: what is written below them is not told.
+    const LOCAL: [u64; 7] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
+    rustix::fs::statfs(folder).is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
 }
 
 impl Drop for Watcher {

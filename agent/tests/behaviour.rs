@@ -62,6 +62,8 @@ async fn records_carry_labels_position_and_time() {
     assert_eq!(lines, [(0, &b"first"[..]), (7, b""), (8, "third \u{fffd}".as_bytes())]);
     assert!(events.iter().any(|(_, e)| e.line.as_ref() == b"\xff\xfe bytes"));
     for (_, event) in &events {
+        let invalid = event.line.starts_with(b"\xff").then_some("invalid");
+        assert_eq!(event.metadata.get("encoding"), invalid);
         assert_eq!((event.labels.get("service"), event.labels.get("host")), (Some("checkout"), Some("h1")));
         assert_eq!(event.tenant.as_str(), "team-a");
         assert!(event.time_ns >= before && event.time_ns <= SystemClock.now_ns() && !event.time_from_line);

@@ -122,7 +122,7 @@ fn time_ns(text: &str) -> Option<i64> {
 /// The source that reads a file.
 fn source_of<'c>(config: &'c AgentConfig, filename: &str) -> Option<&'c FileSource> {
     config.sources.iter().find_map(|SourceConfig::File(file)| {
-        let globs = Globs::new(&file.include, &file.exclude).ok()?;
+        let globs = Globs::new(&file.include, &file.exclude, file.follow_symlinks).ok()?;
         globs.matches(Path::new(filename)).then_some(file)
     })
 }

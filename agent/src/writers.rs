@@ -1,0 +1,131 @@
+//! Whether anyone still has a deleted file open for writing, as far as `/proc` tells.
+//!
+//! In: files that no name leads to any more. Out: [`Holder`]. Touches `/proc`, reading only: one look at all processes
+//! serves all files for [`FRESH`]. What other users' processes have open is told to root and to a process with
+//! CAP_SYS_PTRACE only, and nothing is told of processes in other PID namespaces: then the answer is "unknown".
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::discover::FileKey;
+
+/// A look is good for so long.
+const FRESH: Duration = Duration::from_secs(2);
+/// PID namespace of the host itself, fixed by the kernel (`PROC_PID_INIT_INO`).
+const HOST_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Who may write to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// Nobody.
+    None,
+    /// A process has it open for writing.
+    Someone,
+    /// Not all processes could be looked at.
+    Unknown,
+}
+
+/// The last look.
+#[derive(Debug, Default)]
+pub(crate) struct Writers {
+    look: Option<Look>,
+}
+
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    asked: HashSet<FileKey>,
+    written: HashSet<FileKey>,
+    whole: bool,
+}
+
+impl Writers {
+    /// Who may write to `key`; a new look asks for all of `gone` at once.
+    pub fn of(&mut self, key: FileKey, now: Instant, gone: &HashSet<FileKey>) -> Holder {
+        let stale = |look: &Look| now.saturating_duration_since(look.at) > FRESH || !look.asked.contains(&key);
+        if self.look.as_ref().is_none_or(stale) {
+            self.look = Some(look(Path::new("/proc"), now, gone.clone()));
+        }
+        match &self.look {
+            Some(look) if look.written.contains(&key) => Holder::Someone,
+            Some(look) if look.whole => Holder::None,
+            _ => Holder::Unknown,
+        }
+    }
+}
+
+fn look(proc: &Path, now: Instant, asked: HashSet<FileKey>) -> Look {
+    let host = fs::read_link(proc.join("self/ns/pid")).is_ok_and(|name| name.as_os_str() == HOST_NAMESPACE);
+    let mut look = Look { at: now, asked, written: HashSet::new(), whole: host };
+    let own = std::process::id().to_string();
+    let Ok(processes) = fs::read_dir(proc) else {
+        look.whole = false;
+        return look;
+    };
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let is_process = name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        if !is_process || name.as_encoded_bytes() == own.as_bytes() {
+            continue;
+        }
+        match fs::read_dir(process.path().join("fd")) {
+            Ok(open) => {
+                for fd in open.flatten() {
+                    let Ok(metadata) = fs::metadata(fd.path()) else { continue };
+                    let key = FileKey::of(&metadata);
+                    if look.asked.contains(&key) && may_write(&process.path().join("fdinfo").join(fd.file_name())) {
+                        look.written.insert(key);
+                    }
+                }
+            }
+            // It ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => look.whole = false,
+        }
+    }
+    look
+}
+
+/// Whether a descriptor is open for writing; one that ended meanwhile is not.
+fn may_write(fdinfo: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(fdinfo) else { return false };
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0);
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn writers_are_told_from_readers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        fs::write(&path, "x\n").unwrap();
+        let key = FileKey::of(&fs::metadata(&path).unwrap());
+        let gone = HashSet::from([key]);
+        for (redirect, want) in [("3<", false), ("3>>", true)] {
+            let script = format!("exec {redirect} \"$0\"; echo; read -r line");
+            let mut child = Command::new("sh")
+                .args(["-c", &script])
+                .arg(&path)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut ready = [0u8; 1];
+            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+            let holder = Writers::default().of(key, Instant::now(), &gone);
+            assert_eq!(holder == Holder::Someone, want, "{redirect}");
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        assert_ne!(Writers::default().of(key, Instant::now(), &gone), Holder::Someone);
+    }
+}
