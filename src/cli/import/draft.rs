@@ -701,7 +701,8 @@ mod tests {
         one.multiline =
             Some((Multiline { by: Some(("start", r"^\d{4}[${]x".to_owned())), ..Multiline::default() }, at(5)));
         draft.sources.push(one);
-        draft.kafka("brokers", Out::List(vec![(Out::Open("${BROKER:kafka:9092}".to_owned()), Some(at(6)))]), &at(6));
+        let broker = draft.open("${BROKER:kafka:9092}");
+        draft.kafka("brokers", Out::List(vec![(broker, Some(at(6)))]), &at(6));
         draft.finish();
         assert_eq!(draft.left(), []);
         let text = draft.render("promtail", "f");
