@@ -12,8 +12,9 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+/// What stands at a path of keys and places, joined by `/`.
 fn get<'n>(node: &'n Node, path: &str) -> &'n Node {
-    path.split('.').fold(node, |node, key| match &node.value {
+    path.split('/').fold(node, |node, key| match &node.value {
         Value::Map(entries) => {
             &entries.iter().find(|entry| entry.key == key).unwrap_or_else(|| panic!("{path}: {key}")).node
         }
@@ -66,24 +67,24 @@ fn the_daemon_set_agrees_with_its_configuration() {
     let all = read("packaging/kubernetes/millrace-agent.yaml");
     let parts: Vec<Node> = all.split("\n---\n").map(|part| tree::parse("k8s", part).unwrap()).collect();
     let kind = |kind: &str| parts.iter().find(|part| text(get(part, "kind")) == kind).unwrap();
-    let written = text(get(kind("ConfigMap"), "data.millrace.yaml"));
+    let written = text(get(kind("ConfigMap"), "data/millrace.yaml"));
     let node = Variables::from([("NODE_NAME".to_owned(), "node-1".to_owned())]);
     let agent = millrace::config::parse("ConfigMap", &written, &node).unwrap().agent.unwrap();
-    let set = get(kind("DaemonSet"), "spec.template.spec");
+    let set = get(kind("DaemonSet"), "spec/template/spec");
     let grace: u64 = text(get(set, "terminationGracePeriodSeconds")).parse().unwrap();
     assert!(agent.shutdown_timeout.0.as_secs() + 20 < grace, "status and agent each have their limit");
-    let port = text(get(set, "containers.0.ports.0.containerPort"));
+    let port = text(get(set, "containers/0/ports/0/containerPort"));
     assert!(agent.http.unwrap().ends_with(&format!(":{port}")));
     for (path, want) in [
-        ("containers.0.args.0", "agent"),
-        ("containers.0.env.0.name", "NODE_NAME"),
-        ("containers.0.readinessProbe.httpGet.path", "/ready"),
-        ("containers.0.securityContext.readOnlyRootFilesystem", "true"),
-        ("containers.0.securityContext.capabilities.drop.0", "ALL"),
-        ("containers.0.volumeMounts.1.mountPath", "/var/log"),
+        ("containers/0/args/0", "agent"),
+        ("containers/0/env/0/name", "NODE_NAME"),
+        ("containers/0/readinessProbe/httpGet/path", "/ready"),
+        ("containers/0/securityContext/readOnlyRootFilesystem", "true"),
+        ("containers/0/securityContext/capabilities/drop/0", "ALL"),
+        ("containers/0/volumeMounts/1/mountPath", "/var/log"),
         ("serviceAccountName", "millrace-agent"),
     ] {
         assert_eq!(text(get(set, path)), want, "{path}");
     }
-    assert_eq!(text(get(kind("ServiceAccount"), "metadata.name")), "millrace-agent");
+    assert_eq!(text(get(kind("ServiceAccount"), "metadata/name")), "millrace-agent");
 }
