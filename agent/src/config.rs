@@ -110,11 +110,19 @@ impl AgentConfig {
         }
         faults.within("sources", |f| {
             for (i, source) in self.sources.iter().enumerate() {
-                f.within(&format!("[{i}]"), |f| match source {
-                    SourceConfig::File(file) => {
-                        file.check(f);
-                        check_steps(&file.transforms, &self.transforms, f);
+                f.within(&format!("[{i}]"), |f| {
+                    match source {
+                        SourceConfig::File(file) => file.check(f),
                     }
+                    if let Some(common) = source.common() {
+                        common.check(f);
+                        let same = |other: &SourceConfig| other.common().is_some_and(|other| other.name == common.name);
+                        if self.sources.iter().take(i).any(same) {
+                            let text = format!("`{}` is the name of another source: give each its own", common.name);
+                            f.add("name", text);
+                        }
+                    }
+                    check_steps(source.transforms(), &self.transforms, f);
                 });
             }
         });
@@ -283,6 +291,83 @@ pub enum SourceConfig {
     File(FileSource),
 }
 
+/// What all sources that are no files have.
+#[derive(Debug)]
+pub(crate) struct Common<'c> {
+    /// The type as it is written.
+    pub kind: &'static str,
+    /// As given, or made of type and address: ids and numbers are kept under it.
+    pub name: String,
+    pub labels: &'c BTreeMap<String, String>,
+    /// Whether the label `host` is added: for what this host itself says.
+    pub with_host: bool,
+    pub tenant: &'c str,
+    pub max_line_bytes: ByteSize,
+    pub timestamp: Option<&'c TimestampConfig>,
+    pub max_streams: usize,
+}
+
+impl SourceConfig {
+    /// What happens to its events.
+    pub fn transforms(&self) -> &[StepConfig] {
+        match self {
+            Self::File(file) => &file.transforms,
+        }
+    }
+
+    /// `None` for files.
+    pub(crate) fn common(&self) -> Option<Common<'_>> {
+        match self {
+            Self::File(_) => None,
+        }
+    }
+}
+
+impl Common<'_> {
+    fn check(&self, faults: &mut Faults) {
+        if self.name.len() > 200 || self.name.chars().any(char::is_control) {
+            faults.add("name", "is no name: expected up to 200 characters");
+        }
+        check_labels(self.labels, MAX_LABELS, MAX_LABEL_BYTES, faults);
+        check_tenant(self.tenant, faults);
+        check_max_line(self.max_line_bytes, faults);
+        if let Some(timestamp) = self.timestamp {
+            faults.within("timestamp", |f| timestamp.check(f));
+        }
+        if !(1..=1_000_000).contains(&self.max_streams) {
+            faults.add("max_streams", format!("is {}: expected 1 to 1000000", self.max_streams));
+        }
+    }
+}
+
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>, names: usize, bytes: usize, faults: &mut Faults) {
+    for name in labels.keys().filter(|name| !is_label_name(name)) {
+        faults.add(&format!("labels.{name}"), "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
+    }
+    if labels.len() > names {
+        faults.add("labels", format!("has {} labels, {names} are allowed", labels.len()));
+    }
+    let found: usize = labels.iter().map(|(n, v)| n.len() + v.len()).sum();
+    if found > bytes {
+        faults.add("labels", format!("has {found} bytes, {bytes} are allowed"));
+    }
+}
+
+fn check_tenant(tenant: &str, faults: &mut Faults) {
+    if !tenant.is_empty()
+        && let Err(error) = Tenant::new(tenant)
+    {
+        faults.add("tenant", error.to_string());
+    }
+}
+
+fn check_max_line(max: ByteSize, faults: &mut Faults) {
+    if !(64..=MAX_LINE_LIMIT).contains(&max.0) {
+        let limit = ByteSize(MAX_LINE_LIMIT);
+        faults.add("max_line_bytes", format!("is {max}: expected 64B to {limit}"));
+    }
+}
+
 /// Files named by globs.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -345,26 +430,10 @@ impl FileSource {
                 }
             }
         }
-        for name in self.labels.keys().filter(|name| !is_label_name(name)) {
-            faults.add(&format!("labels.{name}"), "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
-        }
         // `host` and `filename` come on top.
-        if self.labels.len() > MAX_LABELS - 2 {
-            faults.add("labels", format!("has {} labels, {} are allowed", self.labels.len(), MAX_LABELS - 2));
-        }
-        let bytes: usize = self.labels.iter().map(|(n, v)| n.len() + v.len()).sum();
-        if bytes > MAX_LABEL_BYTES / 2 {
-            faults.add("labels", format!("has {bytes} bytes, {} are allowed", MAX_LABEL_BYTES / 2));
-        }
-        if !self.tenant.is_empty()
-            && let Err(error) = Tenant::new(&self.tenant)
-        {
-            faults.add("tenant", error.to_string());
-        }
-        if !(64..=MAX_LINE_LIMIT).contains(&self.max_line_bytes.0) {
-            let limit = ByteSize(MAX_LINE_LIMIT);
-            faults.add("max_line_bytes", format!("is {}: expected 64B to {limit}", self.max_line_bytes));
-        }
+        check_labels(&self.labels, MAX_LABELS - 2, MAX_LABEL_BYTES / 2, faults);
+        check_tenant(&self.tenant, faults);
+        check_max_line(self.max_line_bytes, faults);
         if self.partial_timeout.0.is_zero() {
             faults.add("partial_timeout", "is 0: expected a duration such as `5s`");
         }

@@ -91,8 +91,8 @@ fn shape(hauls: &[Haul], from: Place, limits: (usize, usize), abort: &Cancellati
     let (first, mut piece) = (from.0 as usize, from.1 as usize);
     for (h, haul) in hauls.iter().enumerate().skip(first) {
         let source = &haul.source;
-        let Some(chain) = &source.entry.transforms else { continue };
-        let origin = transform::origin(&source.labels, &source.filename);
+        let Some(chain) = source.chain() else { continue };
+        let origin = transform::origin(&haul.labels, &source.name(), source.kind());
         let id = source.identity().id;
         let [a, b, c, d, e, f, g, i, ..] = id.0;
         let seed = u64::from_le_bytes([a, b, c, d, e, f, g, i]);
@@ -116,7 +116,8 @@ fn shape(hauls: &[Haul], from: Place, limits: (usize, usize), abort: &Cancellati
                 Input {
                     line: haul.window.slice(at..at + piece.len as usize),
                     time_ns: haul.time_ns(p).0,
-                    seed: seed ^ (haul.base + u64::from(piece.start)),
+                    meta: haul.meta(p).cloned(),
+                    seed: seed ^ haul.offset(p),
                 }
             });
             let before = batch.shaped.len();
@@ -344,7 +345,7 @@ impl Lane {
             let piece = haul.pieces[place.1 as usize];
             let (read_as, found) = haul.time_ns(place.1 as usize);
             let time_ns = shaped.time_ns.unwrap_or(read_as);
-            let position = Position::at(haul.base + u64::from(piece.start));
+            let position = Position::at(haul.offset(place.1 as usize));
             let time_from_line = found || shaped.time_ns.is_some();
             let fixed = Fixed { time_ns, source: identity.id, position, cut: piece.cut, time_from_line }.encode();
             let start = piece.start as usize;
@@ -355,11 +356,11 @@ impl Lane {
             let json = matches!(shaped.content, Content::Json(_));
             let invalid = shaped.content == Content::Line && is_invalid(value, piece.cut);
             let meta = shaped.meta.as_deref().or(invalid.then_some(META_INVALID));
-            let labels = shaped.labels.as_ref().unwrap_or(&haul.source.labels);
+            let labels = shaped.labels.as_ref().unwrap_or(&haul.labels);
             let all: [Option<HeaderRef<'_>>; 5] = [
                 Some((HEADER_LABELS.as_bytes(), &labels[..])),
                 meta.map(|meta| (HEADER_META.as_bytes(), meta)),
-                haul.source.entry.tenant.as_ref().map(|tenant: &Bytes| (HEADER_TENANT.as_bytes(), &tenant[..])),
+                haul.tenant.as_ref().map(|tenant: &Bytes| (HEADER_TENANT.as_bytes(), &tenant[..])),
                 json.then_some((HEADER_CONTENT_TYPE.as_bytes(), CONTENT_JSON.as_bytes())),
                 Some((HEADER_FIXED.as_bytes(), &fixed[..])),
             ];

@@ -1,9 +1,9 @@
-//! The agent's ledger: for each file, read = sent + dropped(reason) + waiting, in lines and in bytes of the file.
+//! The agent's ledger: for each file and each other source, read = sent + dropped(reason) + waiting, in lines and in bytes of the file.
 //!
 //! In: what `source.rs` counts. Out: [`Ledger`], a snapshot that `millrace doctor`, the page and tests read (JSON).
 //! Touches nothing.
 //!
-//! Bytes are bytes of the file, with line ends; of lines that are joined to one event each counts. The counts of what
+//! Bytes are bytes of the file, with line ends, or of what was pushed, without; of lines that are joined to one event each counts. The counts of what
 //! is settled (sent or dropped) are kept with the checkpoint, so they go on over restarts: a line that is read again
 //! after a crash is counted once. Sends that were repeated are counted in the metrics only.
 
@@ -13,7 +13,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::source::Source;
+use crate::push::receiver::Receiver;
+use crate::source::{Source, Taken};
 
 /// A line's rest beyond `max_line_bytes`.
 pub const REASON_CUT: &str = "cut";
@@ -87,20 +88,81 @@ impl Balance {
     }
 }
 
-/// One file's part.
+/// What a source counts, all of it at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub read: Count,
+    pub sent: Count,
+    pub dropped: Lost,
+    pub waiting: Count,
+}
+
+impl Tally {
+    /// From what was kept: only what is settled is.
+    pub fn restore(sent: Count, dropped: &BTreeMap<String, Count>) -> Self {
+        let dropped: Lost = dropped.iter().map(|(reason, count)| (reason.as_str().into(), *count)).collect();
+        let mut read = sent;
+        for count in dropped.values() {
+            read += *count;
+        }
+        Self { read, sent, dropped, waiting: Count::default() }
+    }
+
+    /// Something came in.
+    pub fn took(&mut self, count: Count) {
+        self.read += count;
+        self.waiting += count;
+    }
+
+    /// What came in is acknowledged, but for the part that was cut, dropped or went to the dead letters.
+    pub fn settle(&mut self, taken: Taken, lost: &Lost) {
+        self.waiting.take(taken.count);
+        let mut sent = taken.count;
+        if taken.skipped > 0 {
+            let cut = Count { bytes: taken.skipped, ..Count::default() };
+            sent.take(cut);
+            *self.dropped.entry(REASON_CUT.into()).or_default() += cut;
+        }
+        for (reason, count) in lost {
+            sent.take(*count);
+            *self.dropped.entry(reason.clone()).or_default() += *count;
+        }
+        self.sent += sent;
+    }
+
+    /// Something came in and was dropped at once.
+    pub fn lose(&mut self, reason: &Arc<str>, count: Count) {
+        self.read += count;
+        *self.dropped.entry(reason.clone()).or_default() += count;
+    }
+
+    /// What was dropped, as it is kept.
+    pub fn dropped(&self) -> BTreeMap<String, Count> {
+        self.dropped.iter().map(|(reason, count)| (reason.to_string(), *count)).collect()
+    }
+
+    pub fn balance(&self) -> Balance {
+        Balance { read: self.read, sent: self.sent, dropped: self.dropped(), waiting: self.waiting }
+    }
+}
+
+/// One file's part, or that of another source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceLedger {
     /// Source id, 32 hexadecimal digits.
     pub source: String,
-    /// The file as first seen.
+    /// `file`, or the type of another source.
+    #[serde(default = "file_kind")]
+    pub kind: String,
+    /// The file as first seen, or the name of another source.
     pub filename: String,
-    /// Its partition.
+    /// Its partition; -1: all of them.
     pub partition: i32,
-    /// Where reading began.
+    /// Where reading began; of other sources than files the first number that this run may give.
     pub start: u64,
-    /// Up to where the file is read.
+    /// Up to where the file is read; the next number to give.
     pub read_to: u64,
-    /// Up to where it is acknowledged.
+    /// Up to where it is acknowledged; of other sources 0.
     pub acknowledged_to: u64,
     /// The file is read to its end and gone (or replaced).
     pub finished: bool,
@@ -108,10 +170,20 @@ pub struct SourceLedger {
     pub balance: Balance,
 }
 
+/// [`SourceLedger::kind`] of files.
+pub const KIND_FILE: &str = "file";
+
+fn file_kind() -> String {
+    KIND_FILE.to_owned()
+}
+
 impl SourceLedger {
     /// Whether the four sides agree with each other and with the positions.
     pub fn adds_up(&self) -> bool {
         let b = &self.balance;
+        if self.kind != KIND_FILE {
+            return b.adds_up();
+        }
         b.adds_up()
             && b.read.bytes == self.read_to.wrapping_sub(self.start)
             && b.waiting.bytes == self.read_to.wrapping_sub(self.acknowledged_to)
@@ -123,7 +195,7 @@ impl SourceLedger {
 pub struct Ledger {
     /// Sum of all files.
     pub total: Balance,
-    /// Each file.
+    /// Each file, then each other source.
     pub sources: Vec<SourceLedger>,
 }
 
@@ -137,16 +209,23 @@ impl Ledger {
 /// All sources of an agent, shared by its parts.
 pub(crate) type Sources = Arc<RwLock<Vec<Arc<Source>>>>;
 
+/// All other sources.
+pub(crate) type Receivers = Arc<RwLock<Vec<Arc<Receiver>>>>;
+
 /// Gives snapshots of a running agent's ledger. Cheap to clone.
 #[derive(Clone)]
-pub struct LedgerHandle(pub(crate) Sources);
+pub struct LedgerHandle {
+    pub(crate) files: Sources,
+    pub(crate) receivers: Receivers,
+}
 
 impl LedgerHandle {
     /// The ledger as it is now; each file's part is taken at one moment.
     pub fn snapshot(&self) -> Ledger {
         let mut ledger = Ledger::default();
-        for source in self.0.read().iter() {
-            let part = source.ledger();
+        let files: Vec<SourceLedger> = self.files.read().iter().map(|source| source.ledger()).collect();
+        let others: Vec<SourceLedger> = self.receivers.read().iter().map(|receiver| receiver.ledger()).collect();
+        for part in files.into_iter().chain(others) {
             ledger.total.add(&part.balance);
             ledger.sources.push(part);
         }
@@ -156,7 +235,7 @@ impl LedgerHandle {
 
 impl std::fmt::Debug for LedgerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LedgerHandle({} sources)", self.0.read().len())
+        write!(f, "LedgerHandle({} files, {} other sources)", self.files.read().len(), self.receivers.read().len())
     }
 }
 

@@ -16,6 +16,8 @@ mod content;
 mod writers;
 /// Hashes of a file's head and of what stands before a position: how a source is found again.
 pub mod fingerprint;
+/// What the lanes know of a source, whatever it is.
+mod feed;
 /// One file as a source of records: its identity, its progress and its part of the ledger.
 mod source;
 /// Which lines belong together: patterns, and traces of several languages.
@@ -30,6 +32,8 @@ pub mod transform;
 mod pool;
 /// The thread that reads: discovery, identity, rotation, truncation, fair turns.
 mod tail;
+/// Sources that are no files: what they hand in, under which numbers, and who is told of the acknowledgement.
+pub mod push;
 /// Runs the transforms for a lane, and sends what became of the events to their topics.
 mod dispatch;
 /// Sends what was read, one lane for each partition; waits, repeats, sets aside.

@@ -41,6 +41,15 @@ pub struct Redacted {
     pub what: &'static str,
 }
 
+/// What a source that is pushed to refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// Its name.
+    pub source: String,
+    /// `full`, `streams`, `labels`, `not_ready`, `stopping`, `order`, `state`, or what its door says.
+    pub reason: &'static str,
+}
+
 /// Counters of one agent since its start. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct AgentMetrics {
@@ -96,6 +105,10 @@ pub struct AgentMetrics {
     pub scans: Counter,
     /// Seconds spent looking through folders.
     pub scan_seconds: Counter<f64, AtomicU64>,
+    /// Pushes refused, by source and reason.
+    pub refused: Family<Refused, Counter>,
+    /// Label sets of sources that are pushed to.
+    pub push_streams: Gauge,
     /// Events that came to a transform.
     pub transform_in: Family<Transform, Counter>,
     /// Events that went on from it.
@@ -143,6 +156,8 @@ impl AgentMetrics {
         r.register("ledger_mismatches", "Files whose ledger did not add up, must be 0", m.ledger_mismatches.clone());
         r.register("scans", "Times that the folders were looked through", m.scans.clone());
         r.register("scan_seconds", "Time spent looking through folders", m.scan_seconds.clone());
+        r.register("refused_pushes", "Pushes refused, by source and reason", m.refused.clone());
+        r.register("push_streams", "Label sets of sources that are no files", m.push_streams.clone());
         r.register("transform_events_in", "Events that came to a transform", m.transform_in.clone());
         r.register("transform_events_out", "Events that went on from a transform", m.transform_out.clone());
         let help = "Events that a transform dropped or sent to the dead letters";

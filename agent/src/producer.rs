@@ -1,7 +1,7 @@
 //! Sends what was read: one lane for each partition, one request of a lane at a time.
 //!
-//! In: [`Haul`]s from the reading thread, through one bounded queue per lane. Out: acknowledged progress of sources,
-//! dead letters. Touches the network through [`BatchProducer`], the state only when a source must go on under a new id.
+//! In: [`Load`]s from the reading thread and from sources that are pushed to, through one bounded queue per lane. Out:
+//! acknowledged progress of sources, dead letters. Touches the network through [`BatchProducer`], the state only when a source must go on under a new id.
 //!
 //! Order: a lane keeps the order of its queue, and all records of a source go through one lane, so positions of a
 //! source rise on the log. What the log refuses for now is sent again until it is taken; the queue fills, memory's
@@ -22,30 +22,47 @@ use millrace_log::record::{
     kafka_timestamp_ms,
 };
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Routes;
 use crate::error::AgentError;
+use crate::feed::{Done, Feed};
 use crate::ledger::{Count, Lost, REASON_CUT, REASON_DEAD_LETTER};
 use crate::metrics::{AgentMetrics, Reason};
-use crate::source::{Anchor, Source, Taken};
+use crate::source::{Anchor, Taken};
 use crate::split::Piece;
 use crate::state::State;
 use crate::transform::Worker;
 use crate::watch::Wake;
 
-/// What one read took from one file.
+/// How the records of a haul are numbered.
+#[derive(Debug)]
+pub(crate) enum Numbers {
+    /// By where they stand in the file, whose byte at the window's start is this one.
+    Offsets(u64),
+    /// One after the other, from this number.
+    From(u64),
+    /// Each by its own, rising.
+    Own(Vec<u64>),
+}
+
+/// What one read took from one file, or what one stream of a push has.
 #[derive(Debug)]
 pub(crate) struct Haul {
-    pub source: Arc<Source>,
+    pub source: Arc<dyn Feed>,
+    /// Header `labels`.
+    pub labels: Bytes,
+    /// Header `tenant`, if there is one.
+    pub tenant: Option<Bytes>,
     /// The bytes read; pieces point into it.
     pub window: Bytes,
-    /// Offset of the window's first byte in the file.
-    pub base: u64,
+    pub numbers: Numbers,
     pub pieces: Vec<Piece>,
     /// Event times found in the lines, one for each piece; empty if none is asked for.
     pub times: Vec<Option<i64>>,
+    /// Header `meta`, one for each piece; empty if none has any.
+    pub metas: Vec<Option<Bytes>>,
     /// Where the next haul starts.
     pub to: Anchor,
     pub taken: Taken,
@@ -55,6 +72,26 @@ pub(crate) struct Haul {
     pub cost: usize,
     /// Its share of what files that are behind may have in the lane.
     pub behind: Option<Behind>,
+    /// Who waits for the acknowledgement.
+    pub done: Option<Done>,
+}
+
+/// What a lane's queue takes at once.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // most are of files, and a queue is short
+pub(crate) enum Load {
+    One(Haul),
+    /// What one push has for this lane, so that its streams need one place in the queue.
+    Many(Vec<Haul>),
+}
+
+impl Load {
+    fn add_to(self, pending: &mut VecDeque<Haul>) {
+        match self {
+            Self::One(haul) => pending.push_back(haul),
+            Self::Many(hauls) => pending.extend(hauls),
+        }
+    }
 }
 
 /// Bytes counted as waiting in a lane until they are given back, by dropping this at the latest.
@@ -82,6 +119,25 @@ impl Drop for Behind {
 }
 
 impl Haul {
+    /// Position of a piece in its source.
+    pub fn offset(&self, piece: usize) -> u64 {
+        match &self.numbers {
+            Numbers::Offsets(base) => base + u64::from(self.pieces[piece].start),
+            Numbers::From(first) => first + piece as u64,
+            Numbers::Own(numbers) => numbers[piece],
+        }
+    }
+
+    /// Header `meta` of a piece.
+    pub fn meta(&self, piece: usize) -> Option<&Bytes> {
+        self.metas.get(piece)?.as_ref()
+    }
+
+    /// Records, and bytes of what they were made from.
+    fn size(&self) -> (usize, usize) {
+        (self.pieces.len(), usize::try_from(self.taken.count.bytes).unwrap_or(usize::MAX))
+    }
+
     /// Event time of a piece, and whether it was found in the line.
     pub fn time_ns(&self, piece: usize) -> (i64, bool) {
         match self.times.get(piece).copied().flatten() {
@@ -92,34 +148,101 @@ impl Haul {
     }
 }
 
-/// Memory for what was read and not yet acknowledged.
+/// Memory for what was read or pushed and not yet acknowledged: one for the agent.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicUsize,
     max: usize,
+    /// Calls those who wait in async code; the reading thread has its own call.
+    room: Notify,
 }
 
 impl Budget {
     pub fn new(max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max }
+        Self { used: AtomicUsize::new(0), max, room: Notify::new() }
     }
 
-    /// Takes a share if there is room; one share is always given, however large. Only the reading thread takes.
+    /// Takes a share if there is room; one share is always given, however large.
     pub fn take(&self, cost: usize) -> bool {
-        let used = self.used.load(Ordering::Acquire);
-        if used != 0 && used + cost > self.max {
-            return false;
+        self.take_more(cost, 0)
+    }
+
+    /// Takes more for who has a share already: as if it were asked for at once.
+    fn take_more(&self, cost: usize, had: usize) -> bool {
+        let add = |used: usize| (used <= had || used + cost <= self.max).then_some(used + cost);
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+    }
+
+    async fn wait(&self, cost: usize, had: usize) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Before looking, so that no call is missed between the look and the wait.
+            room.as_mut().enable();
+            if self.take_more(cost, had) {
+                return;
+            }
+            room.await;
         }
-        self.used.fetch_add(cost, Ordering::AcqRel);
-        true
     }
 
     pub fn give(&self, cost: usize) {
-        self.used.fetch_sub(cost, Ordering::AcqRel);
+        if cost > 0 {
+            self.used.fetch_sub(cost, Ordering::AcqRel);
+            self.room.notify_waiters();
+        }
     }
 
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Acquire)
+    }
+}
+
+/// A share of the memory, given back unless it is kept.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    cost: usize,
+}
+
+impl Share {
+    pub fn take(budget: &Arc<Budget>, cost: usize) -> Option<Self> {
+        budget.take(cost).then(|| Self { budget: budget.clone(), cost })
+    }
+
+    /// None yet.
+    pub fn none(budget: &Arc<Budget>) -> Self {
+        Self { budget: budget.clone(), cost: 0 }
+    }
+
+    /// Takes more until it has so much, if there is room.
+    pub fn grow_to(&mut self, cost: usize) -> bool {
+        let more = cost.saturating_sub(self.cost);
+        let grown = more == 0 || self.budget.take_more(more, self.cost);
+        if grown {
+            self.cost += more;
+        }
+        grown
+    }
+
+    /// Waits until it has so much.
+    pub async fn wait_for(&mut self, cost: usize) {
+        let more = cost.saturating_sub(self.cost);
+        if more > 0 {
+            self.budget.wait(more, self.cost).await;
+            self.cost += more;
+        }
+    }
+
+    /// Who keeps it gives it back.
+    pub fn keep(mut self) -> usize {
+        std::mem::take(&mut self.cost)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.give(self.cost);
     }
 }
 
@@ -171,31 +294,36 @@ const SLOW: Duration = Duration::from_secs(15);
 pub(crate) async fn lane(
     parts: Arc<LaneParts>,
     to: TopicPartition,
-    mut queue: mpsc::Receiver<Haul>,
+    mut queue: mpsc::Receiver<Load>,
     abort: CancellationToken,
 ) -> Result<(), AgentError> {
     let mut lane = Lane { parts, to, worker: None };
     let work = async {
-        let mut next: Option<Haul> = None;
+        let mut pending: VecDeque<Haul> = VecDeque::new();
         loop {
-            let first = match next.take() {
+            let first = match pending.pop_front() {
                 Some(first) => first,
                 None => match queue.recv().await {
-                    Some(first) => first,
+                    Some(load) => {
+                        load.add_to(&mut pending);
+                        continue;
+                    }
                     None => break,
                 },
             };
-            let transformed = first.source.entry.transforms.is_some();
+            let transformed = first.source.chain().is_some();
+            let (mut records, mut bytes) = first.size();
             let mut hauls = vec![first];
-            let size = |hauls: &[Haul]| {
-                hauls.iter().fold((0, 0), |(n, b), h| (n + h.pieces.len(), b + h.taken.count.bytes as usize))
-            };
-            while size(&hauls).0 < lane.parts.batch_records && size(&hauls).1 < lane.parts.batch_bytes {
-                let Ok(more) = queue.try_recv() else { break };
-                if more.source.entry.transforms.is_some() != transformed {
-                    next = Some(more);
-                    break;
+            while records < lane.parts.batch_records && bytes < lane.parts.batch_bytes {
+                if pending.is_empty() {
+                    let Ok(more) = queue.try_recv() else { break };
+                    more.add_to(&mut pending);
                 }
+                let Some(more) = pending.pop_front_if(|more| more.source.chain().is_some() == transformed) else {
+                    break;
+                };
+                records += more.size().0;
+                bytes += more.size().1;
                 hauls.push(more);
             }
             if transformed {
@@ -232,12 +360,22 @@ impl Lane {
     async fn deliver(&self, hauls: &[Haul]) -> Result<HashSet<Place>, AgentError> {
         let mut dead = HashSet::new();
         let mut groups: VecDeque<Vec<Place>> = VecDeque::new();
-        let mut all: Vec<Place> = Vec::with_capacity(hauls.iter().map(|h| h.pieces.len()).sum());
+        // What files gave fits mostly into one request; a push may have much more.
+        let most_bytes = self.parts.batch_bytes + self.parts.batch_bytes / 4;
+        let mut group: Vec<Place> = Vec::with_capacity(hauls.iter().map(|h| h.pieces.len()).sum());
+        let mut bytes = 0;
         for (h, haul) in hauls.iter().enumerate() {
-            all.extend((0..haul.pieces.len()).map(|p| (small(h), small(p))));
+            for (p, piece) in haul.pieces.iter().enumerate() {
+                if group.len() >= self.parts.batch_records || bytes >= most_bytes {
+                    groups.push_back(std::mem::take(&mut group));
+                    bytes = 0;
+                }
+                group.push((small(h), small(p)));
+                bytes += piece.span as usize;
+            }
         }
-        for part in all.chunks(self.parts.batch_records) {
-            groups.push_back(part.to_vec());
+        if !group.is_empty() {
+            groups.push_back(group);
         }
         let mut backoff = Backoff::new(&self.parts);
         while let Some(group) = groups.pop_front() {
@@ -304,10 +442,10 @@ impl Lane {
     pub async fn keep_order(&self, hauls: &[Haul], group: &[Place], failed: &[Place]) -> Result<bool, AgentError> {
         let failed: HashSet<Place> = failed.iter().copied().collect();
         let mut waiting: HashSet<usize> = HashSet::new();
-        let mut overtaken: Vec<Arc<Source>> = Vec::new();
+        let mut overtaken: Vec<Arc<dyn Feed>> = Vec::new();
         for place in group {
             let source = &hauls[place.0 as usize].source;
-            let number = Arc::as_ptr(source) as usize;
+            let number = Arc::as_ptr(source).cast::<()>() as usize;
             if failed.contains(place) {
                 waiting.insert(number);
             } else if waiting.remove(&number) && !overtaken.iter().any(|s| Arc::ptr_eq(s, source)) {
@@ -317,8 +455,7 @@ impl Lane {
         let moved = !overtaken.is_empty();
         for source in overtaken {
             let state = self.parts.state.clone();
-            let filename = source.filename.clone();
-            tracing::error!(filename = %filename.display(), partition = %self.to, "log took later lines of a file before earlier ones: the file goes on under a new source id, some lines may come twice; leave kafka.options enable.idempotence and message.timeout.ms as they are");
+            tracing::error!(source = %source.name(), partition = %self.to, "log took later lines of a source before earlier ones: it goes on under a new source id, some lines may come twice; leave kafka.options enable.idempotence and message.timeout.ms as they are");
             self.parts.metrics.moved_sources.inc();
             match tokio::task::spawn_blocking(move || source.move_on(&state)).await {
                 Ok(moved) => moved?,
@@ -331,7 +468,11 @@ impl Lane {
     /// Straight from the bytes that were read into a record batch: nothing is allocated for a line.
     async fn encode(&self, hauls: &[Haul], places: &[Place]) -> Records {
         let piece_of = |(h, p): &Place| &hauls[*h as usize].pieces[*p as usize];
-        let bytes: usize = places.iter().map(|place| piece_of(place).len as usize + RECORD_OVERHEAD).sum();
+        let size = |place: &Place| {
+            let meta = hauls[place.0 as usize].meta(place.1 as usize).map_or(0, Bytes::len);
+            piece_of(place).len as usize + meta + RECORD_OVERHEAD
+        };
+        let bytes: usize = places.iter().map(size).sum();
         let mut records = self.parts.producer.spare(&self.to);
         records.reserve(bytes, places.len());
         let mut at = usize::MAX;
@@ -345,20 +486,23 @@ impl Lane {
             let Some(identity) = &identity else { continue };
             let piece = haul.pieces[*p as usize];
             let (time_ns, time_from_line) = haul.time_ns(*p as usize);
-            let position = Position::at(haul.base + u64::from(piece.start));
+            let position = Position::at(haul.offset(*p as usize));
             let cut = piece.cut;
             let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line }.encode();
-            let labels = (HEADER_LABELS.as_bytes(), &haul.source.labels[..]);
+            let labels = (HEADER_LABELS.as_bytes(), &haul.labels[..]);
             let fixed = (HEADER_FIXED.as_bytes(), &fixed[..]);
             let start = piece.start as usize;
             let line = &haul.window[start..start + piece.len as usize];
             let mut headers: [HeaderRef<'_>; 4] = [labels; 4];
             let mut count = 1;
-            if is_invalid(line, cut) {
+            if let Some(meta) = haul.meta(*p as usize) {
+                headers[count] = (HEADER_META.as_bytes(), &meta[..]);
+                count += 1;
+            } else if is_invalid(line, cut) {
                 headers[count] = (HEADER_META.as_bytes(), META_INVALID);
                 count += 1;
             }
-            if let Some(tenant) = &haul.source.entry.tenant {
+            if let Some(tenant) = &haul.tenant {
                 headers[count] = (HEADER_TENANT.as_bytes(), &tenant[..]);
                 count += 1;
             }
@@ -428,6 +572,9 @@ impl Lane {
             self.parts.budget.give(haul.cost);
             if let Some(behind) = &haul.behind {
                 behind.give();
+            }
+            if let Some(done) = &haul.done {
+                done.settle();
             }
         }
         m.waiting_bytes.set(i64::try_from(self.parts.budget.used()).unwrap_or(i64::MAX));

@@ -13,7 +13,7 @@ use millrace_log::clock::SharedClock;
 use millrace_log::record::{Labels, Tenant, TopicPartition};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,12 +21,14 @@ use crate::config::{AgentConfig, FileSource, ReadFrom, SourceConfig};
 use crate::discover::Globs;
 use crate::dispatch::Routes;
 use crate::error::AgentError;
+use crate::feed::Feed as _;
 use crate::fingerprint::TAIL_BYTES;
-use crate::ledger::{LedgerHandle, Sources};
+use crate::ledger::{LedgerHandle, Receivers, Sources};
 use crate::metrics::AgentMetrics;
 use crate::multiline::Join;
 use crate::pool::Pool;
-use crate::producer::{Budget, LaneParts, lane};
+use crate::producer::{Budget, LaneParts, Load, lane};
+use crate::push::{self, Gate, Intake, Outlets, PushSource, Receiver, Settings, Shared};
 use crate::source::{Entry, Source};
 use crate::split::Splitter;
 use crate::state::{SourceState, State};
@@ -43,6 +45,10 @@ pub struct Agent {
     remembered: Vec<(millrace_log::record::SourceId, SourceState)>,
     last_alive_ms: Option<i64>,
     sources: Sources,
+    receivers: Receivers,
+    doors: Vec<(Box<dyn PushSource>, Intake)>,
+    gates: Vec<(watch::Sender<Gate>, Arc<Receiver>)>,
+    shared: Arc<Shared>,
     producer: Arc<dyn BatchProducer>,
     clock: SharedClock,
     metrics: AgentMetrics,
@@ -65,31 +71,72 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let host = config.host.clone().unwrap_or_else(host_name);
         let metrics = AgentMetrics::register(registry);
-        let entries = config
-            .sources
-            .iter()
-            .zip(transform::chains(&config, &metrics)?)
-            .map(|(SourceConfig::File(file), chain)| Ok(Arc::new(entry(file, &host, chain)?)))
-            .collect::<Result<Vec<_>, AgentError>>()?;
-        let state = State::open(data_dir)?;
+        let (mut entries, mut doors) = (Vec::new(), Vec::new());
+        for (source, chain) in config.sources.iter().zip(transform::chains(&config, &metrics)?) {
+            match source {
+                SourceConfig::File(file) => entries.push(Arc::new(entry(file, &host, chain)?)),
+                #[allow(unreachable_patterns)] // one kind of source so far
+                other => {
+                    if let (Some(common), Some(door)) = (other.common(), push::open(other)?) {
+                        doors.push((door, push::settings(&common, &host, chain)?));
+                    }
+                }
+            }
+        }
+        let state = Arc::new(State::open(data_dir)?);
         let remembered = state.all()?;
         let last_alive_ms = state.last_alive_ms()?;
-        Ok(Self {
+        let max_waiting = usize::try_from(config.max_waiting_bytes.0).unwrap_or(usize::MAX);
+        let budget = Arc::new(Budget::new(max_waiting));
+        let shared = Shared { budget, state: state.clone(), clock: clock.clone(), metrics: metrics.clone() };
+        let mut agent = Self {
             config,
             entries,
-            state: Arc::new(state),
+            state,
             remembered,
             last_alive_ms,
             sources: Arc::new(RwLock::new(Vec::new())),
+            receivers: Receivers::default(),
+            doors: Vec::new(),
+            gates: Vec::new(),
+            shared: Arc::new(shared),
             producer,
             clock,
             metrics,
+        };
+        for (door, settings) in doors {
+            let intake = agent.receive(settings)?;
+            agent.doors.push((door, intake));
+        }
+        Ok(agent)
+    }
+
+    /// A source of the process itself, as if it were in the configuration: its lines have these labels besides those that
+    /// come with them. To be called before [`Agent::run`]. Blocks.
+    pub fn embed(&mut self, name: &str, labels: Labels) -> Result<Intake, AgentError> {
+        self.receive(Settings {
+            name: name.into(),
+            kind: "embedded",
+            labels,
+            tenant: None,
+            max_line: 256 << 10,
+            time: None,
+            transforms: None,
+            max_streams: 1000,
         })
+    }
+
+    fn receive(&mut self, settings: Settings) -> Result<Intake, AgentError> {
+        let receiver = Receiver::open(settings, &self.state)?;
+        let (gate, opened) = watch::channel(Gate::NotYet);
+        self.gates.push((gate, receiver.clone()));
+        self.receivers.write().push(receiver.clone());
+        Ok(Intake::new(receiver, opened, self.shared.clone()))
     }
 
     /// Snapshots of the ledger, during the run and after it.
     pub fn ledger(&self) -> LedgerHandle {
-        LedgerHandle(self.sources.clone())
+        LedgerHandle { files: self.sources.clone(), receivers: self.receivers.clone() }
     }
 
     /// The agent's counters.
@@ -99,15 +146,21 @@ impl Agent {
 
     /// Runs until `cancel`; then stops reading, waits up to `shutdown_timeout` for acknowledgements, and keeps the
     /// positions. Dropping the future ends the agent as a crash does: what was not kept is read again.
-    pub async fn run(self, cancel: CancellationToken) -> Result<(), AgentError> {
+    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), AgentError> {
         let topic: Arc<str> = self.config.kafka.topic.as_str().into();
+        // Doors answer from the start, be it that the log is not there yet.
+        let mut doors = JoinSet::new();
+        let close_doors = CancellationToken::new();
+        for (door, intake) in std::mem::take(&mut self.doors) {
+            doors.spawn(door.run(intake, close_doors.clone()));
+        }
         let Some(partitions) = self.topic(&topic, &cancel).await else { return Ok(()) };
         let (state, clock, metrics) = (self.state.clone(), self.clock.clone(), self.metrics.clone());
         let wake = Wake::default();
         // However this future ends, the reading thread does.
         let stop = StopReading(wake.clone());
         let max_waiting = usize::try_from(self.config.max_waiting_bytes.0).unwrap_or(usize::MAX);
-        let budget = Arc::new(Budget::new(max_waiting));
+        let budget = self.shared.budget.clone();
         let read_bytes = usize::try_from(self.config.read_bytes.0).unwrap_or(256 << 10);
         let largest_window = self.entries.iter().map(|entry| entry.splitter.min_window()).max().unwrap_or(0);
         let largest_window = largest_window.max(read_bytes) + TAIL_BYTES;
@@ -134,6 +187,8 @@ impl Agent {
             let to = TopicPartition::new(topic.clone(), partition);
             lanes.spawn(lane(lane_parts.clone(), to, queue, abort.clone()));
         }
+        let gates = Gates(self.gates.iter().map(|(gate, _)| gate.clone()).collect());
+        self.open_gates(&topic, &senders).await?;
 
         let parts = ReaderParts {
             entries: self.entries.clone(),
@@ -167,7 +222,7 @@ impl Agent {
             })
             .map_err(|source| AgentError::Thread { name: "agent-files", source })?;
 
-        let checkpoint = Checkpoint { state, sources, clock, metrics };
+        let checkpoint = Checkpoint { state, sources, receivers: self.receivers, clock, metrics };
         let mut turns = tokio::time::interval(self.config.checkpoint_interval.0);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut outcome = Ok(());
@@ -179,6 +234,13 @@ impl Agent {
                 end = &mut reading => {
                     read = Some(end);
                     break;
+                }
+                Some(end) = doors.join_next() => {
+                    // One that has no more to read ends well.
+                    outcome = end.unwrap_or(Err(AgentError::Ended { part: "source" }));
+                    if outcome.is_err() {
+                        break;
+                    }
                 }
                 Some(end) = lanes.join_next() => {
                     // A lane that ends well lost the reading thread, whose own end says why.
@@ -194,13 +256,33 @@ impl Agent {
             }
         }
 
-        // Stop reading; the reading thread's end closes the queues, and the lanes end when theirs are empty.
+        // Stop reading; the end of the reading thread and of the doors closes the queues, and the lanes end when theirs
+        // are empty.
         let asked = cancel.is_cancelled() || outcome.is_err();
         drop(stop);
         let limit = self.config.shutdown_timeout.0;
+        let deadline = tokio::time::Instant::now() + limit;
+        close_doors.cancel();
+        let closed = async {
+            let mut result = Ok(());
+            while let Some(end) = doors.join_next().await {
+                result = result.and(end.unwrap_or(Err(AgentError::Ended { part: "source" })));
+            }
+            result
+        };
+        match tokio::time::timeout_at(deadline, closed).await {
+            Ok(result) => outcome = outcome.and(result),
+            Err(_) => {
+                tracing::warn!(
+                    "clients of sources still wait for the log, their connections are closed without an answer"
+                );
+                doors.shutdown().await;
+            }
+        }
+        drop(gates);
         let read = match read {
             Some(end) => Some(end),
-            None => tokio::time::timeout(limit, &mut reading).await.ok(),
+            None => tokio::time::timeout_at(deadline.max(tokio::time::Instant::now() + GRACE), &mut reading).await.ok(),
         };
         let read = match read {
             Some(Ok(Ok(()))) if asked => Ok(()),
@@ -221,7 +303,7 @@ impl Agent {
             }
             result
         };
-        match tokio::time::timeout(limit, drained).await {
+        match tokio::time::timeout_at(deadline.max(tokio::time::Instant::now() + GRACE), drained).await {
             Ok(result) => outcome = outcome.and(result),
             Err(_) => {
                 tracing::warn!(timeout = %self.config.shutdown_timeout, "log did not acknowledge all lines in time, they are read again at the next start");
@@ -231,6 +313,26 @@ impl Agent {
         }
         let kept = checkpoint.write().await;
         outcome.and(kept)
+    }
+
+    /// Lets sources that are no files hand in what they have, once their ids are durable.
+    async fn open_gates(&self, topic: &Arc<str>, lanes: &[mpsc::Sender<Load>]) -> Result<(), AgentError> {
+        if self.gates.is_empty() {
+            return Ok(());
+        }
+        let receivers: Vec<Arc<Receiver>> = self.gates.iter().map(|(_, receiver)| receiver.clone()).collect();
+        let (state, topic, count) = (self.state.clone(), topic.clone(), lanes.len());
+        let made = tokio::task::spawn_blocking(move || {
+            let inlets = receivers.iter().map(|receiver| receiver.lanes(&topic, count, &state));
+            let inlets = inlets.collect::<Result<Vec<_>, AgentError>>()?;
+            state.sync().map(|()| inlets)
+        });
+        let made = made.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))?;
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        for ((gate, _), inlets) in self.gates.iter().zip(made) {
+            gate.send_replace(Gate::Open(Arc::new(Outlets { lanes: lanes.to_vec(), inlets, turn: turn.clone() })));
+        }
+        Ok(())
     }
 
     /// Makes the topic, waiting for the log as long as it takes. `None` if cancelled.
@@ -258,6 +360,20 @@ impl Agent {
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(self.config.retry_max.0);
+        }
+    }
+}
+
+/// What is always waited for what must end soon.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Closes the gates when it is dropped: queues end once nobody can put anything into them.
+struct Gates(Vec<watch::Sender<Gate>>);
+
+impl Drop for Gates {
+    fn drop(&mut self) {
+        for gate in &self.0 {
+            gate.send_replace(Gate::Closed);
         }
     }
 }
@@ -298,6 +414,7 @@ fn restore(
 struct Checkpoint {
     state: Arc<State>,
     sources: Sources,
+    receivers: Receivers,
     clock: SharedClock,
     metrics: AgentMetrics,
 }
@@ -306,19 +423,26 @@ impl Checkpoint {
     async fn write(&self) -> Result<(), AgentError> {
         let (state, sources, clock, metrics) =
             (self.state.clone(), self.sources.clone(), self.clock.clone(), self.metrics.clone());
+        let receivers: Vec<Arc<Receiver>> = self.receivers.read().clone();
         let written = tokio::task::spawn_blocking(move || {
             let started = std::time::Instant::now();
             let list: Vec<Arc<Source>> = sources.read().clone();
-            let mut changed = 0;
+            let mut saved = Vec::new();
             for source in &list {
-                if !source.save(&state)? {
-                    continue;
+                if source.save(&state)? {
+                    saved.push(source.ledger());
                 }
-                changed += 1;
-                let ledger = source.ledger();
+            }
+            for receiver in &receivers {
+                if receiver.save(&state)? {
+                    saved.push(receiver.ledger());
+                }
+            }
+            let changed = saved.len();
+            for ledger in saved {
                 if !ledger.adds_up() {
                     metrics.ledger_mismatches.inc();
-                    tracing::error!(filename = ledger.filename, source = ledger.source, balance = ?ledger.balance, "ledger of a file does not add up: this is a bug, report it with this line");
+                    tracing::error!(filename = ledger.filename, source = ledger.source, balance = ?ledger.balance, "ledger of a source does not add up: this is a bug, report it with this line");
                 }
             }
             let now_ms = clock.now_ms();

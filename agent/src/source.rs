@@ -3,6 +3,7 @@
 //! In: what the reading thread took and what the lanes got acknowledged. Out: what the checkpoint keeps. Touches the
 //! state through [`State`] only. One lock holds everything that belongs together, so each look is of one moment.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +13,10 @@ use parking_lot::Mutex;
 
 use crate::discover::FileKey;
 use crate::error::AgentError;
+use crate::feed::Feed;
 use crate::fingerprint::Print;
-use crate::ledger::{Balance, Count, Lost, REASON_CUT, SourceLedger};
+use crate::ledger::Count;
+use crate::ledger::{KIND_FILE, Lost, SourceLedger, Tally};
 use crate::split::{Mark, Splitter};
 use crate::state::{SourceState, State};
 use crate::timestamp::TimeReader;
@@ -80,7 +83,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn new(id: SourceId) -> Self {
+    pub fn new(id: SourceId) -> Self {
         Self { id, key: Bytes::copy_from_slice(&id.to_hex()) }
     }
 }
@@ -106,15 +109,12 @@ struct Progress {
     read: Anchor,
     acked: Anchor,
     ends: Vec<u64>,
-    read_count: Count,
-    sent: Count,
-    dropped: Lost,
-    waiting: Count,
+    tally: Tally,
     finished: bool,
     dirty: bool,
 }
 
-/// What one read took from a file.
+/// What one read took from a file, or one push brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
     /// Everything.
@@ -144,10 +144,7 @@ impl Source {
             read: at,
             acked: at,
             ends: Vec::new(),
-            read_count: Count::default(),
-            sent: Count::default(),
-            dropped: Lost::new(),
-            waiting: Count::default(),
+            tally: Tally::default(),
             finished: false,
             dirty: true,
             seen,
@@ -164,11 +161,6 @@ impl Source {
     /// A source that the state remembers. If the topic is another, or has lost the partition, it goes on under a new id.
     pub fn restore(entry: Arc<Entry>, topic: &Arc<str>, partitions: i32, id: SourceId, state: SourceState) -> Self {
         let anchor = Anchor { mark: state.checkpoint, tail: state.tail };
-        let dropped: Lost = state.dropped.iter().map(|(reason, count)| (reason.as_str().into(), *count)).collect();
-        let mut read_count = state.sent;
-        for count in dropped.values() {
-            read_count += *count;
-        }
         let key = FileKey { device: state.device, inode: state.inode };
         let seen = Sighting { key, birth_ns: state.birth_ns, path: state.path.into(), now_ms: state.seen_ms };
         let filename: PathBuf = state.filename.into();
@@ -182,10 +174,7 @@ impl Source {
             read: anchor,
             acked: anchor,
             ends: state.ends,
-            read_count,
-            sent: state.sent,
-            dropped,
-            waiting: Count::default(),
+            tally: Tally::restore(state.sent, &state.dropped),
             finished: state.finished,
             dirty: false,
         };
@@ -204,11 +193,6 @@ impl Source {
             entry,
             progress: Mutex::new(progress),
         }
-    }
-
-    /// Id and key for the records to be sent now.
-    pub fn identity(&self) -> Identity {
-        self.progress.lock().identity.clone()
     }
 
     /// Where reading goes on.
@@ -287,40 +271,7 @@ impl Source {
     pub fn took(&self, to: Anchor, taken: Taken) {
         let mut p = self.progress.lock();
         p.read = to;
-        p.read_count += taken.count;
-        p.waiting += taken.count;
-    }
-
-    /// What was taken is acknowledged, but for the part that was dropped or went to the dead letters.
-    pub fn settle(&self, to: Anchor, taken: Taken, lost: &Lost) {
-        let mut p = self.progress.lock();
-        p.acked = to;
-        p.waiting.take(taken.count);
-        let mut sent = taken.count;
-        if taken.skipped > 0 {
-            let cut = Count { bytes: taken.skipped, ..Count::default() };
-            sent.take(cut);
-            *p.dropped.entry(REASON_CUT.into()).or_default() += cut;
-        }
-        for (reason, count) in lost {
-            sent.take(*count);
-            *p.dropped.entry(reason.clone()).or_default() += *count;
-        }
-        p.sent += sent;
-        p.ends.retain(|end| *end > to.mark.offset);
-        p.dirty = true;
-    }
-
-    /// Goes on under a new id, because the log took later records of the old one before earlier ones: a reader that
-    /// keeps the highest position of each source would drop the earlier ones. Durable when this returns. Blocks.
-    pub fn move_on(&self, state: &State) -> Result<(), AgentError> {
-        let mut p = self.progress.lock();
-        let old = p.identity.id;
-        p.follows = Some(old.to_string());
-        p.identity = Identity::new(SourceId::random());
-        state.put(p.identity.id, &self.to_state(&p))?;
-        state.remove(old)?;
-        state.sync()
+        p.tally.took(taken.count);
     }
 
     /// Keeps what changed; durable only after [`State::sync`].
@@ -357,8 +308,8 @@ impl Source {
             checkpoint: p.acked.mark,
             tail: p.acked.tail,
             ends: p.ends.clone(),
-            sent: p.sent,
-            dropped: p.dropped.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
+            sent: p.tally.sent,
+            dropped: p.tally.dropped(),
             // Until all is acknowledged the file may be needed again.
             finished: p.finished && p.read.mark == p.acked.mark,
             seen_ms: p.seen.now_ms,
@@ -371,19 +322,51 @@ impl Source {
         let p = self.progress.lock();
         SourceLedger {
             source: p.identity.id.to_string(),
+            kind: KIND_FILE.to_owned(),
             filename: self.filename.to_string_lossy().into_owned(),
             partition: self.to.partition,
             start: p.start,
             read_to: p.read.mark.offset,
             acknowledged_to: p.acked.mark.offset,
             finished: p.finished,
-            balance: Balance {
-                read: p.read_count,
-                sent: p.sent,
-                dropped: p.dropped.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
-                waiting: p.waiting,
-            },
+            balance: p.tally.balance(),
         }
+    }
+}
+
+impl Feed for Source {
+    fn identity(&self) -> Identity {
+        self.progress.lock().identity.clone()
+    }
+
+    fn chain(&self) -> Option<&Arc<Chain>> {
+        self.entry.transforms.as_ref()
+    }
+
+    fn name(&self) -> Cow<'_, str> {
+        self.filename.to_string_lossy()
+    }
+
+    fn kind(&self) -> &'static str {
+        KIND_FILE
+    }
+
+    fn settle(&self, to: Anchor, taken: Taken, lost: &Lost) {
+        let mut p = self.progress.lock();
+        p.acked = to;
+        p.tally.settle(taken, lost);
+        p.ends.retain(|end| *end > to.mark.offset);
+        p.dirty = true;
+    }
+
+    fn move_on(&self, state: &State) -> Result<(), AgentError> {
+        let mut p = self.progress.lock();
+        let old = p.identity.id;
+        p.follows = Some(old.to_string());
+        p.identity = Identity::new(SourceId::random());
+        state.put(p.identity.id, &self.to_state(&p))?;
+        state.remove(old)?;
+        state.sync()
     }
 }
 

@@ -5,6 +5,7 @@
 //! | tree | key | value |
 //! |---|---|---|
 //! | `sources` | source id, 16 bytes | [`SourceState`] as JSON |
+//! | `receivers` | name of a source that is no file | [`ReceiverState`] as JSON |
 //! | `meta` | `alive_ms` | wall clock of the last checkpoint, i64 big-endian |
 //! | `meta` | `partitions/` and a topic | partitions of a topic that lines are routed to, i32 big-endian |
 //!
@@ -83,6 +84,28 @@ pub struct SourceState {
     pub follows: Option<String>,
 }
 
+/// What is kept of one source that is no file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReceiverState {
+    /// Its own id, 32 hexadecimal digits.
+    pub id: String,
+    /// Its type.
+    pub kind: String,
+    /// Numbers below may have been given.
+    pub reserved: u64,
+    /// Topic that its records go to.
+    pub topic: String,
+    /// Source ids for the topic's partitions.
+    pub lanes: Vec<String>,
+    /// Acknowledged so far.
+    pub sent: Count,
+    /// Dropped so far, by reason.
+    pub dropped: BTreeMap<String, Count>,
+    /// Kept for the source itself.
+    pub bookmark: Option<Vec<u8>>,
+}
+
 /// A path that need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -117,6 +140,7 @@ pub struct State {
     folder: PathBuf,
     db: sled::Db,
     sources: sled::Tree,
+    receivers: sled::Tree,
     meta: sled::Tree,
     database_file: File,
     // Held for its lock.
@@ -144,9 +168,10 @@ impl State {
         let db =
             sled::Config::new().path(folder).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(of_db)?;
         let sources = db.open_tree("sources").map_err(of_db)?;
+        let receivers = db.open_tree("receivers").map_err(of_db)?;
         let meta = db.open_tree("meta").map_err(of_db)?;
         let database_file = File::open(folder.join("db")).map_err(failed("opening the database in"))?;
-        let state = Self { folder: folder.to_owned(), db, sources, meta, database_file, _lock: lock };
+        let state = Self { folder: folder.to_owned(), db, sources, receivers, meta, database_file, _lock: lock };
         state.sync()?;
         sync_folder(folder).map_err(failed("syncing"))?;
         if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -165,6 +190,22 @@ impl State {
         let json = serde_json::to_vec(state).map_err(|source| AgentError::Entry { key: id.to_string(), source })?;
         self.sources.insert(id.0, json).map_err(|e| self.failed(e))?;
         Ok(())
+    }
+
+    /// Keeps a source that is no file; durable only after [`State::sync`].
+    pub fn put_receiver(&self, name: &str, state: &ReceiverState) -> Result<(), AgentError> {
+        let json = serde_json::to_vec(state).map_err(|source| AgentError::Entry { key: name.to_owned(), source })?;
+        self.receivers.insert(name, json).map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    /// A source that is no file. An entry that can't be read stops the start: its numbers would be given again.
+    pub fn receiver(&self, name: &str) -> Result<Option<ReceiverState>, AgentError> {
+        let found = self.receivers.get(name).map_err(|e| self.failed(e))?;
+        let read = |json: sled::IVec| {
+            serde_json::from_slice(&json).map_err(|source| AgentError::Entry { key: name.to_owned(), source })
+        };
+        found.map(read).transpose()
     }
 
     /// Forgets a source; durable only after [`State::sync`].

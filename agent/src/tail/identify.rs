@@ -12,6 +12,7 @@ use super::{Reader, Tail, differ, is_rotation_of, mtime};
 use crate::content::{Content, Size};
 use crate::discover::{FileKey, rotated_from};
 use crate::error::AgentError;
+use crate::feed::Feed as _;
 use crate::fingerprint::Print;
 use crate::source::{Anchor, Sighting, Source};
 use crate::split::{Mark, Mode};

@@ -1,6 +1,6 @@
 //! The thread that reads: finds files, tells which source each one is, reads them in fair turns.
 //!
-//! In: folders and files, calls of [`Wake`]. Out: [`Haul`]s into the lanes' queues. Touches files (reading only) and
+//! In: folders and files, calls of [`Wake`]. Out: [`Load`]s into the lanes' queues. Touches files (reading only) and
 //! the state (a new source, or an end that must not move, is synced before its first record leaves).
 //!
 //! # Which source is a file?
@@ -48,7 +48,7 @@ use crate::error::AgentError;
 use crate::ledger::Sources;
 use crate::metrics::AgentMetrics;
 use crate::pool::Pool;
-use crate::producer::{Budget, Haul};
+use crate::producer::{Budget, Load};
 use crate::source::{Entry, Source};
 use crate::split::Mark;
 use crate::state::State;
@@ -74,7 +74,7 @@ pub(crate) struct ReaderParts {
     pub topic: Arc<str>,
     pub state: Arc<State>,
     pub sources: Sources,
-    pub lanes: Vec<mpsc::Sender<Haul>>,
+    pub lanes: Vec<mpsc::Sender<Load>>,
     pub budget: Arc<Budget>,
     pub windows: Arc<Pool>,
     pub wake: Wake,

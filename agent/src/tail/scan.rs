@@ -14,6 +14,7 @@ use super::{CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, count, d
 use crate::content::{Content, is_packed_name};
 use crate::discover::{self, FileKey, Found, birth_ns};
 use crate::error::AgentError;
+use crate::feed::Feed as _;
 use crate::source::{Sighting, Source};
 use crate::watch::Watcher;
 

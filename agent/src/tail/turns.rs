@@ -18,7 +18,7 @@ use crate::discover::FileKey;
 use crate::error::AgentError;
 use crate::fingerprint::{Print, TAIL_BYTES};
 use crate::ledger::Count;
-use crate::producer::{Behind, Budget, Haul};
+use crate::producer::{Behind, Haul, Load, Numbers, Share};
 use crate::source::{Anchor, Taken};
 use crate::writers::Holder;
 
@@ -168,10 +168,7 @@ impl Reader {
             Err(mpsc::error::TrySendError::Full(())) => return Ok(Turn::Full),
             Err(mpsc::error::TrySendError::Closed(())) => return Ok(Turn::Closed),
         };
-        if !parts.budget.take(cost) {
-            return Ok(Turn::Full);
-        }
-        let share = Share { budget: &parts.budget, cost };
+        let Some(share) = Share::take(&parts.budget, cost) else { return Ok(Turn::Full) };
 
         let known = tail.before.len();
         let mut window = parts.windows.window(known + wanted);
@@ -245,18 +242,22 @@ impl Reader {
         tail.grown = now;
         let window = window.freeze();
         let behind = is_behind.then(|| Behind::new(behind, wanted));
-        permit.send(Haul {
+        permit.send(Load::One(Haul {
+            labels: source.labels.clone(),
+            tenant: source.entry.tenant.clone(),
             source,
             window,
-            base: start,
+            numbers: Numbers::Offsets(start),
             pieces,
             times,
+            metas: Vec::new(),
             to,
             taken,
             read_ns,
             cost: share.keep(),
             behind,
-        });
+            done: None,
+        }));
         if tail.pending
             && let Some(due) = tail.due(parts.rotated_wait)
         {
@@ -293,24 +294,6 @@ impl Reader {
             self.parts.metrics.finished_files.inc();
         }
         self.drop_tail(key);
-    }
-}
-
-/// A share of the memory, given back unless it is kept.
-struct Share<'a> {
-    budget: &'a Budget,
-    cost: usize,
-}
-
-impl Share<'_> {
-    fn keep(mut self) -> usize {
-        std::mem::take(&mut self.cost)
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.budget.give(self.cost);
     }
 }
 

@@ -17,6 +17,7 @@
 //!
 //! A record with fields has a JSON object as its value and the header `content-type`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -141,7 +142,7 @@ pub(crate) struct Event<'o> {
     /// Labels other than the source's.
     labels: Option<Labels>,
     /// Metadata that steps added while there was no VRL value.
-    notes: Vec<(&'static str, String)>,
+    notes: Vec<(Cow<'static, str>, String)>,
     pub to: To,
 }
 
@@ -150,6 +151,14 @@ impl<'o> Event<'o> {
         let time = DateTime::from_timestamp_nanos(time_ns);
         let (root, labels, notes) = (None, None, Vec::new());
         Self { origin, line, line_changed: false, time, seed, root, labels, notes, to: To::Home }
+    }
+
+    /// With the metadata that it came with, as its header has it.
+    pub fn with_meta(mut self, meta: Option<&[u8]>) -> Self {
+        // Written by ourselves.
+        let pairs = meta.map(|json| Labels::from_json(json).unwrap_or_default()).unwrap_or_default();
+        self.notes.extend(pairs.iter().map(|(name, value)| (name.to_owned().into(), value.to_owned())));
+        self
     }
 
     /// Replaces the line of an event that is still one.
@@ -173,7 +182,8 @@ impl<'o> Event<'o> {
             root.insert(MESSAGE.into(), Value::Bytes(self.line.clone()));
             root.insert(TIMESTAMP.into(), Value::Timestamp(self.time));
             if !self.notes.is_empty() {
-                let notes = self.notes.iter().map(|(name, text)| ((*name).into(), Value::from(text.as_str())));
+                let notes =
+                    self.notes.iter().map(|(name, text)| (KeyString::from(&**name), Value::from(text.as_str())));
                 root.insert(METADATA.into(), Value::Object(notes.collect()));
             }
             Value::Object(root)
@@ -186,6 +196,11 @@ impl<'o> Event<'o> {
             None => {
                 if let Some(new) = change(&self.line) {
                     self.set_line(new);
+                }
+                for (_, text) in &mut self.notes {
+                    if let Some(new) = change(text.as_bytes()) {
+                        *text = String::from_utf8_lossy(&new).into_owned();
+                    }
                 }
             }
             Some(root) => {
@@ -220,7 +235,7 @@ impl<'o> Event<'o> {
         }
         match self.notes.iter_mut().find(|(known, _)| *known == name) {
             Some(note) => note.1 = text,
-            None => self.notes.push((name, text)),
+            None => self.notes.push((name.into(), text)),
         }
     }
 

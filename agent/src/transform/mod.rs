@@ -32,7 +32,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_log::record::Labels;
 
-use crate::config::{AgentConfig, FileSource, SourceConfig};
+use crate::config::{AgentConfig, SourceConfig};
 use crate::error::AgentError;
 use crate::metrics::AgentMetrics;
 use config::{StepConfig, TransformConfig};
@@ -56,6 +56,8 @@ pub(crate) struct Chain {
 pub(crate) struct Input {
     pub line: Bytes,
     pub time_ns: i64,
+    /// Header `meta` that it came with.
+    pub meta: Option<Bytes>,
     /// Its place, for `sample`.
     pub seed: u64,
 }
@@ -67,7 +69,9 @@ impl Chain {
         let mut events: Vec<Event<'_>> = Vec::with_capacity(TURN);
         while lines.peek().is_some() {
             let turn = lines.by_ref().take(TURN);
-            events.extend(turn.map(|input| Event::new(origin, input.line, input.time_ns, input.seed)));
+            events.extend(turn.map(|input| {
+                Event::new(origin, input.line, input.time_ns, input.seed).with_meta(input.meta.as_deref())
+            }));
             for step in &self.steps {
                 step.run(&mut events, worker);
             }
@@ -77,10 +81,10 @@ impl Chain {
 }
 
 /// What a source says of all its lines.
-pub(crate) fn origin(labels_json: &[u8], filename: &std::path::Path) -> Origin {
+pub(crate) fn origin(labels_json: &[u8], filename: &str, kind: &'static str) -> Origin {
     // Written by ourselves.
     let labels = Labels::from_json(labels_json).unwrap_or_default();
-    Origin::new(&labels, &filename.to_string_lossy(), "file")
+    Origin::new(&labels, filename, kind)
 }
 
 /// Makes steps; named ones once, shared by all lists that name them. Blocks where a program stands in a file.
@@ -130,7 +134,7 @@ impl<'c> Steps<'c> {
 /// The chains of all sources, in their order.
 pub(crate) fn chains(config: &AgentConfig, metrics: &AgentMetrics) -> Result<Vec<Option<Arc<Chain>>>, AgentError> {
     let mut steps = Steps::new(config, metrics);
-    let lists = config.sources.iter().map(|SourceConfig::File(FileSource { transforms, .. })| transforms);
+    let lists = config.sources.iter().map(SourceConfig::transforms);
     lists.enumerate().map(|(i, list)| steps.chain(&format!("sources[{i}].transforms"), list)).collect()
 }
 

@@ -17,11 +17,12 @@ fn config(transforms: &str) -> AgentConfig {
 fn run(transforms: &str, lines: &[&str]) -> (Vec<Shaped>, AgentMetrics) {
     let (config, metrics) = (config(transforms), AgentMetrics::default());
     let chain = chains(&config, &metrics).expect(transforms).remove(0).expect("has steps");
-    let origin = origin(LABELS, std::path::Path::new("/x"));
+    let origin = origin(LABELS, "/x", "file");
     let mut worker = Worker::default();
     worker.now_ns = TIME;
     let mut out = Vec::new();
     let inputs = lines.iter().enumerate().map(|(i, line)| Input {
+        meta: None,
         line: Bytes::copy_from_slice(line.as_bytes()),
         time_ns: TIME + i as i64,
         seed: i as u64,

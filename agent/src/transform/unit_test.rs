@@ -121,7 +121,9 @@ fn time_ns(text: &str) -> Option<i64> {
 
 /// The source that reads a file.
 fn source_of<'c>(config: &'c AgentConfig, filename: &str) -> Option<&'c FileSource> {
-    config.sources.iter().find_map(|SourceConfig::File(file)| {
+    config.sources.iter().find_map(|source| {
+        #[allow(irrefutable_let_patterns)] // one kind of source so far
+        let SourceConfig::File(file) = source else { return None };
         let globs = Globs::new(&file.include, &file.exclude, file.follow_symlinks).ok()?;
         globs.matches(Path::new(filename)).then_some(file)
     })
@@ -212,7 +214,7 @@ fn run_one(config: &AgentConfig, test: &TransformTest) -> Result<TestResult, Age
         let mut out = Vec::new();
         if let Some(chain) = chain {
             let origin = Origin::new(&labels, &input.filename, "file");
-            let input = Input { line: line.clone(), time_ns: time, seed: i as u64 };
+            let input = Input { line: line.clone(), time_ns: time, meta: None, seed: i as u64 };
             chain.run(&origin, std::iter::once(input), &mut worker, &mut out);
         }
         let shaped = out.pop().unwrap_or_else(Shaped::unchanged);

@@ -256,6 +256,11 @@ impl Running {
                 Err(error) => panic!("{error}"),
             }
         };
+        Self::run(agent)
+    }
+
+    /// Runs an opened agent.
+    pub fn run(agent: Agent) -> Self {
         let (ledger, metrics, cancel) = (agent.ledger(), agent.metrics(), CancellationToken::new());
         #[allow(clippy::disallowed_methods)]
         let task = tokio::spawn(agent.run(cancel.clone()));
