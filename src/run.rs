@@ -344,6 +344,7 @@ async fn open_agent(
     let agent = opened.await?.map_err(|error| {
         let code = match &error {
             AgentError::InUse { .. } | AgentError::Newer { .. } | AgentError::File { .. } => Code::Data,
+            AgentError::Listen { .. } => Code::Unavailable,
             AgentError::Glob { .. } | AgentError::Regex { .. } | AgentError::Setting { .. } => Code::Config,
             _ => Code::Failed,
         };

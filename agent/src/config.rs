@@ -13,6 +13,7 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::push::config::{HttpSource, LokiSource, OtlpSource, name_of};
 use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
 
 /// Files to tail and the log to send them to.
@@ -113,6 +114,9 @@ impl AgentConfig {
                 f.within(&format!("[{i}]"), |f| {
                     match source {
                         SourceConfig::File(file) => file.check(f),
+                        SourceConfig::Http(http) => http.check(self.max_waiting_bytes, f),
+                        SourceConfig::Loki(loki) => loki.check(self.max_waiting_bytes, f),
+                        SourceConfig::Otlp(otlp) => otlp.check(self.max_waiting_bytes, f),
                     }
                     if let Some(common) = source.common() {
                         common.check(f);
@@ -289,6 +293,12 @@ impl KafkaConfig {
 pub enum SourceConfig {
     /// Files named by globs.
     File(FileSource),
+    /// Lines and JSON by POST.
+    Http(HttpSource),
+    /// Loki's push API.
+    Loki(LokiSource),
+    /// OpenTelemetry logs.
+    Otlp(OtlpSource),
 }
 
 /// What all sources that are no files have.
@@ -312,6 +322,9 @@ impl SourceConfig {
     pub fn transforms(&self) -> &[StepConfig] {
         match self {
             Self::File(file) => &file.transforms,
+            Self::Http(http) => &http.transforms,
+            Self::Loki(loki) => &loki.transforms,
+            Self::Otlp(otlp) => &otlp.transforms,
         }
     }
 
@@ -319,6 +332,36 @@ impl SourceConfig {
     pub(crate) fn common(&self) -> Option<Common<'_>> {
         match self {
             Self::File(_) => None,
+            Self::Http(http) => Some(Common {
+                kind: "http",
+                name: name_of(&http.name, "http", &http.listen),
+                labels: &http.labels,
+                with_host: false,
+                tenant: &http.tenant,
+                max_line_bytes: http.max_line_bytes,
+                timestamp: http.timestamp.as_ref(),
+                max_streams: http.max_streams,
+            }),
+            Self::Loki(loki) => Some(Common {
+                kind: "loki",
+                name: name_of(&loki.name, "loki", &loki.listen),
+                labels: &loki.labels,
+                with_host: false,
+                tenant: &loki.tenant,
+                max_line_bytes: loki.max_line_bytes,
+                timestamp: None,
+                max_streams: loki.max_streams,
+            }),
+            Self::Otlp(otlp) => Some(Common {
+                kind: "otlp",
+                name: crate::push::otlp_name(otlp),
+                labels: &otlp.labels,
+                with_host: false,
+                tenant: &otlp.tenant,
+                max_line_bytes: otlp.max_line_bytes,
+                timestamp: None,
+                max_streams: otlp.max_streams,
+            }),
         }
     }
 }
@@ -566,7 +609,7 @@ impl Default for TimestampConfig {
 }
 
 impl TimestampConfig {
-    fn check(&self, faults: &mut Faults) {
+    pub(crate) fn check(&self, faults: &mut Faults) {
         if self.regex.is_some() && self.field.is_some() {
             faults.add("field", "stands beside `regex`: give only one of the two");
         }

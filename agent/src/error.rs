@@ -78,6 +78,21 @@ pub enum AgentError {
         /// What is wrong.
         reason: String,
     },
+    /// An address can't be listened on.
+    #[error(
+        "source {name} can't listen on {address}: {source}: stop the process that has the port, or set `{key}` of the source to another"
+    )]
+    Listen {
+        /// The source.
+        name: String,
+        /// The key of its configuration.
+        key: &'static str,
+        /// The address as configured.
+        address: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The system gave no thread.
     #[error("thread {name} can't be started: {source}: is the process limit (ulimit -u) reached?")]
     Thread {

@@ -75,7 +75,6 @@ impl Agent {
         for (source, chain) in config.sources.iter().zip(transform::chains(&config, &metrics)?) {
             match source {
                 SourceConfig::File(file) => entries.push(Arc::new(entry(file, &host, chain)?)),
-                #[allow(unreachable_patterns)] // one kind of source so far
                 other => {
                     if let (Some(common), Some(door)) = (other.common(), push::open(other)?) {
                         doors.push((door, push::settings(&common, &host, chain)?));

@@ -1,6 +1,8 @@
 //! Sources that are no files, by the way in that all of them share: receipts, order, positions over kills, the ledger,
 //! the memory cap.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -43,8 +45,8 @@ fn batch(intake: &Intake, client: usize, numbers: std::ops::Range<usize>) -> Bat
     let metadata = Labels::new([("trace", "t1")]);
     for number in numbers {
         let text = format!("{client} {number}");
-        let metadata = (number % 3 == 0).then_some(&metadata);
-        let time_ns = (number % 2 == 0).then_some(number as i64);
+        let metadata = number.is_multiple_of(3).then_some(&metadata);
+        let time_ns = number.is_multiple_of(2).then_some(number as i64);
         batch.push(&streams[number % 2], Line { text: text.as_bytes(), time_ns, metadata });
     }
     batch
@@ -86,8 +88,8 @@ async fn what_is_acknowledged_is_in_the_log_once_and_in_order_over_kills() {
         let number: usize = number.parse().unwrap();
         assert_eq!(event.labels, Labels::new([("client", client), ("env", "prod")]));
         assert_eq!(event.tenant.as_str(), if number % 2 == 1 { "team" } else { "default" });
-        assert_eq!(event.metadata.get("trace").is_some(), number % 3 == 0);
-        assert_eq!(event.time_from_line, number % 2 == 0);
+        assert_eq!(event.metadata.get("trace").is_some(), number.is_multiple_of(3));
+        assert_eq!(event.time_from_line, number.is_multiple_of(2));
         assert!(number % 2 == 1 || event.time_ns == number as i64);
         found.entry((number % 2, client.parse().unwrap())).or_default().push(number);
     }

@@ -205,7 +205,7 @@ async fn sources_with_and_without_transforms_share_the_lanes() {
     let place = Place::new();
     let mut config = quick(&[place.log("plain*.log")]);
     let mut other = config.sources.clone();
-    let SourceConfig::File(file) = &mut other[0];
+    let SourceConfig::File(file) = &mut other[0] else { panic!("a file source") };
     file.include = vec![place.log("json*.log").to_string_lossy().into_owned()];
     file.transforms =
         serde_json::from_str(r#"[{"type": "vrl", "program": ".message = upcase(string!(.message))"}]"#).unwrap();

@@ -6,6 +6,8 @@
 pub mod record;
 /// Records that no stage can use, with the reason.
 pub mod dead_letter;
+/// Bodies of pushes that come by HTTP: compression, Loki's forms.
+pub mod push;
 /// Values that configuration is written in: durations, sizes, secrets; and faults with the path of the key.
 pub mod value;
 /// Time as a seam: the system's clock, or one that a test moves.
@@ -30,6 +32,10 @@ pub mod group;
 pub mod transaction;
 /// The embedded broker: Kafka's protocol over the storage.
 pub mod broker;
+/// TLS of a listener: certificates from files, read again when they change.
+pub mod tls {
+    pub use crate::broker::tls::{ClientAuth, Tls, TlsConfig, TlsError};
+}
 /// Numbers of the embedded log.
 pub mod metrics;
 /// What is fuzzed, for `log/fuzz`.

@@ -1,3 +1,402 @@
-//! Settings that sources which are no files share.
+//! Settings of sources that are pushed to by HTTP.
 //!
 //! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
+
+use std::collections::BTreeMap;
+
+use millrace_log::record::is_label_name;
+use millrace_log::tls::TlsConfig;
+use millrace_log::value::{ByteSize, Faults, Secret, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::TimestampConfig;
+use crate::transform::config::StepConfig;
+
+/// Who may push. Left out: everybody who can connect.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PushAuth {
+    /// Bearer token; empty: none.
+    pub token: Secret,
+    /// User of basic authentication; empty: none.
+    pub username: String,
+    /// Password of basic authentication.
+    pub password: Secret,
+}
+
+/// What clients may ask for.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PushLimits {
+    /// Bytes of a body as sent.
+    pub max_body: ByteSize,
+    /// Bytes of a body when decompressed; half of `agent.max_waiting_bytes` at most.
+    pub max_body_unpacked: ByteSize,
+    /// Connections at once; others wait to be accepted.
+    pub max_connections: usize,
+    /// How long a client may take for its request, and for the next one on an idle connection.
+    pub read_timeout: Span,
+    /// How long a client waits for the log before it is told to come again.
+    pub answer_timeout: Span,
+}
+
+impl Default for PushLimits {
+    fn default() -> Self {
+        Self {
+            max_body: ByteSize::mib(4),
+            max_body_unpacked: ByteSize::mib(8),
+            max_connections: 256,
+            read_timeout: Span::secs(30),
+            answer_timeout: Span::secs(30),
+        }
+    }
+}
+
+/// What a body of `type: http` holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyFormat {
+    /// As `Content-Type` says: `application/json` is `json`, `application/x-ndjson` and the like are `ndjson`, others `text`.
+    #[default]
+    Auto,
+    /// Lines.
+    Text,
+    /// A JSON value in each line; a line that is none is refused.
+    Ndjson,
+    /// A JSON array, each of whose elements is a record, or one JSON object.
+    Json,
+}
+
+/// Lines and JSON by POST: 204 when the log has them.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSource {
+    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    pub name: String,
+    /// Address to listen on, `host:port`.
+    pub listen: String,
+    /// Path that takes pushes.
+    pub path: String,
+    /// What bodies hold: `auto`, `text`, `ndjson` or `json`.
+    pub format: BodyFormat,
+    /// Labels of all records.
+    pub labels: BTreeMap<String, String>,
+    /// Labels from headers of the request: label to header.
+    pub label_headers: BTreeMap<String, String>,
+    /// Labels from parameters of the query: label to parameter.
+    pub label_params: BTreeMap<String, String>,
+    /// Labels from fields of JSON records: label to field, `.` leads inside of objects.
+    pub label_fields: BTreeMap<String, String>,
+    /// Label sets at a time at most; one that brought nothing for an hour makes room.
+    pub max_streams: usize,
+    /// Whose records these are. Empty: `default`.
+    pub tenant: String,
+    /// Header that names the tenant, such as `X-Scope-OrgID`. Empty: none.
+    pub tenant_header: String,
+    /// Longer lines are cut here and marked.
+    pub max_line_bytes: ByteSize,
+    /// How to find the event time in a record. Left out: the time of the push.
+    pub timestamp: Option<TimestampConfig>,
+    /// Who may push.
+    pub auth: PushAuth,
+    /// TLS. Left out: plain text.
+    pub tls: Option<TlsConfig>,
+    /// What clients may ask for.
+    pub limits: PushLimits,
+    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    pub transforms: Vec<StepConfig>,
+}
+
+impl Default for HttpSource {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            listen: "127.0.0.1:8088".to_owned(),
+            path: "/".to_owned(),
+            format: BodyFormat::Auto,
+            labels: BTreeMap::new(),
+            label_headers: BTreeMap::new(),
+            label_params: BTreeMap::new(),
+            label_fields: BTreeMap::new(),
+            max_streams: 1000,
+            tenant: String::new(),
+            tenant_header: String::new(),
+            max_line_bytes: ByteSize(256 << 10),
+            timestamp: None,
+            auth: PushAuth::default(),
+            tls: None,
+            limits: PushLimits::default(),
+            transforms: Vec::new(),
+        }
+    }
+}
+
+/// Loki's push API, `POST /loki/api/v1/push`, for Promtail, Alloy, Fluent Bit and others.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LokiSource {
+    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    pub name: String,
+    /// Address to listen on, `host:port`.
+    pub listen: String,
+    /// Labels added to all streams.
+    pub labels: BTreeMap<String, String>,
+    /// Streams at a time at most; one that brought nothing for an hour makes room.
+    pub max_streams: usize,
+    /// Whose entries these are where the header `X-Scope-OrgID` is missing. Empty: `default`.
+    pub tenant: String,
+    /// Longer lines are refused with Loki's text.
+    pub max_line_bytes: ByteSize,
+    /// Bytes of the structured metadata of one entry at most.
+    pub max_metadata: ByteSize,
+    /// Names of structured metadata of one entry at most.
+    pub max_metadata_names: usize,
+    /// Who may push.
+    pub auth: PushAuth,
+    /// TLS. Left out: plain text.
+    pub tls: Option<TlsConfig>,
+    /// What clients may ask for.
+    pub limits: PushLimits,
+    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    pub transforms: Vec<StepConfig>,
+}
+
+impl Default for LokiSource {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            listen: "127.0.0.1:3500".to_owned(),
+            labels: BTreeMap::new(),
+            max_streams: 5000,
+            tenant: String::new(),
+            max_line_bytes: ByteSize(256 << 10),
+            max_metadata: ByteSize(64 << 10),
+            max_metadata_names: 128,
+            auth: PushAuth::default(),
+            tls: None,
+            limits: PushLimits::default(),
+            transforms: Vec::new(),
+        }
+    }
+}
+
+/// OpenTelemetry logs by OTLP/HTTP (`POST /v1/logs`, protobuf or JSON) and OTLP/gRPC.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpSource {
+    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    pub name: String,
+    /// Address for OTLP/HTTP, `host:port`. Empty: none.
+    pub http: String,
+    /// Address for OTLP/gRPC, `host:port`. Empty: none.
+    pub grpc: String,
+    /// Labels of all records.
+    pub labels: BTreeMap<String, String>,
+    /// Attributes of resources that become labels, with `_` for what no label's name can have; all others are metadata.
+    pub resource_labels: Vec<String>,
+    /// Label sets at a time at most; one that brought nothing for an hour makes room.
+    pub max_streams: usize,
+    /// Whose records these are where the header `X-Scope-OrgID` is missing. Empty: `default`.
+    pub tenant: String,
+    /// Longer lines are cut here and marked.
+    pub max_line_bytes: ByteSize,
+    /// Who may push.
+    pub auth: PushAuth,
+    /// TLS. Left out: plain text.
+    pub tls: Option<TlsConfig>,
+    /// What clients may ask for.
+    pub limits: PushLimits,
+    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    pub transforms: Vec<StepConfig>,
+}
+
+/// Attributes that Loki's own OTLP endpoint makes labels of.
+const RESOURCE_LABELS: [&str; 17] = [
+    "service.name",
+    "service.namespace",
+    "service.instance.id",
+    "deployment.environment",
+    "deployment.environment.name",
+    "cloud.region",
+    "cloud.availability_zone",
+    "k8s.cluster.name",
+    "k8s.namespace.name",
+    "k8s.pod.name",
+    "k8s.container.name",
+    "container.name",
+    "k8s.replicaset.name",
+    "k8s.deployment.name",
+    "k8s.statefulset.name",
+    "k8s.daemonset.name",
+    "k8s.cronjob.name",
+];
+
+impl Default for OtlpSource {
+    fn default() -> Self {
+        let more = ["k8s.job.name"];
+        Self {
+            name: String::new(),
+            http: "127.0.0.1:4318".to_owned(),
+            grpc: "127.0.0.1:4317".to_owned(),
+            labels: BTreeMap::new(),
+            resource_labels: RESOURCE_LABELS.into_iter().chain(more).map(str::to_owned).collect(),
+            max_streams: 5000,
+            tenant: String::new(),
+            max_line_bytes: ByteSize(256 << 10),
+            auth: PushAuth::default(),
+            tls: None,
+            limits: PushLimits::default(),
+            transforms: Vec::new(),
+        }
+    }
+}
+
+/// The name of a source that was given none.
+pub(crate) fn name_of(given: &str, kind: &str, address: &str) -> String {
+    if given.is_empty() { format!("{kind}:{address}") } else { given.to_owned() }
+}
+
+pub(crate) fn check_listen(key: &str, listen: &str, faults: &mut Faults) {
+    if listen.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?))).is_none() {
+        faults.add(key, format!("`{listen}` is no address: expected host:port"));
+    }
+}
+
+fn check_door(auth: &PushAuth, tls: Option<&TlsConfig>, limits: &PushLimits, waiting: ByteSize, faults: &mut Faults) {
+    if !auth.username.is_empty() && auth.password == Secret::default() {
+        faults.add("auth.password", "is empty: a user needs a password");
+    }
+    if auth.username.is_empty() && auth.password != Secret::default() {
+        faults.add("auth.username", "is empty: a password needs a user");
+    }
+    if let Some(tls) = tls {
+        faults.within("tls", |f| tls.check(f));
+    }
+    faults.within("limits", |f| {
+        if limits.max_body.0 < 1024 {
+            f.add("max_body", format!("is {}: expected 1KiB at least", limits.max_body));
+        }
+        let half = ByteSize(waiting.0 / 2);
+        if limits.max_body_unpacked < limits.max_body {
+            f.add("max_body_unpacked", "is less than `max_body`");
+        } else if limits.max_body_unpacked > half {
+            let text = format!("is {}: more than half of `agent.max_waiting_bytes`, {half}", limits.max_body_unpacked);
+            f.add("max_body_unpacked", text);
+        }
+        if !(1..=100_000).contains(&limits.max_connections) {
+            f.add("max_connections", format!("is {}: expected 1 to 100000", limits.max_connections));
+        }
+        for (key, span) in [("read_timeout", limits.read_timeout), ("answer_timeout", limits.answer_timeout)] {
+            if span.0.is_zero() {
+                f.add(key, "is 0: expected a duration such as `30s`");
+            }
+        }
+    });
+}
+
+impl HttpSource {
+    /// Reports what types can't say.
+    pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
+        check_listen("listen", &self.listen, faults);
+        if !self.path.starts_with('/') {
+            faults.add("path", format!("is `{}`: expected a path such as `/logs`", self.path));
+        }
+        for (key, map) in [
+            ("label_headers", &self.label_headers),
+            ("label_params", &self.label_params),
+            ("label_fields", &self.label_fields),
+        ] {
+            for (label, from) in map {
+                if !is_label_name(label) {
+                    faults.add(&format!("{key}.{label}"), "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
+                } else if from.is_empty() || from.split('.').any(str::is_empty) {
+                    faults.add(&format!("{key}.{label}"), "is empty: name where the label's value stands");
+                } else if key == "label_headers" && http::HeaderName::try_from(from.as_str()).is_err() {
+                    faults.add(&format!("{key}.{label}"), format!("`{from}` is no name of a header"));
+                }
+            }
+        }
+        if self.format == BodyFormat::Text && !self.label_fields.is_empty() {
+            faults.add("label_fields", "are fields of JSON, and `format` is `text`");
+        }
+        if !self.tenant_header.is_empty() && http::HeaderName::try_from(self.tenant_header.as_str()).is_err() {
+            faults.add("tenant_header", format!("`{}` is no name of a header", self.tenant_header));
+        }
+        check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
+    }
+}
+
+impl LokiSource {
+    /// Reports what types can't say.
+    pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
+        check_listen("listen", &self.listen, faults);
+        check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
+    }
+}
+
+impl OtlpSource {
+    /// Reports what types can't say.
+    pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
+        if self.http.is_empty() && self.grpc.is_empty() {
+            faults.add("http", "is empty, and so is `grpc`: give one of them an address");
+        }
+        for (key, listen) in [("http", &self.http), ("grpc", &self.grpc)] {
+            if !listen.is_empty() {
+                check_listen(key, listen, faults);
+            }
+        }
+        if !self.http.is_empty() && self.http == self.grpc && !self.http.ends_with(":0") {
+            faults.add("grpc", "is the address of `http`: each of the two takes both protocols, leave one empty");
+        }
+        for (i, name) in self.resource_labels.iter().enumerate().filter(|(_, name)| name.is_empty()) {
+            faults.add(&format!("resource_labels[{i}]"), format!("`{name}` is no name of an attribute"));
+        }
+        check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_log::value::Faults;
+
+    use crate::config::AgentConfig;
+
+    #[test]
+    fn wrong_values_are_named_by_their_keys() {
+        let config: AgentConfig = serde_json::from_value(serde_json::json!({
+            "max_waiting_bytes": "4MiB",
+            "sources": [
+                {"type": "http", "listen": "nowhere", "path": "logs", "label_headers": {"a-b": "X", "c": "no header"},
+                 "label_fields": {"d": "a..b"}, "tenant_header": "a b", "max_streams": 0, "auth": {"username": "u"},
+                 "tls": {"cert_file": "c"}, "limits": {"max_connections": 0, "read_timeout": "0s"}},
+                {"type": "loki", "name": "one", "limits": {"max_body": "1KiB", "max_body_unpacked": "1KiB"}},
+                {"type": "otlp", "name": "one", "http": "", "grpc": "", "resource_labels": [""],
+                 "transforms": ["nothing"], "limits": {"max_body_unpacked": "2MiB", "max_body": "2MiB"}},
+            ],
+        }))
+        .unwrap();
+        let mut faults = Faults::default();
+        config.check(&mut faults);
+        let found: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.path).collect();
+        let want = [
+            "sources[0].listen",
+            "sources[0].path",
+            "sources[0].label_headers.a-b",
+            "sources[0].label_headers.c",
+            "sources[0].label_fields.d",
+            "sources[0].tenant_header",
+            "sources[0].auth.password",
+            "sources[0].tls.key_file",
+            "sources[0].limits.max_body_unpacked",
+            "sources[0].limits.max_connections",
+            "sources[0].limits.read_timeout",
+            "sources[0].max_streams",
+            "sources[2].http",
+            "sources[2].resource_labels[0]",
+            "sources[2].name",
+            "sources[2].transforms[0]",
+        ];
+        assert_eq!(found, want);
+    }
+}

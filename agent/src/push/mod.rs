@@ -31,6 +31,14 @@ use crate::transform::Chain;
 
 /// Their settings.
 pub mod config;
+/// An HTTP door, as several sources have it.
+mod door;
+/// Lines and JSON by POST.
+mod source_http;
+/// Loki's push API.
+mod source_loki;
+/// OpenTelemetry logs.
+mod source_otlp;
 /// Ids, numbers, streams and ledger of one.
 pub(crate) mod receiver;
 /// The way in.
@@ -40,6 +48,7 @@ pub use intake::{Batch, Intake, Line, Receipt};
 pub(crate) use intake::{Gate, Outlets, Shared};
 pub use receiver::Stream;
 pub(crate) use receiver::{Receiver, Settings};
+pub(crate) use source_otlp::source_name as otlp_name;
 
 /// A source that is no file, opened and not yet running.
 #[async_trait]
@@ -148,5 +157,8 @@ pub(crate) fn settings(common: &Common<'_>, host: &str, chain: Option<Arc<Chain>
 pub(crate) fn open(source: &SourceConfig) -> Result<Option<Box<dyn PushSource>>, AgentError> {
     Ok(match source {
         SourceConfig::File(_) => None,
+        SourceConfig::Http(http) => Some(Box::new(source_http::Http::open(http)?)),
+        SourceConfig::Loki(loki) => Some(Box::new(source_loki::Loki::open(loki)?)),
+        SourceConfig::Otlp(otlp) => Some(Box::new(source_otlp::Otlp::open(otlp)?)),
     })
 }

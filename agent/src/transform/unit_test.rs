@@ -122,7 +122,6 @@ fn time_ns(text: &str) -> Option<i64> {
 /// The source that reads a file.
 fn source_of<'c>(config: &'c AgentConfig, filename: &str) -> Option<&'c FileSource> {
     config.sources.iter().find_map(|source| {
-        #[allow(irrefutable_let_patterns)] // one kind of source so far
         let SourceConfig::File(file) = source else { return None };
         let globs = Globs::new(&file.include, &file.exclude, file.follow_symlinks).ok()?;
         globs.matches(Path::new(filename)).then_some(file)

@@ -229,7 +229,7 @@ pub fn quick(include: &[PathBuf]) -> AgentConfig {
 }
 
 pub fn edit(config: &mut AgentConfig, change: impl FnOnce(&mut FileSource)) {
-    let SourceConfig::File(file) = &mut config.sources[0];
+    let SourceConfig::File(file) = &mut config.sources[0] else { panic!("a file source") };
     change(file);
 }
 

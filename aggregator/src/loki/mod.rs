@@ -31,10 +31,6 @@ pub mod params;
 pub mod json;
 /// `/push`
 mod push;
-/// Bodies of pushes in JSON.
-mod push_json;
-/// Bodies of pushes in protobuf.
-mod push_proto;
 /// Stream selectors of requests that are no queries.
 mod selector;
 /// `/query`

@@ -5,6 +5,7 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use millrace_log::clock::ManualClock;
+use millrace_log::push::loki_proto;
 use millrace_log::record::{Event, Labels, Position, SourceId};
 use millrace_log::value::ByteSize;
 use parking_lot::Mutex;
@@ -161,19 +162,19 @@ async fn pushes_in_each_form_reach_the_log() {
     let zstd = zstd::encode_all(JSON_PUSH.as_bytes(), 1).unwrap();
     let proto = {
         use prost::Message as _;
-        let entry = |nanos, line: &str, metadata: &[(&str, &str)]| push_proto::EntryAdapter {
-            timestamp: Some(push_proto::Timestamp { seconds: 1_772_369_999, nanos }),
+        let entry = |nanos, line: &str, metadata: &[(&str, &str)]| loki_proto::EntryAdapter {
+            timestamp: Some(loki_proto::Timestamp { seconds: 1_772_369_999, nanos }),
             line: Bytes::copy_from_slice(line.as_bytes()),
             structured_metadata: metadata
                 .iter()
-                .map(|(n, v)| push_proto::LabelPair { name: (*n).to_owned(), value: (*v).to_owned() })
+                .map(|(n, v)| loki_proto::LabelPair { name: (*n).to_owned(), value: (*v).to_owned() })
                 .collect(),
         };
-        let stream = push_proto::StreamAdapter {
+        let stream = loki_proto::StreamAdapter {
             labels: r#"{env="prod", app="api"}"#.to_owned(),
             entries: vec![entry(1, "one", &[]), entry(2, "two", &[("trace", "x")])],
         };
-        let plain = push_proto::PushRequest { streams: vec![stream] }.encode_to_vec();
+        let plain = loki_proto::PushRequest { streams: vec![stream] }.encode_to_vec();
         snap::raw::Encoder::new().compress_vec(&plain).unwrap()
     };
     for (kind, encoding, body) in [

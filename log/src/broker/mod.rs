@@ -5,6 +5,11 @@
 //! connection; requests of a connection are answered in order, produce requests overlap while they wait for the disk.
 //! What differs from Kafka is listed in `log/compat.md`.
 
+/// What the doors of other parts share with the broker's listeners.
+pub(crate) mod tls {
+    pub use super::door::config::{ClientAuth, TlsConfig};
+    pub use super::door::tls::{Tls, TlsError};
+}
 mod access;
 mod apis;
 mod config;

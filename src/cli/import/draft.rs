@@ -709,7 +709,7 @@ mod tests {
         let variables = Variables::from([("APP".to_owned(), "shop".to_owned())]);
         let config = parse("f", &text, &variables).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let agent = config.agent.unwrap();
-        let millrace_agent::config::SourceConfig::File(file) = &agent.sources[0];
+        let millrace_agent::config::SourceConfig::File(file) = &agent.sources[0] else { panic!("a file source") };
         assert_eq!(file.include, ["/var/log/a: b.log"]);
         assert_eq!((file.labels["app_name"].as_str(), file.labels["yes"].as_str()), ("it's shop", "true"));
         assert_eq!(file.multiline.as_ref().unwrap().start.as_deref(), Some(r"^\d{4}[${]x"));

@@ -176,7 +176,8 @@ impl LimitsConfig {
 }
 
 impl TlsConfig {
-    fn check(&self, faults: &mut Faults) {
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
         for (key, path) in [("cert_file", &self.cert_file), ("key_file", &self.key_file)] {
             if path.is_empty() {
                 faults.add(key, "is missing: name a PEM file");

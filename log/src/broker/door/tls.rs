@@ -64,7 +64,7 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 /// Reads the files. Blocks.
-fn load(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(config: &TlsConfig, protocols: &[Vec<u8>]) -> Result<Arc<ServerConfig>, TlsError> {
     // Named and not taken from the process: a library test has no main that installs one.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&config.cert_file)?;
@@ -84,7 +84,9 @@ fn load(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    Ok(Arc::new(builder.with_single_cert(chain, key).map_err(pair)?))
+    let mut server = builder.with_single_cert(chain, key).map_err(pair)?;
+    server.alpn_protocols = protocols.to_vec();
+    Ok(Arc::new(server))
 }
 
 fn verifier(
@@ -120,8 +122,9 @@ fn stamp(config: &TlsConfig) -> Stamp {
 }
 
 /// TLS as it is in force.
-pub(super) struct Tls {
+pub struct Tls {
     config: TlsConfig,
+    protocols: Vec<Vec<u8>>,
     current: RwLock<Arc<ServerConfig>>,
     seen: Mutex<Stamp>,
 }
@@ -135,9 +138,15 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Reads the files. Blocks.
     pub fn open(config: TlsConfig) -> Result<Self, TlsError> {
+        Self::open_for(config, &[])
+    }
+
+    /// The same for a door that speaks these protocols (ALPN), the preferred one first. Blocks.
+    pub fn open_for(config: TlsConfig, protocols: &[&str]) -> Result<Self, TlsError> {
+        let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let seen = stamp(&config);
-        let current = load(&config)?;
-        Ok(Self { config, current: RwLock::new(current), seen: Mutex::new(seen) })
+        let current = load(&config, &protocols)?;
+        Ok(Self { config, protocols, current: RwLock::new(current), seen: Mutex::new(seen) })
     }
 
     /// Reads the files again if they have changed; true if new certificates are in force. A pair that does not fit,
@@ -147,7 +156,7 @@ impl Tls {
         if *self.seen.lock() == now {
             return Ok(false);
         }
-        let loaded = load(&self.config);
+        let loaded = load(&self.config, &self.protocols);
         *self.seen.lock() = now;
         *self.current.write() = loaded?;
         Ok(true)

@@ -3,79 +3,79 @@
 //! In: the body. Out: streams as sent; lines are slices of the decompressed body. Touches nothing.
 //! Message: <https://github.com/grafana/loki/blob/main/pkg/push/push.proto>
 
-use axum::body::Bytes;
-use millrace_log::record::{Labels, is_label_name};
+use crate::record::{Labels, is_label_name};
+use bytes::Bytes;
 use prost::Message;
 
-use super::error::LokiError;
-use super::push::{PushEntry, PushStream};
+use super::PushError;
+use super::loki::{PushEntry, PushStream};
 
 /// `logproto.PushRequest`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PushRequest {
+pub struct PushRequest {
     /// The streams.
     #[prost(message, repeated, tag = "1")]
-    pub(super) streams: Vec<StreamAdapter>,
+    pub streams: Vec<StreamAdapter>,
 }
 
 /// `logproto.StreamAdapter`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct StreamAdapter {
+pub struct StreamAdapter {
     /// `{app="api", env="prod"}`
     #[prost(string, tag = "1")]
-    pub(super) labels: String,
+    pub labels: String,
     /// The entries.
     #[prost(message, repeated, tag = "2")]
-    pub(super) entries: Vec<EntryAdapter>,
+    pub entries: Vec<EntryAdapter>,
 }
 
 /// `logproto.EntryAdapter`. The line is read as bytes: what is no UTF-8 is kept.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct EntryAdapter {
+pub struct EntryAdapter {
     /// `google.protobuf.Timestamp`
     #[prost(message, optional, tag = "1")]
-    pub(super) timestamp: Option<Timestamp>,
+    pub timestamp: Option<Timestamp>,
     /// The line.
     #[prost(bytes = "bytes", tag = "2")]
-    pub(super) line: Bytes,
+    pub line: Bytes,
     /// Structured metadata.
     #[prost(message, repeated, tag = "3")]
-    pub(super) structured_metadata: Vec<LabelPair>,
+    pub structured_metadata: Vec<LabelPair>,
 }
 
 /// `google.protobuf.Timestamp`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Timestamp {
+pub struct Timestamp {
     /// Seconds since 1970.
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub seconds: i64,
     /// Ns of the second.
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub nanos: i32,
 }
 
 /// `logproto.LabelPairAdapter`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct LabelPair {
+pub struct LabelPair {
     /// Name.
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     /// Value.
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    pub value: String,
 }
 
 /// Reads a body; `allowed` bytes at most when decompressed.
-pub(super) fn decode(body: &Bytes, allowed: u64) -> Result<Vec<PushStream>, LokiError> {
+pub(super) fn decode(body: &Bytes, allowed: u64) -> Result<Vec<PushStream>, PushError> {
     let fault = |e: &dyn std::fmt::Display| {
-        LokiError::Bad(format!(
+        PushError::Bad(format!(
             "body of the push is not as expected: {e}; protobuf is compressed with snappy, JSON needs the header \
              `Content-Type: application/json`"
         ))
     };
     let found = snap::raw::decompress_len(body).map_err(|e| fault(&e))? as u64;
     if found > allowed {
-        return Err(LokiError::TooLarge { found, allowed });
+        return Err(PushError::TooLarge { found, allowed });
     }
     let plain = Bytes::from(snap::raw::Decoder::new().decompress_vec(body).map_err(|e| fault(&e))?);
     let request = PushRequest::decode(plain).map_err(|e| fault(&e))?;

@@ -6,13 +6,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use axum::body::Bytes;
-use millrace_log::record::Labels;
+use crate::record::Labels;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 
-use super::error::LokiError;
-use super::push::{PushEntry, PushStream};
+use super::PushError;
+use super::loki::{PushEntry, PushStream};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -91,9 +91,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 }
 
 /// Reads a body.
-pub(super) fn decode(body: &Bytes) -> Result<Vec<PushStream>, LokiError> {
+pub(super) fn decode(body: &Bytes) -> Result<Vec<PushStream>, PushError> {
     let read: Body<'_> = serde_json::from_slice(body)
-        .map_err(|e| LokiError::Bad(format!("body of the push is not as expected: {e}")))?;
+        .map_err(|e| PushError::Bad(format!("body of the push is not as expected: {e}")))?;
     let stream = |s: Stream<'_>| PushStream {
         labels: Ok(s.stream.into_iter().collect()),
         entries: s

@@ -1,0 +1,139 @@
+//! `type: loki`: Loki's push API, answered with 204 when the log has the entries.
+//!
+//! In: requests through [`super::door`]. Out: one batch for each. Touches nothing itself. Bodies, checks and their texts
+//! are those of the aggregator's door ([`millrace_log::push::loki`]): what is valid goes in, and the answer names what is
+//! not. Unlike there, an entry that equals another is not left out here: the agent keeps no lines to compare with.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use millrace_log::push::loki::{EntryLimits, Form, check, decode};
+use tokio_util::sync::CancellationToken;
+
+use super::config::{LokiSource, name_of};
+use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, empty, header_text, ready, tenant};
+use super::{Intake, Line, PushSource, Rejected};
+use crate::error::AgentError;
+
+const PATH: &str = "/loki/api/v1/push";
+
+/// The source, bound.
+pub(super) struct Loki {
+    door: Door,
+    limits: EntryLimits,
+    terms: Terms,
+}
+
+struct Handler {
+    limits: EntryLimits,
+    terms: Terms,
+    intake: Intake,
+}
+
+impl Loki {
+    /// Binds. Blocks.
+    pub fn open(config: &LokiSource) -> Result<Self, AgentError> {
+        let name = name_of(&config.name, "loki", &config.listen);
+        let terms = Terms::new(&name, &config.auth, &config.limits)?;
+        let door = Door::open(&name, "listen", &config.listen, config.tls.as_ref(), terms.clone())?;
+        let limits = EntryLimits {
+            max_line: config.max_line_bytes.0,
+            max_metadata: config.max_metadata.0,
+            max_metadata_names: config.max_metadata_names,
+        };
+        Ok(Self { door, limits, terms })
+    }
+}
+
+#[async_trait]
+impl PushSource for Loki {
+    async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
+        let handler = Handler { limits: self.limits, terms: self.terms, intake };
+        self.door.serve(Arc::new(handler), stop).await
+    }
+}
+
+#[async_trait]
+impl Serve for Handler {
+    async fn serve(&self, request: Request<Incoming>) -> Answer {
+        if let Some(answer) = ready(&request, &self.intake) {
+            return answer;
+        }
+        match self.push(request).await {
+            Ok(()) => empty(StatusCode::NO_CONTENT),
+            Err(refusal) => refusal.answer(),
+        }
+    }
+}
+
+impl Handler {
+    async fn push(&self, request: Request<Incoming>) -> Result<(), Refusal> {
+        self.terms.admit(request.headers())?;
+        if request.uri().path() != PATH {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
+        }
+        if request.method() != Method::POST {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "pushes are sent by POST"));
+        }
+        let (head, body) = request.into_parts();
+        let whose = tenant(&head.headers, TENANT_HEADER)?;
+        let form = Form::of(
+            header_text(&head.headers, header::CONTENT_TYPE.as_str()),
+            header_text(&head.headers, header::CONTENT_ENCODING.as_str()),
+        )?;
+        let mut batch = self.intake.batch();
+        let body = self.terms.read(body, &mut batch).await?;
+        let (intake, limits, allowed) = (self.intake.clone(), self.limits, self.terms.limits.max_body_unpacked.0);
+        // Protobuf is packed by itself.
+        let size = if form.json && form.packed == millrace_log::push::Packed::No { body.len() } else { usize::MAX };
+        let (batch, faults, status) = self
+            .terms
+            .decode(size, move || {
+                let streams = decode(body, &form, allowed)?;
+                let mut status = StatusCode::BAD_REQUEST;
+                let mut last = None;
+                let faults = check(streams, &limits, |labels, entry| {
+                    let stream = match &last {
+                        Some((known, stream)) if known == labels => Clone::clone(stream),
+                        _ => {
+                            let stream = intake.stream(labels, whose.as_ref()).map_err(|why| {
+                                if matches!(why, Rejected::TooManyStreams { .. }) {
+                                    status = StatusCode::TOO_MANY_REQUESTS;
+                                }
+                                refusal_text(&why, labels, whose.as_ref())
+                            })?;
+                            last = Some((labels.clone(), stream.clone()));
+                            stream
+                        }
+                    };
+                    let line =
+                        Line { text: &entry.line, time_ns: Some(entry.time_ns), metadata: Some(&entry.metadata) };
+                    batch.push(&stream, line);
+                    Ok(())
+                });
+                Ok((batch, faults, status))
+            })
+            .await?;
+        self.terms.deliver(batch).await?;
+        if faults.is_empty() { Ok(()) } else { Err(Refusal::new(status, faults.join("\n"))) }
+    }
+}
+
+/// Loki's own text where it has one.
+fn refusal_text(
+    why: &Rejected,
+    labels: &millrace_log::record::Labels,
+    tenant: Option<&millrace_log::record::Tenant>,
+) -> String {
+    let user = tenant.map_or(millrace_log::record::Tenant::DEFAULT, |tenant| tenant.as_str());
+    match why {
+        Rejected::TooManyStreams { .. } => format!(
+            "maximum active stream limit exceeded when trying to create stream {labels}, reduce the number of active \
+             streams (reduce labels or reduce label values), or contact your Loki administrator to see if the limit can \
+             be increased, user: '{user}'"
+        ),
+        why => why.to_string(),
+    }
+}

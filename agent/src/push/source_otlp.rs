@@ -1,0 +1,433 @@
+//! `type: otlp`: OpenTelemetry's logs by HTTP (`POST /v1/logs`, protobuf or JSON) and gRPC.
+//!
+//! In: requests through [`super::door`]; each of the two addresses takes both protocols. Out: one batch for each. Touches
+//! nothing itself. Specification: <https://opentelemetry.io/docs/specs/otlp/>. Attributes become labels and metadata as
+//! in Loki's own endpoint: <https://grafana.com/docs/loki/latest/send-data/otel/>.
+//!
+//! | of a record | becomes |
+//! |---|---|
+//! | body | the line; what is no text as JSON |
+//! | time, else observed time, else now | event time |
+//! | attributes of the resource that `resource_labels` names | labels, `.` as `_` |
+//! | other attributes of resource, scope (with `scope_name`, `scope_version`) and record | metadata, maps flattened |
+//! | `trace_id`, `span_id`, `severity_text`, `severity_number`, `flags`, `observed_timestamp` | metadata |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use millrace_log::push::{Packed, unpack};
+use millrace_log::record::{Labels, MAX_LABEL_BYTES, MAX_LABELS, Tenant};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
+use prost::Message;
+use serde_json::Value as Json;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tower_service::Service as _;
+
+use super::config::{OtlpSource, name_of};
+use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, header_text, ready, tenant, with_body};
+use super::{Batch, Intake, Line, PushSource, Stream};
+use crate::error::AgentError;
+
+const PATH: &str = "/v1/logs";
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+/// Levels of maps and arrays in an attribute or a body.
+const MAX_DEPTH: usize = 32;
+/// Entries of an event's metadata at most, as in Loki.
+const MAX_METADATA: usize = 128;
+/// Bytes of all of them at most, as in Loki.
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
+/// The source, bound.
+pub(super) struct Otlp {
+    doors: Vec<Door>,
+    resource_labels: Vec<(String, String)>,
+    terms: Terms,
+}
+
+#[derive(Clone)]
+struct Handler {
+    /// Attribute and label.
+    resource_labels: Arc<[(String, String)]>,
+    terms: Terms,
+    intake: Intake,
+}
+
+impl Otlp {
+    /// Binds. Blocks.
+    pub fn open(config: &OtlpSource) -> Result<Self, AgentError> {
+        let name = source_name(config);
+        let terms = Terms::new(&name, &config.auth, &config.limits)?;
+        let mut doors = Vec::new();
+        for (key, listen) in [("http", &config.http), ("grpc", &config.grpc)] {
+            if !listen.is_empty() {
+                doors.push(Door::open(&name, key, listen, config.tls.as_ref(), terms.clone())?);
+            }
+        }
+        let resource_labels = config.resource_labels.iter().map(|name| (name.clone(), plain(name))).collect();
+        Ok(Self { doors, resource_labels, terms })
+    }
+}
+
+/// Its name if it was given none.
+pub(crate) fn source_name(config: &OtlpSource) -> String {
+    let address = if config.http.is_empty() { &config.grpc } else { &config.http };
+    name_of(&config.name, "otlp", address)
+}
+
+#[async_trait]
+impl PushSource for Otlp {
+    async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
+        let handler: Arc<dyn Serve> =
+            Arc::new(Handler { resource_labels: self.resource_labels.into(), terms: self.terms, intake });
+        let doors = self.doors.into_iter().map(|door| door.serve(Arc::clone(&handler), stop.clone()));
+        futures::future::try_join_all(doors).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Serve for Handler {
+    async fn serve(&self, request: Request<Incoming>) -> Answer {
+        if let Some(answer) = ready(&request, &self.intake) {
+            return answer;
+        }
+        let kind = header_text(request.headers(), header::CONTENT_TYPE.as_str());
+        if kind.starts_with("application/grpc") {
+            return self.grpc(request).await;
+        }
+        let json = kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON);
+        match self.push(request, json).await {
+            Ok(done) => answer(&done, json),
+            Err(refusal) => fault(refusal, json),
+        }
+    }
+}
+
+/// Why records were refused while others went in.
+#[derive(Default)]
+struct Partial {
+    rejected: i64,
+    text: String,
+}
+
+impl Partial {
+    fn reject(&mut self, count: usize, text: impl FnOnce() -> String) {
+        if count > 0 && self.text.is_empty() {
+            self.text = text();
+        }
+        self.rejected += i64::try_from(count).unwrap_or(i64::MAX);
+    }
+
+    fn response(self) -> ExportLogsServiceResponse {
+        let partial = ExportLogsPartialSuccess { rejected_log_records: self.rejected, error_message: self.text };
+        ExportLogsServiceResponse { partial_success: (partial.rejected_log_records > 0).then_some(partial) }
+    }
+}
+
+fn answer(response: &ExportLogsServiceResponse, json: bool) -> Answer {
+    if json {
+        let body = serde_json::to_vec(response).unwrap_or_else(|_| b"{}".to_vec());
+        return with_body(StatusCode::OK, JSON, body.into());
+    }
+    with_body(StatusCode::OK, PROTOBUF, response.encode_to_vec().into())
+}
+
+/// `google.rpc.Status`, as far as OTLP uses it.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+fn fault(refusal: Refusal, json: bool) -> Answer {
+    let (code, message) = (code_of(&refusal) as i32, refusal.text.clone());
+    let (kind, body) = if json {
+        (JSON, serde_json::json!({"code": code, "message": message}).to_string().into())
+    } else {
+        (PROTOBUF, Bytes::from(RpcStatus { code, message }.encode_to_vec()))
+    };
+    let status = refusal.status;
+    let mut answer = refusal.answer();
+    let with = with_body(status, kind, body);
+    answer.headers_mut().remove(header::CONTENT_TYPE);
+    let (parts, _) = answer.into_parts();
+    let (mut head, body) = with.into_parts();
+    head.headers.extend(parts.headers);
+    Answer::from_parts(head, body)
+}
+
+/// What clients may repeat is `UNAVAILABLE`: `RESOURCE_EXHAUSTED` says that only with a `RetryInfo`.
+fn code_of(refusal: &Refusal) -> tonic::Code {
+    match refusal.status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => tonic::Code::Unavailable,
+        StatusCode::UNAUTHORIZED => tonic::Code::Unauthenticated,
+        StatusCode::NOT_FOUND => tonic::Code::Unimplemented,
+        StatusCode::PAYLOAD_TOO_LARGE => tonic::Code::ResourceExhausted,
+        status if status.is_client_error() => tonic::Code::InvalidArgument,
+        _ => tonic::Code::Internal,
+    }
+}
+
+impl Handler {
+    async fn push(&self, request: Request<Incoming>, json: bool) -> Result<ExportLogsServiceResponse, Refusal> {
+        self.terms.admit(request.headers())?;
+        if request.uri().path() != PATH {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: logs go to {PATH}")));
+        }
+        if request.method() != Method::POST {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "logs are sent by POST"));
+        }
+        let kind = header_text(request.headers(), header::CONTENT_TYPE.as_str());
+        if !json && !kind.starts_with(PROTOBUF) {
+            let text = format!("Content-Type is `{kind}`: expected {PROTOBUF} or {JSON}");
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        }
+        let (head, body) = request.into_parts();
+        let whose = tenant(&head.headers, TENANT_HEADER)?;
+        let packed = Packed::of(header_text(&head.headers, header::CONTENT_ENCODING.as_str()))?;
+        let mut batch = self.intake.batch();
+        let body = self.terms.read(body, &mut batch).await?;
+        let size = if packed == Packed::No { body.len() } else { usize::MAX };
+        let handler = self.clone();
+        let (batch, partial) = self
+            .terms
+            .decode(size, move || {
+                let body = unpack(body, packed, handler.terms.limits.max_body_unpacked.0)?;
+                let export = read_export(body, json)?;
+                Ok(handler.fill(batch, export, whose.as_ref()))
+            })
+            .await?;
+        self.terms.deliver(batch).await?;
+        Ok(partial.response())
+    }
+
+    async fn grpc(&self, request: Request<Incoming>) -> Answer {
+        if let Err(refusal) = self.terms.admit(request.headers()) {
+            let status = tonic::Status::unauthenticated(refusal.text);
+            return status.into_http::<tonic::body::Body>().map(|body| body.map_err(Into::into).boxed_unsync());
+        }
+        let max = usize::try_from(self.terms.limits.max_body_unpacked.0).unwrap_or(usize::MAX);
+        let mut service = LogsServiceServer::new(self.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .max_decoding_message_size(max);
+        let answered = service.call(request).await;
+        let response = answered.unwrap_or_else(|never| match never {});
+        response.map(|body| body.map_err(Into::into).boxed_unsync())
+    }
+
+    /// Puts what can be used into the batch, and says why the rest can't.
+    fn fill(&self, mut batch: Batch, export: ExportLogsServiceRequest, tenant: Option<&Tenant>) -> (Batch, Partial) {
+        let mut partial = Partial::default();
+        for resource in export.resource_logs {
+            let count = || resource.scope_logs.iter().map(|scope| scope.log_records.len()).sum();
+            let (labels, metadata) = self.resource(&resource);
+            match self.intake.stream(&labels, tenant) {
+                Ok(stream) => fill_resource(&mut batch, &stream, resource, metadata, &mut partial),
+                Err(why) => partial.reject(count(), || why.to_string()),
+            }
+        }
+        (batch, partial)
+    }
+
+    /// Labels of a resource, and its other attributes.
+    fn resource(&self, logs: &ResourceLogs) -> (Labels, Meta) {
+        let mut metadata = Meta::default();
+        let attributes = logs.resource.as_ref().map(|resource| resource.attributes.as_slice()).unwrap_or_default();
+        let mut labels = BTreeMap::new();
+        let mut bytes = 0;
+        // In the order of the configuration, so that the first names win where there are too many.
+        for (name, label) in self.resource_labels.iter() {
+            let found = attributes.iter().find(|attribute| attribute.key == *name);
+            let Some(value) = found.and_then(|attribute| scalar(attribute.value.as_ref()?)) else { continue };
+            bytes += label.len() + value.len();
+            if labels.len() < MAX_LABELS && bytes <= MAX_LABEL_BYTES {
+                labels.insert(label.clone(), value);
+            } else {
+                bytes -= label.len() + value.len();
+                metadata.0.insert(label.clone(), value);
+            }
+        }
+        let is_label = |attribute: &&KeyValue| labels.contains_key(&plain(&attribute.key));
+        metadata.attributes("", attributes.iter().filter(|attribute| !is_label(attribute)));
+        if labels.is_empty() {
+            // As Loki names what does not say who it is.
+            labels.insert("service_name".to_owned(), "unknown_service".to_owned());
+        }
+        (Labels::new(labels), metadata)
+    }
+}
+
+fn read_export(body: Bytes, json: bool) -> Result<ExportLogsServiceRequest, Refusal> {
+    if json {
+        return serde_json::from_slice(&body)
+            .map_err(|error| Refusal::bad(format!("body is no OTLP in JSON: {error}")));
+    }
+    ExportLogsServiceRequest::decode(body)
+        .map_err(|error| Refusal::bad(format!("body is no OTLP in protobuf: {error}")))
+}
+
+#[async_trait]
+impl LogsService for Handler {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        let status = |refusal: Refusal| tonic::Status::new(code_of(&refusal), refusal.text);
+        let headers: HeaderMap = request.metadata().clone().into_headers();
+        let whose = tenant(&headers, TENANT_HEADER).map_err(status)?;
+        let (handler, export) = (self.clone(), request.into_inner());
+        let batch = self.intake.batch();
+        let filled = self.terms.decode(export.encoded_len(), move || Ok(handler.fill(batch, export, whose.as_ref())));
+        let (batch, partial) = filled.await.map_err(status)?;
+        self.terms.deliver(batch).await.map_err(status)?;
+        Ok(tonic::Response::new(partial.response()))
+    }
+}
+
+fn fill_resource(batch: &mut Batch, stream: &Stream, logs: ResourceLogs, of_resource: Meta, partial: &mut Partial) {
+    for scope_logs in logs.scope_logs {
+        let mut of_scope = of_resource.clone();
+        if let Some(scope) = &scope_logs.scope {
+            of_scope.attributes("", scope.attributes.iter());
+            of_scope.put("scope_name", scope.name.clone());
+            of_scope.put("scope_version", scope.version.clone());
+        }
+        for record in scope_logs.log_records {
+            let metadata = Labels::new(of_record(of_scope.clone(), &record).0);
+            let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if bytes > MAX_METADATA_BYTES || metadata.len() > MAX_METADATA {
+                let count = metadata.len();
+                partial.reject(1, || {
+                    format!(
+                        "record has {count} attributes with {bytes} bytes, {MAX_METADATA} with {MAX_METADATA_BYTES} are allowed"
+                    )
+                });
+                continue;
+            }
+            let time = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|ns| *ns > 0);
+            let line = record.body.as_ref().and_then(scalar).unwrap_or_default();
+            let time_ns = time.and_then(|ns| i64::try_from(ns).ok());
+            batch.push(stream, Line { text: line.as_bytes(), time_ns, metadata: Some(&metadata) });
+        }
+    }
+}
+
+fn of_record(mut meta: Meta, record: &LogRecord) -> Meta {
+    meta.attributes("", record.attributes.iter());
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let is_set = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+    if is_set(&record.trace_id) {
+        meta.put("trace_id", hex(&record.trace_id));
+    }
+    if is_set(&record.span_id) {
+        meta.put("span_id", hex(&record.span_id));
+    }
+    meta.put("severity_text", record.severity_text.clone());
+    for (name, number) in [
+        ("severity_number", u64::try_from(record.severity_number).unwrap_or_default()),
+        ("flags", u64::from(record.flags)),
+        ("observed_timestamp", record.observed_time_unix_nano),
+        ("dropped_attributes_count", u64::from(record.dropped_attributes_count)),
+    ] {
+        if number > 0 {
+            meta.put(name, number.to_string());
+        }
+    }
+    meta
+}
+
+/// Metadata by its names.
+#[derive(Debug, Clone, Default)]
+struct Meta(BTreeMap<String, String>);
+
+impl Meta {
+    fn put(&mut self, name: &str, value: String) {
+        if !value.is_empty() {
+            self.0.insert(name.to_owned(), value);
+        }
+    }
+
+    fn attributes<'a>(&mut self, prefix: &str, attributes: impl Iterator<Item = &'a KeyValue>) {
+        for attribute in attributes {
+            if let Some(value) = &attribute.value {
+                self.attribute(format!("{prefix}{}", plain(&attribute.key)), value, 0);
+            }
+        }
+    }
+
+    fn attribute(&mut self, name: String, value: &AnyValue, depth: usize) {
+        match &value.value {
+            Some(Any::KvlistValue(list)) if depth < MAX_DEPTH => {
+                for pair in &list.values {
+                    if let Some(value) = &pair.value {
+                        self.attribute(format!("{name}_{}", plain(&pair.key)), value, depth + 1);
+                    }
+                }
+            }
+            _ => {
+                if let Some(text) = scalar(value).filter(|text| !text.is_empty()) {
+                    self.0.insert(name, text);
+                }
+            }
+        }
+    }
+}
+
+/// A name that LogQL can ask for: other characters become `_`, a digit in front gets `key_`.
+fn plain(name: &str) -> String {
+    let mut out: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+    if out.starts_with(|c: char| c.is_ascii_digit()) {
+        out.insert_str(0, "key_");
+    }
+    out
+}
+
+/// A value as one text: what is no text becomes JSON.
+fn scalar(value: &AnyValue) -> Option<String> {
+    match value.value.as_ref()? {
+        Any::StringValue(text) => Some(text.clone()),
+        _ => Some(json(value, 0).to_string()),
+    }
+}
+
+fn json(value: &AnyValue, depth: usize) -> Json {
+    if depth > MAX_DEPTH {
+        return Json::from("…");
+    }
+    match &value.value {
+        None => Json::Null,
+        Some(Any::StringValue(text)) => text.as_str().into(),
+        Some(Any::BoolValue(yes)) => (*yes).into(),
+        Some(Any::IntValue(number)) => (*number).into(),
+        Some(Any::DoubleValue(number)) => (*number).into(),
+        Some(Any::ArrayValue(list)) => list.values.iter().map(|value| json(value, depth + 1)).collect(),
+        Some(Any::KvlistValue(list)) => {
+            let pair = |pair: &KeyValue| {
+                let value = pair.value.as_ref().map_or(Json::Null, |value| json(value, depth + 1));
+                (pair.key.clone(), value)
+            };
+            Json::Object(list.values.iter().map(pair).collect())
+        }
+        Some(Any::BytesValue(bytes)) => {
+            use base64::Engine as _;
+            base64::engine::general_purpose::STANDARD.encode(bytes).into()
+        }
+        #[allow(unreachable_patterns)] // newer messages may have more
+        Some(_) => Json::Null,
+    }
+}
