@@ -295,7 +295,6 @@ fn noise(random: &mut StdRng, count: usize) -> Bytes {
 }
 
 #[test]
-#[ignore = "fails: a transaction stands still until its time-out on the way of a refused record, and the router then waits a minute; cause not found yet"]
 fn records_that_a_target_refuses_are_dead_letters_exactly_once() {
     let mut scene = Scene::new();
     scene.topic("small", &[("max.message.bytes", "2000")]);

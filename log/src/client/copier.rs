@@ -333,16 +333,16 @@ impl Copier {
         match self.fill(&producer, batch, outputs, alone) {
             Ok(()) => Ok(()),
             Err(error) => {
+                // The broker says "fenced" also of a transaction that it gave up itself for its age.
+                let limit = self.settings.transaction_timeout;
+                let or_slow = |error| match error {
+                    CopyError::Fenced { .. } if begun.elapsed() >= limit => CopyError::Slow { limit },
+                    error => error,
+                };
                 if matches!(error, CopyError::Fenced { .. }) {
-                    // The broker says the same of a transaction that it gave up itself for its age.
-                    let too_old = begun.elapsed() >= self.settings.transaction_timeout;
-                    return Err(if too_old {
-                        CopyError::Slow { limit: self.settings.transaction_timeout }
-                    } else {
-                        error
-                    });
+                    return Err(or_slow(error));
                 }
-                let refused = self.give_up(&producer)?;
+                let refused = self.give_up(&producer).map_err(or_slow)?;
                 drop(producer);
                 self.renew()?;
                 Err(if refused.is_empty() { error } else { CopyError::Refused { refused } })
@@ -393,13 +393,13 @@ impl Copier {
         for (i, output) in outputs.iter().enumerate() {
             let alone = alone(i);
             if alone {
-                self.step("sending", || producer.flush(STEP))?;
+                self.settle(producer)?;
             }
             if let Some(message) = batch.messages.get(output.record) {
                 send(producer, i, message, output)?;
             }
             if alone {
-                self.step("sending", || producer.flush(STEP))?;
+                self.settle(producer)?;
                 if !producer.context().failed.lock().is_empty() {
                     break;
                 }
@@ -407,7 +407,7 @@ impl Copier {
                 producer.poll(Duration::ZERO);
             }
         }
-        self.step("sending", || producer.flush(STEP))?;
+        self.settle(producer)?;
         if let Some((_, error)) = producer.context().failed.lock().first() {
             return Err(CopyError::Aborted { step: "sending", source: error.clone() });
         }
@@ -427,6 +427,22 @@ impl Copier {
             .ok_or_else(|| CopyError::Aborted { step: "asking for the membership", source: KafkaError::Canceled })?;
         self.step("its offsets", || producer.send_offsets_to_transaction(&offsets, &member, STEP))?;
         self.step("its commit", || producer.commit_transaction(STEP))
+    }
+
+    /// Waits until everything sent is delivered, or something of it failed: the transaction is lost then, and records
+    /// that were on the wire behind a refused one come back to librdkafka's queue and stay there until their time-out.
+    fn settle(&self, producer: &BaseProducer<Deliveries>) -> Result<(), CopyError> {
+        let deadline = Instant::now() + STEP;
+        self.step("sending", || {
+            loop {
+                match producer.flush(QUEUE_WAIT) {
+                    Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
+                        if producer.context().failed.lock().is_empty() && Instant::now() < deadline => {}
+                    Err(_) if !producer.context().failed.lock().is_empty() => return Ok(()),
+                    other => return other,
+                }
+            }
+        })
     }
 
     /// Repeats a step as long as librdkafka says that this may help, up to a limit.
