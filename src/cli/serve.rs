@@ -98,8 +98,19 @@ impl Served {
     }
 }
 
+/// Gives memory in small pages to a process that shall leave the host to others: the allocator asks for huge pages where
+/// it may, and then a few live bytes hold 2 MiB (about 170 MiB of an agent at full speed, without any gain in CPU).
+fn stay_small() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "kernel keeps huge pages on: the agent takes more memory");
+    }
+}
+
 fn serve(served: Served) -> Result<(), Failure> {
     let mut config = served.read()?;
+    if matches!(served, Served::One { role: Role::Agent, .. }) {
+        stay_small();
+    }
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         // From now on SIGHUP does not end the process.
