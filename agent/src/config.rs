@@ -13,7 +13,7 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::push::config::{HttpSource, LokiSource, OtlpSource, name_of};
+use crate::push::config::{HttpSource, LokiSource, OtlpSource, SpoolConfig, name_of};
 use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
 
 /// Files to tail and the log to send them to.
@@ -51,6 +51,9 @@ pub struct AgentConfig {
     pub queue_pieces: usize,
     /// Memory for lines read and not yet acknowledged; when it is used up, the agent stops reading.
     pub max_waiting_bytes: ByteSize,
+    /// A spool for what is pushed to the agent (everything but files). It takes half of `max_waiting_bytes` for what comes
+    /// in, so that clients are answered while everything else waits for the log. Absent: none.
+    pub spool: Option<SpoolConfig>,
     /// How long a file that was renamed away or deleted is still read after its last growth. A deleted file is read
     /// longer, as long as a process has it open for writing.
     pub rotated_wait: Span,
@@ -88,6 +91,7 @@ impl Default for AgentConfig {
             batch_bytes: ByteSize::mib(1),
             queue_pieces: 256,
             max_waiting_bytes: ByteSize::mib(16),
+            spool: None,
             rotated_wait: Span::secs(10),
             deleted_wait: Span::secs(300),
             close_idle: Span::secs(300),
@@ -169,6 +173,9 @@ impl AgentConfig {
         }
         if self.max_waiting_bytes < ByteSize::mib(1) {
             faults.add("max_waiting_bytes", format!("is {}: expected 1MiB at least", self.max_waiting_bytes));
+        }
+        if let Some(spool) = &self.spool {
+            faults.within("spool", |f| spool.check(f));
         }
         if !is_topic_name(&self.dead_letter_topic) {
             faults.add("dead_letter_topic", TOPIC_RULE);

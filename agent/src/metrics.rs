@@ -109,6 +109,12 @@ pub struct AgentMetrics {
     pub refused: Family<Refused, Counter>,
     /// Label sets of sources that are pushed to.
     pub push_streams: Gauge,
+    /// Bytes in the spool.
+    pub spool_bytes: Gauge,
+    /// Bytes of the spool that were damaged.
+    pub spool_damaged_bytes: Counter,
+    /// Writes to the spool that failed.
+    pub spool_failures: Counter,
     /// Events that came to a transform.
     pub transform_in: Family<Transform, Counter>,
     /// Events that went on from it.
@@ -158,6 +164,9 @@ impl AgentMetrics {
         r.register("scan_seconds", "Time spent looking through folders", m.scan_seconds.clone());
         r.register("refused_pushes", "Pushes refused, by source and reason", m.refused.clone());
         r.register("push_streams", "Label sets of sources that are no files", m.push_streams.clone());
+        r.register("spool_bytes", "Bytes in the spool", m.spool_bytes.clone());
+        r.register("spool_damaged_bytes", "Bytes of the spool found damaged", m.spool_damaged_bytes.clone());
+        r.register("spool_failures", "Writes to the spool that failed", m.spool_failures.clone());
         r.register("transform_events_in", "Events that came to a transform", m.transform_in.clone());
         r.register("transform_events_out", "Events that went on from a transform", m.transform_out.clone());
         let help = "Events that a transform dropped or sent to the dead letters";

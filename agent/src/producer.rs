@@ -173,6 +173,11 @@ impl Budget {
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
     }
 
+    /// Takes what is used already, whether or not there is room.
+    pub fn take_anyway(&self, cost: usize) {
+        self.used.fetch_add(cost, Ordering::AcqRel);
+    }
+
     async fn wait(&self, cost: usize, had: usize) {
         loop {
             let room = self.room.notified();
@@ -223,6 +228,12 @@ impl Share {
             self.cost += more;
         }
         grown
+    }
+
+    /// Has exactly so much from now on, whether or not there is room.
+    pub fn set(&mut self, cost: usize) {
+        self.budget.take_anyway(cost);
+        self.budget.give(std::mem::replace(&mut self.cost, cost));
     }
 
     /// Waits until it has so much.

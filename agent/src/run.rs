@@ -28,6 +28,8 @@ use crate::metrics::AgentMetrics;
 use crate::multiline::Join;
 use crate::pool::Pool;
 use crate::producer::{Budget, LaneParts, Load, lane};
+use crate::push::spool::{Job, Spool, SpoolDoor};
+use crate::push::spool_feed::Feeder;
 use crate::push::{self, Gate, Intake, Outlets, PushSource, Receiver, Settings, Shared};
 use crate::source::{Entry, Source};
 use crate::split::Splitter;
@@ -49,6 +51,9 @@ pub struct Agent {
     doors: Vec<(Box<dyn PushSource>, Intake)>,
     gates: Vec<(watch::Sender<Gate>, Arc<Receiver>)>,
     shared: Arc<Shared>,
+    /// Of everything that waits for the log.
+    budget: Arc<Budget>,
+    spool: Option<(Spool, mpsc::Receiver<Job>)>,
     producer: Arc<dyn BatchProducer>,
     clock: SharedClock,
     metrics: AgentMetrics,
@@ -85,9 +90,27 @@ impl Agent {
         let state = Arc::new(State::open(data_dir)?);
         let remembered = state.all()?;
         let last_alive_ms = state.last_alive_ms()?;
-        let max_waiting = usize::try_from(config.max_waiting_bytes.0).unwrap_or(usize::MAX);
-        let budget = Arc::new(Budget::new(max_waiting));
-        let shared = Shared { budget, state: state.clone(), clock: clock.clone(), metrics: metrics.clone() };
+        let budget = Arc::new(Budget::new(lane_bytes(&config)));
+        let (mut spool, mut door, mut of_intakes) = (None, None, budget.clone());
+        if let Some(settings) = &config.spool {
+            let folder = match settings.folder.as_str() {
+                "" => data_dir.join("spool"),
+                folder => folder.into(),
+            };
+            let opened = Spool::open(&folder, settings.max_bytes.0, &metrics)?;
+            let (jobs, queue) = mpsc::channel(SPOOL_JOBS);
+            door = Some(Arc::new(SpoolDoor { jobs, space: opened.space.clone() }));
+            spool = Some((opened, queue));
+            of_intakes = Arc::new(Budget::new(lane_bytes(&config)));
+        }
+        let shared = Shared {
+            budget: of_intakes,
+            state: state.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            spooled: door.is_some(),
+            spool: RwLock::new(door),
+        };
         let mut agent = Self {
             config,
             entries,
@@ -99,6 +122,8 @@ impl Agent {
             doors: Vec::new(),
             gates: Vec::new(),
             shared: Arc::new(shared),
+            budget,
+            spool,
             producer,
             clock,
             metrics,
@@ -148,6 +173,17 @@ impl Agent {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), AgentError> {
         let topic: Arc<str> = self.config.kafka.topic.as_str().into();
         // Doors answer from the start, be it that the log is not there yet.
+        let mut feed = None;
+        if let Some((spool, queue)) = self.spool.take() {
+            feed =
+                Some((spool.folder().to_owned(), spool.old.clone(), spool.first_new, spool.end(), spool.space.clone()));
+            std::thread::Builder::new()
+                .name("agent-spool".to_owned())
+                .spawn(move || spool.write(queue))
+                .map_err(|source| AgentError::Thread { name: "agent-spool", source })?;
+        }
+        // However this future ends, the spool's thread does.
+        let close_spool = CloseSpool(self.shared.clone());
         let mut doors = JoinSet::new();
         let close_doors = CancellationToken::new();
         for (door, intake) in std::mem::take(&mut self.doors) {
@@ -158,8 +194,8 @@ impl Agent {
         let wake = Wake::default();
         // However this future ends, the reading thread does.
         let stop = StopReading(wake.clone());
-        let max_waiting = usize::try_from(self.config.max_waiting_bytes.0).unwrap_or(usize::MAX);
-        let budget = self.shared.budget.clone();
+        let max_waiting = lane_bytes(&self.config);
+        let budget = self.budget.clone();
         let read_bytes = usize::try_from(self.config.read_bytes.0).unwrap_or(256 << 10);
         let largest_window = self.entries.iter().map(|entry| entry.splitter.min_window()).max().unwrap_or(0);
         let largest_window = largest_window.max(read_bytes) + TAIL_BYTES;
@@ -188,6 +224,24 @@ impl Agent {
         }
         let gates = Gates(self.gates.iter().map(|(gate, _)| gate.clone()).collect());
         self.open_gates(&topic, &senders).await?;
+        let (mut feeders, stop_feeding) = (JoinSet::new(), CancellationToken::new());
+        if let Some((folder, old, first_new, end, space)) = feed {
+            let feeder = Feeder {
+                folder,
+                first_new,
+                old,
+                end,
+                space,
+                budget: budget.clone(),
+                state: state.clone(),
+                metrics: metrics.clone(),
+                receivers: self.receivers.clone(),
+                topic: topic.clone(),
+                lanes: senders.clone(),
+                most: max_waiting / 4,
+            };
+            feeders.spawn(feeder.run(stop_feeding.clone()));
+        }
 
         let parts = ReaderParts {
             entries: self.entries.clone(),
@@ -241,6 +295,10 @@ impl Agent {
                         break;
                     }
                 }
+                Some(end) = feeders.join_next() => {
+                    outcome = end.unwrap_or(Err(AgentError::Ended { part: "feeder of the spool" }));
+                    break;
+                }
                 Some(end) = lanes.join_next() => {
                     // A lane that ends well lost the reading thread, whose own end says why.
                     outcome = end.unwrap_or(Err(AgentError::Ended { part: "lane" }));
@@ -279,6 +337,8 @@ impl Agent {
             }
         }
         drop(gates);
+        drop(close_spool);
+        stop_feeding.cancel();
         let read = match read {
             Some(end) => Some(end),
             None => tokio::time::timeout_at(deadline.max(tokio::time::Instant::now() + GRACE), &mut reading).await.ok(),
@@ -309,6 +369,18 @@ impl Agent {
                 abort.cancel();
                 while lanes.join_next().await.is_some() {}
             }
+        }
+        let fed = async {
+            while let Some(end) = feeders.join_next().await {
+                if let Ok(Err(error)) = end {
+                    return Err(error);
+                }
+            }
+            Ok(())
+        };
+        // The lanes have ended: it has all its answers.
+        if let Ok(fed) = tokio::time::timeout(GRACE * 10, fed).await {
+            outcome = outcome.and(fed);
         }
         let kept = checkpoint.write().await;
         outcome.and(kept)
@@ -374,6 +446,24 @@ impl Drop for Gates {
         for gate in &self.0 {
             gate.send_replace(Gate::Closed);
         }
+    }
+}
+
+/// Pushes that wait for the spool's thread at most.
+const SPOOL_JOBS: usize = 1024;
+
+/// Memory of what waits for the log: all of it, or half where the other half is of what comes into the spool.
+fn lane_bytes(config: &AgentConfig) -> usize {
+    let bytes = if config.spool.is_some() { config.max_waiting_bytes.0 / 2 } else { config.max_waiting_bytes.0 };
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Lets nothing more into the spool when it is dropped.
+struct CloseSpool(Arc<Shared>);
+
+impl Drop for CloseSpool {
+    fn drop(&mut self) {
+        self.0.spool.write().take();
     }
 }
 
@@ -495,7 +585,7 @@ fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Resul
 /// What files that are behind may have waiting in one lane: some batches, so that the lane never runs dry, and in all
 /// lanes together not all of the memory, so that there is room for the others.
 fn behind_bytes(config: &AgentConfig, lanes: i32) -> usize {
-    let share = config.max_waiting_bytes.0 / 4 * 3 / u64::try_from(lanes.max(1)).unwrap_or(1);
+    let share = lane_bytes(config) as u64 / 4 * 3 / u64::try_from(lanes.max(1)).unwrap_or(1);
     let bytes = (config.batch_bytes.0 * 4).min(share).max(config.read_bytes.0);
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -7,6 +7,7 @@
 //! | `sources` | source id, 16 bytes | [`SourceState`] as JSON |
 //! | `receivers` | name of a source that is no file | [`ReceiverState`] as JSON |
 //! | `meta` | `alive_ms` | wall clock of the last checkpoint, i64 big-endian |
+//! | `meta` | `spool` | segment and offset up to which the log has the spool, u64 big-endian each |
 //! | `meta` | `partitions/` and a topic | partitions of a topic that lines are routed to, i32 big-endian |
 //!
 //! Rule for changes: readers ignore fields they don't know, writers only add; a change that an older reader would
@@ -34,6 +35,7 @@ use crate::split::Mark;
 pub const FORMAT_VERSION: u32 = 1;
 
 const ALIVE: &[u8] = b"alive_ms";
+const SPOOL: &[u8] = b"spool";
 /// Before the name of a topic.
 const PARTITIONS: &[u8] = b"partitions/";
 
@@ -245,6 +247,20 @@ impl State {
         self.meta.insert(key, &now.to_be_bytes()).map_err(|e| self.failed(e))?;
         self.sync()?;
         Ok(now)
+    }
+
+    /// How far the log has the spool: segment and offset.
+    pub fn spool_cursor(&self) -> Result<Option<(u64, u64)>, AgentError> {
+        let value = self.meta.get(SPOOL).map_err(|e| self.failed(e))?;
+        let halves = |v: sled::IVec| Some((v.get(..8)?.try_into().ok()?, v.get(8..16)?.try_into().ok()?));
+        Ok(value.and_then(halves).map(|(segment, offset)| (u64::from_be_bytes(segment), u64::from_be_bytes(offset))))
+    }
+
+    /// Keeps how far the log has the spool; durable only after [`State::sync`].
+    pub fn keep_spool_cursor(&self, segment: u64, offset: u64) -> Result<(), AgentError> {
+        let value = [segment.to_be_bytes(), offset.to_be_bytes()].concat();
+        self.meta.insert(SPOOL, value).map_err(|e| self.failed(e))?;
+        Ok(())
     }
 
     /// When an agent was last alive here; `None` at the very first start.

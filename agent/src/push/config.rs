@@ -53,6 +53,31 @@ impl Default for PushLimits {
     }
 }
 
+/// A spool on the disk of this host: pushes are answered once they are in it, also while the log is away.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// Folder. Empty: `spool` in the agent's own.
+    pub folder: String,
+    /// Bytes in it at most; beyond, clients are told to come again.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { folder: String::new(), max_bytes: ByteSize(1 << 30) }
+    }
+}
+
+impl SpoolConfig {
+    /// Reports what types can't say.
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if self.max_bytes < ByteSize::mib(1) {
+            faults.add("max_bytes", format!("is {}: expected 1MiB at least", self.max_bytes));
+        }
+    }
+}
+
 /// What a body of `type: http` holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -96,7 +96,7 @@ impl From<Rejected> for Refusal {
         let (status, retry_after) = match &why {
             Rejected::Full { .. } => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Rejected::TooManyStreams { .. } => (StatusCode::TOO_MANY_REQUESTS, Some(60)),
-            Rejected::NotReady | Rejected::Stopping | Rejected::State { .. } => {
+            Rejected::NotReady | Rejected::Stopping | Rejected::State { .. } | Rejected::Spool => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(5))
             }
             Rejected::Labels { .. } | Rejected::Order { .. } => (StatusCode::BAD_REQUEST, None),

@@ -10,10 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_log::clock::SharedClock;
 use millrace_log::record::{Labels, Tenant};
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Rejected;
 use super::receiver::{Inlet, Receiver, Stream};
+use super::spool::{Frame, Job, SpoolDoor};
 use crate::feed::Done;
 use crate::ledger::Count;
 use crate::metrics::{AgentMetrics, Reason, Refused};
@@ -55,6 +57,17 @@ pub(crate) struct Shared {
     pub state: Arc<State>,
     pub clock: SharedClock,
     pub metrics: AgentMetrics,
+    /// Whether there is a spool.
+    pub spooled: bool,
+    /// The way into it, until the agent stops.
+    pub spool: RwLock<Option<Arc<SpoolDoor>>>,
+}
+
+impl Shared {
+    fn spool(&self) -> Result<Option<Arc<SpoolDoor>>, Rejected> {
+        let door = self.spool.read().clone();
+        if self.spooled && door.is_none() { Err(Rejected::Stopping) } else { Ok(door) }
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -84,13 +97,17 @@ pub struct Line<'a> {
 
 /// Comes true when the log has a batch.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<bool>);
+pub struct Receipt {
+    answer: oneshot::Receiver<bool>,
+    spooled: bool,
+}
 
 impl Receipt {
     /// Waits until the log has the batch, or it is sure that this run of the agent will not bring it there.
     pub async fn acknowledged(self) -> Result<(), Rejected> {
-        match self.0.await {
+        match self.answer.await {
             Ok(true) => Ok(()),
+            Ok(false) if self.spooled => Err(Rejected::Spool),
             Ok(false) | Err(_) => Err(Rejected::Stopping),
         }
     }
@@ -163,7 +180,10 @@ impl Intake {
 
     /// Whether pushes are taken: `Err` while the log was not reached yet, and at the stop.
     pub fn ready(&self) -> Result<(), Rejected> {
-        self.outlets().map(drop)
+        match self.shared.spool()? {
+            Some(_) => Ok(()),
+            None => self.outlets().map(drop),
+        }
     }
 
     fn outlets(&self) -> Result<Arc<Outlets>, Rejected> {
@@ -334,6 +354,9 @@ impl Batch {
     pub fn offer(mut self) -> Result<Receipt, Rejected> {
         let intake = self.intake.clone();
         let offered = (|| {
+            if let Some(door) = intake.shared.spool()? {
+                return self.spool_now(&door);
+            }
             let outlets = intake.outlets()?;
             if !self.share.grow_to(self.cost) {
                 return Err(Rejected::Full { what: "memory (agent.max_waiting_bytes)" });
@@ -361,6 +384,9 @@ impl Batch {
     /// Hands the batch in, waiting for room as long as it takes. Dropping the call before it is done hands nothing in.
     pub async fn send(mut self) -> Result<Receipt, Rejected> {
         let intake = self.intake.clone();
+        if let Some(door) = intake.shared.spool()? {
+            return self.spool(&door).await;
+        }
         let outlets = intake.wait_for_outlets().await?;
         self.share.wait_for(self.cost).await;
         loop {
@@ -431,8 +457,101 @@ impl Batch {
         };
         match (given, back) {
             (Err(error), Some(batch)) => Err((batch, error)),
-            _ => Ok(Receipt(answer)),
+            _ => Ok(Receipt { answer, spooled: false }),
         }
+    }
+
+    fn spool_now(mut self, door: &SpoolDoor) -> Result<Receipt, Rejected> {
+        if !self.share.grow_to(self.cost) {
+            return Err(Rejected::Full { what: "memory (agent.max_waiting_bytes)" });
+        }
+        let Some(space) = Share::take(&door.space, self.cost) else {
+            return Err(Rejected::Full { what: "the spool (agent.spool.max_bytes)" });
+        };
+        let Ok(permit) = door.jobs.try_reserve() else { return Err(Rejected::Full { what: "the queue of the spool" }) };
+        match self.hand_to(permit, space) {
+            Ok(receipt) => Ok(receipt),
+            Err((_, _, Some(error))) => Err(error),
+            Err((_, _, None)) => Err(Rejected::Full { what: "the block of numbers" }),
+        }
+    }
+
+    async fn spool(mut self, door: &SpoolDoor) -> Result<Receipt, Rejected> {
+        let shared = Arc::clone(&self.intake.shared);
+        self.share.wait_for(self.cost).await;
+        let mut space = Share::none(&door.space);
+        space.wait_for(self.cost).await;
+        loop {
+            let wanted = (self.len() as u64).saturating_mul(2);
+            let reserved = self.intake.receiver.reserve(wanted, &shared.state).await;
+            reserved.map_err(|error| Rejected::State { source: Arc::new(error) })?;
+            let permit = door.jobs.reserve().await.map_err(|_| Rejected::Stopping)?;
+            match self.hand_to(permit, space) {
+                Ok(receipt) => return Ok(receipt),
+                Err((_, _, Some(error))) => return Err(error),
+                // Others took them: once more.
+                Err((back, kept, None)) => (self, space) = (back, kept),
+            }
+        }
+    }
+
+    /// Numbers the records and hands them to the spool's writer, in one turn: numbers rise on the disk.
+    #[allow(clippy::result_large_err)] // moved on at once
+    fn hand_to(self, permit: mpsc::Permit<'_, Job>, space: Share) -> Result<Receipt, (Self, Share, Option<Rejected>)> {
+        let records = self.len() as u64;
+        let own = self.parts.first().and_then(|part| part.numbers.first()).copied();
+        let last = self.parts.last().and_then(|part| part.numbers.last()).copied();
+        let receiver = Arc::clone(&self.intake.receiver);
+        let (dones, answer) = Done::parts(1);
+        let mut back = Some((self, space));
+        let give = |first: u64| {
+            if let Some((batch, space)) = back.take() {
+                permit.send(batch.into_job(first, dones, space));
+            }
+        };
+        let given = match own {
+            None => receiver.number(records, give).ok_or(None),
+            Some(first) => receiver.own_numbers(first, last.unwrap_or(first), || give(first)).map_err(Some),
+        };
+        match (given, back) {
+            (Err(error), Some((batch, space))) => Err((batch, space, error)),
+            _ => Ok(Receipt { answer, spooled: true }),
+        }
+    }
+
+    fn into_job(self, first: u64, dones: Vec<Done>, space: Share) -> Job {
+        let receiver = Arc::clone(&self.intake.receiver);
+        let lanes = match &*self.intake.gate.borrow() {
+            Gate::Open(outlets) => Some(outlets.lanes.len()),
+            _ => None,
+        };
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut next = first;
+        let frame = |part: Part| {
+            let hash = part.stream.0.hash;
+            let first = next;
+            next += part.pieces.len() as u64;
+            let cut = part.pieces.iter().enumerate().filter(|(_, piece)| piece.cut).map(|(n, _)| n).collect::<Vec<_>>();
+            self.intake.shared.metrics.cut_lines.inc_by(cut.len() as u64);
+            Frame {
+                source: receiver.settings.name.to_string(),
+                labels: text(&part.stream.0.labels),
+                tenant: part.stream.0.tenant.as_ref().map(text),
+                hash,
+                lane: lanes.map_or_else(|| receiver.lane_of(hash), |_| Some(lane_of(&part.stream, lanes.unwrap_or(1)))),
+                first,
+                own: part.numbers,
+                read_ns: self.read_ns,
+                lens: part.pieces.iter().map(|piece| piece.len).collect(),
+                cut,
+                times: part.times,
+                metas: part.metas.iter().map(|meta| meta.as_ref().map(text)).collect(),
+                skipped: part.skipped,
+                window: part.window.into(),
+            }
+        };
+        let frames = self.parts.into_iter().map(frame).collect();
+        Job { frames, dones, receiver: Arc::clone(&self.intake.receiver), memory: self.share, space }
     }
 
     fn enqueue(

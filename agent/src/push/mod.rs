@@ -12,6 +12,8 @@
 //!   [`Batch::offer`] does not wait (for sources that can't: what they lose goes to [`Intake::dropped`]).
 //! - Positions are durable numbers that are never given twice (`receiver.rs`). A source whose records have numbers of
 //!   their own hands them in by [`Batch::push_numbered`], and is exactly-once over crashes.
+//! - With a spool (`agent.spool`) a receipt comes true once the batch is synced to it; from there `spool_feed.rs` brings
+//!   it into the lanes, with the numbers that it was given on its way in.
 //! - Label sets are bounded: [`Intake::stream`] refuses those beyond `max_streams`.
 //!
 //! # A new source
@@ -41,6 +43,10 @@ mod source_loki;
 mod source_otlp;
 /// Ids, numbers, streams and ledger of one.
 pub(crate) mod receiver;
+/// Acknowledged on the disk of this host while the log is away.
+pub(crate) mod spool;
+/// From the spool into the lanes.
+pub(crate) mod spool_feed;
 /// The way in.
 mod intake;
 
@@ -74,6 +80,9 @@ pub enum Rejected {
     /// The agent stops: records that were taken may or may not be in the log.
     #[error("agent is stopping: try again")]
     Stopping,
+    /// The spool can't be written.
+    #[error("agent can't write its spool: has the disk room? Try again")]
+    Spool,
     /// Too many different label sets.
     #[error(
         "more than {limit} label sets within an hour (max_streams): use labels with few values, and metadata for others"
@@ -120,6 +129,7 @@ impl Rejected {
             Self::Full { .. } => "full",
             Self::NotReady => "not_ready",
             Self::Stopping => "stopping",
+            Self::Spool => "spool",
             Self::TooManyStreams { .. } => "streams",
             Self::Labels { .. } => "labels",
             Self::Order { .. } => "order",

@@ -54,6 +54,22 @@ pub(crate) struct Settings {
     pub max_streams: usize,
 }
 
+impl Settings {
+    /// Of a source that the configuration has no more, and of which there is something left.
+    pub fn orphan(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            kind: "removed",
+            labels: Labels::default(),
+            tenant: None,
+            max_line: usize::MAX,
+            time: None,
+            transforms: None,
+            max_streams: 1,
+        }
+    }
+}
+
 /// Labels and tenant of lines, in the form of their headers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stream(pub(super) Arc<StreamParts>);
@@ -238,6 +254,12 @@ impl Receiver {
             Ok(())
         });
         raised.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))
+    }
+
+    /// The partition of a hash, as far as is known.
+    pub fn lane_of(&self, hash: u32) -> Option<usize> {
+        let lanes = self.progress.lock().lanes.len();
+        (lanes > 0).then(|| hash as usize % lanes)
     }
 
     /// Something was taken; it waits for the log.

@@ -1,0 +1,279 @@
+//! Brings what is in the spool into the lanes, in its order, and deletes what the log has.
+//!
+//! In: frames of [`super::spool`]. Out: [`Load`]s with the ids and numbers that their records were given once and for all:
+//! what is read again after a crash is a repeat that the index knows. Touches the spool's folder and the state, which
+//! keeps how far the log has it.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, StreamExt as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::receiver::{Inlet, Receiver, Settings};
+use super::spool::{End, Frame, path_of, read};
+use crate::error::AgentError;
+use crate::feed::Done;
+use crate::ledger::Receivers;
+use crate::metrics::AgentMetrics;
+use crate::producer::{Budget, Haul, Load, Numbers, Share};
+use crate::source::{Anchor, Taken};
+use crate::split::Piece;
+use crate::state::State;
+
+/// Bytes read from a segment at a time.
+const READ: u64 = 1 << 20;
+/// Memory that a haul takes besides its bytes.
+const HAUL_COST: usize = 768;
+
+/// What feeding works with.
+pub(crate) struct Feeder {
+    pub folder: PathBuf,
+    /// Segments that were there at the start.
+    pub old: Vec<End>,
+    /// The first segment of this run.
+    pub first_new: u64,
+    pub end: watch::Receiver<End>,
+    pub space: Arc<Budget>,
+    pub budget: Arc<Budget>,
+    pub state: Arc<State>,
+    pub metrics: AgentMetrics,
+    pub receivers: Receivers,
+    pub topic: Arc<str>,
+    pub lanes: Vec<mpsc::Sender<Load>>,
+    /// What may be in the lanes at a time.
+    pub most: usize,
+}
+
+/// A place in the spool: everything before it is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cursor {
+    segment: u64,
+    offset: u64,
+}
+
+/// What is in the lanes, in order.
+#[derive(Default)]
+struct Flight {
+    answers: FuturesOrdered<BoxFuture<'static, Option<Cursor>>>,
+    /// Segment and memory of each.
+    frames: VecDeque<(u64, usize)>,
+    bytes: usize,
+}
+
+impl Flight {
+    fn push(&mut self, place: Cursor, cost: usize, answer: oneshot::Receiver<bool>) {
+        self.frames.push_back((place.segment, cost));
+        self.bytes += cost;
+        self.answers.push_back(Box::pin(async move { matches!(answer.await, Ok(true)).then_some(place) }));
+    }
+
+    /// Waits until the log has the first of them; `None` if there is none, or the agent stops.
+    async fn settle(&mut self, state: &State) -> Result<Option<()>, AgentError> {
+        let Some(Some(place)) = self.answers.next().await else { return Ok(None) };
+        if let Some((_, cost)) = self.frames.pop_front() {
+            self.bytes -= cost;
+        }
+        state.keep_spool_cursor(place.segment, place.offset).map(Some)
+    }
+}
+
+/// Where feeding stands.
+struct Progress {
+    at: Cursor,
+    /// The lowest segment that may be there.
+    oldest: u64,
+    flight: Flight,
+    inlets: HashMap<String, (Arc<Receiver>, Vec<Arc<Inlet>>)>,
+}
+
+impl Feeder {
+    /// Runs until `stop`; then waits for what is in the lanes. What the log does not take is fed again at the next start.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
+        let start = self.old.first().map_or(self.first_new, |first| first.segment);
+        let mut at = Cursor { segment: start, offset: 0 };
+        if let Some((segment, offset)) = self.state.spool_cursor()? {
+            at = at.max(Cursor { segment, offset });
+        }
+        let mut progress = Progress { at, oldest: start, flight: Flight::default(), inlets: HashMap::new() };
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                more = self.step(&mut progress) => if !more? {
+                    break;
+                },
+            }
+        }
+        self.lanes.clear();
+        while progress.flight.settle(&self.state).await?.is_some() {}
+        Ok(())
+    }
+
+    /// Feeds the next frames, or waits for them. `false`: there will be none.
+    async fn step(&mut self, p: &mut Progress) -> Result<bool, AgentError> {
+        let needed = p.flight.frames.front().map_or(p.at.segment, |(segment, _)| *segment);
+        p.oldest = self.forget(p.oldest, needed).await?;
+        let end = *self.end.borrow_and_update();
+        let (limit, sealed) = self.limit(p.at.segment, end).await?;
+        if p.at.offset >= limit {
+            if sealed {
+                p.at = Cursor { segment: p.at.segment + 1, offset: 0 };
+                return Ok(true);
+            }
+            return tokio::select! {
+                changed = self.end.changed() => Ok(changed.is_ok()),
+                settled = p.flight.settle(&self.state), if !p.flight.frames.is_empty() => Ok(settled?.is_some()),
+            };
+        }
+        let (path, from) = (path_of(&self.folder, p.at.segment), p.at.offset);
+        let part = tokio::task::spawn_blocking(move || read(&path, from, limit, READ)).await;
+        let part = part.map_err(|_| AgentError::Ended { part: "reader of the spool" })?;
+        let path = path_of(&self.folder, p.at.segment);
+        let (frames, damages) =
+            part.map_err(|source| AgentError::File { what: "reading", path: path.clone(), source })?;
+        let mut next = frames.last().map_or(from, |(_, next)| *next);
+        for damage in damages {
+            self.metrics.spool_damaged_bytes.inc_by(damage.to - damage.from);
+            tracing::error!(path = %path.display(), offset = damage.from, bytes = damage.to - damage.from, "spool is damaged here: the records that stood there are lost, the others go on; look after the disk");
+            next = next.max(damage.to);
+        }
+        for (frame, behind) in frames {
+            let place = Cursor { segment: p.at.segment, offset: behind };
+            if !self.feed(p, frame, place).await? {
+                return Ok(false);
+            }
+        }
+        // A file that is shorter than it was cannot be waited for.
+        p.at.offset = if next > from { next } else { limit };
+        Ok(true)
+    }
+
+    async fn feed(&self, p: &mut Progress, frame: Frame, place: Cursor) -> Result<bool, AgentError> {
+        let cost = frame.window.len() + frame.window.len() / 4 + HAUL_COST;
+        while p.flight.bytes > 0 && p.flight.bytes + cost > self.most {
+            if p.flight.settle(&self.state).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        let (receiver, inlets) = self.inlets(&mut p.inlets, &frame.source).await?;
+        if place.segment < self.first_new {
+            // Spooled by an earlier run, which counted it for itself.
+            let count = frame.count();
+            receiver.took(count);
+            self.metrics.read_lines.inc_by(count.lines);
+            self.metrics.read_bytes.inc_by(count.bytes);
+            self.metrics.waiting_lines.inc_by(i64::try_from(count.lines).unwrap_or(i64::MAX));
+        }
+        let mut share = Share::none(&self.budget);
+        share.wait_for(cost).await;
+        let lane = frame.lane.filter(|lane| *lane < self.lanes.len());
+        let lane = lane.unwrap_or(frame.hash as usize % self.lanes.len().max(1));
+        let (Some(sender), Some(inlet)) = (self.lanes.get(lane), inlets.get(lane)) else { return Ok(false) };
+        let Ok(permit) = sender.reserve().await else { return Ok(false) };
+        let (mut parts, answer) = Done::parts(1);
+        let mut haul = haul(frame, inlet);
+        haul.cost = share.keep();
+        haul.done = parts.pop();
+        permit.send(Load::One(haul));
+        p.flight.push(place, cost, answer);
+        Ok(true)
+    }
+
+    /// How far a segment goes, and whether it grows no more.
+    async fn limit(&self, segment: u64, end: End) -> Result<(u64, bool), AgentError> {
+        if let Some(old) = self.old.iter().find(|old| old.segment == segment) {
+            return Ok((old.len, true));
+        }
+        if segment >= end.segment {
+            return Ok((end.len, false));
+        }
+        let path = path_of(&self.folder, segment);
+        match tokio::fs::metadata(&path).await {
+            Ok(metadata) => Ok((metadata.len(), true)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, true)),
+            Err(source) => Err(AgentError::File { what: "reading", path, source }),
+        }
+    }
+
+    /// Deletes segments before one that is still needed.
+    async fn forget(&self, oldest: u64, needed: u64) -> Result<u64, AgentError> {
+        for segment in oldest..needed {
+            let path = path_of(&self.folder, segment);
+            let len = tokio::fs::metadata(&path).await.map(|metadata| metadata.len()).unwrap_or_default();
+            match tokio::fs::remove_file(&path).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(AgentError::File { what: "removing", path, source }),
+            }
+            self.space.give(usize::try_from(len).unwrap_or(usize::MAX));
+            self.metrics.spool_bytes.set(i64::try_from(self.space.used()).unwrap_or(i64::MAX));
+        }
+        Ok(oldest.max(needed))
+    }
+
+    /// The receiver of a source, also of one that the configuration has no more.
+    async fn inlets<'i>(
+        &self,
+        known: &'i mut HashMap<String, (Arc<Receiver>, Vec<Arc<Inlet>>)>,
+        name: &str,
+    ) -> Result<&'i (Arc<Receiver>, Vec<Arc<Inlet>>), AgentError> {
+        if !known.contains_key(name) {
+            let found = self.receivers.read().iter().find(|receiver| &*receiver.settings.name == name).cloned();
+            let (state, topic, count, key) =
+                (self.state.clone(), self.topic.clone(), self.lanes.len(), name.to_owned());
+            let made = tokio::task::spawn_blocking(move || {
+                let receiver = match found {
+                    Some(receiver) => receiver,
+                    None => Receiver::open(Settings::orphan(&key), &state)?,
+                };
+                let inlets = receiver.lanes(&topic, count, &state)?;
+                state.sync()?;
+                Ok::<_, AgentError>((receiver, inlets))
+            });
+            let made = made.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))?;
+            let mut receivers = self.receivers.write();
+            if !receivers.iter().any(|receiver| Arc::ptr_eq(receiver, &made.0)) {
+                receivers.push(made.0.clone());
+            }
+            drop(receivers);
+            known.insert(name.to_owned(), made);
+        }
+        known.get(name).ok_or(AgentError::Ended { part: "feeder of the spool" })
+    }
+}
+
+fn haul(frame: Frame, inlet: &Arc<Inlet>) -> Haul {
+    let taken = Taken { count: frame.count(), skipped: frame.skipped };
+    let mut start = 0;
+    let mut pieces: Vec<Piece> = Vec::with_capacity(frame.lens.len());
+    for len in &frame.lens {
+        pieces.push(Piece { start, len: *len, span: *len, lines: 1, cut: false });
+        start += len;
+    }
+    for cut in frame.cut {
+        if let Some(piece) = pieces.get_mut(cut) {
+            piece.cut = true;
+        }
+    }
+    Haul {
+        source: Arc::clone(inlet) as _,
+        labels: Bytes::from(frame.labels),
+        tenant: frame.tenant.map(Bytes::from),
+        window: frame.window,
+        numbers: if frame.own.is_empty() { Numbers::From(frame.first) } else { Numbers::Own(frame.own) },
+        pieces,
+        times: frame.times,
+        metas: frame.metas.into_iter().map(|meta| meta.map(Bytes::from)).collect(),
+        to: Anchor::default(),
+        taken,
+        read_ns: frame.read_ns,
+        cost: 0,
+        behind: None,
+        done: None,
+    }
+}
