@@ -140,7 +140,10 @@ pub(crate) struct Damage {
 }
 
 /// Frames of a part of a segment, each with the place behind it, and what is damaged between them.
-pub(crate) fn parse(bytes: &Bytes, base: u64) -> (Vec<(Frame, u64)>, Vec<Damage>) {
+pub(crate) type Parsed = (Vec<(Frame, u64)>, Vec<Damage>);
+
+/// Finds the frames of a part of a segment that stands at `base`.
+pub(crate) fn parse(bytes: &Bytes, base: u64) -> Parsed {
     let (mut frames, mut damages) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < bytes.len() {
@@ -368,7 +371,7 @@ fn cut_tail(path: &Path) -> Result<u64, AgentError> {
 }
 
 /// Frames from a place of a segment on, about `most` bytes of them; `end` is how far it is written. Blocks.
-pub(crate) fn read(path: &Path, from: u64, end: u64, most: u64) -> io::Result<(Vec<(Frame, u64)>, Vec<Damage>)> {
+pub(crate) fn read(path: &Path, from: u64, end: u64, most: u64) -> io::Result<Parsed> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
     let all = end.saturating_sub(from);
@@ -399,7 +402,7 @@ mod tests {
         Frame {
             source: "http:x".to_owned(),
             labels: r#"{"app":"a"}"#.to_owned(),
-            tenant: (n % 2 == 0).then(|| "team".to_owned()),
+            tenant: n.is_multiple_of(2).then(|| "team".to_owned()),
             hash: 7,
             lane: Some(1),
             first: n,
