@@ -58,7 +58,7 @@ fn segments(data: &Path) -> Vec<PathBuf> {
 }
 
 fn numbers(log: &FakeLog) -> Vec<usize> {
-    let mut all: Vec<usize> = log.lines().iter().map(|line| line[..6].parse().unwrap()).collect();
+    let mut all: Vec<usize> = log.lines().iter().map(|line| line.split(" ").next().unwrap().parse().unwrap()).collect();
     all.sort_unstable();
     all
 }
