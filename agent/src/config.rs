@@ -13,7 +13,7 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::push::config::{HttpSource, LokiSource, OtlpSource, SpoolConfig, name_of};
+use crate::push::config::{HttpSource, LokiSource, OtlpSource, SpoolConfig, SyslogSource, name_of, syslog_name};
 use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
 
 /// Files to tail and the log to send them to.
@@ -121,6 +121,7 @@ impl AgentConfig {
                         SourceConfig::Http(http) => http.check(self.max_waiting_bytes, f),
                         SourceConfig::Loki(loki) => loki.check(self.max_waiting_bytes, f),
                         SourceConfig::Otlp(otlp) => otlp.check(self.max_waiting_bytes, f),
+                        SourceConfig::Syslog(syslog) => syslog.check(f),
                     }
                     if let Some(common) = source.common() {
                         common.check(f);
@@ -306,6 +307,8 @@ pub enum SourceConfig {
     Loki(LokiSource),
     /// OpenTelemetry logs.
     Otlp(OtlpSource),
+    /// Syslog by UDP, TCP and TLS.
+    Syslog(SyslogSource),
 }
 
 /// What all sources that are no files have.
@@ -332,6 +335,7 @@ impl SourceConfig {
             Self::Http(http) => &http.transforms,
             Self::Loki(loki) => &loki.transforms,
             Self::Otlp(otlp) => &otlp.transforms,
+            Self::Syslog(syslog) => &syslog.transforms,
         }
     }
 
@@ -368,6 +372,16 @@ impl SourceConfig {
                 max_line_bytes: otlp.max_line_bytes,
                 timestamp: None,
                 max_streams: otlp.max_streams,
+            }),
+            Self::Syslog(syslog) => Some(Common {
+                kind: "syslog",
+                name: syslog_name(syslog),
+                labels: &syslog.labels,
+                with_host: false,
+                tenant: &syslog.tenant,
+                max_line_bytes: syslog.max_line_bytes,
+                timestamp: None,
+                max_streams: syslog.max_streams,
             }),
         }
     }

@@ -4,7 +4,7 @@
 //! what bodies mean, and how errors read, to the sources.
 
 use std::convert::Infallible;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use millrace_log::push::PushError;
 use millrace_log::record::{RecordError, Tenant};
 use millrace_log::tls::{Tls, TlsConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,11 +34,11 @@ use crate::error::AgentError;
 /// How long a push waits for room before it is told to come again.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// How long a client may take for its TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often certificates are looked at.
-const CERTIFICATES: Duration = Duration::from_secs(10);
+pub(super) const CERTIFICATES: Duration = Duration::from_secs(10);
 /// After a fault of accepting, as when there are no file handles left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Requests of one connection at once (HTTP/2).
 const MAX_CONCURRENT: u32 = 64;
 /// Bytes of a request's head.
@@ -326,7 +326,7 @@ impl Door {
                 }
                 accepted = accept(&listener, &places) => accepted,
             };
-            let (stream, place) = match accepted {
+            let (stream, _, place) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(source = name, %error, "connection can't be accepted");
@@ -355,16 +355,18 @@ impl Door {
     }
 }
 
-async fn accept(
+/// The next connection, once there is a place for it.
+pub(super) async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
 }
 
-async fn refresh(name: &str, tls: Option<&Arc<Tls>>) {
+/// Takes new certificates where the files have changed.
+pub(super) async fn refresh(name: &str, tls: Option<&Arc<Tls>>) {
     let Some(tls) = tls.cloned() else { return };
     match tokio::task::spawn_blocking(move || tls.refresh()).await {
         Ok(Ok(true)) => tracing::info!(source = name, "new certificates are in force"),

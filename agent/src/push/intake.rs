@@ -340,6 +340,11 @@ impl Batch {
         self.parts.is_empty()
     }
 
+    /// Bytes of its lines.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.count().bytes).sum()
+    }
+
     /// Memory that it will take while it waits for the log, about.
     pub fn cost(&self) -> usize {
         self.cost

@@ -45,6 +45,8 @@ mod source_otlp;
 pub(crate) mod receiver;
 /// Acknowledged on the disk of this host while the log is away.
 pub(crate) mod spool;
+/// Syslog by UDP, TCP and TLS.
+mod syslog;
 /// From the spool into the lanes.
 pub(crate) mod spool_feed;
 /// The way in.
@@ -170,5 +172,6 @@ pub(crate) fn open(source: &SourceConfig) -> Result<Option<Box<dyn PushSource>>,
         SourceConfig::Http(http) => Some(Box::new(source_http::Http::open(http)?)),
         SourceConfig::Loki(loki) => Some(Box::new(source_loki::Loki::open(loki)?)),
         SourceConfig::Otlp(otlp) => Some(Box::new(source_otlp::Otlp::open(otlp)?)),
+        SourceConfig::Syslog(syslog) => Some(Box::new(syslog::Syslog::open(syslog)?)),
     })
 }
