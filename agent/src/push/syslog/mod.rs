@@ -86,7 +86,7 @@ impl Syslog {
             .ok_or_else(|| wrong("timezone", format!("`{}` is no offset such as +02:00", config.timezone)))?;
         let tls = match &config.tls {
             None => None,
-            Some(tls) => Some(Arc::new(Tls::open_for(tls.clone(), &[]).map_err(|e| wrong("tls", e.to_string()))?)),
+            Some(tls) => Some(Arc::new(Tls::open_one_way(tls.clone()).map_err(|e| wrong("tls", e.to_string()))?)),
         };
         let listen = |key: &'static str, address: &str| {
             let (name, address) = (name.clone(), address.to_owned());

@@ -63,8 +63,18 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(found)
 }
 
+/// What the door knows of its clients.
+#[derive(Debug)]
+struct Clients {
+    /// Protocols that they may speak (ALPN), the preferred one first.
+    protocols: Vec<Vec<u8>>,
+    /// Whether they read. One that only writes and closes with a session ticket unread resets the connection, and what it
+    /// wrote last may be gone with it: it is sent none.
+    read: bool,
+}
+
 /// Reads the files. Blocks.
-fn load(config: &TlsConfig, protocols: &[Vec<u8>]) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(config: &TlsConfig, clients: &Clients) -> Result<Arc<ServerConfig>, TlsError> {
     // Named and not taken from the process: a library test has no main that installs one.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&config.cert_file)?;
@@ -85,7 +95,10 @@ fn load(config: &TlsConfig, protocols: &[Vec<u8>]) -> Result<Arc<ServerConfig>, 
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_single_cert(chain, key).map_err(pair)?;
-    server.alpn_protocols = protocols.to_vec();
+    server.alpn_protocols.clone_from(&clients.protocols);
+    if !clients.read {
+        server.send_tls13_tickets = 0;
+    }
     Ok(Arc::new(server))
 }
 
@@ -124,7 +137,7 @@ fn stamp(config: &TlsConfig) -> Stamp {
 /// TLS as it is in force.
 pub struct Tls {
     config: TlsConfig,
-    protocols: Vec<Vec<u8>>,
+    clients: Clients,
     current: RwLock<Arc<ServerConfig>>,
     seen: Mutex<Stamp>,
 }
@@ -143,10 +156,19 @@ impl Tls {
 
     /// The same for a door that speaks these protocols (ALPN), the preferred one first. Blocks.
     pub fn open_for(config: TlsConfig, protocols: &[&str]) -> Result<Self, TlsError> {
-        let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self::open_with(config, Clients { protocols, read: true })
+    }
+
+    /// The same for a door whose clients only write, as in syslog. Blocks.
+    pub fn open_one_way(config: TlsConfig) -> Result<Self, TlsError> {
+        Self::open_with(config, Clients { protocols: Vec::new(), read: false })
+    }
+
+    fn open_with(config: TlsConfig, clients: Clients) -> Result<Self, TlsError> {
         let seen = stamp(&config);
-        let current = load(&config, &protocols)?;
-        Ok(Self { config, protocols, current: RwLock::new(current), seen: Mutex::new(seen) })
+        let current = load(&config, &clients)?;
+        Ok(Self { config, clients, current: RwLock::new(current), seen: Mutex::new(seen) })
     }
 
     /// Reads the files again if they have changed; true if new certificates are in force. A pair that does not fit,
@@ -156,7 +178,7 @@ impl Tls {
         if *self.seen.lock() == now {
             return Ok(false);
         }
-        let loaded = load(&self.config, &self.protocols);
+        let loaded = load(&self.config, &self.clients);
         *self.seen.lock() = now;
         *self.current.write() = loaded?;
         Ok(true)
