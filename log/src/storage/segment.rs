@@ -645,7 +645,7 @@ impl Segment {
     }
 
     /// The same batches, read.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn read(
         &self,
         fs: &dyn Filesystem,
