@@ -1,9 +1,10 @@
 //! The ledger of the process: every hop from file to index, with what came in and what became of it.
 //!
-//! In: the ledgers of the rooms. Out: [`LedgerView`] as JSON (`/api/v1/ledger`) and as a table (`millrace doctor`).
-//! Touches nothing.
+//! In: the ledgers of the rooms. Out: [`LedgerView`] as JSON (`/api/v1/ledger`) and as a table (`millrace doctor`); from
+//! two of them how fast each hop is ([`Pace`]), and which is the slowest. Touches nothing.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -25,6 +26,18 @@ pub struct Hop {
     pub reasons: std::collections::BTreeMap<String, u64>,
     /// Stretches that were gone before they could be read.
     pub holes: u64,
+    /// How much is there and has not yet gone on, in `unit`s; absent where nobody can tell now.
+    #[serde(default)]
+    pub behind: Option<u64>,
+    /// How much has gone on, in `unit`s: two looks tell how long the rest takes.
+    #[serde(default)]
+    pub moved: u64,
+    /// `bytes` or `records`.
+    #[serde(default)]
+    pub unit: String,
+    /// What is in the way now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The room's own ledger, with its files or topics.
     pub detail: Json,
 }
@@ -34,6 +47,93 @@ impl Hop {
     pub fn adds_up(&self) -> bool {
         self.read == self.stored + self.dropped + self.waiting
     }
+}
+
+/// How fast a hop is between two looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Events that came in, by the second.
+    pub in_per_s: f64,
+    /// Events that went on or were dropped, by the second.
+    pub out_per_s: f64,
+    /// How long what is behind takes at this pace; infinite if nothing moves, absent if nobody knows what is behind.
+    pub delay_s: Option<f64>,
+}
+
+impl Pace {
+    /// From two looks, the second so much later.
+    #[allow(clippy::cast_precision_loss)] // shown with few digits
+    pub fn between(old: &Hop, new: &Hop, elapsed: Duration) -> Self {
+        let per_s = |old: u64, new: u64| match elapsed.as_secs_f64() {
+            seconds if seconds > 0.0 => new.saturating_sub(old) as f64 / seconds,
+            _ => 0.0,
+        };
+        let moved = per_s(old.moved, new.moved);
+        let delay = |behind: u64| match behind {
+            0 => 0.0,
+            behind if moved > 0.0 => behind as f64 / moved,
+            _ => f64::INFINITY,
+        };
+        Self {
+            in_per_s: per_s(old.read, new.read),
+            out_per_s: per_s(old.stored + old.dropped, new.stored + new.dropped),
+            delay_s: new.behind.map(delay),
+        }
+    }
+
+    /// For people.
+    pub fn delay_text(&self) -> String {
+        match self.delay_s {
+            None => "?".to_owned(),
+            Some(seconds) if seconds.is_infinite() => "stands still".to_owned(),
+            Some(seconds) if seconds < 100.0 => format!("{seconds:.1} s"),
+            Some(seconds) if seconds < 6000.0 => format!("{:.0} min", seconds / 60.0),
+            Some(seconds) => format!("{:.0} h", seconds / 3600.0),
+        }
+    }
+}
+
+/// The hop that takes longest to be where the one before it is; `None` if none is behind.
+pub fn slowest<'h>(hops: impl Iterator<Item = (&'h Hop, Pace)>) -> Option<String> {
+    let behind = hops.filter(|(_, pace)| pace.delay_s.is_some_and(|delay| delay > 0.0));
+    let (hop, pace) = behind.max_by(|(_, a), (_, b)| a.delay_s.unwrap_or(0.0).total_cmp(&b.delay_s.unwrap_or(0.0)))?;
+    let much = match hop.unit.as_str() {
+        "bytes" => size_text(hop.behind.unwrap_or(0)),
+        _ => format!("{} records", count_text(hop.behind.unwrap_or(0))),
+    };
+    let delay = pace.delay_s.unwrap_or(0.0);
+    Some(if delay.is_infinite() {
+        format!("slowest hop: {}, {much} behind, and it stands still", hop.hop)
+    } else {
+        format!("slowest hop: {}, {much} behind, {} at this pace", hop.hop, pace.delay_text())
+    })
+}
+
+/// A number of events in a few characters.
+#[allow(clippy::cast_precision_loss)] // shown with few digits
+pub fn count_text(count: u64) -> String {
+    match count {
+        0..100_000 => count.to_string(),
+        100_000..10_000_000 => format!("{:.1}k", count as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1}M", count as f64 / 1e6),
+        _ => format!("{:.1}G", count as f64 / 1e9),
+    }
+}
+
+/// A number of bytes in a few characters.
+#[allow(clippy::cast_precision_loss)] // shown with few digits
+pub fn size_text(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        10_485_760..10_737_418_240 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+/// Events by the second in a few characters.
+pub fn rate_text(per_s: f64) -> String {
+    if per_s < 10.0 { format!("{per_s:.1}") } else { format!("{per_s:.0}") }
 }
 
 /// All hops of a process.
@@ -46,6 +146,11 @@ pub struct LedgerView {
 /// From the agent's ledger, in records.
 pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
     let total = &ledger.total;
+    let unread: u64 = ledger.sources.iter().map(millrace_agent::ledger::SourceLedger::unread).sum();
+    let condition = &ledger.condition;
+    let paused = condition.paused.as_ref().map(|what| format!("reading is paused, {what} is used up"));
+    let log = condition.troubles.iter().next().map(|(partition, trouble)| format!("{partition}: {trouble}"));
+    let troubles: Vec<String> = paused.into_iter().chain(log).collect();
     Hop {
         hop: "agent".to_owned(),
         read: total.read.records,
@@ -54,6 +159,10 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
         waiting: total.waiting.records,
         reasons: total.dropped.iter().map(|(reason, count)| (reason.clone(), count.records)).collect(),
         holes: 0,
+        behind: Some(unread + total.waiting.bytes),
+        moved: total.sent.bytes + total.dropped.values().map(|count| count.bytes).sum::<u64>(),
+        unit: "bytes".to_owned(),
+        trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
         detail: serde_json::to_value(ledger).unwrap_or_default(),
     }
 }
@@ -69,12 +178,17 @@ pub fn route_hop(counts: &millrace_aggregator::route::RouteCounts) -> Hop {
         waiting,
         reasons: [("no route".to_owned(), unmatched), ("dead letter".to_owned(), dead)].into(),
         holes: 0,
+        behind: counts.behind(),
+        moved: stored + unmatched + dead,
+        unit: "records".to_owned(),
+        trouble: None,
         detail: Json::Null,
     }
 }
 
-/// From the aggregator's ledger, all topics together.
-pub fn index_hop(ledger: &millrace_aggregator::ledger::Ledger) -> Hop {
+/// From the aggregator's ledger, all topics together; `behind`: records in the log that can't be searched yet, or why
+/// nobody can tell.
+pub fn index_hop(ledger: &millrace_aggregator::ledger::Ledger, behind: Result<u64, String>) -> Hop {
     let mut all = millrace_aggregator::ledger::TopicCounts::default();
     for counts in ledger.topics.values() {
         all += *counts;
@@ -88,17 +202,43 @@ pub fn index_hop(ledger: &millrace_aggregator::ledger::Ledger) -> Hop {
         waiting: all.waiting.lines,
         reasons: reasons.map(|(reason, count)| (reason.to_owned(), count)).into(),
         holes: ledger.holes.len() as u64,
+        behind: behind.as_ref().ok().copied(),
+        moved: all.stored.lines + all.duplicate.lines + all.dead_letter.lines + all.waiting.lines,
+        unit: "records".to_owned(),
+        trouble: behind.err(),
         detail: serde_json::to_value(ledger).unwrap_or_default(),
     }
 }
 
 impl LedgerView {
-    /// For a terminal.
-    pub fn table(&self) -> String {
+    /// Each hop with its pace since an earlier look.
+    pub fn paces<'v>(&'v self, before: &'v Self, elapsed: Duration) -> impl Iterator<Item = (&'v Hop, Pace)> {
+        self.hops.iter().filter_map(move |hop| {
+            let old = before.hops.iter().find(|old| old.hop == hop.hop)?;
+            Some((hop, Pace::between(old, hop, elapsed)))
+        })
+    }
+
+    /// For a terminal; with an earlier look also how fast the hops are.
+    pub fn table(&self, before: Option<(&Self, Duration)>) -> String {
         let mut out = String::new();
-        let written = writeln!(out, "{:<16}{:>14}{:>14}{:>12}{:>12}  ", "hop", "read", "stored", "dropped", "waiting");
+        let written = writeln!(
+            out,
+            "{:<16}{:>14}{:>14}{:>12}{:>12}{:>10}{:>12}{:>14}  ",
+            "hop", "read", "stored", "dropped", "waiting", "out/s", "behind", "delay"
+        );
         debug_assert!(written.is_ok(), "a String takes every text");
         for hop in &self.hops {
+            let old = before
+                .and_then(|(before, elapsed)| Some((before.hops.iter().find(|old| old.hop == hop.hop)?, elapsed)));
+            let pace = old.map(|(old, elapsed)| Pace::between(old, hop, elapsed));
+            let out_per_s = pace.map_or_else(String::new, |pace| rate_text(pace.out_per_s));
+            let delay = pace.map_or_else(String::new, |pace| pace.delay_text());
+            let behind = match (hop.behind, hop.unit.as_str()) {
+                (None, _) => "?".to_owned(),
+                (Some(bytes), "bytes") => size_text(bytes),
+                (Some(records), _) => records.to_string(),
+            };
             let verdict = if hop.adds_up() { "adds up" } else { "DOES NOT ADD UP" };
             let reasons: Vec<String> =
                 hop.reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{n} {reason}")).collect();
@@ -106,10 +246,20 @@ impl LedgerView {
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
             let written = writeln!(
                 out,
-                "{:<16}{:>14}{:>14}{:>12}{:>12}  {verdict}{why}{holes}",
+                "{:<16}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{holes}",
                 hop.hop, hop.read, hop.stored, hop.dropped, hop.waiting
             );
             debug_assert!(written.is_ok(), "a String takes every text");
+        }
+        for hop in &self.hops {
+            if let Some(trouble) = &hop.trouble {
+                out.push_str(&format!("{}: {trouble}\n", hop.hop));
+            }
+        }
+        if let Some((before, elapsed)) = before {
+            let slow = slowest(self.paces(before, elapsed));
+            out.push_str(&slow.unwrap_or_else(|| "no hop is behind".to_owned()));
+            out.push('\n');
         }
         out
     }
@@ -129,11 +279,56 @@ mod tests {
             waiting: 1,
             reasons: [("duplicate".to_owned(), 2)].into(),
             holes: 0,
+            behind: Some(5),
+            moved: 9,
+            unit: "records".to_owned(),
+            trouble: None,
             detail: Json::Null,
         };
-        let table = LedgerView { hops: vec![hop(10), hop(11)] }.table();
+        let table = LedgerView { hops: vec![hop(10), hop(11)] }.table(None);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].ends_with("adds up (2 duplicate)") && !lines[1].contains("NOT"), "{table}");
         assert!(lines[2].contains("DOES NOT ADD UP"), "{table}");
+    }
+
+    fn at(name: &str, unit: &str, behind: Option<u64>, moved: u64) -> Hop {
+        Hop {
+            hop: name.to_owned(),
+            read: moved,
+            stored: moved,
+            dropped: 0,
+            waiting: 0,
+            reasons: std::collections::BTreeMap::new(),
+            holes: 0,
+            behind,
+            moved,
+            unit: unit.to_owned(),
+            trouble: behind.is_none().then(|| "the log is away".to_owned()),
+            detail: Json::Null,
+        }
+    }
+
+    #[test]
+    fn the_slowest_hop_is_the_one_that_takes_longest_for_what_is_behind() {
+        type Case = (&'static [(&'static str, &'static str, Option<u64>, u64, u64)], &'static str);
+        let cases: &[Case] = &[
+            (&[("agent", "bytes", Some(0), 5, 9), ("index", "records", Some(0), 5, 5)], "no hop is behind"),
+            (
+                &[("agent", "bytes", Some(1000), 0, 1000), ("index", "records", Some(300), 0, 20)],
+                "slowest hop: index, 300 records behind, 30.0 s at this pace",
+            ),
+            (
+                &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", Some(300), 0, 20)],
+                "slowest hop: agent, 20.0 KiB behind, and it stands still",
+            ),
+            (&[("index", "records", None, 0, 20)], "index: the log is away\nno hop is behind"),
+        ];
+        for (hops, want) in cases {
+            let view = |second: bool| LedgerView {
+                hops: hops.iter().map(|(n, u, b, old, new)| at(n, u, *b, if second { *new } else { *old })).collect(),
+            };
+            let table = view(true).table(Some((&view(false), Duration::from_secs(2))));
+            assert!(table.ends_with(&format!("{want}\n")), "{table}");
+        }
     }
 }

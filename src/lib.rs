@@ -13,6 +13,8 @@ pub mod exit;
 pub mod run;
 /// What came in and what became of it, hop by hop.
 pub mod ledger;
+/// Live records of the agent at a door.
+pub mod tap;
 /// What the service manager is told.
 pub mod supervisor;
 /// Order of start and stop.

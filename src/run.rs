@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use millrace_agent::push::config::PushAuth;
+use millrace_agent::tap::Taps;
 use millrace_agent::{Agent, AgentConfig, AgentError, LedgerHandle};
 use millrace_aggregator::config::{AggregatorConfig, AuthConfig};
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
@@ -44,6 +46,7 @@ use crate::exit::{Code, Failure};
 use crate::http::{self, Authenticate, Guard, ReadyCheck, Registries};
 use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
 use crate::stages::{StageResult, Stages};
+use crate::tap::tap_route;
 
 /// What a stage gets at the stop before it is cut off. The agent bounds its own draining below that.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -119,6 +122,7 @@ struct Doors {
 #[derive(Default)]
 struct Insight {
     agent: Option<LedgerHandle>,
+    taps: Option<Taps>,
     index: Option<Arc<Aggregator>>,
     routes: Option<RouteLedger>,
     ready: Vec<ReadyCheck>,
@@ -251,11 +255,14 @@ async fn bind_doors(config: &Config, addresses: &mut Addresses) -> Result<Doors,
     if let Some(broker) = &config.broker {
         doors.status = broker_door(broker, addresses).await?;
     }
-    if let Some(listen) = config.agent.as_ref().and_then(|agent| agent.http.as_ref())
+    if let Some(agent) = &config.agent
+        && let Some(listen) = &agent.http
         && doors.status.is_none()
         && config.aggregator.is_none()
     {
-        doors.status = Some(status_door("agent's status", "agent.http", listen, addresses).await?);
+        let PushAuth { token, username, password } = agent.http_auth.clone();
+        let auth = AuthConfig { token, username, password };
+        doors.status = Some(status_door("agent's status", "agent.http", listen, &auth, addresses).await?);
     }
     if let Some(aggregator) = &config.aggregator {
         let guard = guard(&aggregator.http.auth, aggregator.http.max_body.0)?;
@@ -351,6 +358,7 @@ async fn open_agent(
         Failure::new(code, error)
     })?;
     insight.agent = Some(agent.ledger());
+    insight.taps = Some(agent.taps());
     Ok(agent)
 }
 
@@ -419,7 +427,8 @@ async fn start_aggregator(
             .merge(web::router(page))
             .merge(api_routes)
             .merge(http::status_routes(Arc::clone(registry), insight.ready.clone()))
-            .merge(ledger_route(insight));
+            .merge(ledger_route(insight))
+            .merge(tap_route(insight.taps.clone(), is_private(&listener, &guard)));
         stages.start("Loki API", STOP_LIMIT, |token| async move {
             let ending = token.clone();
             let serving = http::serve(listener, http::guarded(router, guard), token);
@@ -614,7 +623,7 @@ async fn broker_door(
     addresses: &mut Addresses,
 ) -> Result<Option<(TcpListener, Guard)>, Failure> {
     let Some(listen) = &broker.http else { return Ok(None) };
-    status_door("broker's status", "broker.http", listen, addresses).await.map(Some)
+    status_door("broker's status", "broker.http", listen, &AuthConfig::default(), addresses).await.map(Some)
 }
 
 /// Binds the door of a process without an aggregator.
@@ -622,9 +631,10 @@ async fn status_door(
     door: &'static str,
     key: &'static str,
     listen: &str,
+    auth: &AuthConfig,
     addresses: &mut Addresses,
 ) -> Result<(TcpListener, Guard), Failure> {
-    let guard = guard(&AuthConfig::default(), ALERTS_BODY)?;
+    let guard = guard(auth, ALERTS_BODY)?;
     let bound = http::bind(door, key, listen, &*guard.authenticate).await;
     let listener = bound.map_err(|error| Failure::new(Code::Unavailable, error))?;
     addresses.status = Some(listener.local_addr()?);
@@ -641,9 +651,15 @@ fn serve_status_door(
     if let Some((listener, guard)) = door {
         let router = Router::new()
             .merge(http::status_routes(Arc::clone(registry), insight.ready.clone()))
-            .merge(ledger_route(insight));
+            .merge(ledger_route(insight))
+            .merge(tap_route(insight.taps.clone(), is_private(&listener, &guard)));
         stages.start("status", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
     }
+}
+
+/// Whether a door may show records: to this host only, or to those who log in.
+fn is_private(listener: &TcpListener, guard: &Guard) -> bool {
+    guard.authenticate.asks() || listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// `GET /api/v1/ledger`.
@@ -651,11 +667,16 @@ fn ledger_route(insight: &Insight) -> Router {
     let (agent, index) = (insight.agent.clone(), insight.index.clone());
     let routes = insight.routes.clone();
     let view = move || {
-        let agent = agent.as_ref().map(|handle| agent_hop(&handle.snapshot()));
-        let index = index.as_ref().map(|aggregator| index_hop(&aggregator.ledger()));
-        let routes = routes.iter().flat_map(|ledger| ledger.passes().map(route_hop));
-        let view = LedgerView { hops: agent.into_iter().chain(routes).chain(index).collect() };
-        async move { axum::Json(view) }
+        let (agent, index, routes) = (agent.clone(), index.clone(), routes.clone());
+        async move {
+            let index = match index {
+                Some(aggregator) => Some(index_hop(&aggregator.ledger(), aggregator.behind().await)),
+                None => None,
+            };
+            let agent = agent.map(|handle| agent_hop(&handle.snapshot()));
+            let routes = routes.iter().flat_map(|ledger| ledger.passes().map(route_hop));
+            axum::Json(LedgerView { hops: agent.into_iter().chain(routes).chain(index).collect() })
+        }
     };
     Router::new().route("/api/v1/ledger", get(view))
 }

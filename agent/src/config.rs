@@ -13,7 +13,9 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::push::config::{HttpSource, LokiSource, OtlpSource, SpoolConfig, SyslogSource, name_of, syslog_name};
+use crate::push::config::{
+    HttpSource, LokiSource, OtlpSource, PushAuth, SpoolConfig, SyslogSource, name_of, syslog_name,
+};
 use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
 
 /// Files to tail and the log to send them to.
@@ -33,6 +35,8 @@ pub struct AgentConfig {
     /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where neither the role `aggregator` nor `broker.http`
     /// is in the process. Absent: none.
     pub http: Option<String>,
+    /// Who may ask there. Left out: everybody who can connect, and live records (`millrace tap`) on loopback only.
+    pub http_auth: PushAuth,
     /// How often folders are looked through for new, renamed and gone files where the kernel can't tell of all of them:
     /// on network file systems and behind symbolic links. Where it tells (inotify on a disk of this host), changes are
     /// seen at once and a look every tenth interval is enough; where inotify's limits are reached, it is twice as often.
@@ -83,6 +87,7 @@ impl Default for AgentConfig {
             kafka: KafkaConfig::default(),
             host: None,
             http: None,
+            http_auth: PushAuth::default(),
             scan_interval: Span::secs(1),
             checkpoint_interval: Span::secs(1),
             fingerprint_bytes: ByteSize(1024),

@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::AgentError;
 use crate::ledger::{Lost, REASON_DEAD_LETTER};
-use crate::producer::{Backoff, Haul, Lane, META_INVALID, Place, Sent, is_invalid, small};
+use crate::producer::{Backoff, Haul, Lane, META_INVALID, Place, Sent, is_invalid, small, taken};
 use crate::source::partition_of;
+use crate::tap::{Stage, View};
 use crate::transform::{self, Content, Input, Shaped, To, Worker};
 
 /// Destinations of one batch that are written to at the same time.
@@ -130,6 +131,31 @@ fn shape(hauls: &[Haul], from: Place, limits: (usize, usize), abort: &Cancellati
     batch
 }
 
+/// A record as a transform left it, to be looked at: sent to a topic, or dropped.
+fn view<'a>(haul: &'a Haul, piece: usize, shaped: &'a Shaped, topic: Option<&'a TopicPartition>) -> Option<View<'a>> {
+    let reason = match (&shaped.to, topic) {
+        (To::Dropped(reason), None) => Some(&**reason),
+        (To::Dead(reason), None) => Some(reason.as_str()),
+        (To::Home | To::Topic(_), Some(_)) => None,
+        // Dead letters are shown as what was dropped.
+        _ => return None,
+    };
+    let at = haul.pieces.get(piece)?;
+    let start = at.start as usize;
+    Some(View {
+        position: haul.offset(piece),
+        time_ns: shaped.time_ns.unwrap_or_else(|| haul.time_ns(piece).0),
+        labels: shaped.labels.as_ref().unwrap_or(&haul.labels),
+        metadata: shaped.meta.as_deref(),
+        line: match &shaped.content {
+            Content::Line => haul.window.get(start..start + at.len as usize)?,
+            Content::Text(bytes) | Content::Json(bytes) => bytes,
+        },
+        topic,
+        reason,
+    })
+}
+
 impl Lane {
     /// Transforms and sends every record of the hauls, then settles them. Does not end before all are taken.
     pub async fn deliver_transformed(&mut self, hauls: Vec<Haul>, abort: &CancellationToken) -> Result<(), AgentError> {
@@ -173,6 +199,7 @@ impl Lane {
                 To::Home | To::Topic(_) => open.push(*place),
             }
         }
+        self.show(hauls, batch, &batch.places, None);
         while !open.is_empty() {
             let groups = self.destinations(hauls, batch, &open).await?;
             let sends = groups.into_iter().map(|(to, places)| self.send_to(hauls, batch, to, places));
@@ -251,8 +278,12 @@ impl Lane {
                 Destination::Lines(_) => self.encode_shaped(hauls, batch, &group, self.parts.producer.spare(&to)).await,
             };
             match self.send(&to, records, &group).await {
-                Sent::All => backoff.reset(&to),
+                Sent::All => {
+                    self.show(hauls, batch, &group, Some(&to));
+                    backoff.reset(&to);
+                }
                 Sent::Again(failed, error) => {
+                    self.show(hauls, batch, &taken(&group, &failed), Some(&to));
                     let moved = destination != Destination::Dead && self.keep_order(hauls, &group, &failed).await?;
                     groups.push_front(failed);
                     parts.metrics.retries.inc();
@@ -285,6 +316,7 @@ impl Lane {
                     }
                     // One of them spoils the request for all: find out which.
                     _ => {
+                        self.show(hauls, batch, &taken(&group, &failed), Some(&to));
                         let moved = destination != Destination::Dead && self.keep_order(hauls, &group, &failed).await?;
                         for place in failed.into_iter().rev() {
                             groups.push_front(vec![place]);
@@ -298,6 +330,20 @@ impl Lane {
             }
         }
         Ok(rest)
+    }
+
+    /// To whoever looks: what the log took, or without a topic what transforms dropped.
+    fn show(&self, hauls: &[Haul], batch: &Batch, places: &[Place], to: Option<&TopicPartition>) {
+        let taps = &self.parts.taps;
+        if taps.is_idle() {
+            return;
+        }
+        for run in places.chunk_by(|a, b| a.0 == b.0) {
+            let Some(haul) = run.first().and_then(|place| hauls.get(place.0 as usize)) else { continue };
+            let views = run.iter().filter_map(|place| view(haul, place.1 as usize, batch.get(place)?, to));
+            let stage = if to.is_some() { Stage::Sent } else { Stage::Dropped };
+            taps.show(stage, &*haul.source, views);
+        }
     }
 
     /// Number of partitions of a topic that a transform named; makes it, and does not end before it is there.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use crate::condition::{Condition, Conditions};
+use crate::producer::Budget;
 use crate::push::receiver::Receiver;
 use crate::source::{Source, Taken};
 
@@ -164,6 +166,9 @@ pub struct SourceLedger {
     pub read_to: u64,
     /// Up to where it is acknowledged; of other sources 0.
     pub acknowledged_to: u64,
+    /// Size of the file when it was last looked at; of other sources 0.
+    #[serde(default)]
+    pub size: u64,
     /// The file is read to its end and gone (or replaced).
     pub finished: bool,
     /// The four sides.
@@ -178,6 +183,11 @@ fn file_kind() -> String {
 }
 
 impl SourceLedger {
+    /// Bytes that are there and not yet read.
+    pub fn unread(&self) -> u64 {
+        if self.finished { 0 } else { self.size.saturating_sub(self.read_to) }
+    }
+
     /// Whether the four sides agree with each other and with the positions.
     pub fn adds_up(&self) -> bool {
         let b = &self.balance;
@@ -197,6 +207,9 @@ pub struct Ledger {
     pub total: Balance,
     /// Each file, then each other source.
     pub sources: Vec<SourceLedger>,
+    /// What is in the way now.
+    #[serde(default)]
+    pub condition: Condition,
 }
 
 impl Ledger {
@@ -217,6 +230,8 @@ pub(crate) type Receivers = Arc<RwLock<Vec<Arc<Receiver>>>>;
 pub struct LedgerHandle {
     pub(crate) files: Sources,
     pub(crate) receivers: Receivers,
+    pub(crate) conditions: Conditions,
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl LedgerHandle {
@@ -229,6 +244,7 @@ impl LedgerHandle {
             ledger.total.add(&part.balance);
             ledger.sources.push(part);
         }
+        ledger.condition = self.conditions.look(&self.budget);
         ledger
     }
 }

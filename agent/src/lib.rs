@@ -16,6 +16,10 @@ mod content;
 mod writers;
 /// Hashes of a file's head and of what stands before a position: how a source is found again.
 pub mod fingerprint;
+/// Live records for whoever wants to look.
+pub mod tap;
+/// What is in the way now: why reading stands still, what the log says.
+pub mod condition;
 /// What the lanes know of a source, whatever it is.
 mod feed;
 /// One file as a source of records: its identity, its progress and its part of the ledger.

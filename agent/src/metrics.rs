@@ -9,6 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::condition::PauseReason;
+
 /// Why lines were dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
@@ -75,8 +77,12 @@ pub struct AgentMetrics {
     pub waiting_lines: Gauge,
     /// Memory that holds them, in bytes.
     pub waiting_bytes: Gauge,
-    /// Times that reading stood still because the log is slow or away.
-    pub pauses: Counter,
+    /// Limit of `waiting_bytes`.
+    pub max_waiting_bytes: Gauge,
+    /// Times that reading stood still because the log is slow or away, by what was used up.
+    pub pauses: Family<PauseReason, Counter>,
+    /// Whether reading stands still now, by what is used up.
+    pub paused: Family<PauseReason, Gauge>,
     /// Files being read.
     pub files: Gauge,
     /// Files held open.
@@ -147,7 +153,10 @@ impl AgentMetrics {
         r.register("retries", "Requests to the log sent again", m.retries.clone());
         r.register("waiting_lines", "Lines read and not yet acknowledged", m.waiting_lines.clone());
         r.register("waiting_bytes", "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
-        r.register("pauses", "Times that reading stood still because the log is slow or away", m.pauses.clone());
+        r.register("max_waiting_bytes", "Limit of the memory that holds lines", m.max_waiting_bytes.clone());
+        let help = "Times that reading stood still because the log is slow or away, by what was used up";
+        r.register("pauses", help, m.pauses.clone());
+        r.register("paused", "Whether reading stands still now, by what is used up", m.paused.clone());
         r.register("files", "Files being read", m.files.clone());
         r.register("open_files", "Files held open", m.open_files.clone());
         r.register("unreadable_files", "Files that can't be read now", m.unreadable_files.clone());

@@ -25,6 +25,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::condition::Conditions;
 use crate::dispatch::Routes;
 use crate::error::AgentError;
 use crate::feed::{Done, Feed};
@@ -33,6 +34,7 @@ use crate::metrics::{AgentMetrics, Reason};
 use crate::source::{Anchor, Taken};
 use crate::split::Piece;
 use crate::state::State;
+use crate::tap::Taps;
 use crate::transform::Worker;
 use crate::watch::Wake;
 
@@ -201,6 +203,10 @@ impl Budget {
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Acquire)
     }
+
+    pub fn max(&self) -> usize {
+        self.max
+    }
 }
 
 /// A share of the memory, given back unless it is kept.
@@ -272,6 +278,8 @@ pub(crate) struct LaneParts {
     pub dead_letter_topic: Arc<str>,
     /// Topics that transforms name.
     pub routes: Routes,
+    pub conditions: Conditions,
+    pub taps: Taps,
 }
 
 /// A record in a lane's batch: which haul, which piece.
@@ -296,6 +304,12 @@ pub(crate) const META_INVALID: &[u8] = br#"{"encoding":"invalid"}"#;
 /// Whether a line is no UTF-8; a character that was cut at the limit does not make it so.
 pub(crate) fn is_invalid(line: &[u8], cut: bool) -> bool {
     std::str::from_utf8(line).is_err_and(|error| !(cut && error.error_len().is_none()))
+}
+
+/// What is left of a request without those that failed.
+pub(crate) fn taken(group: &[Place], failed: &[Place]) -> Vec<Place> {
+    let failed: HashSet<Place> = failed.iter().copied().collect();
+    group.iter().copied().filter(|place| !failed.contains(place)).collect()
 }
 
 /// An answer that takes longer is told.
@@ -392,8 +406,12 @@ impl Lane {
         while let Some(group) = groups.pop_front() {
             let records = self.encode(hauls, &group).await;
             match self.send(&self.to, records, &group).await {
-                Sent::All => backoff.reset(&self.to),
+                Sent::All => {
+                    self.show_sent(hauls, &group, &[]);
+                    backoff.reset(&self.to);
+                }
                 Sent::Again(failed, error) => {
+                    self.show_sent(hauls, &group, &failed);
                     self.keep_order(hauls, &group, &failed).await?;
                     groups.push_front(failed);
                     self.parts.metrics.retries.inc();
@@ -402,11 +420,14 @@ impl Lane {
                 Sent::Never(failed, error) => match failed[..] {
                     [place] => {
                         let Some(record) = self.encode(hauls, &failed).await.to_records().pop() else { continue };
-                        self.bury(record, &self.to, &error.to_string()).await;
+                        let reason = error.to_string();
+                        self.bury(record, &self.to, &reason).await;
+                        self.parts.taps.sent(hauls, &failed, &self.to, Some(&reason));
                         dead.insert(place);
                     }
                     // One of them spoils the request for all: find out which.
                     _ => {
+                        self.show_sent(hauls, &group, &failed);
                         self.keep_order(hauls, &group, &failed).await?;
                         for place in failed.into_iter().rev() {
                             groups.push_front(vec![place]);
@@ -418,13 +439,23 @@ impl Lane {
         Ok(dead)
     }
 
+    /// To whoever looks.
+    fn show_sent(&self, hauls: &[Haul], group: &[Place], failed: &[Place]) {
+        let taps = &self.parts.taps;
+        if !taps.is_idle() {
+            taps.sent(hauls, &taken(group, failed), &self.to, None);
+        }
+    }
+
     pub async fn send(&self, to: &TopicPartition, records: Records, group: &[Place]) -> Sent {
         let answer = self.parts.producer.send_encoded(to, records);
         tokio::pin!(answer);
+        let mut silent = None;
         let answer = loop {
             match tokio::time::timeout(SLOW, &mut answer).await {
                 Ok(answer) => break answer,
                 Err(_) => {
+                    silent.get_or_insert_with(|| Trouble::new(&self.parts.conditions, to)).tell("log does not answer");
                     tracing::warn!(partition = %to, records = group.len(), "log does not answer, the agent waits and stops reading: is the broker running and `kafka.brokers` right?");
                 }
             }
@@ -619,17 +650,44 @@ pub(crate) struct Backoff {
     max: Duration,
     next: Duration,
     attempts: u64,
+    conditions: Conditions,
+    trouble: Option<Trouble>,
+}
+
+/// What the log says about a partition, shown until this is dropped.
+struct Trouble {
+    conditions: Conditions,
+    of: String,
+}
+
+impl Trouble {
+    fn new(conditions: &Conditions, of: &TopicPartition) -> Self {
+        Self { conditions: conditions.clone(), of: of.to_string() }
+    }
+
+    fn tell(&self, what: &str) {
+        self.conditions.trouble(&self.of, Some(what.to_owned()));
+    }
+}
+
+impl Drop for Trouble {
+    fn drop(&mut self) {
+        self.conditions.trouble(&self.of, None);
+    }
 }
 
 impl Backoff {
     pub fn new(parts: &LaneParts) -> Self {
-        Self { initial: parts.retry_initial, max: parts.retry_max, next: parts.retry_initial, attempts: 0 }
+        let (initial, max) = (parts.retry_initial, parts.retry_max);
+        Self { initial, max, next: initial, attempts: 0, conditions: parts.conditions.clone(), trouble: None }
     }
 
     pub async fn wait(&mut self, to: &TopicPartition, error: &ClientError) {
         self.attempts += 1;
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let trouble = self.trouble.get_or_insert_with(|| Trouble::new(&self.conditions, to));
+        trouble.tell(&format!("{error}: {cause} (attempt {})", self.attempts));
         if self.attempts == 1 || self.attempts.is_multiple_of(30) {
-            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(partition = %to, %error, cause, attempts = self.attempts, "log did not take lines, they are sent again until it does");
         }
         // Half to whole: lanes of many hosts don't come back at the same moment.
@@ -644,5 +702,6 @@ impl Backoff {
         }
         self.attempts = 0;
         self.next = self.initial;
+        self.trouble = None;
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::condition::Conditions;
 use crate::config::{AgentConfig, FileSource, ReadFrom, SourceConfig};
 use crate::discover::Globs;
 use crate::dispatch::Routes;
@@ -35,6 +36,7 @@ use crate::source::{Entry, Source};
 use crate::split::Splitter;
 use crate::state::{SourceState, State};
 use crate::tail::{Reader, ReaderParts};
+use crate::tap::Taps;
 use crate::timestamp::TimeReader;
 use crate::transform::{self, Chain};
 use crate::watch::Wake;
@@ -57,6 +59,8 @@ pub struct Agent {
     producer: Arc<dyn BatchProducer>,
     clock: SharedClock,
     metrics: AgentMetrics,
+    conditions: Conditions,
+    taps: Taps,
 }
 
 impl std::fmt::Debug for Agent {
@@ -103,11 +107,14 @@ impl Agent {
             spool = Some((opened, queue));
             of_intakes = Arc::new(Budget::new(lane_bytes(&config)));
         }
+        let taps = Taps::default();
+        let conditions = Conditions::new(&metrics, budget.max());
         let shared = Shared {
             budget: of_intakes,
             state: state.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            taps: taps.clone(),
             spooled: door.is_some(),
             spool: RwLock::new(door),
         };
@@ -127,6 +134,8 @@ impl Agent {
             producer,
             clock,
             metrics,
+            conditions,
+            taps,
         };
         for (door, settings) in doors {
             let intake = agent.receive(settings)?;
@@ -160,7 +169,17 @@ impl Agent {
 
     /// Snapshots of the ledger, during the run and after it.
     pub fn ledger(&self) -> LedgerHandle {
-        LedgerHandle { files: self.sources.clone(), receivers: self.receivers.clone() }
+        LedgerHandle {
+            files: self.sources.clone(),
+            receivers: self.receivers.clone(),
+            conditions: self.conditions.clone(),
+            budget: self.budget.clone(),
+        }
+    }
+
+    /// For those who want to look at live records.
+    pub fn taps(&self) -> Taps {
+        self.taps.clone()
     }
 
     /// The agent's counters.
@@ -182,6 +201,8 @@ impl Agent {
                 .spawn(move || spool.write(queue))
                 .map_err(|source| AgentError::Thread { name: "agent-spool", source })?;
         }
+        // However this future ends, nobody looks at it any longer.
+        let _close_taps = CloseTaps(self.taps.clone());
         // However this future ends, the spool's thread does.
         let close_spool = CloseSpool(self.shared.clone());
         let mut doors = JoinSet::new();
@@ -213,6 +234,8 @@ impl Agent {
             retry_max: self.config.retry_max.0,
             dead_letter_topic: self.config.dead_letter_topic.as_str().into(),
             routes: Routes::new(self.config.kafka.partitions),
+            conditions: self.conditions.clone(),
+            taps: self.taps.clone(),
         });
         let mut lanes = JoinSet::new();
         let mut senders = Vec::new();
@@ -235,6 +258,7 @@ impl Agent {
                 budget: budget.clone(),
                 state: state.clone(),
                 metrics: metrics.clone(),
+                taps: self.taps.clone(),
                 receivers: self.receivers.clone(),
                 topic: topic.clone(),
                 lanes: senders.clone(),
@@ -254,6 +278,8 @@ impl Agent {
             wake: wake.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            conditions: self.conditions.clone(),
+            taps: self.taps.clone(),
             scan_interval: self.config.scan_interval.0,
             fingerprint: usize::try_from(self.config.fingerprint_bytes.0).unwrap_or(1024),
             read_bytes,
@@ -417,11 +443,16 @@ impl Agent {
                 answer = self.producer.ensure_topic(topic, self.config.kafka.partitions) => answer,
             };
             match answer {
-                Ok(partitions) => return Some(partitions),
+                Ok(partitions) => {
+                    self.conditions.trouble(topic, None);
+                    return Some(partitions);
+                }
                 Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    self.conditions
+                        .trouble(topic, Some(format!("{error}: {cause}; nothing is read before it is there")));
                     if told.elapsed() >= Duration::from_secs(30) {
                         told = tokio::time::Instant::now();
-                        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                         tracing::warn!(%error, cause, topic, "agent waits for the log before it reads files");
                     }
                 }
@@ -456,6 +487,15 @@ const SPOOL_JOBS: usize = 1024;
 fn lane_bytes(config: &AgentConfig) -> usize {
     let bytes = if config.spool.is_some() { config.max_waiting_bytes.0 / 2 } else { config.max_waiting_bytes.0 };
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Ends the taps when it is dropped.
+struct CloseTaps(Taps);
+
+impl Drop for CloseTaps {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Lets nothing more into the spool when it is dropped.

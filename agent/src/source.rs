@@ -112,6 +112,8 @@ struct Progress {
     tally: Tally,
     finished: bool,
     dirty: bool,
+    /// Size of the file when it was last looked at.
+    size: u64,
 }
 
 /// What one read took from a file, or one push brought.
@@ -147,6 +149,7 @@ impl Source {
             tally: Tally::default(),
             finished: false,
             dirty: true,
+            size: at.mark.offset,
             seen,
         };
         Self {
@@ -177,6 +180,7 @@ impl Source {
             tally: Tally::restore(state.sent, &state.dropped),
             finished: state.finished,
             dirty: false,
+            size: anchor.mark.offset,
         };
         let mut partition = state.partition;
         if moved {
@@ -220,6 +224,11 @@ impl Source {
     /// Device and inode when the file was last seen.
     pub fn last_key(&self) -> FileKey {
         self.progress.lock().seen.key
+    }
+
+    /// Notes how large the file is now.
+    pub fn set_size(&self, size: u64) {
+        self.progress.lock().size = size;
     }
 
     /// Notes where the file is now.
@@ -328,6 +337,7 @@ impl Source {
             start: p.start,
             read_to: p.read.mark.offset,
             acknowledged_to: p.acked.mark.offset,
+            size: p.size,
             finished: p.finished,
             balance: p.tally.balance(),
         }

@@ -269,7 +269,12 @@ async fn slow_log_stops_reading_and_memory_is_bounded() {
         append(&place.log(&format!("out/{name}")), &line.repeat(20_000));
     }
     std::fs::rename(place.log("out"), place.log("in")).unwrap();
-    until("a pause", || agent.metrics.pauses.get() > 5).await;
+    let condition = || agent.ledger.snapshot().condition;
+    until("a pause that is told with its reason", || {
+        let now = condition();
+        now.paused.as_deref() == Some("memory") && now.max_waiting_bytes == 1 << 20
+    })
+    .await;
     let waiting = agent.ledger.snapshot().total.waiting.bytes;
     assert!((100_000..=1 << 20).contains(&waiting), "{waiting}");
     // Fair turns: no file has been read far ahead of the others.
@@ -277,6 +282,11 @@ async fn slow_log_stops_reading_and_memory_is_bounded() {
     assert!(read.iter().all(|r| *r > 100_000), "{read:?}");
     log.mood(Mood::Good);
     until("all lines", || log.events().len() == 60_000).await;
+    until("nothing is in the way any longer", || {
+        let now = condition();
+        now.paused.is_none() && now.troubles.is_empty() && now.waiting_bytes == 0
+    })
+    .await;
     agent.stop().await;
 }
 

@@ -90,6 +90,8 @@ pub struct Progress {
     commands: SyncSender<Command>,
     inbox: Mutex<Option<Receiver<Command>>>,
     state: Mutex<Reach>,
+    /// What was last answered.
+    highs: Mutex<Option<Vec<(TopicPartition, i64)>>>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +101,8 @@ struct Reach {
     unpublished: Option<String>,
 }
 
+/// How long whoever asks how far behind the index is waits for the answer.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Commands that may wait for the consumer's thread; it looks several times a second.
 const COMMANDS: usize = 256;
 
@@ -110,6 +114,7 @@ impl Default for Progress {
             commands,
             inbox: Mutex::new(Some(inbox)),
             state: Mutex::default(),
+            highs: Mutex::default(),
         }
     }
 }
@@ -152,18 +157,35 @@ impl Progress {
         }
     }
 
-    /// Waits until everything that was in the log at the moment of the call is searchable.
-    pub async fn caught_up(&self) -> Result<(), StorageError> {
-        let (ask, answer) = oneshot::channel();
-        let busy = || StorageError::Failed {
-            what: "the high watermarks".to_owned(),
-            source: Arc::new(std::io::Error::other("the consumer is busy or has ended")),
+    /// Records in the log that can't be searched yet. While the consumer's thread waits for the index it can't be asked:
+    /// then as of the last answer.
+    pub async fn behind(&self) -> Result<u64, StorageError> {
+        let highs = match tokio::time::timeout(PATIENCE, self.high_watermarks()).await {
+            Ok(highs) => highs?,
+            Err(_) => self.highs.lock().clone().ok_or_else(busy)?,
         };
+        let searchable = self.positions();
+        let left = |(tp, high): (TopicPartition, i64)| {
+            let next = searchable.get(&tp).copied().unwrap_or(0);
+            u64::try_from(high - next).unwrap_or(0)
+        };
+        Ok(highs.into_iter().map(left).sum())
+    }
+
+    async fn high_watermarks(&self) -> Result<Vec<(TopicPartition, i64)>, StorageError> {
+        let (ask, answer) = oneshot::channel();
         self.commands.try_send(Command::HighWatermarks(ask)).map_err(|_| busy())?;
-        let wanted = answer.await.map_err(|_| busy())?.map_err(|source| StorageError::Failed {
+        let highs = answer.await.map_err(|_| busy())?.map_err(|source| StorageError::Failed {
             what: "the high watermarks".to_owned(),
             source: Arc::new(source),
         })?;
+        *self.highs.lock() = Some(highs.clone());
+        Ok(highs)
+    }
+
+    /// Waits until everything that was in the log at the moment of the call is searchable.
+    pub async fn caught_up(&self) -> Result<(), StorageError> {
+        let wanted = self.high_watermarks().await?;
         let mut searchable = self.searchable.subscribe();
         let reached = |now: &HashMap<TopicPartition, i64>| {
             wanted.iter().all(|(tp, high)| *high == 0 || now.get(tp).is_some_and(|next| next >= high))
@@ -173,6 +195,13 @@ impl Progress {
 
     fn trouble(&self, trouble: Option<String>) {
         self.state.lock().trouble = trouble;
+    }
+}
+
+fn busy() -> StorageError {
+    StorageError::Failed {
+        what: "the high watermarks".to_owned(),
+        source: Arc::new(std::io::Error::other("the consumer is busy or has ended")),
     }
 }
 

@@ -248,6 +248,12 @@ impl Aggregator {
         self.shared.book.snapshot()
     }
 
+    /// Records in the log that can't be searched yet; else why nobody can tell.
+    pub async fn behind(&self) -> Result<u64, String> {
+        self.ready()?;
+        self.shared.progress.behind().await.map_err(|error| error.to_string())
+    }
+
     /// Counts by source as of the last publication, sorted by topic, partition and source: the agent's side of the ledger
     /// names the same sources.
     pub async fn source_ledger(&self) -> Result<Vec<SourceCounts>, AggregatorError> {

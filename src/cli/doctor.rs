@@ -1,25 +1,29 @@
-//! `millrace doctor`: the ledger of a running process, hop by hop.
+//! `millrace doctor`: the ledger of a running process, hop by hop, with what is behind and what is slowest.
 
+use std::time::Duration;
+
+use super::door::DoorFlags;
 use super::{print, runtime};
 use crate::exit::{Code, Failure};
-use crate::ledger::LedgerView;
 
-/// Asks for the ledger and shows it; exit 1 if a hop does not add up.
-pub fn doctor(address: &str, json: bool) -> Result<(), Failure> {
-    let url = format!("{}/api/v1/ledger", address.trim_end_matches('/'));
-    let view: LedgerView = runtime()?
-        .block_on(async { reqwest::get(&url).await?.error_for_status()?.json().await })
-        .map_err(|error: reqwest::Error| {
-            Failure::new(
-                Code::Unavailable,
-                anyhow::Error::new(error).context(format!("{url} does not answer: is millrace running there?")),
-            )
-        })?;
-    if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&view)?))?;
-    } else {
-        print(&view.table())?;
-    }
+/// Between the two looks that tell how fast the hops are.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Asks for the ledger twice and shows it; exit 1 if a hop does not add up.
+pub fn doctor(door: &DoorFlags, json: bool) -> Result<(), Failure> {
+    let view = runtime()?.block_on(async {
+        let client = reqwest::Client::new();
+        let first = door.ledger(&client).await?;
+        if json {
+            print(&format!("{}\n", serde_json::to_string_pretty(&first)?))?;
+            return Ok::<_, Failure>(first);
+        }
+        let began = tokio::time::Instant::now();
+        tokio::time::sleep(BETWEEN).await;
+        let second = door.ledger(&client).await?;
+        print(&second.table(Some((&first, began.elapsed()))))?;
+        Ok(second)
+    })?;
     match view.hops.iter().find(|hop| !hop.adds_up()) {
         None => Ok(()),
         Some(hop) => Err(Failure::text(

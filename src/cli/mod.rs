@@ -14,8 +14,14 @@ mod validate;
 mod rules;
 /// `test`: transforms.
 mod test;
+/// How commands reach a running process.
+mod door;
 /// `doctor`.
 mod doctor;
+/// `tap`.
+mod tap;
+/// `top`.
+mod top;
 /// `dlq`.
 mod dlq;
 /// `import`.
@@ -90,15 +96,19 @@ enum Verb {
     /// Rule files.
     #[command(subcommand)]
     Rules(RulesVerb),
-    /// Shows the ledger of a running process: what was read, stored, dropped and waits at each hop.
+    /// Shows the ledger of a running process: what was read, stored, dropped and waits at each hop, what is behind, and
+    /// which hop is the slowest; exit 1 if one does not add up.
     Doctor {
-        /// Address of the page and the Loki API.
-        #[arg(long, env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100")]
-        addr: String,
+        #[command(flatten)]
+        door: door::DoorFlags,
         /// As JSON instead of a table.
         #[arg(long)]
         json: bool,
     },
+    /// Shows live records: as an agent reads them, as the log took them, what was dropped, what can be searched.
+    Tap(tap::TapArgs),
+    /// The ledger of a running process as a terminal view: hops, what is in the way, sources by rate.
+    Top(top::TopArgs),
     /// Turns the configuration of Promtail, Vector, Filebeat or Fluent Bit into one of Millrace's, and says what it could
     /// not carry over; exit 3 if there was something.
     Import(import::ImportArgs),
@@ -149,7 +159,9 @@ impl Command {
             Verb::Schema => validate::schema(),
             Verb::Test { file, files, output } => test::test(&file, &files, output),
             Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
-            Verb::Doctor { addr, json } => doctor::doctor(&addr, json),
+            Verb::Doctor { door, json } => doctor::doctor(&door, json),
+            Verb::Tap(args) => tap::tap(&args),
+            Verb::Top(args) => top::top(&args),
             Verb::Import(args) => import::import(&args),
             Verb::Dlq(args) => dlq::dlq(args),
         }

@@ -23,6 +23,7 @@ use crate::producer::{Budget, Haul, Load, Numbers, Share, is_invalid};
 use crate::source::{Anchor, Taken};
 use crate::split::Piece;
 use crate::state::State;
+use crate::tap::Taps;
 
 /// A haul that has so much is followed by another.
 const HAUL_BYTES: usize = 256 << 10;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub state: Arc<State>,
     pub clock: SharedClock,
     pub metrics: AgentMetrics,
+    pub taps: Taps,
     /// Whether there is a spool.
     pub spooled: bool,
     /// The way into it, until the agent stops.
@@ -612,6 +614,7 @@ impl Batch {
         m.waiting_lines.inc_by(i64::try_from(count.lines).unwrap_or(i64::MAX));
         for (lane, permit) in permits {
             if let Some(hauls) = loads.remove(&lane) {
+                hauls.iter().for_each(|haul| intake.shared.taps.read(haul));
                 permit.send(Load::Many(hauls));
             }
         }

@@ -331,6 +331,7 @@ impl Receiver {
             start: self.start,
             read_to: next,
             acknowledged_to: 0,
+            size: 0,
             finished: false,
             balance: p.tally.balance(),
         }

@@ -24,6 +24,7 @@ use crate::producer::{Budget, Haul, Load, Numbers, Share};
 use crate::source::{Anchor, Taken};
 use crate::split::Piece;
 use crate::state::State;
+use crate::tap::Taps;
 
 /// Bytes read from a segment at a time.
 const READ: u64 = 1 << 20;
@@ -42,6 +43,7 @@ pub(crate) struct Feeder {
     pub budget: Arc<Budget>,
     pub state: Arc<State>,
     pub metrics: AgentMetrics,
+    pub taps: Taps,
     pub receivers: Receivers,
     pub topic: Arc<str>,
     pub lanes: Vec<mpsc::Sender<Load>>,
@@ -179,6 +181,7 @@ impl Feeder {
         let mut haul = haul(frame, inlet);
         haul.cost = share.keep();
         haul.done = parts.pop();
+        self.taps.read(&haul);
         permit.send(Load::One(haul));
         p.flight.push(place, cost, answer);
         Ok(true)

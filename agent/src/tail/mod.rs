@@ -42,6 +42,7 @@ use std::time::{Duration, Instant};
 use millrace_log::clock::SharedClock;
 use tokio::sync::mpsc;
 
+use crate::condition::{Conditions, Pause};
 use crate::content::Content;
 use crate::discover::{FileKey, birth_ns, is_rotation};
 use crate::error::AgentError;
@@ -52,6 +53,7 @@ use crate::producer::{Budget, Load};
 use crate::source::{Entry, Source};
 use crate::split::Mark;
 use crate::state::State;
+use crate::tap::Taps;
 use crate::watch::{Wake, Watcher, Woken};
 use crate::writers::Writers;
 
@@ -80,6 +82,8 @@ pub(crate) struct ReaderParts {
     pub wake: Wake,
     pub clock: SharedClock,
     pub metrics: AgentMetrics,
+    pub conditions: Conditions,
+    pub taps: Taps,
     pub scan_interval: Duration,
     pub fingerprint: usize,
     pub read_bytes: usize,
@@ -183,7 +187,7 @@ enum Turn {
     /// Read to the end.
     Idle,
     /// The lane or memory has no room.
-    Full,
+    Full(Pause),
     /// The file was truncated or replaced in place.
     Truncated,
     /// The lanes are gone: the agent stops.
@@ -257,13 +261,11 @@ impl Reader {
             if closed {
                 return Ok(());
             }
+            self.parts.conditions.pause(full.filter(|_| !progress));
             let until = match (progress, full) {
                 (true, _) => Instant::now(),
-                (false, true) => {
-                    self.parts.metrics.pauses.inc();
-                    next_scan.min(Instant::now() + ROOM_WAIT)
-                }
-                (false, false) => next_scan.min(self.timer),
+                (false, Some(_)) => next_scan.min(Instant::now() + ROOM_WAIT),
+                (false, None) => next_scan.min(self.timer),
             };
             let Woken { changed, rescan, stop } = self.parts.wake.wait(until);
             if stop {

@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::{HAUL_COST, ROOM_WAIT, Reader, Turn, mtime};
+use crate::condition::Pause;
 use crate::content::Size;
 use crate::discover::FileKey;
 use crate::error::AgentError;
@@ -53,8 +54,8 @@ impl Reader {
     }
 
     /// One turn for each queued file. Returns whether something was read, whether room was missing, whether to stop.
-    pub(super) fn turns(&mut self) -> Result<(bool, bool, bool), AgentError> {
-        let (mut progress, mut full) = (false, false);
+    pub(super) fn turns(&mut self) -> Result<(bool, Option<Pause>, bool), AgentError> {
+        let (mut progress, mut full) = (false, None);
         for _ in 0..self.queue.len() {
             let Some(key) = self.queue.pop_front() else { break };
             let Some(tail) = self.tails.get_mut(&key) else { continue };
@@ -77,8 +78,8 @@ impl Reader {
                     self.enqueue(key);
                 }
                 Turn::Idle => {}
-                Turn::Full => {
-                    full = true;
+                Turn::Full(why) => {
+                    full = Some(why);
                     self.enqueue(key);
                 }
                 Turn::Truncated => {
@@ -131,6 +132,7 @@ impl Reader {
             return Ok(if again { Turn::More } else { Turn::Idle });
         };
         tail.size = size;
+        source.set_size(size);
         if size < tail.mark.offset.max(u64::from(source.head().len)) {
             return Ok(Turn::Truncated);
         }
@@ -161,14 +163,14 @@ impl Reader {
         // A file that is behind leaves room in its lane for the others.
         let is_behind = available > parts.read_bytes as u64;
         if is_behind && behind.load(Ordering::Acquire) >= parts.behind_bytes {
-            return Ok(Turn::Full);
+            return Ok(Turn::Full(Pause::Memory));
         }
         let permit = match lane.try_reserve() {
             Ok(permit) => permit,
-            Err(mpsc::error::TrySendError::Full(())) => return Ok(Turn::Full),
+            Err(mpsc::error::TrySendError::Full(())) => return Ok(Turn::Full(Pause::Queue)),
             Err(mpsc::error::TrySendError::Closed(())) => return Ok(Turn::Closed),
         };
-        let Some(share) = Share::take(&parts.budget, cost) else { return Ok(Turn::Full) };
+        let Some(share) = Share::take(&parts.budget, cost) else { return Ok(Turn::Full(Pause::Memory)) };
 
         let known = tail.before.len();
         let mut window = parts.windows.window(known + wanted);
@@ -242,7 +244,7 @@ impl Reader {
         tail.grown = now;
         let window = window.freeze();
         let behind = is_behind.then(|| Behind::new(behind, wanted));
-        permit.send(Load::One(Haul {
+        let haul = Haul {
             labels: source.labels.clone(),
             tenant: source.entry.tenant.clone(),
             source,
@@ -257,7 +259,9 @@ impl Reader {
             cost: share.keep(),
             behind,
             done: None,
-        }));
+        };
+        parts.taps.read(&haul);
+        permit.send(Load::One(haul));
         if tail.pending
             && let Some(due) = tail.due(parts.rotated_wait)
         {

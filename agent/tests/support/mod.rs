@@ -237,6 +237,7 @@ pub fn edit(config: &mut AgentConfig, change: impl FnOnce(&mut FileSource)) {
 pub struct Running {
     pub ledger: LedgerHandle,
     pub metrics: millrace_agent::metrics::AgentMetrics,
+    pub taps: millrace_agent::tap::Taps,
     cancel: CancellationToken,
     task: JoinHandle<Result<(), AgentError>>,
 }
@@ -262,9 +263,10 @@ impl Running {
     /// Runs an opened agent.
     pub fn run(agent: Agent) -> Self {
         let (ledger, metrics, cancel) = (agent.ledger(), agent.metrics(), CancellationToken::new());
+        let taps = agent.taps();
         #[allow(clippy::disallowed_methods)]
         let task = tokio::spawn(agent.run(cancel.clone()));
-        Self { ledger, metrics, cancel, task }
+        Self { ledger, metrics, taps, cancel, task }
     }
 
     /// Stops in order; the ledger must add up with nothing waiting.

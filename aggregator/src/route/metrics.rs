@@ -72,6 +72,8 @@ pub struct RouteCounts {
     pub(super) unmatched: AtomicU64,
     pub(super) dead: AtomicU64,
     pub(super) waiting: AtomicU64,
+    /// Records in the topic that it has not read; `u64::MAX`: not known yet.
+    pub(super) behind: AtomicU64,
 }
 
 impl RouteCounts {
@@ -93,6 +95,11 @@ impl RouteCounts {
     /// Records that went to the dead letters only.
     pub fn dead(&self) -> u64 {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Records that stand in the topic and are not copied yet, as of the last look at its end; `None`: nobody looked yet.
+    pub fn behind(&self) -> Option<u64> {
+        Some(self.behind.load(Ordering::Relaxed)).filter(|behind| *behind != u64::MAX)
     }
 
     /// Records of the transaction that is open.

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_log::admin::{Admin, AdminError, NewTopic};
@@ -101,7 +101,11 @@ impl Pass {
             routing: routing.clone(),
             routes: Vec::new(),
             metrics,
-            counts: Arc::new(RouteCounts { from: from.to_owned(), ..RouteCounts::default() }),
+            counts: Arc::new(RouteCounts {
+                from: from.to_owned(),
+                behind: AtomicU64::new(u64::MAX),
+                ..RouteCounts::default()
+            }),
             clock: SharedClockDebug(clock),
         }
     }
@@ -265,6 +269,7 @@ impl Pass {
                 looked = Instant::now();
                 if let Some(lag) = copier.lag() {
                     self.metrics.lag_records.get_or_create(&self.name()).set(lag);
+                    self.counts.behind.store(u64::try_from(lag).unwrap_or(0), Ordering::Relaxed);
                 }
             }
         }

@@ -1,0 +1,149 @@
+//! What is in the agent's way now, for whoever looks at 3 in the morning: why reading stands still, and what the log says.
+//!
+//! In: what the reading thread and the lanes meet. Out: [`Condition`], with the ledger, and two gauges. Touches nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::AgentMetrics;
+use crate::producer::Budget;
+
+/// Why reading of files stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Pause {
+    /// `max_waiting_bytes` is used up.
+    Memory,
+    /// The queue of a partition is full (`queue_pieces`).
+    Queue,
+}
+
+impl Pause {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// Label of the metrics about pauses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PauseReason {
+    /// `memory` or `queue`.
+    pub reason: &'static str,
+}
+
+/// What is in the way at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Condition {
+    /// Why no file is read: `memory` (`max_waiting_bytes` is used up) or `queue` (`queue_pieces` of a partition are).
+    pub paused: Option<String>,
+    /// Memory that holds what the log has not acknowledged, bytes.
+    pub waiting_bytes: u64,
+    /// Its limit.
+    pub max_waiting_bytes: u64,
+    /// What the log answered last, by topic and partition; empty while it takes everything.
+    pub troubles: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    paused: Option<Pause>,
+    troubles: BTreeMap<String, String>,
+}
+
+/// Shared by the parts of an agent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Conditions {
+    now: Arc<Mutex<Now>>,
+    metrics: AgentMetrics,
+}
+
+impl Conditions {
+    pub fn new(metrics: &AgentMetrics, max_waiting: usize) -> Self {
+        metrics.max_waiting_bytes.set(i64::try_from(max_waiting).unwrap_or(i64::MAX));
+        for pause in [Pause::Memory, Pause::Queue] {
+            metrics.paused.get_or_create(&PauseReason { reason: pause.reason() }).set(0);
+        }
+        Self { now: Arc::default(), metrics: metrics.clone() }
+    }
+
+    /// Reading stands still, or goes on.
+    pub fn pause(&self, why: Option<Pause>) {
+        let before = std::mem::replace(&mut self.now.lock().paused, why);
+        if before == why {
+            return;
+        }
+        for (pause, paused) in [(before, 0), (why, 1)] {
+            let Some(pause) = pause else { continue };
+            let reason = PauseReason { reason: pause.reason() };
+            self.metrics.paused.get_or_create(&reason).set(paused);
+            if paused == 1 {
+                self.metrics.pauses.get_or_create(&reason).inc();
+            }
+        }
+    }
+
+    /// The log does not take what goes to a partition, or takes it again.
+    pub fn trouble(&self, of: &str, what: Option<String>) {
+        let mut now = self.now.lock();
+        match what {
+            Some(what) => now.troubles.insert(of.to_owned(), what),
+            None => now.troubles.remove(of),
+        };
+    }
+
+    pub fn look(&self, budget: &Budget) -> Condition {
+        let now = self.now.lock();
+        Condition {
+            paused: now.paused.map(|pause| pause.reason().to_owned()),
+            waiting_bytes: budget.used() as u64,
+            max_waiting_bytes: budget.max() as u64,
+            troubles: now.troubles.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_counted_once_until_it_ends() {
+        let metrics = AgentMetrics::default();
+        let conditions = Conditions::new(&metrics, 100);
+        let count = |reason| {
+            let reason = PauseReason { reason };
+            (metrics.pauses.get_or_create(&reason).get(), metrics.paused.get_or_create(&reason).get())
+        };
+        let budget = Budget::new(100);
+        for (why, memory, queue) in [
+            (None, (0, 0), (0, 0)),
+            (Some(Pause::Memory), (1, 1), (0, 0)),
+            (Some(Pause::Memory), (1, 1), (0, 0)),
+            (Some(Pause::Queue), (1, 0), (1, 1)),
+            (None, (1, 0), (1, 0)),
+            (Some(Pause::Memory), (2, 1), (1, 0)),
+        ] {
+            conditions.pause(why);
+            assert_eq!((count("memory"), count("queue")), (memory, queue), "{why:?}");
+            assert_eq!(conditions.look(&budget).paused.as_deref(), why.map(Pause::reason));
+        }
+    }
+
+    #[test]
+    fn troubles_stand_until_the_log_takes_it_again() {
+        let conditions = Conditions::new(&AgentMetrics::default(), 100);
+        let budget = Budget::new(100);
+        conditions.trouble("logs/0", Some("no leader".to_owned()));
+        conditions.trouble("logs/1", Some("timed out".to_owned()));
+        conditions.trouble("logs/0", None);
+        let found = conditions.look(&budget).troubles;
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("logs/1".to_owned(), "timed out".to_owned())]);
+    }
+}
