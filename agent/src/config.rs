@@ -13,6 +13,7 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::path_labels::PathLabels;
 use crate::push::config::{
     HttpSource, LokiSource, OtlpSource, PushAuth, SpoolConfig, SyslogSource, name_of, syslog_name,
 };
@@ -451,6 +452,18 @@ pub struct FileSource {
     pub follow_symlinks: bool,
     /// Labels of the stream; `host` and `filename` are added unless they are given here.
     pub labels: BTreeMap<String, String>,
+    /// Labels from the path: `kubernetes` (namespace, pod, container and, unless it is given, service, from paths below
+    /// `/var/log/pods` and `/var/log/containers`), `docker` (container_id), or a regular expression whose named groups are
+    /// labels, as in `/srv/(?P<service>[^/]+)/`. Labels that are given win. Empty: none.
+    pub path_labels: String,
+    /// What lines hold: `plain` text, or what a container runtime writes: `cri` (containerd, CRI-O), `docker` (json-file), or
+    /// `auto` for both, told line by line. Parts of a line are joined, the time is the runtime's unless `timestamp` finds
+    /// another, and what no runtime wrote goes on as it is, with the metadata `container=malformed`.
+    pub format: FileFormat,
+    /// Label that tells the stream of a container, `stdout` or `stderr`. Empty: metadata `stream` instead.
+    pub stream_label: String,
+    /// Encoding of the file: `utf-8`, `utf-16le`, `utf-16be`, `latin-1` or `windows-1252`. Records are UTF-8.
+    pub encoding: Encoding,
     /// Whose lines these are. Empty: `default`.
     pub tenant: String,
     /// Where to start in files that were there before the agent's first start.
@@ -474,6 +487,10 @@ impl Default for FileSource {
             exclude: Vec::new(),
             follow_symlinks: true,
             labels: BTreeMap::new(),
+            path_labels: String::new(),
+            format: FileFormat::Plain,
+            stream_label: "stream".to_owned(),
+            encoding: Encoding::Utf8,
             tenant: String::new(),
             read_from: ReadFrom::Beginning,
             max_line_bytes: ByteSize(256 << 10),
@@ -499,8 +516,19 @@ impl FileSource {
                 }
             }
         }
-        // `host` and `filename` come on top.
-        check_labels(&self.labels, MAX_LABELS - 2, MAX_LABEL_BYTES / 2, faults);
+        // `host`, `filename`, those of the path and of the stream come on top.
+        let mut more = 2 + usize::from(self.format != FileFormat::Plain && !self.stream_label.is_empty());
+        match PathLabels::new(&self.path_labels) {
+            Ok(labels) => more += labels.len(),
+            Err(reason) => faults.add("path_labels", reason),
+        }
+        check_labels(&self.labels, MAX_LABELS.saturating_sub(more), MAX_LABEL_BYTES / 2, faults);
+        if !self.stream_label.is_empty() && !is_label_name(&self.stream_label) {
+            faults.add("stream_label", "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
+        }
+        if self.format != FileFormat::Plain && self.encoding != Encoding::Utf8 {
+            faults.add("encoding", "belongs to `format: plain`: container runtimes write UTF-8");
+        }
         check_tenant(&self.tenant, faults);
         check_max_line(self.max_line_bytes, faults);
         if self.partial_timeout.0.is_zero() {
@@ -511,6 +539,54 @@ impl FileSource {
         }
         if let Some(timestamp) = &self.timestamp {
             faults.within("timestamp", |f| timestamp.check(f));
+        }
+    }
+}
+
+/// What lines of a file hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// Text.
+    #[default]
+    Plain,
+    /// Lines of containerd and CRI-O.
+    Cri,
+    /// Lines of Docker's json-file.
+    Docker,
+    /// Either, told line by line.
+    Auto,
+}
+
+/// Encoding of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Encoding {
+    /// As it is.
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// The low byte first, as on Windows.
+    #[serde(rename = "utf-16le")]
+    Utf16Le,
+    /// The high byte first.
+    #[serde(rename = "utf-16be")]
+    Utf16Be,
+    /// ISO 8859-1, read as Windows-1252, as browsers do: the two differ in control characters only.
+    #[serde(rename = "latin-1")]
+    Latin1,
+    /// Windows-1252.
+    #[serde(rename = "windows-1252")]
+    Windows1252,
+}
+
+impl Encoding {
+    /// What reads it; `None`: nothing has to.
+    pub(crate) fn decoder(self) -> Option<&'static encoding_rs::Encoding> {
+        match self {
+            Self::Utf8 => None,
+            Self::Utf16Le => Some(encoding_rs::UTF_16LE),
+            Self::Utf16Be => Some(encoding_rs::UTF_16BE),
+            Self::Latin1 | Self::Windows1252 => Some(encoding_rs::WINDOWS_1252),
         }
     }
 }

@@ -92,8 +92,8 @@ fn shape(hauls: &[Haul], from: Place, limits: (usize, usize), abort: &Cancellati
     let (first, mut piece) = (from.0 as usize, from.1 as usize);
     for (h, haul) in hauls.iter().enumerate().skip(first) {
         let source = &haul.source;
+        let mut origin = None;
         let Some(chain) = source.chain() else { continue };
-        let origin = transform::origin(&haul.labels, &source.name(), source.kind());
         let id = source.identity().id;
         let [a, b, c, d, e, f, g, i, ..] = id.0;
         let seed = u64::from_le_bytes([a, b, c, d, e, f, g, i]);
@@ -104,7 +104,13 @@ fn shape(hauls: &[Haul], from: Place, limits: (usize, usize), abort: &Cancellati
             }
             let start = piece;
             let mut slice = 0;
+            let labels = haul.labels(start);
+            // Neighbours mostly have the same.
+            if origin.as_ref().is_none_or(|(of, _)| of != labels) {
+                origin = Some((labels.clone(), transform::origin(labels, &source.name(), source.kind())));
+            }
             while let Some(next) = haul.pieces.get(piece)
+                && haul.labels(piece) == labels
                 && piece - start < SLICE.0.min(max_records)
                 && (slice == 0 || slice + (next.len as usize) < SLICE.1)
             {
@@ -122,7 +128,9 @@ fn shape(hauls: &[Haul], from: Place, limits: (usize, usize), abort: &Cancellati
                 }
             });
             let before = batch.shaped.len();
-            chain.run(&origin, inputs, worker, &mut batch.shaped);
+            if let Some((_, origin)) = &origin {
+                chain.run(origin, inputs, worker, &mut batch.shaped);
+            }
             batch.places.extend((start..piece).map(|p| (small(h), small(p))));
             bytes += slice + batch.shaped.iter().skip(before).map(Shaped::size).sum::<usize>();
         }
@@ -145,7 +153,7 @@ fn view<'a>(haul: &'a Haul, piece: usize, shaped: &'a Shaped, topic: Option<&'a 
     Some(View {
         position: haul.offset(piece),
         time_ns: shaped.time_ns.unwrap_or_else(|| haul.time_ns(piece).0),
-        labels: shaped.labels.as_ref().unwrap_or(&haul.labels),
+        labels: shaped.labels.as_ref().unwrap_or_else(|| haul.labels(piece)),
         metadata: shaped.meta.as_deref(),
         line: match &shaped.content {
             Content::Line => haul.window.get(start..start + at.len as usize)?,
@@ -402,7 +410,7 @@ impl Lane {
             let json = matches!(shaped.content, Content::Json(_));
             let invalid = shaped.content == Content::Line && is_invalid(value, piece.cut);
             let meta = shaped.meta.as_deref().or(invalid.then_some(META_INVALID));
-            let labels = shaped.labels.as_ref().unwrap_or(&haul.labels);
+            let labels = shaped.labels.as_ref().unwrap_or_else(|| haul.labels(place.1 as usize));
             let all: [Option<HeaderRef<'_>>; 5] = [
                 Some((HEADER_LABELS.as_bytes(), &labels[..])),
                 meta.map(|meta| (HEADER_META.as_bytes(), meta)),

@@ -28,6 +28,12 @@ mod source;
 pub mod multiline;
 /// Cuts a window of bytes into events: lines, joined lines, lines over the limit.
 pub mod split;
+/// Labels from the path of a file.
+mod path_labels;
+/// Lines as container runtimes write them.
+mod container;
+/// Events of a window, whatever its format: lines, lines of containers, other encodings.
+mod cut;
 /// Finds the event time in a line.
 pub mod timestamp;
 /// What happens to events before they are sent: programs, filters, routes, limits, redaction.

@@ -46,6 +46,13 @@ impl Pool {
 }
 
 impl Window {
+    /// Puts bytes behind those of the file. Where they stand.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        at
+    }
+
     /// For sharing.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
@@ -56,7 +63,8 @@ impl Drop for Window {
     fn drop(&mut self) {
         let Some(home) = &self.home else { return };
         let mut free = home.free.lock();
-        if free.len() < home.most {
+        // One that grew far beyond the others would keep its memory for good.
+        if free.len() < home.most && self.bytes.capacity() <= home.size * 2 {
             free.push(std::mem::take(&mut self.bytes));
         }
     }

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::condition::Conditions;
+use crate::container::Stream;
 use crate::dispatch::Routes;
 use crate::error::AgentError;
 use crate::feed::{Done, Feed};
@@ -55,6 +56,8 @@ pub(crate) struct Haul {
     pub source: Arc<dyn Feed>,
     /// Header `labels`.
     pub labels: Bytes,
+    /// Header `labels` of records of a container's streams, where they are told apart.
+    pub streams: Option<Streams>,
     /// Header `tenant`, if there is one.
     pub tenant: Option<Bytes>,
     /// The bytes read; pieces point into it.
@@ -120,7 +123,27 @@ impl Drop for Behind {
     }
 }
 
+/// Labels of records by the stream of a container.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// Of its standard output, of its standard error.
+    pub labels: Arc<[Bytes; 2]>,
+    /// Of each piece.
+    pub of: Vec<Stream>,
+}
+
 impl Haul {
+    /// Header `labels` of a piece.
+    pub fn labels(&self, piece: usize) -> &Bytes {
+        let Some(streams) = &self.streams else { return &self.labels };
+        let [out, err] = &*streams.labels;
+        match streams.of.get(piece) {
+            Some(Stream::Out) => out,
+            Some(Stream::Err) => err,
+            _ => &self.labels,
+        }
+    }
+
     /// Position of a piece in its source.
     pub fn offset(&self, piece: usize) -> u64 {
         match &self.numbers {
@@ -531,7 +554,7 @@ impl Lane {
             let position = Position::at(haul.offset(*p as usize));
             let cut = piece.cut;
             let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line }.encode();
-            let labels = (HEADER_LABELS.as_bytes(), &haul.labels[..]);
+            let labels = (HEADER_LABELS.as_bytes(), &haul.labels(*p as usize)[..]);
             let fixed = (HEADER_FIXED.as_bytes(), &fixed[..]);
             let start = piece.start as usize;
             let line = &haul.window[start..start + piece.len as usize];

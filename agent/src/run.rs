@@ -18,7 +18,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::condition::Conditions;
-use crate::config::{AgentConfig, FileSource, ReadFrom, SourceConfig};
+use crate::config::{AgentConfig, FileFormat, FileSource, ReadFrom, SourceConfig};
+use crate::container::Runtime;
+use crate::cut::{Container, Cutter, Encoded};
 use crate::discover::Globs;
 use crate::dispatch::Routes;
 use crate::error::AgentError;
@@ -27,6 +29,7 @@ use crate::fingerprint::TAIL_BYTES;
 use crate::ledger::{LedgerHandle, Receivers, Sources};
 use crate::metrics::AgentMetrics;
 use crate::multiline::Join;
+use crate::path_labels::PathLabels;
 use crate::pool::Pool;
 use crate::producer::{Budget, LaneParts, Load, lane};
 use crate::push::spool::{Job, Spool, SpoolDoor};
@@ -218,7 +221,7 @@ impl Agent {
         let max_waiting = lane_bytes(&self.config);
         let budget = self.budget.clone();
         let read_bytes = usize::try_from(self.config.read_bytes.0).unwrap_or(256 << 10);
-        let largest_window = self.entries.iter().map(|entry| entry.splitter.min_window()).max().unwrap_or(0);
+        let largest_window = self.entries.iter().map(|entry| entry.cutter.min_window()).max().unwrap_or(0);
         let largest_window = largest_window.max(read_bytes) + TAIL_BYTES;
         let abort = CancellationToken::new();
         let lane_parts = Arc::new(LaneParts {
@@ -610,12 +613,26 @@ fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Resul
             Some(Join::new(multiline)?)
         }
     };
+    let splitter = Splitter { max_line: usize::try_from(file.max_line_bytes.0).unwrap_or(256 << 10), join };
+    let runtime = match file.format {
+        FileFormat::Plain => None,
+        FileFormat::Cri => Some(Runtime::Cri),
+        FileFormat::Docker => Some(Runtime::Docker),
+        FileFormat::Auto => Some(Runtime::Any),
+    };
+    let cutter = match (runtime, file.encoding.decoder()) {
+        (Some(runtime), _) => Cutter::Container(Container { runtime, splitter, label: !file.stream_label.is_empty() }),
+        (None, Some(encoding)) => Cutter::Encoded(Encoded { splitter, encoding }),
+        (None, None) => Cutter::Lines(splitter),
+    };
     Ok(Entry {
         globs: Globs::new(&file.include, &file.exclude, file.follow_symlinks)?,
         labels,
         tenant,
         from_end: file.read_from == ReadFrom::End,
-        splitter: Splitter { max_line: usize::try_from(file.max_line_bytes.0).unwrap_or(256 << 10), join },
+        cutter,
+        stream_label: file.stream_label.clone(),
+        path_labels: PathLabels::new(&file.path_labels).map_err(|reason| setting("path_labels", reason))?,
         partial_timeout,
         time: file.timestamp.as_ref().map(TimeReader::new).transpose()?,
         transforms,

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use millrace_log::record::{Labels, MAX_LABEL_BYTES, SourceId, TopicPartition};
 use parking_lot::Mutex;
 
+use crate::cut::Cutter;
 use crate::discover::FileKey;
 use crate::error::AgentError;
 use crate::feed::Feed;
 use crate::fingerprint::Print;
 use crate::ledger::Count;
 use crate::ledger::{KIND_FILE, Lost, SourceLedger, Tally};
-use crate::split::{Mark, Splitter};
+use crate::path_labels::PathLabels;
+use crate::split::Mark;
 use crate::state::{SourceState, State};
 use crate::timestamp::TimeReader;
 use crate::transform::Chain;
@@ -29,7 +31,11 @@ pub(crate) struct Entry {
     pub labels: Labels,
     pub tenant: Option<Bytes>,
     pub from_end: bool,
-    pub splitter: Splitter,
+    pub cutter: Cutter,
+    /// Label that tells the stream of a container; empty: none.
+    pub stream_label: String,
+    /// Labels from the path.
+    pub path_labels: PathLabels,
     pub partial_timeout: std::time::Duration,
     pub time: Option<TimeReader>,
     /// What happens to its events before they are sent; `None`: nothing.
@@ -37,24 +43,34 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Labels of a file as the header carries them.
-    fn header(&self, filename: &Path) -> Bytes {
+    /// Labels of a file as the header carries them, for each stream of a container if they are told apart.
+    fn headers(&self, filename: &Path) -> (Bytes, Option<Arc<[Bytes; 2]>>) {
+        let labels = self.labels_of(filename);
+        let streams = (!self.stream_label.is_empty() && matches!(self.cutter, Cutter::Container(_))).then(|| {
+            let with = |stream: &str| Bytes::from(labels.clone().with(&self.stream_label, stream).to_json());
+            Arc::new([with("stdout"), with("stderr")])
+        });
+        (labels.to_json().into(), streams)
+    }
+
+    fn labels_of(&self, filename: &Path) -> Labels {
         let name = filename.to_string_lossy();
-        let mut labels = self.labels.clone();
+        let mut labels = self.path_labels.add_to(&self.labels, &name);
         if labels.get("filename").is_none() {
             labels = labels.with("filename", &name);
         }
         if labels.check().is_err() {
             // A very long path: its end tells more than its start.
             let used: usize = self.labels.iter().map(|(n, v)| n.len() + v.len()).sum();
-            let room = MAX_LABEL_BYTES.saturating_sub(used + "filename".len() + 8);
+            // The label of a stream may come on top.
+            let room = MAX_LABEL_BYTES.saturating_sub(used + "filename".len() + self.stream_label.len() + 16);
             let mut from = name.len().saturating_sub(room);
             while !name.is_char_boundary(from) {
                 from += 1;
             }
             labels = self.labels.with("filename", &format!("…{}", name.get(from..).unwrap_or_default()));
         }
-        labels.to_json().into()
+        labels
     }
 }
 
@@ -96,6 +112,8 @@ pub(crate) struct Source {
     pub filename: PathBuf,
     /// Header `labels`.
     pub labels: Bytes,
+    /// The same for each stream of a container.
+    pub stream_labels: Option<Arc<[Bytes; 2]>>,
     progress: Mutex<Progress>,
 }
 
@@ -152,8 +170,10 @@ impl Source {
             size: at.mark.offset,
             seen,
         };
+        let (labels, stream_labels) = entry.headers(&filename);
         Self {
-            labels: entry.header(&filename),
+            labels,
+            stream_labels,
             filename,
             to: TopicPartition::new(topic.clone(), partition),
             entry,
@@ -190,8 +210,10 @@ impl Source {
             progress.dirty = true;
             partition = partition_of(new, partitions);
         }
+        let (labels, stream_labels) = entry.headers(&filename);
         Self {
-            labels: entry.header(&filename),
+            labels,
+            stream_labels,
             filename,
             to: TopicPartition::new(topic.clone(), partition),
             entry,

@@ -273,7 +273,7 @@ fn as_read<'a>(haul: &'a Haul, piece: usize, topic: Option<&'a TopicPartition>, 
     View {
         position: haul.offset(piece),
         time_ns: haul.time_ns(piece).0,
-        labels: &haul.labels,
+        labels: haul.labels(piece),
         metadata: haul.meta(piece).map(|meta| &meta[..]),
         line: haul.window.get(start..start + len).unwrap_or_default(),
         topic,

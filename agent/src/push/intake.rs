@@ -592,6 +592,7 @@ impl Batch {
             loads.entry(lane).or_default().push(Haul {
                 source: Arc::clone(inlet) as _,
                 labels: part.stream.0.labels.clone(),
+                streams: None,
                 tenant: part.stream.0.tenant.clone(),
                 window: part.window.into(),
                 numbers,

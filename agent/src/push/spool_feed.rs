@@ -266,6 +266,7 @@ fn haul(frame: Frame, inlet: &Arc<Inlet>) -> Haul {
     Haul {
         source: Arc::clone(inlet) as _,
         labels: Bytes::from(frame.labels),
+        streams: None,
         tenant: frame.tenant.map(Bytes::from),
         window: frame.window,
         numbers: if frame.own.is_empty() { Numbers::From(frame.first) } else { Numbers::Own(frame.own) },

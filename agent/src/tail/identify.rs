@@ -225,7 +225,8 @@ impl Reader {
         }
         let head = Print::of(&head);
         let mark = if tail.at_install && tail.entry.from_end {
-            last_line_start(file, tail.size, tail.entry.splitter.max_line).map_err(MintError::Read)?
+            last_line_start(file, tail.size, tail.entry.cutter.max_line(), tail.entry.cutter.line_end())
+                .map_err(MintError::Read)?
         } else {
             Mark::default()
         };
@@ -371,12 +372,16 @@ fn is_rotated_name(path: &Path) -> bool {
     path.file_name().is_some_and(|name| rotated_from(name).is_some())
 }
 
-/// Where the last line of a file starts, or its end inside a very long line.
-fn last_line_start(file: &Content, size: u64, max_line: usize) -> io::Result<Mark> {
-    let len = size.min(max_line as u64 + 1);
+/// Where the last line of a file starts, or its end inside a very long line. Text comes in units of so many bytes, in
+/// which the byte of a line end stands at a place.
+fn last_line_start(file: &Content, size: u64, max_line: usize, (unit, at): (usize, usize)) -> io::Result<Mark> {
+    let size = size - size % unit as u64;
+    let len = size.min((max_line + unit) as u64);
+    let len = len - len % unit as u64;
     let bytes = file.read_at(size - len, usize::try_from(len).unwrap_or(usize::MAX))?;
-    Ok(match memchr::memrchr(b'\n', &bytes) {
-        Some(i) => Mark { offset: size - len + i as u64 + 1, mode: Mode::Start },
+    let is_end = |i: &usize| unit == 1 || i % unit == at && bytes.get(i ^ 1) == Some(&0);
+    Ok(match memchr::memrchr_iter(b'\n', &bytes).find(is_end) {
+        Some(i) => Mark { offset: size - len + (i / unit * unit + unit) as u64, mode: Mode::Start },
         None if len == size => Mark::default(),
         None => Mark { offset: size, mode: Mode::Skip },
     })

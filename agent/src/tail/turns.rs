@@ -15,11 +15,12 @@ use tokio::sync::mpsc;
 use super::{HAUL_COST, ROOM_WAIT, Reader, Turn, mtime};
 use crate::condition::Pause;
 use crate::content::Size;
+use crate::cut::Cut;
 use crate::discover::FileKey;
 use crate::error::AgentError;
 use crate::fingerprint::{Print, TAIL_BYTES};
 use crate::ledger::Count;
-use crate::producer::{Behind, Haul, Load, Numbers, Share};
+use crate::producer::{Behind, Haul, Load, Numbers, Share, Streams};
 use crate::source::{Anchor, Taken};
 use crate::writers::Holder;
 
@@ -151,11 +152,11 @@ impl Reader {
 
         // An event that was sent before its line end came ends there again.
         let forced = source.end_beyond(tail.mark.offset).filter(|end| *end <= size);
-        let most = parts.read_bytes.max(tail.entry.splitter.min_window()).max(parts.fingerprint) as u64;
+        let most = parts.read_bytes.max(tail.entry.cutter.min_window()).max(parts.fingerprint) as u64;
         let wanted = available.min(most).min(forced.map_or(u64::MAX, |end| end - tail.mark.offset));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         // Its lines' places and times take about a quarter of what they point to.
-        let cost = wanted + wanted / 4 + HAUL_COST;
+        let cost = wanted * (1 + tail.entry.cutter.copies()) + wanted / 4 + HAUL_COST;
         let lane = usize::try_from(source.to.partition).unwrap_or(usize::MAX);
         let (Some(behind), Some(lane)) = (self.behind.get(lane), parts.lanes.get(lane)) else {
             return Ok(Turn::Closed);
@@ -189,12 +190,11 @@ impl Reader {
             return Ok(Turn::Truncated);
         }
         let read_ns = parts.clock.now_ns();
-        let data = &window[known..];
-        let at_forced = forced.is_some_and(|end| tail.mark.offset + data.len() as u64 == end);
-        let whole = data.len() as u64 == available;
+        let at_forced = forced.is_some_and(|end| tail.mark.offset + wanted as u64 == end);
+        let whole = wanted as u64 == available;
         let flush = at_forced || tail.flush && whole;
-        let mut pieces = Vec::with_capacity(data.len() / 128 + 1);
-        let outcome = tail.entry.splitter.split(data, tail.mark, flush, &mut pieces);
+        let Cut { pieces, outcome, positions, times, metas, streams } =
+            tail.entry.cutter.cut(&mut window, known, tail.mark, flush);
         if outcome.mark == tail.mark {
             tail.pending = true;
             if let Some(due) = tail.due(parts.rotated_wait) {
@@ -214,16 +214,15 @@ impl Reader {
         let end = known + usize::try_from(taken_bytes).unwrap_or(usize::MAX);
         let before = window[end.saturating_sub(TAIL_BYTES)..end].to_vec();
         let to = Anchor { mark: outcome.mark, tail: Print::of(&before) };
-        for piece in &mut pieces {
-            piece.start += u32::try_from(known).unwrap_or(u32::MAX);
-        }
         let lines = pieces.iter().map(|piece| u64::from(piece.lines)).sum();
         let count = Count { lines, bytes: taken_bytes, records: pieces.len() as u64 };
         let taken = Taken { count, skipped: outcome.skipped };
-        let mut times = Vec::new();
+        let mut times = times;
         if let Some(time) = &tail.entry.time {
             let line = |piece: &crate::split::Piece| &window[piece.start as usize..(piece.start + piece.len) as usize];
-            times = pieces.iter().map(|piece| time.read(line(piece), read_ns)).collect();
+            // What a runtime wrote stands in for a time that the line does not have.
+            let own = times.into_iter().chain(std::iter::repeat(None));
+            times = pieces.iter().zip(own).map(|(piece, own)| time.read(line(piece), read_ns).or(own)).collect();
             parts.metrics.untimed_lines.inc_by(times.iter().filter(|time| time.is_none()).count() as u64);
         }
         if (head.len as usize) < parts.fingerprint && u64::from(head.len) < size {
@@ -244,15 +243,17 @@ impl Reader {
         tail.grown = now;
         let window = window.freeze();
         let behind = is_behind.then(|| Behind::new(behind, wanted));
+        let tail_streams = source.stream_labels.clone();
         let haul = Haul {
             labels: source.labels.clone(),
             tenant: source.entry.tenant.clone(),
             source,
             window,
-            numbers: Numbers::Offsets(start),
+            numbers: if positions.is_empty() { Numbers::Offsets(start) } else { Numbers::Own(positions) },
             pieces,
             times,
-            metas: Vec::new(),
+            metas,
+            streams: tail_streams.filter(|_| !streams.is_empty()).map(|labels| Streams { labels, of: streams }),
             to,
             taken,
             read_ns,

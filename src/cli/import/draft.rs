@@ -104,6 +104,10 @@ pub struct Source {
     pub max_line_bytes: Option<(u64, Place)>,
     /// As our `Span` writes it.
     pub partial_timeout: Option<(String, Place)>,
+    /// How the file is encoded.
+    pub encoding: Option<(&'static str, Place)>,
+    /// Which runtime wrote the lines.
+    pub format: Option<(&'static str, Place)>,
     /// How lines are joined.
     pub multiline: Option<(Multiline, Place)>,
     /// Where the time stands.
@@ -111,6 +115,30 @@ pub struct Source {
 }
 
 impl Source {
+    /// The encoding by one of its names; what is not read by Millrace is told.
+    pub fn set_encoding(&mut self, name: &str, place: &Place, key: impl Into<String>, draft: &mut Draft) {
+        let plain: String = name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+        let ours = match plain.as_str() {
+            "utf8" | "plain" | "ascii" | "usascii" => return,
+            "utf16le" | "utf16lebom" => "utf-16le",
+            "utf16be" | "utf16bebom" => "utf-16be",
+            "latin1" | "iso88591" => "latin-1",
+            "windows1252" | "cp1252" => "windows-1252",
+            _ => {
+                let why = format!("`{name}` is no encoding that Millrace reads");
+                draft.leave(place, key, why, "have the program write UTF-8");
+                return;
+            }
+        };
+        self.encoding = Some((ours, place.clone()));
+    }
+
+    /// Its lines were written by a container runtime; by several: it is told line by line.
+    pub fn set_format(&mut self, format: &'static str, place: &Place) {
+        let both = self.format.as_ref().is_some_and(|(other, _)| *other != format);
+        self.format = Some((if both { "auto" } else { format }, place.clone()));
+    }
+
     /// An empty one.
     pub fn new(place: &Place, title: impl Into<String>) -> Self {
         Self {
@@ -123,6 +151,8 @@ impl Source {
             read_from: None,
             max_line_bytes: None,
             partial_timeout: None,
+            encoding: None,
+            format: None,
             multiline: None,
             timestamp: None,
         }
@@ -325,6 +355,12 @@ impl Draft {
         }
         if let Some((tenant, place)) = &source.tenant {
             fields.push(field("tenant", text(tenant), place));
+        }
+        if let Some((encoding, place)) = &source.encoding {
+            fields.push(field("encoding", Out::Plain((*encoding).to_owned()), place));
+        }
+        if let Some((format, place)) = &source.format {
+            fields.push(field("format", Out::Plain((*format).to_owned()), place));
         }
         if let Some((from, place)) = &source.read_from {
             fields.push(field("read_from", Out::Plain((*from).to_owned()), place));

@@ -173,15 +173,8 @@ fn input(node: &Node, path: &str, draft: &mut Draft) {
     }
     keys.pass(&["fields_under_root"]);
     tags(keys.take("tags"), |name, value, place| drop(source.label(name, value, place)));
-    if let Some((text, place)) = keys.text("encoding")
-        && !matches!(text, "utf-8" | "plain")
-    {
-        draft.leave(
-            place,
-            keys.name("encoding"),
-            format!("`{text}` is another encoding than UTF-8"),
-            "have the program write UTF-8",
-        );
+    if let Some((text, place)) = keys.text("encoding") {
+        source.set_encoding(text, place, keys.name("encoding"), draft);
     }
     let seeks_end = keys.yes("tail_files") || keys.text("ignore_inactive").is_some();
     if seeks_end {
@@ -206,7 +199,7 @@ fn input(node: &Node, path: &str, draft: &mut Draft) {
         self::parser(parser, &format!("{path}.parsers[{i}]"), &mut source, draft);
     }
     if kind == "container" {
-        containers(&node.place, &title, &mut source, draft);
+        source.set_format("auto", &node.place);
     }
     for (key, what) in [("exclude_lines", "drops lines"), ("include_lines", "drops all other lines")] {
         for (line, place) in keys.take(key).map(Node::texts).unwrap_or_default() {
@@ -382,23 +375,13 @@ fn json(node: &Node, path: &str, place: &Place, source: &mut Source, draft: &mut
     rest(&keys, draft);
 }
 
-fn containers(place: &Place, title: &str, source: &mut Source, draft: &mut Draft) {
-    let timestamp = Timestamp { format: "rfc3339".into(), ..Timestamp::default() };
-    if source.timestamp.is_none() {
-        source.timestamp = Some((timestamp, place.clone()));
-    }
-    let why = "lines of containers keep what the runtime put around them, and pieces of long lines are not joined; the time of CRI is taken";
-    let instead = "`| regexp` or `| json` in queries, or VRL; for Docker's JSON set `timestamp: {field: time}`";
-    draft.leave(place, title, why, instead);
-}
-
 fn parser(node: &Node, path: &str, source: &mut Source, draft: &mut Draft) {
     for entry in node.entries() {
         let name = format!("{path}.{}", entry.key);
         match entry.key.as_str() {
             "multiline" => multiline(&entry.node, &name, &entry.place, source, draft),
             "ndjson" => json(&entry.node, &name, &entry.place, source, draft),
-            "container" => containers(&entry.place, &name, source, draft),
+            "container" => source.set_format("auto", &entry.place),
             "syslog" => draft.leave(
                 &entry.place,
                 name,

@@ -195,9 +195,9 @@ fn input(section: &Section, files: &Files, tags: &mut Vec<String>, draft: &mut D
             "tag_regex" => {
                 draft.leave(&p.place, written(p), "makes tags from the path", "the label `filename` has the path")
             }
-            "docker_mode" | "docker_mode_parser" => containers(p, "docker", &mut source, draft),
-            "unicode.encoding" | "generic.encoding" if !p.value.eq_ignore_ascii_case("utf-8") => {
-                draft.leave(&p.place, written(p), "is another encoding than UTF-8", "have the program write UTF-8");
+            "docker_mode" | "docker_mode_parser" => containers(p, "docker", &mut source),
+            "unicode.encoding" | "generic.encoding" => {
+                source.set_encoding(&p.value, &p.place, written(p), draft);
             }
             key if key.starts_with("db.") || key.starts_with("storage.") => {}
             "buffer_chunk_size"
@@ -210,8 +210,6 @@ fn input(section: &Section, files: &Files, tags: &mut Vec<String>, draft: &mut D
             | "progress_check_interval"
             | "progress_check_interval_nsec"
             | "skip_empty_lines"
-            | "unicode.encoding"
-            | "generic.encoding"
             | "file_cache_advise"
             | "thread.ring_buffer.capacity" => {}
             "processors" => draft.leave(&p.place, written(p), "changes events", "VRL in a transform of the source"),
@@ -258,21 +256,15 @@ fn found<'f>(files: &'f Files, kind: &'static str, name: &str) -> Option<&'f Sec
     of(files, kind).find(|section| section.name() == name)
 }
 
-fn containers(p: &Property, runtime: &str, source: &mut Source, draft: &mut Draft) {
-    if source.timestamp.is_none() {
-        let field = (runtime == "docker").then(|| "time".to_owned());
-        let timestamp = Timestamp { format: "rfc3339".to_owned(), field, ..Timestamp::default() };
-        source.timestamp = Some((timestamp, p.place.clone()));
-    }
-    let why = "lines of containers keep what the runtime put around them, and pieces of long lines are not joined; the time is taken";
-    draft.leave(&p.place, written(p), why, "`| json` or `| regexp` in queries, or VRL in a transform of the source");
+fn containers(p: &Property, runtime: &str, source: &mut Source) {
+    source.set_format(if runtime == "docker" { "docker" } else { "cri" }, &p.place);
 }
 
 fn multiline_parsers(p: &Property, files: &Files, source: &mut Source, draft: &mut Draft) {
     let names = list(p);
     for (name, place) in &names {
         if name == "docker" || name == "cri" {
-            containers(p, name, source, draft);
+            containers(p, name, source);
             continue;
         }
         if source.multiline.is_some() {
@@ -365,7 +357,7 @@ fn parser(p: &Property, files: &Files, source: &mut Source, draft: &mut Draft) {
     let known = found(files, "PARSER", &p.value);
     let Some(section) = known else {
         match p.value.as_str() {
-            "docker" | "cri" => containers(p, &p.value, source, draft),
+            "docker" | "cri" => containers(p, &p.value, source),
             _ => {
                 let instead = "name its file with `Parsers_File` and import again, or set `timestamp` of the source";
                 draft.leave(&p.place, written(p), "is no parser that was found", instead);

@@ -109,8 +109,9 @@ fn scrape_config(config: &Node, path: &str, draft: &mut Draft) {
     }
     relabel(&keys, &mut sources, draft);
     if let Some(entry) = keys.entry("encoding") {
-        let why = format!("`{}` is another encoding than UTF-8", entry.node.brief());
-        draft.leave(&entry.place, keys.name("encoding"), why, "have the program write UTF-8");
+        for source in &mut sources {
+            source.set_encoding(&entry.node.brief(), &entry.place, keys.name("encoding"), draft);
+        }
     }
     if let Some(entry) = keys.entry("decompression")
         && entry.node.get("enabled").and_then(Node::yes).unwrap_or(false)

@@ -95,25 +95,8 @@ fn run(
                     }
                 }
             }
-            "docker" => {
-                time_of(
-                    sources,
-                    place,
-                    Timestamp { format: "rfc3339".into(), field: Some("time".into()), ..Timestamp::default() },
-                );
-                let why = "the line stays Docker's JSON, with the text under `log`; its time is taken";
-                draft.leave(place, name, why, "`| json | line_format \"{{.log}}\"` in queries, or VRL `. = parse_json!(.message); .message = .log`");
-            }
-            "cri" => {
-                time_of(sources, place, Timestamp { format: "rfc3339".into(), ..Timestamp::default() });
-                let why = "the line keeps its head (time, stream, F or P), and pieces of long lines are not joined; its time is taken";
-                draft.leave(
-                    place,
-                    name,
-                    why,
-                    "`| regexp` in queries, or VRL `.message = replace(string!(.message), r'^\\S+ \\S+ [FP] ', \"\")`",
-                );
-            }
+            "docker" => sources.iter_mut().for_each(|source| source.set_format("docker", place)),
+            "cri" => sources.iter_mut().for_each(|source| source.set_format("cri", place)),
             other => {
                 let (why, instead) = told(other, &stage.node);
                 draft.leave(place, name, why, instead);

@@ -21,14 +21,14 @@ fn imported(format: Format, name: &str) -> (String, Draft) {
 /// File, and how many things are left out.
 const FILES: [(Format, &str, usize); 10] = [
     (Format::Promtail, "promtail-simple.yaml", 1),
-    (Format::Promtail, "promtail-stages.yaml", 14),
+    (Format::Promtail, "promtail-stages.yaml", 13),
     (Format::Vector, "vector-kafka.toml", 0),
-    (Format::Vector, "vector-loki.yaml", 10),
+    (Format::Vector, "vector-loki.yaml", 9),
     (Format::Vector, "vector-elastic.json", 2),
     (Format::Filebeat, "filebeat-kafka.yml", 0),
-    (Format::Filebeat, "filebeat-mixed.yml", 14),
+    (Format::Filebeat, "filebeat-mixed.yml", 12),
     (Format::FluentBit, "fluent-bit-kafka.conf", 0),
-    (Format::FluentBit, "fluent-bit-mixed.conf", 12),
+    (Format::FluentBit, "fluent-bit-mixed.conf", 11),
     (Format::FluentBit, "fluent-bit.yaml", 3),
 ];
 

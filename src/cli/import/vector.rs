@@ -185,14 +185,8 @@ fn file_source(entry: &Entry, draft: &mut Draft) -> bool {
     agent_setting(&keys, "rotate_wait_secs", "rotated_wait", 1000.0, draft);
     if let Some((charset, place)) =
         keys.entry("encoding").and_then(|e| Some((e.node.get("charset")?.text()?, &e.place)))
-        && !charset.eq_ignore_ascii_case("utf-8")
     {
-        draft.leave(
-            place,
-            keys.name("encoding.charset"),
-            format!("`{charset}` is another encoding than UTF-8"),
-            "have the program write UTF-8",
-        );
+        source.set_encoding(charset, place, keys.name("encoding.charset"), draft);
     }
     if let Some((text, place)) = keys.text("line_delimiter")
         && text != "\n"
