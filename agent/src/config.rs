@@ -50,7 +50,8 @@ pub struct AgentConfig {
     pub read_bytes: ByteSize,
     /// Records in one request to the producer at most.
     pub batch_records: usize,
-    /// Bytes of lines in one request to the producer, about.
+    /// Bytes of lines in one request to the producer at most, about. Requests are smaller, 128 KiB, while the log answers
+    /// within 10 ms, and grow with the time that it takes.
     pub batch_bytes: ByteSize,
     /// Pieces of files waiting for each partition at most.
     pub queue_pieces: usize,

@@ -173,7 +173,7 @@ impl Lane {
         while let Some(start) = from {
             let mut worker = self.worker.take().unwrap_or_default();
             worker.now_ns = self.parts.clock.now_ns();
-            let limits = (self.parts.batch_records, self.parts.batch_bytes);
+            let limits = (self.parts.batch_records, self.most());
             let (job, abort) = (hauls.clone(), abort.clone());
             let done = tokio::task::spawn_blocking(move || {
                 let batch = shape(&job, start, limits, &abort, &mut worker);

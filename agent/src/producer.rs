@@ -345,7 +345,8 @@ pub(crate) async fn lane(
     mut queue: mpsc::Receiver<Load>,
     abort: CancellationToken,
 ) -> Result<(), AgentError> {
-    let mut lane = Lane { parts, to, worker: None };
+    let most = batch_size(Duration::ZERO, parts.batch_bytes).into();
+    let mut lane = Lane { parts, to, worker: None, most };
     let work = async {
         let mut pending: VecDeque<Haul> = VecDeque::new();
         loop {
@@ -362,7 +363,7 @@ pub(crate) async fn lane(
             let transformed = first.source.chain().is_some();
             let (mut records, mut bytes) = first.size();
             let mut hauls = vec![first];
-            while records < lane.parts.batch_records && bytes < lane.parts.batch_bytes {
+            while records < lane.parts.batch_records && bytes < lane.most() {
                 if pending.is_empty() {
                     let Ok(more) = queue.try_recv() else { break };
                     more.add_to(&mut pending);
@@ -401,15 +402,34 @@ pub(crate) struct Lane {
     pub to: TopicPartition,
     /// For sources with transforms; made when it is first needed.
     pub worker: Option<Worker>,
+    /// Bytes of lines in the next request, about.
+    most: AtomicUsize,
+}
+
+/// Bytes of lines in a request while the log answers at once.
+const SMALL_BATCH: usize = 128 << 10;
+/// The log answers at once.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
+/// Large requests take much memory, and help only where each has to wait long for its answer: their size follows the time
+/// that the last one took.
+fn batch_size(took: Duration, most: usize) -> usize {
+    let times = usize::try_from(took.as_millis() / AT_ONCE.as_millis()).unwrap_or(usize::MAX).max(1);
+    SMALL_BATCH.saturating_mul(times).min(most)
 }
 
 impl Lane {
+    /// Bytes of lines in the next request, about.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
     /// Sends every record of the hauls; returns those that went to the dead letters. Does not end before all are taken.
     async fn deliver(&self, hauls: &[Haul]) -> Result<HashSet<Place>, AgentError> {
         let mut dead = HashSet::new();
         let mut groups: VecDeque<Vec<Place>> = VecDeque::new();
         // What files gave fits mostly into one request; a push may have much more.
-        let most_bytes = self.parts.batch_bytes + self.parts.batch_bytes / 4;
+        let most_bytes = self.most() + self.most() / 4;
         let mut group: Vec<Place> = Vec::with_capacity(hauls.iter().map(|h| h.pieces.len()).sum());
         let mut bytes = 0;
         for (h, haul) in hauls.iter().enumerate() {
@@ -473,7 +493,7 @@ impl Lane {
     pub async fn send(&self, to: &TopicPartition, records: Records, group: &[Place]) -> Sent {
         let answer = self.parts.producer.send_encoded(to, records);
         tokio::pin!(answer);
-        let mut silent = None;
+        let (mut silent, began) = (None, tokio::time::Instant::now());
         let answer = loop {
             match tokio::time::timeout(SLOW, &mut answer).await {
                 Ok(answer) => break answer,
@@ -483,6 +503,7 @@ impl Lane {
                 }
             }
         };
+        self.most.store(batch_size(began.elapsed(), self.parts.batch_bytes), Ordering::Relaxed);
         match answer {
             Ok(_) => Sent::All,
             Err(error) => {
@@ -726,5 +747,26 @@ impl Backoff {
         self.attempts = 0;
         self.next = self.initial;
         self.trouble = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_as_large_as_answers_are_late() {
+        let mib = 1 << 20;
+        for (took_ms, most, want) in [
+            (0, mib, 128 << 10),
+            (19, mib, 128 << 10),
+            (20, mib, 256 << 10),
+            (55, mib, 640 << 10),
+            (1000, mib, mib),
+            (u64::MAX, mib, mib),
+            (0, 1 << 10, 1 << 10),
+        ] {
+            assert_eq!(batch_size(Duration::from_millis(took_ms), most), want, "{took_ms} ms, {most}");
+        }
     }
 }
