@@ -17,6 +17,7 @@ use crate::path_labels::PathLabels;
 use crate::push::config::{
     HttpSource, LokiSource, OtlpSource, PushAuth, SpoolConfig, SyslogSource, name_of, syslog_name,
 };
+use crate::push::config_local::{CommandSource, JournaldSource, StdinSource};
 use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
 
 /// Files to tail and the log to send them to.
@@ -129,6 +130,9 @@ impl AgentConfig {
                         SourceConfig::Loki(loki) => loki.check(self.max_waiting_bytes, f),
                         SourceConfig::Otlp(otlp) => otlp.check(self.max_waiting_bytes, f),
                         SourceConfig::Syslog(syslog) => syslog.check(f),
+                        SourceConfig::Journald(journald) => journald.check(f),
+                        SourceConfig::Stdin(stdin) => stdin.check(f),
+                        SourceConfig::Command(command) => command.check(self.shutdown_timeout, f),
                     }
                     if let Some(common) = source.common() {
                         common.check(f);
@@ -137,6 +141,10 @@ impl AgentConfig {
                             let text = format!("`{}` is the name of another source: give each its own", common.name);
                             f.add("name", text);
                         }
+                    }
+                    let is_stdin = |source: &SourceConfig| matches!(source, SourceConfig::Stdin(_));
+                    if is_stdin(source) && self.sources.iter().take(i).any(is_stdin) {
+                        f.add("type", "is `stdin` a second time: only one source can read the standard input");
                     }
                     check_steps(source.transforms(), &self.transforms, f);
                 });
@@ -316,6 +324,12 @@ pub enum SourceConfig {
     Otlp(OtlpSource),
     /// Syslog by UDP, TCP and TLS.
     Syslog(SyslogSource),
+    /// The journal of systemd.
+    Journald(JournaldSource),
+    /// The standard input.
+    Stdin(StdinSource),
+    /// What a command prints.
+    Command(CommandSource),
 }
 
 /// What all sources that are no files have.
@@ -343,6 +357,9 @@ impl SourceConfig {
             Self::Loki(loki) => &loki.transforms,
             Self::Otlp(otlp) => &otlp.transforms,
             Self::Syslog(syslog) => &syslog.transforms,
+            Self::Journald(journald) => &journald.transforms,
+            Self::Stdin(stdin) => &stdin.transforms,
+            Self::Command(command) => &command.transforms,
         }
     }
 
@@ -389,6 +406,36 @@ impl SourceConfig {
                 max_line_bytes: syslog.max_line_bytes,
                 timestamp: None,
                 max_streams: syslog.max_streams,
+            }),
+            Self::Journald(journald) => Some(Common {
+                kind: "journald",
+                name: journald.full_name(),
+                labels: &journald.labels,
+                with_host: false,
+                tenant: &journald.tenant,
+                max_line_bytes: journald.max_line_bytes,
+                timestamp: None,
+                max_streams: journald.max_streams,
+            }),
+            Self::Stdin(stdin) => Some(Common {
+                kind: "stdin",
+                name: stdin.full_name(),
+                labels: &stdin.labels,
+                with_host: true,
+                tenant: &stdin.tenant,
+                max_line_bytes: stdin.max_line_bytes,
+                timestamp: stdin.timestamp.as_ref(),
+                max_streams: 1,
+            }),
+            Self::Command(command) => Some(Common {
+                kind: "command",
+                name: command.full_name(),
+                labels: &command.labels,
+                with_host: true,
+                tenant: &command.tenant,
+                max_line_bytes: command.max_line_bytes,
+                timestamp: command.timestamp.as_ref(),
+                max_streams: 2,
             }),
         }
     }
@@ -655,7 +702,7 @@ impl Default for MultilineConfig {
 }
 
 impl MultilineConfig {
-    fn check(&self, faults: &mut Faults) {
+    pub(crate) fn check(&self, faults: &mut Faults) {
         let patterns = [
             ("start", &self.start),
             ("continue", &self.r#continue),

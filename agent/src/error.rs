@@ -93,6 +93,15 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The standard input can't be read.
+    #[error("source {name} can't read the standard input: {source}: what was read before goes to the log")]
+    Input {
+        /// The source.
+        name: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The system gave no thread.
     #[error("thread {name} can't be started: {source}: is the process limit (ulimit -u) reached?")]
     Thread {

@@ -52,6 +52,22 @@ pub struct Refused {
     pub reason: &'static str,
 }
 
+/// How a program of a source ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProgramEnd {
+    /// The source's name.
+    pub source: String,
+    /// `exit code 1`, `signal 9`, `timeout`, `not started`.
+    pub end: String,
+}
+
+/// A source that is no file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfSource {
+    /// Its name.
+    pub source: String,
+}
+
 /// Counters of one agent since its start. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct AgentMetrics {
@@ -115,6 +131,12 @@ pub struct AgentMetrics {
     pub refused: Family<Refused, Counter>,
     /// Label sets of sources that are pushed to.
     pub push_streams: Gauge,
+    /// Times that entries were missing in what a source reads on.
+    pub source_gaps: Family<OfSource, Counter>,
+    /// Starts of programs that sources run.
+    pub program_starts: Family<OfSource, Counter>,
+    /// Their ends.
+    pub program_ends: Family<ProgramEnd, Counter>,
     /// Bytes in the spool.
     pub spool_bytes: Gauge,
     /// Bytes of the spool that were damaged.
@@ -173,6 +195,10 @@ impl AgentMetrics {
         r.register("scan_seconds", "Time spent looking through folders", m.scan_seconds.clone());
         r.register("refused_pushes", "Pushes refused, by source and reason", m.refused.clone());
         r.register("push_streams", "Label sets of sources that are no files", m.push_streams.clone());
+        let help = "Times that entries were missing where a source read on";
+        r.register("source_gaps", help, m.source_gaps.clone());
+        r.register("program_starts", "Starts of programs that sources run", m.program_starts.clone());
+        r.register("program_ends", "Ends of programs that sources run, by how they ended", m.program_ends.clone());
         r.register("spool_bytes", "Bytes in the spool", m.spool_bytes.clone());
         r.register("spool_damaged_bytes", "Bytes of the spool found damaged", m.spool_damaged_bytes.clone());
         r.register("spool_failures", "Writes to the spool that failed", m.spool_failures.clone());

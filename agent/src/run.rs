@@ -190,7 +190,7 @@ impl Agent {
         self.metrics.clone()
     }
 
-    /// Runs until `cancel`; then stops reading, waits up to `shutdown_timeout` for acknowledgements, and keeps the
+    /// Runs until `cancel`, or until sources that come to an end (the standard input) were all there is; then stops reading, waits up to `shutdown_timeout` for acknowledgements, and keeps the
     /// positions. Dropping the future ends the agent as a crash does: what was not kept is read again.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), AgentError> {
         let topic: Arc<str> = self.config.kafka.topic.as_str().into();
@@ -210,6 +210,8 @@ impl Agent {
         let close_spool = CloseSpool(self.shared.clone());
         let mut doors = JoinSet::new();
         let close_doors = CancellationToken::new();
+        // With files, or with none of its own, the agent has something to do for ever.
+        let may_finish = self.entries.is_empty() && !self.doors.is_empty();
         for (door, intake) in std::mem::take(&mut self.doors) {
             doors.spawn(door.run(intake, close_doors.clone()));
         }
@@ -308,6 +310,7 @@ impl Agent {
         let mut turns = tokio::time::interval(self.config.checkpoint_interval.0);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut outcome = Ok(());
+        let mut finished = false;
         let mut read = None;
         loop {
             tokio::select! {
@@ -320,7 +323,8 @@ impl Agent {
                 Some(end) = doors.join_next() => {
                     // One that has no more to read ends well.
                     outcome = end.unwrap_or(Err(AgentError::Ended { part: "source" }));
-                    if outcome.is_err() {
+                    finished = may_finish && doors.is_empty();
+                    if finished || outcome.is_err() {
                         break;
                     }
                 }
@@ -344,7 +348,7 @@ impl Agent {
 
         // Stop reading; the end of the reading thread and of the doors closes the queues, and the lanes end when theirs
         // are empty.
-        let asked = cancel.is_cancelled() || outcome.is_err();
+        let asked = finished || cancel.is_cancelled() || outcome.is_err();
         drop(stop);
         let limit = self.config.shutdown_timeout.0;
         let deadline = tokio::time::Instant::now() + limit;

@@ -123,7 +123,15 @@ fn serve(served: Served) -> Result<(), Failure> {
         tell(State::Ready, "runs");
         let ended = loop {
             tokio::select! {
-                ended = process.ended_early() => break Some(ended),
+                // The agent has sent all there will ever be; with it alone, so has the process.
+                ended = process.ended_early() => match ended {
+                    ("agent", Ok(())) if is_more_than_an_agent(&config) => {
+                        tracing::info!("all sources of the agent have ended; the other roles go on");
+                        continue;
+                    }
+                    ("agent", Ok(())) => break None,
+                    ended => break Some(ended),
+                },
                 () = signals.next() => break None,
                 _ = hangup.recv() => {}
             }
@@ -163,6 +171,11 @@ fn serve(served: Served) -> Result<(), Failure> {
             None => Ok(()),
         }
     })
+}
+
+/// Whether other roles run in the process.
+fn is_more_than_an_agent(config: &Config) -> bool {
+    config.broker.is_some() || config.aggregator.is_some() || config.notify.is_some()
 }
 
 fn interrupted() -> Failure {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Rejected;
 use super::receiver::{Inlet, Receiver, Stream};
 use super::spool::{Frame, Job, SpoolDoor};
+use crate::error::AgentError;
 use crate::feed::Done;
 use crate::ledger::Count;
 use crate::metrics::{AgentMetrics, Reason, Refused};
@@ -178,6 +179,24 @@ impl Intake {
     /// have come true.
     pub fn keep_bookmark(&self, bookmark: Bytes) {
         self.receiver.keep_bookmark(bookmark);
+    }
+
+    /// The same, durable when this returns.
+    pub async fn keep_bookmark_now(&self, bookmark: Bytes) -> Result<(), AgentError> {
+        self.receiver.keep_bookmark_now(bookmark, &self.shared.state).await
+    }
+
+    /// Number of partitions that records are spread over. Waits for the log; with a spool, 0 if it was never reached.
+    pub(crate) async fn lanes(&self) -> Result<usize, Rejected> {
+        match self.shared.spool()? {
+            Some(_) => Ok(self.receiver.lane_count()),
+            None => Ok(self.wait_for_outlets().await?.lanes.len()),
+        }
+    }
+
+    /// The agent's counters.
+    pub(crate) fn metrics(&self) -> &AgentMetrics {
+        &self.shared.metrics
     }
 
     /// Whether pushes are taken: `Err` while the log was not reached yet, and at the stop.

@@ -33,14 +33,28 @@ use crate::transform::Chain;
 
 /// Their settings.
 pub mod config;
+/// Settings of those that the agent reads on its own host.
+pub mod config_local;
 /// An HTTP door, as several sources have it.
 mod door;
+/// The journal of systemd.
+mod journald;
+/// Lines and events out of bytes.
+mod lines;
+/// Batches on their way to the log.
+mod outbox;
+/// Programs that sources run.
+mod process;
+/// What a command prints.
+mod source_command;
 /// Lines and JSON by POST.
 mod source_http;
 /// Loki's push API.
 mod source_loki;
 /// OpenTelemetry logs.
 mod source_otlp;
+/// The standard input.
+mod source_stdin;
 /// Ids, numbers, streams and ledger of one.
 pub(crate) mod receiver;
 /// Acknowledged on the disk of this host while the log is away.
@@ -173,5 +187,8 @@ pub(crate) fn open(source: &SourceConfig) -> Result<Option<Box<dyn PushSource>>,
         SourceConfig::Loki(loki) => Some(Box::new(source_loki::Loki::open(loki)?)),
         SourceConfig::Otlp(otlp) => Some(Box::new(source_otlp::Otlp::open(otlp)?)),
         SourceConfig::Syslog(syslog) => Some(Box::new(syslog::Syslog::open(syslog)?)),
+        SourceConfig::Journald(journald) => Some(Box::new(journald::Journald::open(journald))),
+        SourceConfig::Stdin(stdin) => Some(Box::new(source_stdin::Stdin::open(stdin)?)),
+        SourceConfig::Command(command) => Some(Box::new(source_command::Command::open(command)?)),
     })
 }

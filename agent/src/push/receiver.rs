@@ -262,6 +262,11 @@ impl Receiver {
         (lanes > 0).then(|| hash as usize % lanes)
     }
 
+    /// Its partitions, as far as is known.
+    pub fn lane_count(&self) -> usize {
+        self.progress.lock().lanes.len()
+    }
+
     /// Something was taken; it waits for the log.
     pub fn took(&self, count: Count) {
         self.progress.lock().tally.took(count);
@@ -284,6 +289,19 @@ impl Receiver {
         let mut p = self.progress.lock();
         p.bookmark = Some(bookmark);
         p.dirty = true;
+    }
+
+    /// Keeps something for the source. Durable when this returns.
+    pub async fn keep_bookmark_now(self: &Arc<Self>, bookmark: Bytes, state: &Arc<State>) -> Result<(), AgentError> {
+        self.keep_bookmark(bookmark);
+        let _raising = self.raising.lock().await;
+        let (receiver, state) = (Arc::clone(self), Arc::clone(state));
+        let kept = tokio::task::spawn_blocking(move || {
+            let reserved = receiver.range.lock().reserved;
+            receiver.put(&state, reserved)?;
+            state.sync()
+        });
+        kept.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))
     }
 
     /// Keeps what changed; durable only after [`State::sync`].

@@ -277,6 +277,19 @@ impl Running {
         assert_eq!(self.metrics.ledger_mismatches.get(), 0);
     }
 
+    /// Stops in order while not everything can be sent.
+    pub async fn stop_late(self) {
+        self.cancel.cancel();
+        self.task.await.unwrap().unwrap();
+        assert!(self.ledger.snapshot().adds_up(), "{:#?}", self.ledger.snapshot());
+    }
+
+    /// Waits until the agent ends by itself.
+    pub async fn ended(self) {
+        self.task.await.unwrap().unwrap();
+        assert!(self.ledger.snapshot().adds_up(), "{:#?}", self.ledger.snapshot());
+    }
+
     /// Ends without keeping anything.
     pub async fn kill(self) {
         self.task.abort();
