@@ -52,7 +52,7 @@ pub struct AgentConfig {
     /// Records in one request to the producer at most.
     pub batch_records: usize,
     /// Bytes of lines in one request to the producer at most, about. Requests are smaller, 128 KiB, while the log answers
-    /// within 10 ms, and grow with the time that it takes.
+    /// within 10 ms, and grow with the time that it takes at least.
     pub batch_bytes: ByteSize,
     /// Pieces of files waiting for each partition at most.
     pub queue_pieces: usize,

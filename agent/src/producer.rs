@@ -21,6 +21,7 @@ use millrace_log::record::{
     Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Position, Record, TopicPartition,
     kafka_timestamp_ms,
 };
+use parking_lot::Mutex;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -345,8 +346,7 @@ pub(crate) async fn lane(
     mut queue: mpsc::Receiver<Load>,
     abort: CancellationToken,
 ) -> Result<(), AgentError> {
-    let most = batch_size(Duration::ZERO, parts.batch_bytes).into();
-    let mut lane = Lane { parts, to, worker: None, most };
+    let mut lane = Lane { parts, to, worker: None, pace: Mutex::default() };
     let work = async {
         let mut pending: VecDeque<Haul> = VecDeque::new();
         loop {
@@ -402,8 +402,7 @@ pub(crate) struct Lane {
     pub to: TopicPartition,
     /// For sources with transforms; made when it is first needed.
     pub worker: Option<Worker>,
-    /// Bytes of lines in the next request, about.
-    most: AtomicUsize,
+    pace: Mutex<Pace>,
 }
 
 /// Bytes of lines in a request while the log answers at once.
@@ -411,17 +410,37 @@ const SMALL_BATCH: usize = 128 << 10;
 /// The log answers at once.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
-/// Large requests take much memory, and help only where each has to wait long for its answer: their size follows the time
-/// that the last one took.
-fn batch_size(took: Duration, most: usize) -> usize {
-    let times = usize::try_from(took.as_millis() / AT_ONCE.as_millis()).unwrap_or(usize::MAX).max(1);
-    SMALL_BATCH.saturating_mul(times).min(most)
+/// How long the last answers took.
+///
+/// Large requests take much memory, and help only where each has to wait long for its answer: their size follows the shortest
+/// of these times. That one answer is late, as on a busy host, is no reason.
+#[derive(Debug, Default)]
+struct Pace {
+    last: [Duration; 8],
+    next: usize,
+}
+
+impl Pace {
+    fn took(&mut self, took: Duration) {
+        let count = self.last.len();
+        if let Some(place) = self.last.get_mut(self.next % count) {
+            *place = took;
+        }
+        self.next = (self.next + 1) % count;
+    }
+
+    /// Bytes of lines in the next request, about.
+    fn batch_bytes(&self, most: usize) -> usize {
+        let shortest = self.last.iter().min().copied().unwrap_or_default();
+        let times = usize::try_from(shortest.as_millis() / AT_ONCE.as_millis()).unwrap_or(usize::MAX).max(1);
+        SMALL_BATCH.saturating_mul(times).min(most)
+    }
 }
 
 impl Lane {
     /// Bytes of lines in the next request, about.
     pub fn most(&self) -> usize {
-        self.most.load(Ordering::Relaxed)
+        self.pace.lock().batch_bytes(self.parts.batch_bytes)
     }
 
     /// Sends every record of the hauls; returns those that went to the dead letters. Does not end before all are taken.
@@ -429,7 +448,7 @@ impl Lane {
         let mut dead = HashSet::new();
         let mut groups: VecDeque<Vec<Place>> = VecDeque::new();
         // What files gave fits mostly into one request; a push may have much more.
-        let most_bytes = self.most() + self.most() / 4;
+        let most_bytes = self.most() / 4 * 5;
         let mut group: Vec<Place> = Vec::with_capacity(hauls.iter().map(|h| h.pieces.len()).sum());
         let mut bytes = 0;
         for (h, haul) in hauls.iter().enumerate() {
@@ -503,7 +522,7 @@ impl Lane {
                 }
             }
         };
-        self.most.store(batch_size(began.elapsed(), self.parts.batch_bytes), Ordering::Relaxed);
+        self.pace.lock().took(began.elapsed());
         match answer {
             Ok(_) => Sent::All,
             Err(error) => {
@@ -766,7 +785,15 @@ mod tests {
             (u64::MAX, mib, mib),
             (0, 1 << 10, 1 << 10),
         ] {
-            assert_eq!(batch_size(Duration::from_millis(took_ms), most), want, "{took_ms} ms, {most}");
+            let mut pace = Pace::default();
+            for _ in 0..7 {
+                pace.took(Duration::from_millis(took_ms));
+                assert_eq!(pace.batch_bytes(most), most.min(SMALL_BATCH), "only when all of them are");
+            }
+            pace.took(Duration::from_millis(took_ms));
+            assert_eq!(pace.batch_bytes(most), want, "{took_ms} ms, {most}");
+            pace.took(Duration::ZERO);
+            assert_eq!(pace.batch_bytes(most), most.min(SMALL_BATCH), "one that is not is enough");
         }
     }
 }

@@ -31,6 +31,9 @@ TOPIC = "logs"
 RUNS = 5  # of each query, after a first one
 STALL_S = 60  # without progress: given up
 SETTLE_S = 180  # for merges, at most
+QUIET_FILES = 2000  # of the idle agent
+IDLE_S = 30  # it is watched for so long
+SETTLE_IDLE_S = 15  # after it has read them: rotated_wait and a checkpoint
 FREQUENT = "INFO"
 MIB = 1 << 20
 STAGES = ("agent", "index", "query")
@@ -125,9 +128,9 @@ def until(what: str, look, roles, pause=0.05):
 # --- Kafka and HTTP --------------------------------------------------------------------------------------------------
 
 
-def log_end(port: int) -> int | None:
+def log_end(port: int, topic: str = TOPIC) -> int | None:
     """Records in all partitions of the topic, by ListOffsets v1 (Kafka protocol guide); None while it can't be told."""
-    name = TOPIC.encode()
+    name = topic.encode()
     body = struct.pack(">hhih", 2, 1, 1, -1) + struct.pack(">iih", -1, 1, len(name)) + name
     body += struct.pack(">i", PARTITIONS) + b"".join(struct.pack(">iq", p, -1) for p in range(PARTITIONS))
     try:
@@ -295,6 +298,35 @@ class Bench:
         }
         agent.end()
         figures["log_bytes"] = on_disk(self.data / "log")
+        figures["idle"] = self.idle()
+        return figures
+
+    def idle(self) -> dict:
+        """An agent of many files in which nothing happens: what it takes once it has read them."""
+        folder = self.folder / "quiet"
+        logs = folder / "logs"
+        logs.mkdir(parents=True)
+        for n in range(QUIET_FILES):
+            (logs / f"{n:04}.log").write_text("".join(f"quiet {n} {i}\n" for i in range(10)))
+        brokers = [f"127.0.0.1:{self.kafka}"]
+        kafka = {"brokers": brokers, "topic": "quiet", "partitions": PARTITIONS}
+        source = {"type": "file", "include": [str(logs / "*.log")], "labels": {"env": "bench"}}
+        config = {"data_dir": str(folder / "data"), "agent": {"host": "quiet", "sources": [source], "kafka": kafka}}
+        (folder / "millrace.yaml").write_text(json.dumps(config))
+        agent = Role(self.options.bin, "agent", folder / "millrace.yaml", folder)
+        self.roles.append(agent)
+
+        def look():
+            have = log_end(self.kafka, "quiet")
+            return (have or 0) >= QUIET_FILES * 10, have
+
+        until("the quiet files are read", look, [self.broker, agent])
+        # The last checkpoint, and files that are looked at once more.
+        time.sleep(SETTLE_IDLE_S)
+        before = agent.cpu()
+        time.sleep(IDLE_S)
+        figures = {"cpu_s": agent.cpu() - before, "wall_s": IDLE_S, "peak_bytes": agent.peak()}
+        agent.end()
         return figures
 
     def log_to_index(self) -> dict:
@@ -476,6 +508,9 @@ def table(result: dict) -> str:
     if agent := result.get("agent"):
         row("agent to log: agent", agent["agent"]["cpu_s"], agent["wall_s"], agent["agent"]["peak_bytes"])
         row("agent to log: broker", agent["broker"]["cpu_s"], None, agent["broker"]["peak_bytes"])
+        idle = agent["idle"]
+        share, peak = idle["cpu_s"] / idle["wall_s"], idle["peak_bytes"] / MIB
+        out.append(f"agent of {QUIET_FILES:,} quiet files: {share:.2%} of a core in {idle['wall_s']} s, {peak:.0f} MiB")
     if index := result.get("index"):
         row("log to index: aggregator, all searchable", index["searchable"]["cpu_s"], index["searchable"]["wall_s"])
         row(
