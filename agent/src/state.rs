@@ -22,6 +22,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use millrace_log::record::SourceId;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ use crate::split::Mark;
 /// Version of the folder's contents that this code reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// How long a database that was closed in this process may hold its lock.
+const RELEASE: Duration = Duration::from_secs(10);
 const ALIVE: &[u8] = b"alive_ms";
 const SPOOL: &[u8] = b"spool";
 /// Before the name of a topic.
@@ -167,6 +170,7 @@ impl State {
         }
         check_version(folder)?;
         let of_db = |source| AgentError::Database { path: folder.to_owned(), source };
+        wait_for_release(&folder.join("db")).map_err(failed("locking the database in"))?;
         let db =
             sled::Config::new().path(folder).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(of_db)?;
         let sources = db.open_tree("sources").map_err(of_db)?;
@@ -307,6 +311,28 @@ fn check_version(folder: &Path) -> Result<(), AgentError> {
     }
 }
 
+/// Waits until sled can lock its file. Nobody else works in the folder, but threads of a database that was closed a moment
+/// ago in this process, and children of it that have not yet begun their own program, hold the lock a little longer.
+fn wait_for_release(file: &Path) -> io::Result<()> {
+    let file = match File::open(file) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return file.unlock(),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // sled says what is wrong.
+            Err(fs::TryLockError::WouldBlock) => return Ok(()),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -355,6 +381,23 @@ mod tests {
         assert_eq!(state.last_alive_ms().unwrap(), Some(123));
         let path: PathBuf = sample().path.into();
         assert_eq!(path.as_os_str().as_bytes(), [b'/', 0xff]);
+    }
+
+    #[test]
+    fn a_database_whose_lock_is_let_go_a_moment_later_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(State::open(folder.path()).unwrap());
+        let file = folder.path().join("db");
+        wait_for_release(&file).unwrap();
+        let held = File::open(&file).unwrap();
+        held.lock().unwrap();
+        let opening = std::thread::spawn({
+            let folder = folder.path().to_owned();
+            move || State::open(&folder).map(drop)
+        });
+        std::thread::yield_now();
+        held.unlock().unwrap();
+        opening.join().unwrap().unwrap();
     }
 
     #[test]
