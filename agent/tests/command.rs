@@ -97,7 +97,7 @@ async fn an_interval_runs_it_to_its_end_and_a_time_out_ends_it() {
     agent.stop().await;
     assert_eq!(log.lines()[..2], ["one", "two"]);
     let (data, log) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 1));
-    let more = json!({"mode": "interval", "interval": "20ms", "timeout": "300ms", "stop_timeout": "50ms"});
+    let more = json!({"mode": "interval", "interval": "20ms", "timeout": "300ms", "stop_timeout": "50ms", "streams": "stdout"});
     let script = "trap 'echo asked' TERM; echo begun; while true; do sleep 600 & wait $!; done";
     let agent = Running::start(&config(script, more), data.path(), &log).await;
     until("a time-out", || ends(&agent, "timeout") >= 1).await;

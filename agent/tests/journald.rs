@@ -386,3 +386,27 @@ async fn another_selection_reads_on_without_a_false_gap() {
     agent.stop().await;
     assert_eq!(lines(&log), wanted((1..=20).chain(30..=40)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_spool_the_cursor_goes_on_while_the_log_is_away() {
+    let (data, log, journal) = (tempfile::tempdir().unwrap(), FakeLog::new(4, 3), Journal::new());
+    let mut config = journal.config(json!({}));
+    config.spool = Some(millrace_agent::push::config::SpoolConfig::default());
+    config.shutdown_timeout = millrace_log::value::Span::millis(300);
+    let mut next = 1;
+    for round in 0..5 {
+        log.mood(if round == 3 { Mood::Moody } else { Mood::Away });
+        let agent = Running::start(&config, data.path(), &log).await;
+        let had = agent.metrics.spool_bytes.get();
+        journal.write(next..next + 200);
+        next += 200;
+        until("some of it is in the spool", || agent.metrics.spool_bytes.get() > had || round == 3).await;
+        agent.kill().await;
+    }
+    log.mood(Mood::Good);
+    let agent = Running::start(&config, data.path(), &log).await;
+    until_lines(&log, usize::try_from(next - 1).unwrap()).await;
+    assert_eq!(lines(&log), wanted(1..next));
+    assert_eq!(gaps(&agent), 0);
+    agent.stop().await;
+}
