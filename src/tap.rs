@@ -19,9 +19,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures::stream;
 use millrace_agent::tap::{Stage, Tap, TapFilter, TapOptions, Taps};
+use millrace_aggregator::index::rows;
 use millrace_log::record::Labels;
-use millrace_logql::storage::{LabelMatcher, StreamLabels};
-use millrace_logql::{Expr, Pipeline, selector_of};
+use millrace_logql::storage::StreamLabels;
+use millrace_logql::{Expr, Pipeline};
 
 /// How often something is sent although there is nothing to show.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -80,19 +81,14 @@ fn filter(text: &str) -> Result<TapFilter, Refused> {
         return Err(wrong("is a metric query: expected a log query such as {service=\"api\"} |= \"error\"".to_owned()));
     };
     let pipeline = Pipeline::new(&log).map_err(|error| wrong(error.to_string()))?;
-    let matchers = selector_of(&log.selector.to_string()).map_err(|error| wrong(error.to_string()))?;
+    let matchers = log.matchers().map_err(|error| wrong(error.to_string()))?;
     Ok(Arc::new(move |labels: &Labels, metadata: &Labels, time_ns, line: &[u8]| {
-        let fits = |matcher: &LabelMatcher| matcher.matches(labels.get(&matcher.name).unwrap_or_default());
-        if !matchers.iter().all(fits) || !pipeline.passes(line) {
+        if !rows::stream_matches(&matchers, labels) || !pipeline.passes(line) {
             return false;
         }
-        let (labels, metadata): (StreamLabels, StreamLabels) = (pairs(labels), pairs(metadata));
+        let (labels, metadata): (StreamLabels, StreamLabels) = (labels.pairs().into(), metadata.pairs().into());
         pipeline.process(&labels, Some(&metadata), time_ns, line).is_some()
     }))
-}
-
-fn pairs(labels: &Labels) -> StreamLabels {
-    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>().into()
 }
 
 /// The route; `open`: whether the door is private enough to show records.

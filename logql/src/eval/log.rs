@@ -9,7 +9,6 @@ use crate::answer::{Direction, EntryResult, LabelPairs, RangeQuery, StreamResult
 use crate::engine::Budget;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
-use crate::plan;
 use crate::stage::labels::Category;
 use crate::storage::{Order, Scan, Storage};
 use crate::syntax::tree::LogExpr;
@@ -25,7 +24,7 @@ pub(crate) async fn scan(
     let forward = query.direction == Direction::Forward;
     let scan = Scan {
         tenant: query.tenant.clone(),
-        matchers: plan::matchers(&expr.selector).map_err(|message| QueryError::Parameter { message })?,
+        matchers: expr.matchers()?,
         start_ns: query.start_ns,
         end_ns: query.end_ns,
         needles: pipeline.needles(),

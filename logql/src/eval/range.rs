@@ -15,7 +15,6 @@ use crate::answer::LabelPairs;
 use crate::engine::Budget;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
-use crate::plan;
 use crate::stage::labels::ERROR;
 use crate::stage::{self, Condition, Hints, LineState};
 use crate::storage::{Order, Scan, Storage, StreamLabels};
@@ -409,7 +408,7 @@ pub(crate) async fn scan(
     let to = steps.last().saturating_sub(range.offset_ns);
     let scan = Scan {
         tenant: tenant.to_owned(),
-        matchers: plan::matchers(&range.log.selector).map_err(|message| QueryError::Parameter { message })?,
+        matchers: range.log.matchers()?,
         start_ns: from.saturating_add(1),
         end_ns: to.saturating_add(1),
         needles: fold.pipeline.needles(),

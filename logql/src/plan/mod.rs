@@ -6,9 +6,10 @@ mod check;
 
 pub(crate) use check::bad_regex;
 
+use crate::error::QueryError;
 use crate::storage::LabelMatcher;
 use crate::syntax::error::ParseError;
-use crate::syntax::tree::{Expr, Selector};
+use crate::syntax::tree::{Expr, LogExpr, Selector};
 
 /// Reads and checks a query: a tree that this returns can be run or is refused by name.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
@@ -24,8 +25,14 @@ pub fn selector_of(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
     matchers(&selector).map_err(|message| ParseError::at(text, selector.span, message))
 }
 
-/// Compiles the matchers of a selector.
-pub(crate) fn matchers(selector: &Selector) -> Result<Vec<LabelMatcher>, String> {
+impl LogExpr {
+    /// The compiled matchers of its selector: what goes before a [`crate::Pipeline`].
+    pub fn matchers(&self) -> Result<Vec<LabelMatcher>, QueryError> {
+        matchers(&self.selector).map_err(|message| QueryError::Parameter { message })
+    }
+}
+
+fn matchers(selector: &Selector) -> Result<Vec<LabelMatcher>, String> {
     let all = selector.matchers.iter();
     all.map(|m| LabelMatcher::new(m.name.as_str(), m.op, m.value.as_str()).map_err(|e| e.to_string())).collect()
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use millrace_log::record::{Labels, Position, SourceId};
 use millrace_logql::storage::{LabelMatcher, LineNeedle, StreamLabels};
-use millrace_logql::{Expr, LabelPairs, Pipeline, selector_of};
+use millrace_logql::{Expr, LabelPairs, Pipeline};
 
 use super::super::error::LokiError;
 use super::super::query::parse;
@@ -40,9 +40,7 @@ impl Filter {
             return Err(LokiError::bad("a metric query has no lines to tail: a log query is expected"));
         };
         let pipeline = Pipeline::new(&log)?;
-        let selector = log.selector.to_string();
-        let matchers = selector_of(&selector).map_err(|e| LokiError::Query(e.into()))?;
-        Ok(Self { matchers, selector, pipeline })
+        Ok(Self { matchers: log.matchers()?, selector: log.selector.to_string(), pipeline })
     }
 
     /// Matchers of the selector.
