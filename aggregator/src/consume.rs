@@ -75,11 +75,14 @@ pub struct Fetched {
     pub records: Vec<Consumed>,
 }
 
+/// Where each partition ends.
+type Highs = Vec<(TopicPartition, i64)>;
+
 /// What others ask of the consumer's thread.
 #[derive(Debug)]
 enum Command {
     Commit(Vec<(TopicPartition, i64)>),
-    HighWatermarks(oneshot::Sender<Result<Vec<(TopicPartition, i64)>, ClientError>>),
+    HighWatermarks(oneshot::Sender<Result<Highs, ClientError>>),
     Stop,
 }
 
@@ -90,8 +93,8 @@ pub struct Progress {
     commands: SyncSender<Command>,
     inbox: Mutex<Option<Receiver<Command>>>,
     state: Mutex<Reach>,
-    /// What was last answered.
-    highs: Mutex<Option<Vec<(TopicPartition, i64)>>>,
+    /// What was last answered, and when.
+    highs: Mutex<Option<(Instant, Highs)>>,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +105,10 @@ struct Reach {
 }
 
 /// How long whoever asks how far behind the index is waits for the answer.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// An answer so young serves the next who asks too: each one asks the log about every partition, on the thread that
+/// reads.
+const FRESH: Duration = Duration::from_secs(2);
 /// Commands that may wait for the consumer's thread; it looks several times a second.
 const COMMANDS: usize = 256;
 
@@ -157,12 +163,16 @@ impl Progress {
         }
     }
 
-    /// Records in the log that can't be searched yet. While the consumer's thread waits for the index it can't be asked:
+    /// Records in the log that can't be searched yet, as of a moment ago. While the consumer's thread waits for the index it can't be asked:
     /// then as of the last answer.
     pub async fn behind(&self) -> Result<u64, StorageError> {
-        let highs = match tokio::time::timeout(PATIENCE, self.high_watermarks()).await {
-            Ok(highs) => highs?,
-            Err(_) => self.highs.lock().clone().ok_or_else(busy)?,
+        let known = self.highs.lock().clone();
+        let highs = match known {
+            Some((at, highs)) if at.elapsed() < FRESH => highs,
+            known => match tokio::time::timeout(PATIENCE, self.high_watermarks()).await {
+                Ok(highs) => highs?,
+                Err(_) => known.ok_or_else(busy)?.1,
+            },
         };
         let searchable = self.positions();
         let left = |(tp, high): (TopicPartition, i64)| {
@@ -172,14 +182,14 @@ impl Progress {
         Ok(highs.into_iter().map(left).sum())
     }
 
-    async fn high_watermarks(&self) -> Result<Vec<(TopicPartition, i64)>, StorageError> {
+    async fn high_watermarks(&self) -> Result<Highs, StorageError> {
         let (ask, answer) = oneshot::channel();
         self.commands.try_send(Command::HighWatermarks(ask)).map_err(|_| busy())?;
         let highs = answer.await.map_err(|_| busy())?.map_err(|source| StorageError::Failed {
             what: "the high watermarks".to_owned(),
             source: Arc::new(source),
         })?;
-        *self.highs.lock() = Some(highs.clone());
+        *self.highs.lock() = Some((Instant::now(), highs.clone()));
         Ok(highs)
     }
 
