@@ -64,11 +64,15 @@ impl Logins {
             values.push(format!("ApiKey {token}"));
         }
         if !auth.username.is_empty() {
-            let pair = format!("{}:{}", auth.username, auth.password.reveal()?);
-            values.push(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)));
+            values.push(basic(&auth.username, &auth.password.reveal()?));
         }
         Ok(Self { values })
     }
+}
+
+/// Value of `Authorization` for user and password (RFC 7617).
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 impl Authenticate for Logins {

@@ -33,12 +33,10 @@ impl DoorFlags {
 
     /// Value of the header `Authorization`, if there is a login.
     pub fn authorization(&self) -> Option<String> {
-        use base64::Engine as _;
         if !self.token.is_empty() {
             Some(format!("Bearer {}", self.token))
         } else if !self.username.is_empty() {
-            let pair = format!("{}:{}", self.username, self.password);
-            Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+            Some(crate::http::basic(&self.username, &self.password))
         } else {
             None
         }
