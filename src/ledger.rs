@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use crate::human::{bytes, count, rate};
+
 /// One hop: `read = stored + dropped + waiting`, in events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
@@ -47,6 +49,21 @@ impl Hop {
     pub fn adds_up(&self) -> bool {
         self.read == self.stored + self.dropped + self.waiting
     }
+
+    /// How fast it has been since an earlier look, so long ago; `None` if it was not there then.
+    pub fn pace(&self, before: &LedgerView, elapsed: Duration) -> Option<Pace> {
+        let old = before.hops.iter().find(|old| old.hop == self.hop)?;
+        Some(Pace::between(old, self, elapsed))
+    }
+
+    /// How much is behind, for people.
+    pub fn behind_text(&self) -> String {
+        match self.behind {
+            None => "?".to_owned(),
+            Some(behind) if self.unit == "bytes" => bytes(behind),
+            Some(behind) => count(behind),
+        }
+    }
 }
 
 /// How fast a hop is between two looks.
@@ -63,7 +80,7 @@ pub struct Pace {
 impl Pace {
     /// From two looks, the second so much later.
     #[allow(clippy::cast_precision_loss)] // shown with few digits
-    pub fn between(old: &Hop, new: &Hop, elapsed: Duration) -> Self {
+    fn between(old: &Hop, new: &Hop, elapsed: Duration) -> Self {
         let per_s = |old: u64, new: u64| match elapsed.as_secs_f64() {
             seconds if seconds > 0.0 => new.saturating_sub(old) as f64 / seconds,
             _ => 0.0,
@@ -98,8 +115,8 @@ pub fn slowest<'h>(hops: impl Iterator<Item = (&'h Hop, Pace)>) -> Option<String
     let behind = hops.filter(|(_, pace)| pace.delay_s.is_some_and(|delay| delay > 0.0));
     let (hop, pace) = behind.max_by(|(_, a), (_, b)| a.delay_s.unwrap_or(0.0).total_cmp(&b.delay_s.unwrap_or(0.0)))?;
     let much = match hop.unit.as_str() {
-        "bytes" => size_text(hop.behind.unwrap_or(0)),
-        _ => format!("{} records", count_text(hop.behind.unwrap_or(0))),
+        "bytes" => hop.behind_text(),
+        unit => format!("{} {unit}", hop.behind_text()),
     };
     let delay = pace.delay_s.unwrap_or(0.0);
     Some(if delay.is_infinite() {
@@ -107,33 +124,6 @@ pub fn slowest<'h>(hops: impl Iterator<Item = (&'h Hop, Pace)>) -> Option<String
     } else {
         format!("slowest hop: {}, {much} behind, {} at this pace", hop.hop, pace.delay_text())
     })
-}
-
-/// A number of events in a few characters.
-#[allow(clippy::cast_precision_loss)] // shown with few digits
-pub fn count_text(count: u64) -> String {
-    match count {
-        0..100_000 => count.to_string(),
-        100_000..10_000_000 => format!("{:.1}k", count as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1}M", count as f64 / 1e6),
-        _ => format!("{:.1}G", count as f64 / 1e9),
-    }
-}
-
-/// A number of bytes in a few characters.
-#[allow(clippy::cast_precision_loss)] // shown with few digits
-pub fn size_text(bytes: u64) -> String {
-    match bytes {
-        0..10_240 => format!("{bytes} B"),
-        10_240..10_485_760 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        10_485_760..10_737_418_240 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
-    }
-}
-
-/// Events by the second in a few characters.
-pub fn rate_text(per_s: f64) -> String {
-    if per_s < 10.0 { format!("{per_s:.1}") } else { format!("{per_s:.0}") }
 }
 
 /// All hops of a process.
@@ -155,12 +145,12 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
         hop: "agent".to_owned(),
         read: total.read.records,
         stored: total.sent.records,
-        dropped: total.dropped.values().map(|count| count.records).sum(),
+        dropped: total.dropped.values().map(|dropped| dropped.records).sum(),
         waiting: total.waiting.records,
-        reasons: total.dropped.iter().map(|(reason, count)| (reason.clone(), count.records)).collect(),
+        reasons: total.dropped.iter().map(|(reason, dropped)| (reason.clone(), dropped.records)).collect(),
         holes: 0,
         behind: Some(unread + total.waiting.bytes),
-        moved: total.sent.bytes + total.dropped.values().map(|count| count.bytes).sum::<u64>(),
+        moved: total.sent.bytes + total.dropped.values().map(|dropped| dropped.bytes).sum::<u64>(),
         unit: "bytes".to_owned(),
         trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
         detail: serde_json::to_value(ledger).unwrap_or_default(),
@@ -211,14 +201,6 @@ pub fn index_hop(ledger: &millrace_aggregator::ledger::Ledger, behind: Result<u6
 }
 
 impl LedgerView {
-    /// Each hop with its pace since an earlier look.
-    pub fn paces<'v>(&'v self, before: &'v Self, elapsed: Duration) -> impl Iterator<Item = (&'v Hop, Pace)> {
-        self.hops.iter().filter_map(move |hop| {
-            let old = before.hops.iter().find(|old| old.hop == hop.hop)?;
-            Some((hop, Pace::between(old, hop, elapsed)))
-        })
-    }
-
     /// For a terminal; with an earlier look also how fast the hops are.
     pub fn table(&self, before: Option<(&Self, Duration)>) -> String {
         let mut out = String::new();
@@ -229,16 +211,10 @@ impl LedgerView {
         );
         debug_assert!(written.is_ok(), "a String takes every text");
         for hop in &self.hops {
-            let old = before
-                .and_then(|(before, elapsed)| Some((before.hops.iter().find(|old| old.hop == hop.hop)?, elapsed)));
-            let pace = old.map(|(old, elapsed)| Pace::between(old, hop, elapsed));
-            let out_per_s = pace.map_or_else(String::new, |pace| rate_text(pace.out_per_s));
+            let pace = before.and_then(|(before, elapsed)| hop.pace(before, elapsed));
+            let out_per_s = pace.map_or_else(String::new, |pace| rate(pace.out_per_s));
             let delay = pace.map_or_else(String::new, |pace| pace.delay_text());
-            let behind = match (hop.behind, hop.unit.as_str()) {
-                (None, _) => "?".to_owned(),
-                (Some(bytes), "bytes") => size_text(bytes),
-                (Some(records), _) => records.to_string(),
-            };
+            let behind = hop.behind_text();
             let verdict = if hop.adds_up() { "adds up" } else { "DOES NOT ADD UP" };
             let reasons: Vec<String> =
                 hop.reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{n} {reason}")).collect();
@@ -257,7 +233,8 @@ impl LedgerView {
             }
         }
         if let Some((before, elapsed)) = before {
-            let slow = slowest(self.paces(before, elapsed));
+            let paces = self.hops.iter().filter_map(|hop| Some((hop, hop.pace(before, elapsed)?)));
+            let slow = slowest(paces);
             out.push_str(&slow.unwrap_or_else(|| "no hop is behind".to_owned()));
             out.push('\n');
         }
@@ -319,7 +296,7 @@ mod tests {
             ),
             (
                 &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", Some(300), 0, 20)],
-                "slowest hop: agent, 20.0 KiB behind, and it stands still",
+                "slowest hop: agent, 20KiB behind, and it stands still",
             ),
             (&[("index", "records", None, 0, 20)], "index: the log is away\nno hop is behind"),
         ];

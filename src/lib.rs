@@ -13,6 +13,8 @@ pub mod exit;
 pub mod run;
 /// What came in and what became of it, hop by hop.
 pub mod ledger;
+/// Numbers, sizes and times as people read them.
+mod human;
 /// Live records of the agent at a door.
 pub mod tap;
 /// What the service manager is told.

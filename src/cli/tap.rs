@@ -12,9 +12,11 @@ use serde_json::Value as Json;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
+use super::broker::table::or_dash;
 use super::door::DoorFlags;
 use super::{print, runtime};
 use crate::exit::{Code, Failure};
+use crate::human::time;
 
 /// Stages as they are named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -174,7 +176,7 @@ fn braces(labels: &BTreeMap<String, String>) -> String {
 }
 
 fn time_text(ns: i64) -> String {
-    chrono::DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    or_dash(time(ns.div_euclid(1_000_000)))
 }
 
 /// A frame of Loki's `/tail`.

@@ -22,6 +22,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{Output, failed};
 use crate::cli::serve::Signals;
 use crate::exit::{Code, Failure};
+use crate::human::time;
 
 const POLL: Duration = Duration::from_millis(200);
 /// Lines are written at least so often while records come.
@@ -342,11 +343,6 @@ fn labels(record: &RawRecord, name: &str) -> Option<Labels> {
     Labels::from_json(header(record, name)?).ok()
 }
 
-fn time(ms: Option<i64>) -> Option<String> {
-    let time = chrono::DateTime::from_timestamp_millis(ms?)?;
-    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-}
-
 /// One part of a format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
@@ -442,7 +438,7 @@ fn render(format: &[Piece], topic: &str, record: &RawRecord, line: &mut Vec<u8>)
                 Field::Topic => topic.to_owned(),
                 Field::Partition => record.partition.to_string(),
                 Field::Offset => record.offset.to_string(),
-                Field::Time => time(record.timestamp_ms).unwrap_or_else(|| "-".to_owned()),
+                Field::Time => record.timestamp_ms.and_then(time).unwrap_or_else(|| "-".to_owned()),
                 Field::Timestamp => record.timestamp_ms.unwrap_or(-1).to_string(),
                 Field::Key => {
                     line.extend_from_slice(record.key.as_deref().unwrap_or_default());
@@ -487,7 +483,7 @@ pub fn as_json(topic: &str, record: &RawRecord) -> Json {
     map.insert("partition".to_owned(), Json::from(record.partition));
     map.insert("offset".to_owned(), Json::from(record.offset));
     map.insert("timestamp_ms".to_owned(), Json::from(record.timestamp_ms));
-    map.insert("time".to_owned(), Json::from(time(record.timestamp_ms)));
+    map.insert("time".to_owned(), Json::from(record.timestamp_ms.and_then(time)));
     put_bytes(&mut map, "key", record.key.as_deref());
     put_bytes(&mut map, "value", record.value.as_deref());
     let headers = record.headers.iter().map(|(name, value)| {

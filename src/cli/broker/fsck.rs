@@ -7,9 +7,10 @@ use millrace_log::storage::fs::RealFs;
 use millrace_log::storage::fsck::Severity;
 use millrace_log::storage::{FsckOptions, FsckReport, StorageError, fsck};
 
-use super::table::{Table, bytes};
+use super::table::Table;
 use super::{ConfigFlags, Output, print, print_json, validate};
 use crate::exit::{Code, Failure};
+use crate::human::bytes;
 
 #[derive(Debug, Args)]
 pub struct FsckFlags {

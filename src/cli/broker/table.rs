@@ -1,4 +1,4 @@
-//! Aligned columns, and numbers as people read them.
+//! Aligned columns.
 //!
 //! In: rows of text. Out: one text. Touches nothing.
 
@@ -47,44 +47,6 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// `1.5GiB`: three digits and the unit that configuration takes.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count}B");
-    }
-    #[allow(clippy::cast_precision_loss)] // three digits are shown
-    let mut amount = count as f64 / 1024.0;
-    let mut unit = UNITS[0];
-    for next in UNITS.into_iter().skip(1) {
-        if amount < 999.5 {
-            break;
-        }
-        amount /= 1024.0;
-        unit = next;
-    }
-    let digits = if amount < 9.995 { 2 } else { usize::from(amount < 99.95) };
-    let text = format!("{amount:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{unit}")
-}
-
-/// Milliseconds as the largest units that say it whole: `7d`, `1h30m`; -1 is `for ever`.
-pub fn span_ms(ms: i64) -> String {
-    let Ok(mut rest) = u64::try_from(ms) else { return "for ever".to_owned() };
-    if rest == 0 {
-        return "0".to_owned();
-    }
-    let mut text = String::new();
-    for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
-        if rest >= length {
-            text.push_str(&format!("{}{unit}", rest / length));
-            rest %= length;
-        }
-    }
-    text
-}
-
 /// What is not known.
 pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
@@ -100,17 +62,5 @@ mod tests {
         table.row(["a".to_owned(), "1000".to_owned()]);
         table.row(["longer".to_owned(), "7".to_owned()]);
         assert_eq!(table.to_string(), "TOPIC   RECORDS\na          1000\nlonger        7\n");
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        for (count, want) in
-            [(0, "0B"), (1023, "1023B"), (1024, "1KiB"), (1536, "1.5KiB"), (1 << 30, "1GiB"), (123_456_789, "118MiB")]
-        {
-            assert_eq!(bytes(count), want);
-        }
-        for (ms, want) in [(-1, "for ever"), (0, "0"), (604_800_000, "7d"), (5_400_000, "1h30m"), (250, "250ms")] {
-            assert_eq!(span_ms(ms), want);
-        }
     }
 }

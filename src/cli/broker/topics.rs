@@ -7,9 +7,10 @@ use millrace_log::admin::{NewTopic, OffsetAt, TopicInfo, TopicSetting};
 use millrace_log::record::TopicPartition;
 use serde::Serialize;
 
-use super::table::{Table, bytes, or_dash, span_ms};
+use super::table::{Table, or_dash};
 use super::{Asker, Output, confirm, failed, pair, print, print_json};
 use crate::exit::{Code, Failure};
+use crate::human::{bytes, span_ms};
 
 #[derive(Debug, Subcommand)]
 pub enum TopicsVerb {

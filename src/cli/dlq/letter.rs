@@ -95,12 +95,6 @@ impl Letter {
     }
 }
 
-/// RFC 3339 in UTC.
-pub fn time(ms: i64) -> String {
-    chrono::DateTime::from_timestamp_millis(ms)
-        .map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-}
-
 /// One line of at most so many characters: what can't be shown becomes a dot.
 pub fn shortened(text: &str, limit: usize) -> String {
     let mut out: String =

@@ -8,12 +8,14 @@ use clap::Args;
 use millrace_log::admin::Admin;
 use serde::Serialize;
 
-use super::letter::{Letter, shortened, time};
+use super::letter::{Letter, shortened};
 use super::memory::Memory;
 use super::reading::{DeadLetters, FilterFlags};
 use super::{Output, print};
-use crate::cli::broker::{failed, print_json, table::Table};
+use crate::cli::broker::table::{Table, or_dash};
+use crate::cli::broker::{failed, print_json};
 use crate::exit::Failure;
+use crate::human::time;
 
 /// Groups that are told apart; what comes on top is counted under one name.
 const MAX_GROUPS: usize = 1000;
@@ -108,7 +110,7 @@ impl Seen {
             place,
             Listed {
                 letter: letter.id(),
-                time: time(at),
+                time: or_dash(time(at)),
                 stage: letter.stage.clone(),
                 from: letter.from.as_ref().map(ToString::to_string),
                 replayed,
@@ -125,7 +127,7 @@ impl Seen {
     fn report(self, topic: &str) -> Report {
         let mut groups: Vec<Group> = self.groups.into_values().collect();
         for group in &mut groups {
-            (group.first, group.last) = (time(group.span.0), time(group.span.1));
+            (group.first, group.last) = (or_dash(time(group.span.0)), or_dash(time(group.span.1)));
         }
         groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.span.1.cmp(&a.span.1)));
         Report {

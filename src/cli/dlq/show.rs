@@ -4,12 +4,14 @@
 
 use millrace_log::admin::Admin;
 
-use super::letter::{Letter, time};
+use super::letter::Letter;
 use super::memory::Memory;
 use super::reading::DeadLetters;
 use super::{Output, print};
+use crate::cli::broker::table::or_dash;
 use crate::cli::broker::{consume, failed, print_json};
 use crate::exit::{Code, Failure};
+use crate::human::time;
 
 /// Reads `0@17` or `0:17`.
 fn place_of(text: &str) -> Option<(i32, i64)> {
@@ -53,7 +55,7 @@ pub async fn show(place: &DeadLetters, id: &str, output: Output) -> Result<(), F
             told.insert("letter".to_owned(), letter.id().into());
             told.insert("reason".to_owned(), letter.reason.clone().into());
             told.insert("stage".to_owned(), letter.stage.clone().into());
-            told.insert("refused".to_owned(), time(letter.time_ms).into());
+            told.insert("refused".to_owned(), or_dash(time(letter.time_ms)).into());
             told.insert("from".to_owned(), letter.from.as_ref().map(ToString::to_string).into());
             told.insert("replayed".to_owned(), replayed.into());
             told.insert("record".to_owned(), consume::as_json(&place.topic, &letter.record));
@@ -70,7 +72,7 @@ fn as_text(letter: &Letter, replayed: bool) -> String {
         ("letter", letter.id()),
         ("reason", letter.reason.clone()),
         ("stage", letter.stage.clone()),
-        ("refused", time(letter.time_ms)),
+        ("refused", or_dash(time(letter.time_ms))),
         ("from", from),
         ("replayed", if replayed { "yes" } else { "no" }.to_owned()),
         ("key", readable(letter.record.key.as_deref())),

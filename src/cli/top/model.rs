@@ -118,8 +118,7 @@ impl Model {
         let Some(last) = &self.last else { return Vec::new() };
         let pace = |hop: &Hop| {
             let before = self.before.as_ref()?;
-            let old = before.view.hops.iter().find(|old| old.hop == hop.hop)?;
-            Some(Pace::between(old, hop, last.at - before.at))
+            hop.pace(&before.view, last.at - before.at)
         };
         last.view.hops.iter().map(|hop| (hop, pace(hop))).collect()
     }

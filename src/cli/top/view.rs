@@ -12,7 +12,8 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Wrap};
 
 use super::model::Model;
 use crate::exit::Failure;
-use crate::ledger::{count_text, rate_text, size_text, slowest};
+use crate::human::{bytes, count, rate};
+use crate::ledger::slowest;
 
 const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 const WARN: Style = Style::new().fg(Color::Yellow);
@@ -61,20 +62,15 @@ pub(super) fn text(model: &mut Model, (width, height): (u16, u16)) -> Result<Str
 fn hops_table(model: &Model) -> Table<'static> {
     let rows = model.hops().into_iter().map(|(hop, pace)| {
         let bad = if hop.adds_up() { Style::new() } else { BAD };
-        let behind = match (hop.behind, hop.unit.as_str()) {
-            (None, _) => "?".to_owned(),
-            (Some(bytes), "bytes") => size_text(bytes),
-            (Some(count), _) => count_text(count),
-        };
         Row::new(vec![
             hop.hop.clone(),
-            pace.map_or_else(String::new, |pace| rate_text(pace.in_per_s)),
-            pace.map_or_else(String::new, |pace| rate_text(pace.out_per_s)),
-            count_text(hop.read),
-            count_text(hop.stored),
-            count_text(hop.dropped),
-            count_text(hop.waiting),
-            behind,
+            pace.map_or_else(String::new, |pace| rate(pace.in_per_s)),
+            pace.map_or_else(String::new, |pace| rate(pace.out_per_s)),
+            count(hop.read),
+            count(hop.stored),
+            count(hop.dropped),
+            count(hop.waiting),
+            hop.behind_text(),
             pace.map_or_else(String::new, |pace| pace.delay_text()),
             if hop.adds_up() { "adds up".to_owned() } else { "DOES NOT ADD UP".to_owned() },
         ])
@@ -96,7 +92,7 @@ fn state_lines(model: &Model) -> Vec<Line<'static>> {
     }
     if let Some(condition) = model.condition() {
         let (used, max) = (condition.waiting_bytes, condition.max_waiting_bytes);
-        let text = format!("memory: {} of {} wait for the log", size_text(used), size_text(max));
+        let text = format!("memory: {} of {} wait for the log", bytes(used), bytes(max));
         lines.push(Line::raw(text));
         match condition.paused.as_deref() {
             None => {}
@@ -144,11 +140,11 @@ fn sources_table(model: &mut Model, rows: usize) -> Table<'static> {
         let cells = [
             row.name,
             row.kind,
-            rate_text(row.lines_per_s),
-            format!("{}/s", size_text(whole(row.bytes_per_s))),
-            size_text(row.unread),
-            count_text(row.waiting),
-            count_text(row.dropped),
+            rate(row.lines_per_s),
+            format!("{}/s", bytes(whole(row.bytes_per_s))),
+            bytes(row.unread),
+            count(row.waiting),
+            count(row.dropped),
         ];
         Row::new(cells.map(Cell::from)).style(style)
     });
