@@ -138,7 +138,9 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
     let total = &ledger.total;
     let unread: u64 = ledger.sources.iter().map(millrace_agent::ledger::SourceLedger::unread).sum();
     let condition = &ledger.condition;
-    let paused = condition.paused.as_ref().map(|what| format!("reading is paused, {what} is used up"));
+    // Waiting for a log that takes what it can is no trouble; one that takes nothing says so below.
+    let paused = condition.paused.as_ref().filter(|what| *what != "log");
+    let paused = paused.map(|what| format!("reading is paused, {what} is used up"));
     let log = condition.troubles.iter().next().map(|(partition, trouble)| format!("{partition}: {trouble}"));
     let troubles: Vec<String> = paused.into_iter().chain(log).collect();
     Hop {

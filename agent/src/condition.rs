@@ -19,6 +19,8 @@ pub(crate) enum Pause {
     Memory,
     /// The queue of a partition is full (`queue_pieces`).
     Queue,
+    /// Files that are behind have as much on its way as the log takes at once: reading is faster than the log.
+    Log,
 }
 
 impl Pause {
@@ -26,6 +28,7 @@ impl Pause {
         match self {
             Self::Memory => "memory",
             Self::Queue => "queue",
+            Self::Log => "log",
         }
     }
 }
@@ -33,7 +36,7 @@ impl Pause {
 /// Label of the metrics about pauses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PauseReason {
-    /// `memory` or `queue`.
+    /// `memory`, `queue` or `log`.
     pub reason: &'static str,
 }
 
@@ -41,7 +44,8 @@ pub struct PauseReason {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Condition {
-    /// Why no file is read: `memory` (`max_waiting_bytes` is used up) or `queue` (`queue_pieces` of a partition are).
+    /// Why no file is read: `memory` (`max_waiting_bytes` is used up), `queue` (`queue_pieces` of a partition are), or
+    /// `log` (there is more to read, and as much of it is on its way as the log takes at once).
     pub paused: Option<String>,
     /// Memory that holds what the log has not acknowledged, bytes.
     pub waiting_bytes: u64,
@@ -67,7 +71,7 @@ pub(crate) struct Conditions {
 impl Conditions {
     pub fn new(metrics: &AgentMetrics, max_waiting: usize) -> Self {
         metrics.max_waiting_bytes.set(i64::try_from(max_waiting).unwrap_or(i64::MAX));
-        for pause in [Pause::Memory, Pause::Queue] {
+        for pause in [Pause::Memory, Pause::Queue, Pause::Log] {
             metrics.paused.get_or_create(&PauseReason { reason: pause.reason() }).set(0);
         }
         Self { now: Arc::default(), metrics: metrics.clone() }

@@ -22,6 +22,8 @@ pub mod tap;
 pub mod condition;
 /// What the lanes know of a source, whatever it is.
 mod feed;
+/// How much is on its way to one partition at once.
+mod flow;
 /// One file as a source of records: its identity, its progress and its part of the ledger.
 mod source;
 /// Which lines belong together: patterns, and traces of several languages.

@@ -97,7 +97,7 @@ pub struct AgentMetrics {
     pub max_waiting_bytes: Gauge,
     /// Times that reading stood still because the log is slow or away, by what was used up.
     pub pauses: Family<PauseReason, Counter>,
-    /// Whether reading stands still now, by what is used up.
+    /// Whether reading stands still now, by what is used up or waited for.
     pub paused: Family<PauseReason, Gauge>,
     /// Files being read.
     pub files: Gauge,
@@ -178,7 +178,11 @@ impl AgentMetrics {
         r.register("max_waiting_bytes", "Limit of the memory that holds lines", m.max_waiting_bytes.clone());
         let help = "Times that reading stood still because the log is slow or away, by what was used up";
         r.register("pauses", help, m.pauses.clone());
-        r.register("paused", "Whether reading stands still now, by what is used up", m.paused.clone());
+        r.register(
+            "paused",
+            "Whether reading stands still now, by what is used up (memory, queue) or waited for (log)",
+            m.paused.clone(),
+        );
         r.register("files", "Files being read", m.files.clone());
         r.register("open_files", "Files held open", m.open_files.clone());
         r.register("unreadable_files", "Files that can't be read now", m.unreadable_files.clone());

@@ -21,7 +21,6 @@ use millrace_log::record::{
     Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Position, Record, TopicPartition,
     kafka_timestamp_ms,
 };
-use parking_lot::Mutex;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +30,7 @@ use crate::container::Stream;
 use crate::dispatch::Routes;
 use crate::error::AgentError;
 use crate::feed::{Done, Feed};
+use crate::flow::{Behind, Flow};
 use crate::ledger::{Count, Lost, REASON_CUT, REASON_DEAD_LETTER};
 use crate::metrics::{AgentMetrics, Reason};
 use crate::source::{Anchor, Taken};
@@ -97,30 +97,6 @@ impl Load {
             Self::One(haul) => pending.push_back(haul),
             Self::Many(hauls) => pending.extend(hauls),
         }
-    }
-}
-
-/// Bytes counted as waiting in a lane until they are given back, by dropping this at the latest.
-#[derive(Debug)]
-pub(crate) struct Behind {
-    lane: Arc<AtomicUsize>,
-    bytes: AtomicUsize,
-}
-
-impl Behind {
-    pub fn new(lane: &Arc<AtomicUsize>, bytes: usize) -> Self {
-        lane.fetch_add(bytes, Ordering::AcqRel);
-        Self { lane: lane.clone(), bytes: AtomicUsize::new(bytes) }
-    }
-
-    pub fn give(&self) {
-        self.lane.fetch_sub(self.bytes.swap(0, Ordering::AcqRel), Ordering::AcqRel);
-    }
-}
-
-impl Drop for Behind {
-    fn drop(&mut self) {
-        self.give();
     }
 }
 
@@ -296,7 +272,6 @@ pub(crate) struct LaneParts {
     pub wake: Wake,
     pub metrics: AgentMetrics,
     pub batch_records: usize,
-    pub batch_bytes: usize,
     pub retry_initial: Duration,
     pub retry_max: Duration,
     pub dead_letter_topic: Arc<str>,
@@ -344,9 +319,10 @@ pub(crate) async fn lane(
     parts: Arc<LaneParts>,
     to: TopicPartition,
     mut queue: mpsc::Receiver<Load>,
+    flow: Arc<Flow>,
     abort: CancellationToken,
 ) -> Result<(), AgentError> {
-    let mut lane = Lane { parts, to, worker: None, pace: Mutex::default() };
+    let mut lane = Lane { parts, to, worker: None, flow };
     let work = async {
         let mut pending: VecDeque<Haul> = VecDeque::new();
         loop {
@@ -402,45 +378,13 @@ pub(crate) struct Lane {
     pub to: TopicPartition,
     /// For sources with transforms; made when it is first needed.
     pub worker: Option<Worker>,
-    pace: Mutex<Pace>,
-}
-
-/// Bytes of lines in a request while the log answers at once.
-const SMALL_BATCH: usize = 128 << 10;
-/// The log answers at once.
-const AT_ONCE: Duration = Duration::from_millis(10);
-
-/// How long the last answers took.
-///
-/// Large requests take much memory, and help only where each has to wait long for its answer: their size follows the shortest
-/// of these times. That one answer is late, as on a busy host, is no reason.
-#[derive(Debug, Default)]
-struct Pace {
-    last: [Duration; 8],
-    next: usize,
-}
-
-impl Pace {
-    fn took(&mut self, took: Duration) {
-        let count = self.last.len();
-        if let Some(place) = self.last.get_mut(self.next % count) {
-            *place = took;
-        }
-        self.next = (self.next + 1) % count;
-    }
-
-    /// Bytes of lines in the next request, about.
-    fn batch_bytes(&self, most: usize) -> usize {
-        let shortest = self.last.iter().min().copied().unwrap_or_default();
-        let times = usize::try_from(shortest.as_millis() / AT_ONCE.as_millis()).unwrap_or(usize::MAX).max(1);
-        SMALL_BATCH.saturating_mul(times).min(most)
-    }
+    flow: Arc<Flow>,
 }
 
 impl Lane {
     /// Bytes of lines in the next request, about.
     pub fn most(&self) -> usize {
-        self.pace.lock().batch_bytes(self.parts.batch_bytes)
+        self.flow.batch_bytes()
     }
 
     /// Sends every record of the hauls; returns those that went to the dead letters. Does not end before all are taken.
@@ -522,7 +466,7 @@ impl Lane {
                 }
             }
         };
-        self.pace.lock().took(began.elapsed());
+        self.flow.answered(began.elapsed());
         match answer {
             Ok(_) => Sent::All,
             Err(error) => {
@@ -766,34 +710,5 @@ impl Backoff {
         self.attempts = 0;
         self.next = self.initial;
         self.trouble = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_are_as_large_as_answers_are_late() {
-        let mib = 1 << 20;
-        for (took_ms, most, want) in [
-            (0, mib, 128 << 10),
-            (19, mib, 128 << 10),
-            (20, mib, 256 << 10),
-            (55, mib, 640 << 10),
-            (1000, mib, mib),
-            (u64::MAX, mib, mib),
-            (0, 1 << 10, 1 << 10),
-        ] {
-            let mut pace = Pace::default();
-            for _ in 0..7 {
-                pace.took(Duration::from_millis(took_ms));
-                assert_eq!(pace.batch_bytes(most), most.min(SMALL_BATCH), "only when all of them are");
-            }
-            pace.took(Duration::from_millis(took_ms));
-            assert_eq!(pace.batch_bytes(most), want, "{took_ms} ms, {most}");
-            pace.took(Duration::ZERO);
-            assert_eq!(pace.batch_bytes(most), most.min(SMALL_BATCH), "one that is not is enough");
-        }
     }
 }

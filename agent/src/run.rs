@@ -26,6 +26,7 @@ use crate::dispatch::Routes;
 use crate::error::AgentError;
 use crate::feed::Feed as _;
 use crate::fingerprint::TAIL_BYTES;
+use crate::flow::Flow;
 use crate::ledger::{LedgerHandle, Receivers, Sources};
 use crate::metrics::AgentMetrics;
 use crate::multiline::Join;
@@ -234,7 +235,6 @@ impl Agent {
             wake: wake.clone(),
             metrics: metrics.clone(),
             batch_records: self.config.batch_records,
-            batch_bytes: usize::try_from(self.config.batch_bytes.0).unwrap_or(usize::MAX),
             retry_initial: self.config.retry_initial.0,
             retry_max: self.config.retry_max.0,
             dead_letter_topic: self.config.dead_letter_topic.as_str().into(),
@@ -243,12 +243,16 @@ impl Agent {
             taps: self.taps.clone(),
         });
         let mut lanes = JoinSet::new();
-        let mut senders = Vec::new();
+        let (mut senders, mut flows) = (Vec::new(), Vec::new());
+        let batch_bytes = usize::try_from(self.config.batch_bytes.0).unwrap_or(usize::MAX);
+        let behind_bytes = behind_bytes(&self.config, partitions);
         for partition in 0..partitions {
             let (sender, queue) = mpsc::channel(self.config.queue_pieces);
             senders.push(sender);
+            let flow = Flow::new(batch_bytes, behind_bytes);
+            flows.push(flow.clone());
             let to = TopicPartition::new(topic.clone(), partition);
-            lanes.spawn(lane(lane_parts.clone(), to, queue, abort.clone()));
+            lanes.spawn(lane(lane_parts.clone(), to, queue, flow, abort.clone()));
         }
         let gates = Gates(self.gates.iter().map(|(gate, _)| gate.clone()).collect());
         self.open_gates(&topic, &senders).await?;
@@ -277,7 +281,7 @@ impl Agent {
             topic: topic.clone(),
             state: state.clone(),
             sources: self.sources.clone(),
-            lanes: senders,
+            lanes: senders.into_iter().zip(flows).collect(),
             windows: Pool::new(largest_window, max_waiting),
             budget,
             wake: wake.clone(),
@@ -290,7 +294,6 @@ impl Agent {
             read_bytes,
             rotated_wait: self.config.rotated_wait.0,
             deleted_wait: self.config.deleted_wait.0.max(self.config.rotated_wait.0),
-            behind_bytes: behind_bytes(&self.config, partitions),
             close_idle: self.config.close_idle.0,
             forget_after_ms: i64::try_from(self.config.forget_after.0.as_millis()).unwrap_or(i64::MAX),
             last_alive_ms: self.last_alive_ms,

@@ -36,7 +36,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use millrace_log::clock::SharedClock;
@@ -46,6 +45,7 @@ use crate::condition::{Conditions, Pause};
 use crate::content::Content;
 use crate::discover::{FileKey, birth_ns, is_rotation};
 use crate::error::AgentError;
+use crate::flow::Flow;
 use crate::ledger::Sources;
 use crate::metrics::AgentMetrics;
 use crate::pool::Pool;
@@ -76,7 +76,7 @@ pub(crate) struct ReaderParts {
     pub topic: Arc<str>,
     pub state: Arc<State>,
     pub sources: Sources,
-    pub lanes: Vec<mpsc::Sender<Load>>,
+    pub lanes: Vec<(mpsc::Sender<Load>, Arc<Flow>)>,
     pub budget: Arc<Budget>,
     pub windows: Arc<Pool>,
     pub wake: Wake,
@@ -89,8 +89,6 @@ pub(crate) struct ReaderParts {
     pub read_bytes: usize,
     pub rotated_wait: Duration,
     pub deleted_wait: Duration,
-    /// Bytes of files that are behind, waiting in one lane at most.
-    pub behind_bytes: usize,
     pub close_idle: Duration,
     pub forget_after_ms: i64,
     /// When an agent last worked on this state; `None` at its very first start.
@@ -211,8 +209,6 @@ pub(crate) struct Reader {
     writers: Writers,
     /// Packed files that are no known source, with their times: not unpacked again until a source loses its file.
     refused: HashMap<FileKey, (i64, i64)>,
-    /// Bytes of files that are behind, by lane.
-    behind: Vec<Arc<AtomicUsize>>,
 }
 
 impl Reader {
@@ -220,7 +216,6 @@ impl Reader {
         let watcher = Watcher::start(parts.wake.clone(), &parts.state.folder().join("VERSION"))?;
         let known = parts.sources.read().iter().map(|source| (source.clone(), None)).collect();
         let now = Instant::now();
-        let behind = parts.lanes.iter().map(|_| Arc::default()).collect();
         Ok(Self {
             looked_ms: parts.last_alive_ms,
             parts,
@@ -235,7 +230,6 @@ impl Reader {
             forget: now + FORGET_EVERY,
             writers: Writers::default(),
             refused: HashMap::new(),
-            behind,
         })
     }
 

@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -20,7 +19,7 @@ use crate::discover::FileKey;
 use crate::error::AgentError;
 use crate::fingerprint::{Print, TAIL_BYTES};
 use crate::ledger::Count;
-use crate::producer::{Behind, Haul, Load, Numbers, Share, Streams};
+use crate::producer::{Haul, Load, Numbers, Share, Streams};
 use crate::source::{Anchor, Taken};
 use crate::writers::Holder;
 
@@ -158,13 +157,11 @@ impl Reader {
         // Its lines' places and times take about a quarter of what they point to.
         let cost = wanted * (1 + tail.entry.cutter.copies()) + wanted / 4 + HAUL_COST;
         let lane = usize::try_from(source.to.partition).unwrap_or(usize::MAX);
-        let (Some(behind), Some(lane)) = (self.behind.get(lane), parts.lanes.get(lane)) else {
-            return Ok(Turn::Closed);
-        };
+        let Some((lane, flow)) = parts.lanes.get(lane) else { return Ok(Turn::Closed) };
         // A file that is behind leaves room in its lane for the others.
         let is_behind = available > parts.read_bytes as u64;
-        if is_behind && behind.load(Ordering::Acquire) >= parts.behind_bytes {
-            return Ok(Turn::Full(Pause::Memory));
+        if is_behind && let Some(why) = flow.full() {
+            return Ok(Turn::Full(why));
         }
         let permit = match lane.try_reserve() {
             Ok(permit) => permit,
@@ -242,7 +239,7 @@ impl Reader {
         tail.pending = tail.mark.offset < size;
         tail.grown = now;
         let window = window.freeze();
-        let behind = is_behind.then(|| Behind::new(behind, wanted));
+        let behind = is_behind.then(|| flow.take(wanted));
         let tail_streams = source.stream_labels.clone();
         let haul = Haul {
             labels: source.labels.clone(),

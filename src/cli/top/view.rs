@@ -105,6 +105,11 @@ fn state_lines(model: &Model) -> Vec<Line<'static>> {
                     "reading is paused: the queue of a partition is full (agent.queue_pieces), the log is slow or away";
                 lines.push(Line::styled(text, BAD));
             }
+            Some("log") => {
+                let text =
+                    "reading waits for the log: files that are behind have as much on its way as it takes at once";
+                lines.push(Line::styled(text, WARN));
+            }
             Some(other) => lines.push(Line::styled(format!("reading is paused: {other}"), BAD)),
         }
         for (partition, trouble) in condition.troubles.iter().take(TROUBLES) {
