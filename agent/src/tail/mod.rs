@@ -33,6 +33,7 @@ mod turns;
 use std::collections::{HashMap, VecDeque};
 use std::fs::Metadata;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,8 +66,11 @@ const SCAN_GAP: Duration = Duration::from_millis(20);
 const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// Memory that a haul takes besides its bytes.
 const HAUL_COST: usize = 512;
-/// Where the kernel tells of every change, folders are looked through so many times less often.
-const WATCHED_FACTOR: u32 = 10;
+/// Where the kernel tells of every change, looking through folders is only for what a file system keeps from it: at the
+/// earliest after so many intervals, at the latest after so many, between them for a share of the time.
+const WATCHED_FACTOR: RangeInclusive<u32> = 10..=60;
+/// That share: one part in so many.
+const WATCHED_SHARE: u32 = 2000;
 /// How often sources whose file is long gone are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 

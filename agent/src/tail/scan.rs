@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, count, differ, is_rotation_of, mtime};
+use super::{
+    CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, WATCHED_SHARE, count, differ, is_rotation_of, mtime,
+};
 use crate::content::{Content, is_packed_name};
 use crate::discover::{self, FileKey, Found, birth_ns};
 use crate::error::AgentError;
@@ -41,7 +43,7 @@ impl Detached {
 impl Reader {
     /// Looks through all folders. Returns when to do so again at the latest.
     pub(super) fn scan(&mut self) -> Result<Duration, AgentError> {
-        let started_ms = self.parts.clock.now_ms();
+        let (started, started_ms) = (Instant::now(), self.parts.clock.now_ms());
         let globs: Vec<_> = self.parts.entries.iter().map(|entry| &entry.globs).collect();
         let mut scan = discover::scan(&globs);
         for (path, error) in scan.faults.drain(..) {
@@ -108,7 +110,10 @@ impl Reader {
         let waits =
             !self.unreadable.is_empty() || self.tails.values().any(|t| t.source.is_none() && t.stored > 0 || t.failed);
         Ok(match (told, links || waits) {
-            (true, false) => interval * WATCHED_FACTOR,
+            (true, false) => {
+                let (least, most) = (interval * *WATCHED_FACTOR.start(), interval * *WATCHED_FACTOR.end());
+                (started.elapsed() * WATCHED_SHARE).clamp(least, most)
+            }
             (true, true) => interval,
             (false, _) => interval / 2,
         })
