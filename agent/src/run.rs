@@ -598,7 +598,7 @@ impl Checkpoint {
     }
 }
 
-fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Result<Entry, AgentError> {
+pub(crate) fn entry(file: &FileSource, host: &str, transforms: Option<Arc<Chain>>) -> Result<Entry, AgentError> {
     let setting = |key: &str, reason: String| AgentError::Setting { key: format!("sources[].{key}"), reason };
     let mut labels = Labels::new(file.labels.clone());
     if labels.get("host").is_none() {

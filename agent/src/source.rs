@@ -55,22 +55,26 @@ impl Entry {
 
     fn labels_of(&self, filename: &Path) -> Labels {
         let name = filename.to_string_lossy();
-        let mut labels = self.path_labels.add_to(&self.labels, &name);
-        if labels.get("filename").is_none() {
-            labels = labels.with("filename", &name);
+        let of_path = self.path_labels.add_to(&self.labels, &name);
+        let named = |known: &Labels, name: &str| match known.get("filename") {
+            Some(_) => known.clone(),
+            None => known.with("filename", name),
+        };
+        let labels = named(&of_path, &name);
+        if labels.check().is_ok() {
+            return labels;
         }
-        if labels.check().is_err() {
-            // A very long path: its end tells more than its start.
-            let used: usize = self.labels.iter().map(|(n, v)| n.len() + v.len()).sum();
-            // The label of a stream may come on top.
-            let room = MAX_LABEL_BYTES.saturating_sub(used + "filename".len() + self.stream_label.len() + 16);
-            let mut from = name.len().saturating_sub(room);
-            while !name.is_char_boundary(from) {
-                from += 1;
-            }
-            labels = self.labels.with("filename", &format!("…{}", name.get(from..).unwrap_or_default()));
-        }
-        labels
+        // A very long path: its end tells more than its start. The label of a stream may come on top.
+        let room = |known: &Labels| {
+            let used: usize = known.iter().map(|(n, v)| n.len() + v.len()).sum();
+            MAX_LABEL_BYTES.checked_sub(used + "filename".len() + self.stream_label.len() + 16)
+        };
+        let (known, room) = match room(&of_path) {
+            Some(room) => (&of_path, room),
+            None => (&self.labels, room(&self.labels).unwrap_or(0)),
+        };
+        let from = name.ceil_char_boundary(name.len().saturating_sub(room));
+        named(known, &format!("…{}", name.get(from..).unwrap_or_default()))
     }
 }
 
@@ -407,4 +411,48 @@ pub(crate) fn partition_of(id: SourceId, partitions: i32) -> i32 {
     let [a, b, c, d, ..] = id.0;
     let count = u32::try_from(partitions.max(1)).unwrap_or(1);
     i32::try_from(u32::from_le_bytes([a, b, c, d]) % count).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FileSource;
+
+    #[test]
+    fn labels_of_long_paths_keep_those_of_the_path_and_the_end_of_the_name() {
+        let folder = |len: usize| format!("/{}", "d".repeat(len));
+        let pod = |namespace: usize| format!("/{}_shop-1_u/api/0.log", "n".repeat(namespace));
+        type Case = (&'static str, String, &'static [&'static str], bool);
+        let cases: [Case; 4] = [
+            ("kubernetes", pod(4), &["pod", "namespace", "container", "service"], true),
+            ("kubernetes", folder(2000) + &pod(4), &["pod", "namespace", "container", "service"], false),
+            // What comes from the path is too long by itself: the path is still there.
+            (
+                r"/(?P<a>x+)/(?P<b>x+)/(?P<c>x+)/(?P<d>x+)/",
+                format!("{}/f.log", format!("/{}", "x".repeat(300)).repeat(4)),
+                &[],
+                false,
+            ),
+            ("", folder(600) + "é" + &"é".repeat(400), &[], false),
+        ];
+        for (path_labels, path, want, whole) in cases {
+            let source: FileSource = serde_json::from_value(serde_json::json!({
+                "include": ["/*.log"], "labels": {"env": "prod"}, "path_labels": path_labels, "format": "cri",
+                "stream_label": "stream",
+            }))
+            .unwrap();
+            let entry = crate::run::entry(&source, "h", None).unwrap();
+            let labels = entry.labels_of(Path::new(&path));
+            labels.check().unwrap();
+            labels.clone().with("stream", "stdout").check().unwrap();
+            assert!(["env", "host"].iter().chain(want).all(|name| labels.get(name).is_some()), "{labels:?}");
+            let name = labels.get("filename").unwrap();
+            if whole {
+                assert_eq!(name, path);
+            } else {
+                let end = name.strip_prefix('…').unwrap();
+                assert!(path.ends_with(end) && end.len() > 500, "{name}");
+            }
+        }
+    }
 }
