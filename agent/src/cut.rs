@@ -487,19 +487,20 @@ impl Pass<'_> {
             return !self.is_open();
         }
         if let (Some(join), Some((event, stage, last, _))) = (&self.container.splitter.join, &self.open[own].event)
-            && !self.goes_on(join, event, *stage, *last, &written.text)
+            && self.goes_on(join, event, *stage, *last, &written.text).is_none()
         {
             self.close(own);
         }
         !self.is_open()
     }
 
-    fn goes_on(&self, join: &Join, event: &Event, stage: Stage, last: usize, line: &[u8]) -> bool {
+    /// The stage of an event that `line` goes on with; `None` if it begins another.
+    fn goes_on(&self, join: &Join, event: &Event, stage: Stage, last: usize, line: &[u8]) -> Option<Stage> {
         let text = event.text.get(self.window);
-        !event.cut
+        let has_room = !event.cut
             && text.len() + 1 + line.len() <= self.container.splitter.max_line
-            && event.lines < join.max_lines
-            && join.next(stage, text.get(last..).unwrap_or_default(), line).is_some()
+            && event.lines < join.max_lines;
+        has_room.then(|| join.next(stage, text.get(last..).unwrap_or_default(), line)).flatten()
     }
 
     /// Puts a line to what is open of its stream.
@@ -549,14 +550,11 @@ impl Pass<'_> {
             self.events.push(line);
             return;
         };
-        if let Some((event, stage, last, _)) = self.open[own].event.take() {
+        if let Some((mut event, stage, last, _)) = self.open[own].event.take() {
             let text = line.text.get(self.window);
-            let previous = event.text.get(self.window).get(last..).unwrap_or_default();
             if !line.cut
-                && self.goes_on(join, &event, stage, last, text)
-                && let Some(stage) = join.next(stage, previous, text)
+                && let Some(stage) = self.goes_on(join, &event, stage, last, text)
             {
-                let mut event = event;
                 let last = event.text.len() + 1;
                 event.text.add(self.window, b"\n", text);
                 event.span += line.span;
