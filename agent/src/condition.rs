@@ -55,6 +55,12 @@ pub struct Condition {
     pub troubles: BTreeMap<String, String>,
 }
 
+#[derive(Debug)]
+struct Shared {
+    now: Mutex<Now>,
+    metrics: AgentMetrics,
+}
+
 #[derive(Debug, Default)]
 struct Now {
     paused: Option<Pause>,
@@ -63,10 +69,7 @@ struct Now {
 
 /// Shared by the parts of an agent. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Conditions {
-    now: Arc<Mutex<Now>>,
-    metrics: AgentMetrics,
-}
+pub(crate) struct Conditions(Arc<Shared>);
 
 impl Conditions {
     pub fn new(metrics: &AgentMetrics, max_waiting: usize) -> Self {
@@ -74,28 +77,28 @@ impl Conditions {
         for pause in [Pause::Memory, Pause::Queue, Pause::Log] {
             metrics.paused.get_or_create(&PauseReason { reason: pause.reason() }).set(0);
         }
-        Self { now: Arc::default(), metrics: metrics.clone() }
+        Self(Arc::new(Shared { now: Mutex::default(), metrics: metrics.clone() }))
     }
 
     /// Reading stands still, or goes on.
     pub fn pause(&self, why: Option<Pause>) {
-        let before = std::mem::replace(&mut self.now.lock().paused, why);
+        let before = std::mem::replace(&mut self.0.now.lock().paused, why);
         if before == why {
             return;
         }
         for (pause, paused) in [(before, 0), (why, 1)] {
             let Some(pause) = pause else { continue };
             let reason = PauseReason { reason: pause.reason() };
-            self.metrics.paused.get_or_create(&reason).set(paused);
+            self.0.metrics.paused.get_or_create(&reason).set(paused);
             if paused == 1 {
-                self.metrics.pauses.get_or_create(&reason).inc();
+                self.0.metrics.pauses.get_or_create(&reason).inc();
             }
         }
     }
 
     /// The log does not take what goes to a partition, or takes it again.
     pub fn trouble(&self, of: &str, what: Option<String>) {
-        let mut now = self.now.lock();
+        let mut now = self.0.now.lock();
         match what {
             Some(what) => now.troubles.insert(of.to_owned(), what),
             None => now.troubles.remove(of),
@@ -103,7 +106,7 @@ impl Conditions {
     }
 
     pub fn look(&self, budget: &Budget) -> Condition {
-        let now = self.now.lock();
+        let now = self.0.now.lock();
         Condition {
             paused: now.paused.map(|pause| pause.reason().to_owned()),
             waiting_bytes: budget.used() as u64,
