@@ -190,7 +190,7 @@ impl Reader {
         let at_forced = forced.is_some_and(|end| tail.mark.offset + wanted as u64 == end);
         let whole = wanted as u64 == available;
         let flush = at_forced || tail.flush && whole;
-        let Cut { pieces, outcome, positions, times, metas, streams } =
+        let Cut { pieces, outcome, positions, mut times, metas, streams } =
             tail.entry.cutter.cut(&mut window, known, tail.mark, flush);
         if outcome.mark == tail.mark {
             tail.pending = true;
@@ -214,7 +214,6 @@ impl Reader {
         let lines = pieces.iter().map(|piece| u64::from(piece.lines)).sum();
         let count = Count { lines, bytes: taken_bytes, records: pieces.len() as u64 };
         let taken = Taken { count, skipped: outcome.skipped };
-        let mut times = times;
         if let Some(time) = &tail.entry.time {
             let line = |piece: &crate::split::Piece| &window[piece.start as usize..(piece.start + piece.len) as usize];
             // What a runtime wrote stands in for a time that the line does not have.
@@ -240,9 +239,13 @@ impl Reader {
         tail.grown = now;
         let window = window.freeze();
         let behind = is_behind.then(|| flow.take(wanted));
-        let tail_streams = source.stream_labels.clone();
         let haul = Haul {
             labels: source.labels.clone(),
+            streams: source
+                .stream_labels
+                .clone()
+                .filter(|_| !streams.is_empty())
+                .map(|labels| Streams { labels, of: streams }),
             tenant: source.entry.tenant.clone(),
             source,
             window,
@@ -250,7 +253,6 @@ impl Reader {
             pieces,
             times,
             metas,
-            streams: tail_streams.filter(|_| !streams.is_empty()).map(|labels| Streams { labels, of: streams }),
             to,
             taken,
             read_ns,
