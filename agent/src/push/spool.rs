@@ -300,6 +300,8 @@ impl Spool {
                     for job in group {
                         self.written(job);
                     }
+                    // After all of them are counted: what is fed is settled soon.
+                    self.end.send_replace(End { segment: self.active.segment, len: self.active.len });
                 }
                 Err(error) => {
                     // The clients of these are told: nothing of them counts.
@@ -324,8 +326,6 @@ impl Spool {
         drop(job.memory);
         // Given back with the segment.
         job.space.keep();
-        // After they are counted: what is fed is settled soon.
-        self.end.send_replace(End { segment: self.active.segment, len: self.active.len });
     }
 
     /// Durable when this returns. After a failure the segment ends before these bytes, and the next one begins.
@@ -393,6 +393,9 @@ pub(crate) fn read(path: &Path, from: u64, end: u64, most: u64) -> io::Result<Pa
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future as _;
+    use std::pin::Pin;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -478,6 +481,51 @@ mod tests {
         assert_eq!(spool.old, [End { segment: 3, len: whole }, End { segment: 4, len: cut }]);
         assert_eq!(*spool.end().borrow(), End { segment: 5, len: 0 });
         assert_eq!(spool.space.used() as u64, whole + cut);
+    }
+
+    /// Looks, whenever a client is told, what the feeder could read and whether all of it is counted.
+    struct Looker {
+        end: watch::Receiver<End>,
+        receiver: Arc<Receiver>,
+        seen: parking_lot::Mutex<Vec<(u64, u64)>>,
+    }
+
+    impl std::task::Wake for Looker {
+        fn wake(self: Arc<Self>) {
+            let waiting = self.receiver.ledger().balance.waiting.records;
+            self.seen.lock().push((self.end.borrow().len, waiting));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_can_be_fed_before_it_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = crate::state::State::open(&folder.path().join("state")).unwrap();
+        let receiver = Receiver::open(crate::push::receiver::tests::settings("a"), &Arc::new(state)).unwrap();
+        let spool = Spool::open(&folder.path().join("spool"), 1 << 20, &AgentMetrics::default()).unwrap();
+        let looker = Arc::new(Looker { end: spool.end(), receiver: receiver.clone(), seen: Default::default() });
+        let (sender, jobs) = mpsc::channel(8);
+        let mut answers = Vec::new();
+        for n in 0..3 {
+            let (dones, mut answer) = Done::parts(1);
+            let waker = std::task::Waker::from(looker.clone());
+            assert!(Pin::new(&mut answer).poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            answers.push(answer);
+            let share = || Share::none(&spool.space);
+            let (memory, space) = (share(), share());
+            let job = Job { frames: vec![frame(n)], dones, receiver: receiver.clone(), memory, space };
+            assert!(sender.try_send(job).is_ok());
+        }
+        drop(sender);
+        // All of them are written as one group.
+        tokio::task::spawn_blocking(move || spool.write(jobs)).await.unwrap();
+        let seen = looker.seen.lock().clone();
+        assert_eq!(seen.len(), 3);
+        assert!(seen.iter().all(|(fed, counted)| *fed == 0 || *counted == 3), "{seen:?}");
+        assert_eq!(receiver.ledger().balance.waiting.records, 3);
+        for answer in answers {
+            assert!(answer.await.unwrap());
+        }
     }
 
     proptest! {
