@@ -7,17 +7,12 @@ use millrace_agent::config::AgentConfig;
 use millrace_agent::metrics::{OfSource, ProgramEnd};
 use millrace_log::record::{Event, Labels};
 use serde_json::json;
-use support::{FakeLog, Mood, Running, quick, until};
+use support::{FakeLog, Mood, Running, checked, until};
 
 fn config(script: &str, more: serde_json::Value) -> AgentConfig {
     let mut source = json!({"type": "command", "name": "c", "command": ["sh", "-c", script], "restart_wait": "10ms"});
     source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let mut config = quick(&[]);
-    config.sources = vec![serde_json::from_value(source).unwrap()];
-    let mut faults = millrace_log::value::Faults::default();
-    config.check(&mut faults);
-    assert!(faults.is_empty(), "{faults:?}");
-    config
+    checked(source)
 }
 
 fn ends(agent: &Running, end: &str) -> u64 {

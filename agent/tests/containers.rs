@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use millrace_agent::config::AgentConfig;
 use millrace_log::record::Event;
 use serde_json::json;
-use support::{FakeLog, Mood, Running, append, quick, until};
+use support::{FakeLog, Mood, Running, append, checked, until};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -36,12 +36,7 @@ impl Place {
         let mut source =
             json!({"type": "file", "include": [self.folder.path().join(include)], "partial_timeout": "10m"});
         source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let mut config = quick(&[]);
-        config.sources = vec![serde_json::from_value(source).unwrap()];
-        let mut faults = millrace_log::value::Faults::default();
-        config.check(&mut faults);
-        assert!(faults.is_empty(), "{faults:?}");
-        config
+        checked(source)
     }
 }
 

@@ -12,7 +12,7 @@ use millrace_agent::config::AgentConfig;
 use millrace_agent::metrics::{OfSource, ProgramEnd};
 use millrace_log::record::{Event, Labels};
 use serde_json::json;
-use support::{FakeLog, Mood, Running, quick, until};
+use support::{FakeLog, Mood, Running, checked, until};
 
 /// Reads entries of the file `journal` beside it, one JSON list `[series, number, message, fields]` a line, from the cursor
 /// on; follows if it is told to. `die` beside it makes it end after so many entries, `raw` is printed first.
@@ -131,12 +131,7 @@ impl Journal {
     fn config(&self, more: serde_json::Value) -> AgentConfig {
         let mut source = json!({"type": "journald", "name": "j", "journalctl": self.path("journalctl")});
         source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let mut config = quick(&[]);
-        config.sources = vec![serde_json::from_value(source).unwrap()];
-        let mut faults = millrace_log::value::Faults::default();
-        config.check(&mut faults);
-        assert!(faults.is_empty(), "{faults:?}");
-        config
+        checked(source)
     }
 }
 

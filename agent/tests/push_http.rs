@@ -16,25 +16,10 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use serde_json::json;
-use support::{FakeLog, Mood, Running, quick, until};
-
-/// A port that nobody listens on.
-fn port() -> u16 {
-    loop {
-        let port = rand::random_range(10_000..32_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
+use support::{FakeLog, Mood, Running, checked, port, until};
 
 fn config(source: serde_json::Value) -> AgentConfig {
-    let mut config = quick(&[]);
-    config.sources = vec![serde_json::from_value(source).unwrap()];
-    let mut faults = millrace_log::value::Faults::default();
-    config.check(&mut faults);
-    assert!(faults.is_empty(), "{faults:?}");
-    config
+    checked(source)
 }
 
 #[derive(Debug)]

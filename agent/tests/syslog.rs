@@ -10,28 +10,13 @@ use std::sync::Arc;
 use millrace_agent::config::AgentConfig;
 use millrace_log::record::Event;
 use serde_json::json;
-use support::{FakeLog, Mood, Running, quick, until};
-
-fn port() -> u16 {
-    loop {
-        let port = rand::random_range(10_000..32_000);
-        let both = (std::net::TcpListener::bind(("127.0.0.1", port)), UdpSocket::bind(("127.0.0.1", port)));
-        if both.0.is_ok() && both.1.is_ok() {
-            return port;
-        }
-    }
-}
+use support::{FakeLog, Mood, Running, checked, port, until};
 
 fn config(port: u16, more: serde_json::Value) -> AgentConfig {
     let address = format!("127.0.0.1:{port}");
     let mut source = json!({"type": "syslog", "udp": address, "tcp": address, "labels": {"env": "prod"}});
     source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let mut config = quick(&[]);
-    config.sources = vec![serde_json::from_value(source).unwrap()];
-    let mut faults = millrace_log::value::Faults::default();
-    config.check(&mut faults);
-    assert!(faults.is_empty(), "{faults:?}");
-    config
+    checked(source)
 }
 
 async fn events(log: &FakeLog, count: usize) -> Vec<Event> {

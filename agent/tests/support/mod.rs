@@ -315,3 +315,24 @@ pub fn append(path: &Path, text: &str) {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
+
+/// The same with one source, as it stands in the configuration.
+pub fn checked(source: serde_json::Value) -> AgentConfig {
+    let mut config = quick(&[]);
+    config.sources = vec![serde_json::from_value(source).unwrap()];
+    let mut faults = millrace_log::value::Faults::default();
+    config.check(&mut faults);
+    assert!(faults.is_empty(), "{faults:?}");
+    config
+}
+
+/// A port that nobody listens on, neither by TCP nor by UDP.
+pub fn port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        let tcp = std::net::TcpListener::bind(("127.0.0.1", port));
+        if tcp.is_ok() && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
