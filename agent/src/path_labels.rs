@@ -69,10 +69,7 @@ impl PathLabels {
         let named = pattern.capture_names().flatten().filter_map(|name| Some((name, found.name(name)?.as_str())));
         for (name, value) in named {
             if all.get(name).is_none() && !value.is_empty() {
-                let mut end = value.len().min(MAX_VALUE);
-                while !value.is_char_boundary(end) {
-                    end -= 1;
-                }
+                let end = value.floor_char_boundary(MAX_VALUE);
                 all = all.with(name, value.get(..end).unwrap_or_default());
             }
         }

@@ -137,8 +137,7 @@ fn expression(text: Option<&String>, purpose: Purpose) -> Result<Option<Program>
 fn key_of(program: &Program, event: &mut Event<'_>, worker: &mut Worker) -> Result<Option<String>, String> {
     match program.run(&mut worker.runtime, event.root()) {
         Ok(value) => Ok(scalar(&value).filter(|text| !text.is_empty()).map(|mut text| {
-            let end = (0..=MAX_KEY.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-            text.truncate(end);
+            text.truncate(text.floor_char_boundary(MAX_KEY));
             text
         })),
         Err(Stop::Abort(_)) => Ok(None),

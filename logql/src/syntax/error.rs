@@ -25,7 +25,7 @@ const SHOWN: usize = 80;
 impl ParseError {
     /// An error at a place of a text.
     pub fn at(text: &str, span: Span, message: String) -> Self {
-        let start = floor_boundary(text, span.start as usize);
+        let start = text.floor_char_boundary(span.start as usize);
         let (before, after) = text.split_at(start);
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
@@ -39,14 +39,6 @@ impl ParseError {
     pub fn headline(&self) -> String {
         format!("parse error at line {}, col {}: {}", self.line, self.column, self.message)
     }
-}
-
-fn floor_boundary(text: &str, mut at: usize) -> usize {
-    at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
 }
 
 impl std::fmt::Display for ParseError {

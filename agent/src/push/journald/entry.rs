@@ -112,11 +112,7 @@ impl<'e> Entry<'e> {
             return Some(name.to_owned());
         }
         let mut text = String::from_utf8_lossy(bytes).into_owned();
-        let mut end = text.len().min(MAX_VALUE);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(MAX_VALUE));
         Some(text)
     }
 
