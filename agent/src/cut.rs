@@ -17,11 +17,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
-use memchr::{memchr, memchr_iter};
 use millrace_log::record::Labels;
 
 use crate::container::{Runtime, Stream, Written};
+use crate::line_end::LineEnd;
 use crate::multiline::{Join, Stage};
+use crate::name::plain_name;
 use crate::pool::Window;
 use crate::producer::is_invalid;
 use crate::split::{Mark, Mode, Outcome, Piece, Splitter};
@@ -101,16 +102,16 @@ impl Cutter {
     pub fn max_line(&self) -> usize {
         match self {
             Self::Lines(splitter) => splitter.max_line,
-            Self::Encoded(encoded) => encoded.splitter.max_line * encoded.unit(),
+            Self::Encoded(encoded) => encoded.splitter.max_line * encoded.line_end().unit(),
             Self::Container(container) => container.raw_line(),
         }
     }
 
-    /// Bytes of a unit of text, and where in it the byte of a line end stands.
-    pub fn line_end(&self) -> (usize, usize) {
+    /// How lines end in its files.
+    pub fn line_end(&self) -> LineEnd {
         match self {
-            Self::Encoded(encoded) => (encoded.unit(), usize::from(encoded.encoding == encoding_rs::UTF_16BE)),
-            _ => (1, 0),
+            Self::Encoded(encoded) => encoded.line_end(),
+            _ => LineEnd::Byte,
         }
     }
 
@@ -159,14 +160,21 @@ fn skip_bom(cut: &mut Cut, window: &[u8], mark: Mark) {
 }
 
 impl Encoded {
-    fn unit(&self) -> usize {
-        if [encoding_rs::UTF_16LE, encoding_rs::UTF_16BE].contains(&self.encoding) { 2 } else { 1 }
+    fn line_end(&self) -> LineEnd {
+        if self.encoding == encoding_rs::UTF_16LE {
+            LineEnd::Utf16Le
+        } else if self.encoding == encoding_rs::UTF_16BE {
+            LineEnd::Utf16Be
+        } else {
+            LineEnd::Byte
+        }
     }
 
     /// Puts the text behind the window and cuts it there.
     fn cut(&self, window: &mut Window, known: usize, mark: Mark, flush: bool) -> Cut {
-        let (unit, at) = (self.unit(), usize::from(self.encoding == encoding_rs::UTF_16BE));
-        let len = (window.len() - known) / unit * unit;
+        let line_end = self.line_end();
+        let len = window.len() - known;
+        let len = len - len % line_end.unit();
         let text_at = window.len();
         // Where lines begin: in the file's bytes, and in the text.
         let mut lines: Vec<(usize, usize)> = Vec::new();
@@ -175,10 +183,7 @@ impl Encoded {
         let mut text = String::new();
         while from < len {
             let raw = &window[known + from..known + len];
-            // In UTF-16 a byte of a line end may be half of something else.
-            let is_end = |end: &usize| unit == 1 || end % 2 == at && raw.get(end ^ 1) == Some(&0);
-            let end = if unit == 1 { memchr(b'\n', raw) } else { memchr_iter(b'\n', raw).find(is_end) };
-            let taken = end.map_or(raw.len(), |end| end / unit * unit + unit);
+            let taken = line_end.after_first(raw).unwrap_or(raw.len());
             let (decoded, errors) = self.encoding.decode_without_bom_handling(&raw[..taken]);
             let decoded: &str = match decoded.strip_prefix('\u{feff}') {
                 Some(rest) if from == 0 && mark == Mark::default() => rest,
@@ -423,15 +428,9 @@ impl Container {
 
 /// What is shown of Docker's attributes: few, short, under names that metadata may have.
 fn bounded(attrs: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let name = |name: &str| -> String {
-        name.chars().take(64).map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-    };
+    let name = |name: &str| plain_name(&name.chars().take(64).collect::<String>(), "");
     let value = |mut value: String| {
-        let mut end = value.len().min(ATTRIBUTES.1);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
-        value.truncate(end);
+        value.truncate(value.floor_char_boundary(ATTRIBUTES.1));
         value
     };
     let named =

@@ -24,6 +24,10 @@ pub mod condition;
 mod feed;
 /// How much is on its way to one partition at once.
 mod flow;
+/// Where lines end in text of one byte or two bytes a unit.
+mod line_end;
+/// Names of labels and metadata, from names that others chose.
+mod name;
 /// One file as a source of records: its identity, its progress and its part of the ledger.
 mod source;
 /// Which lines belong together: patterns, and traces of several languages.

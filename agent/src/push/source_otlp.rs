@@ -39,6 +39,7 @@ use super::config::{OtlpSource, name_of};
 use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, header_text, ready, tenant, with_body};
 use super::{Batch, Intake, Line, PushSource, Stream};
 use crate::error::AgentError;
+use crate::name::plain_name;
 
 const PATH: &str = "/v1/logs";
 const PROTOBUF: &str = "application/x-protobuf";
@@ -390,11 +391,7 @@ impl Meta {
 
 /// A name that LogQL can ask for: other characters become `_`, a digit in front gets `key_`.
 fn plain(name: &str) -> String {
-    let mut out: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
-    if out.starts_with(|c: char| c.is_ascii_digit()) {
-        out.insert_str(0, "key_");
-    }
-    out
+    plain_name(name, "key_")
 }
 
 /// A value as one text: what is no text becomes JSON.

@@ -14,6 +14,7 @@ use crate::discover::{FileKey, rotated_from};
 use crate::error::AgentError;
 use crate::feed::Feed as _;
 use crate::fingerprint::Print;
+use crate::line_end::LineEnd;
 use crate::source::{Anchor, Sighting, Source};
 use crate::split::{Mark, Mode};
 
@@ -372,16 +373,15 @@ fn is_rotated_name(path: &Path) -> bool {
     path.file_name().is_some_and(|name| rotated_from(name).is_some())
 }
 
-/// Where the last line of a file starts, or its end inside a very long line. Text comes in units of so many bytes, in
-/// which the byte of a line end stands at a place.
-fn last_line_start(file: &Content, size: u64, max_line: usize, (unit, at): (usize, usize)) -> io::Result<Mark> {
+/// Where the last line of a file starts, or its end inside a very long line.
+fn last_line_start(file: &Content, size: u64, max_line: usize, line_end: LineEnd) -> io::Result<Mark> {
+    let unit = line_end.unit();
     let size = size - size % unit as u64;
     let len = size.min((max_line + unit) as u64);
     let len = len - len % unit as u64;
     let bytes = file.read_at(size - len, usize::try_from(len).unwrap_or(usize::MAX))?;
-    let is_end = |i: &usize| unit == 1 || i % unit == at && bytes.get(i ^ 1) == Some(&0);
-    Ok(match memchr::memrchr_iter(b'\n', &bytes).find(is_end) {
-        Some(i) => Mark { offset: size - len + (i / unit * unit + unit) as u64, mode: Mode::Start },
+    Ok(match line_end.after_last(&bytes) {
+        Some(start) => Mark { offset: size - len + start as u64, mode: Mode::Start },
         None if len == size => Mark::default(),
         None => Mark { offset: size, mode: Mode::Skip },
     })

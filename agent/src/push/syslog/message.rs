@@ -9,6 +9,7 @@ use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, TimeZone as _};
 use millrace_log::record::Labels;
 use syslog_loose::{Variant, parse_message_with_year_exact_tz};
 
+use crate::name::plain_name;
 use crate::push::config::SyslogFormat;
 
 /// Metadata of one message at most; what is beyond stays in no field.
@@ -87,11 +88,7 @@ impl Reader {
     fn sort(&self, fields: Vec<(String, String)>) -> (Vec<(String, String)>, Vec<(String, String)>) {
         let (mut labels, mut metadata) = (Vec::new(), Vec::new());
         for (name, mut value) in fields {
-            let mut end = value.len().min(MAX_VALUE);
-            while !value.is_char_boundary(end) {
-                end -= 1;
-            }
-            value.truncate(end);
+            value.truncate(value.floor_char_boundary(MAX_VALUE));
             let mut is_label = false;
             for (label, _) in self.labels.iter().filter(|(_, field)| **field == name) {
                 labels.push((label.clone(), value.clone()));
@@ -132,10 +129,7 @@ fn year_near(now: &DateTime<FixedOffset>, (month, day, hour, minute, second): (u
 
 /// A name as metadata may have it.
 fn field_name(name: &str) -> String {
-    let mut out: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
-    if out.starts_with(|c: char| c.is_ascii_digit()) {
-        out.insert(0, '_');
-    }
+    let mut out = plain_name(name, "_");
     out.truncate(128);
     out
 }
