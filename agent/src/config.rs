@@ -18,7 +18,7 @@ use crate::push::config::{
     HttpSource, LokiSource, OtlpSource, PushAuth, SpoolConfig, SyslogSource, name_of, syslog_name,
 };
 use crate::push::config_local::{CommandSource, JournaldSource, StdinSource};
-use crate::transform::config::{StepConfig, Transforms, check_named, check_steps};
+use crate::transform::config::{StepConfig, Transforms, check_named, check_steps, warn_named, warn_steps};
 
 /// Files to tail and the log to send them to.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -117,6 +117,14 @@ impl Default for AgentConfig {
 const MAX_LINE_LIMIT: u64 = 16 << 20;
 
 impl AgentConfig {
+    /// Reports what passes, but is most likely not meant so: warnings of VRL's compiler.
+    pub fn warn(&self, warnings: &mut Faults) {
+        for (i, source) in self.sources.iter().enumerate() {
+            warnings.within(&format!("sources[{i}]"), |w| warn_steps(source.transforms(), w));
+        }
+        warn_named(&self.transforms, warnings);
+    }
+
     /// Reports what types can't say.
     pub fn check(&self, faults: &mut Faults) {
         if self.sources.is_empty() {

@@ -1,12 +1,24 @@
 //! `millrace validate` and `millrace schema`.
 
+use std::io::Write as _;
+use std::path::Path;
+
 use super::{ConfigFlags, print};
 use crate::config::{self, ConfigError, environment};
 use crate::exit::{Code, Failure};
 
-/// Shows every fault, or says that there is none.
+/// Shows every fault, or says that there is none; warnings go to the standard error and fail nothing.
 pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
-    let loaded = read(flags)?;
+    let mut warnings = Vec::new();
+    let loaded = read_by(flags, |path, variables| {
+        let (config, found) = config::load_with_warnings(path, variables)?;
+        warnings = found;
+        Ok(config)
+    })?;
+    for warning in warnings {
+        // Whoever closed the standard error does not want to see it.
+        drop(writeln!(std::io::stderr(), "warning: {warning}"));
+    }
     let roles: Vec<&str> = [
         ("agent", loaded.agent.is_some()),
         ("broker", loaded.broker.is_some()),
@@ -28,11 +40,18 @@ pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
 
 /// Reads the named file, else the usual one, else the defaults of every role.
 pub fn read(flags: &ConfigFlags) -> Result<config::Config, Failure> {
+    read_by(flags, config::load)
+}
+
+fn read_by(
+    flags: &ConfigFlags,
+    load: impl FnOnce(&Path, &environment::Variables) -> Result<config::Config, ConfigError>,
+) -> Result<config::Config, Failure> {
     let variables = environment::of_process();
-    let usual = std::path::Path::new(config::DEFAULT_FILE);
+    let usual = Path::new(config::DEFAULT_FILE);
     let loaded = match &flags.config {
-        Some(path) => config::load(path, &variables),
-        None if usual.exists() => config::load(usual, &variables),
+        Some(path) => load(path, &variables),
+        None if usual.exists() => load(usual, &variables),
         None => config::embedded(&variables),
     };
     let mut loaded = loaded.map_err(|error| match error {

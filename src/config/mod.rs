@@ -220,10 +220,25 @@ pub fn load(path: &Path, variables: &Variables) -> Result<Config, ConfigError> {
     parse(&path.display().to_string(), &text, variables)
 }
 
+/// Reads and checks a file; beside the configuration what is most likely not meant so.
+pub fn load_with_warnings(path: &Path, variables: &Variables) -> Result<(Config, Vec<LocatedFault>), ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let root = rooted(&path.display().to_string(), &text)?;
+    let (config, root) = typed(root, variables)?;
+    let mut warnings = Faults::default();
+    if let Some(agent) = &config.agent {
+        warnings.within("agent", |w| agent.warn(w));
+    }
+    Ok((config, located(&root, warnings)))
+}
+
 /// Checks the text of a file; `file` is its name for messages.
 pub fn parse(file: &str, text: &str, variables: &Variables) -> Result<Config, ConfigError> {
-    let root = tree::parse(file, text).map_err(|fault| ConfigError::Faults { faults: vec![fault] })?;
-    typed(root, variables)
+    Ok(typed(rooted(file, text)?, variables)?.0)
+}
+
+fn rooted(file: &str, text: &str) -> Result<Node, ConfigError> {
+    tree::parse(file, text).map_err(|fault| ConfigError::Faults { faults: vec![fault] })
 }
 
 /// Every role that needs nothing but its defaults, under the variables of the environment.
@@ -235,14 +250,16 @@ pub fn embedded(variables: &Variables) -> Result<Config, ConfigError> {
         place: place.clone(),
         node: Node::empty_map(place.clone()),
     });
-    typed(Node::new(tree::Value::Map(sections.into()), place), variables)
+    Ok(typed(Node::new(tree::Value::Map(sections.into()), place), variables)?.0)
 }
 
-fn typed(mut root: Node, variables: &Variables) -> Result<Config, ConfigError> {
+/// The configuration, and the tree that it was made from.
+fn typed(mut root: Node, variables: &Variables) -> Result<(Config, Node), ConfigError> {
     let mut faults = Vec::new();
     environment::expand(&mut root, variables, &mut faults);
     environment::overlay(&mut root, variables, &mut faults);
-    checked(&root, &schema(), faults, Config::check)
+    let config = checked(&root, &schema(), faults, Config::check)?;
+    Ok((config, root))
 }
 
 /// Reads a file of another kind by the same rules, but without variables.
@@ -251,7 +268,7 @@ pub fn parse_as<T: DeserializeOwned + JsonSchema>(
     text: &str,
     check: impl FnOnce(&T, &mut Faults),
 ) -> Result<T, ConfigError> {
-    let root = tree::parse(file, text).map_err(|fault| ConfigError::Faults { faults: vec![fault] })?;
+    let root = rooted(file, text)?;
     checked(&root, &schema_of::<T>(), Vec::new(), check)
 }
 
@@ -273,19 +290,24 @@ fn checked<T: DeserializeOwned>(
                 if found.is_empty() {
                     return Ok(typed);
                 }
-                let located = |fault: millrace_log::value::Fault| {
-                    let place = match fault.inside {
-                        Some((line, column)) => root.place_inside(&fault.path, line, column),
-                        None => root.place_of(&fault.path).clone(),
-                    };
-                    LocatedFault::new(place, format!("{}: {}", fault.path, fault.message))
-                };
-                faults.extend(found.into_vec().into_iter().map(located));
+                faults.extend(located(root, found));
             }
             Err(error) => faults.push(LocatedFault::new(root.place.clone(), error.to_string())),
         }
     }
     Err(ConfigError::Faults { faults })
+}
+
+/// Finds the places of faults.
+fn located(root: &Node, faults: Faults) -> Vec<LocatedFault> {
+    let locate = |fault: millrace_log::value::Fault| {
+        let place = match fault.inside {
+            Some((line, column)) => root.place_inside(&fault.path, line, column),
+            None => root.place_of(&fault.path).clone(),
+        };
+        LocatedFault::new(place, format!("{}: {}", fault.path, fault.message))
+    };
+    faults.into_vec().into_iter().map(locate).collect()
 }
 
 /// The JSON schema of the configuration, for editors (`millrace schema`) and for the check.
@@ -343,6 +365,36 @@ mod tests {
              aggregator:\n  retention: {age: 30 days, size: 50Gib}\n  http: {max_requests: lots}\n  http: {}\n\
              exports:\n  - type: elasticsearch\n    urll: x\n"
         ));
+    }
+
+    #[test]
+    fn warnings_of_programs_have_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("good.vrl"), ".x = 1\nlevel = downcase(\"X\")\n.y = 3\n").unwrap();
+        let text = format!(
+            "agent:\n  sources:\n    - type: file\n      include: [/var/log/x.log]\n      transforms:\n        - type: vrl\n          \
+             program: |\n            .a = 1\n            downcase(\"X\")\n            .b = 1\n        - named\n  transforms:\n    \
+             named: {{type: vrl, file: {}}}\n    clean: {{type: vrl, program: \".c = 1\"}}\n",
+            at("good.vrl").display()
+        );
+        std::fs::write(at("millrace.yaml"), text).unwrap();
+        let (config, warnings) = load_with_warnings(&at("millrace.yaml"), &Variables::new()).unwrap();
+        assert_eq!(config.agent.unwrap().sources.len(), 1);
+        let shown: Vec<String> = warnings
+            .iter()
+            .map(|warning| warning.to_string().replace(&folder.path().display().to_string(), "DIR"))
+            .map(|text| text.lines().next().unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "DIR/millrace.yaml:9:13: agent.sources[0].transforms[0].program: warning[E900]: unused result for \
+                 function call `downcase(\"X\")`",
+                "DIR/millrace.yaml:13:30: agent.transforms.named.file: DIR/good.vrl:2:1: warning[E900]: unused \
+                 variable `level`",
+            ]
+        );
     }
 
     #[test]

@@ -283,14 +283,27 @@ impl VrlTransform {
             Ok(text) => {
                 let zone = timezone.or_else(|| program::timezone("UTC")).unwrap_or_default();
                 let found = Program::compile(&text, Purpose::Change, zone, self.time_limit.0).err().unwrap_or_default();
-                match &self.file {
-                    None => add_all(faults, key, found),
-                    Some(path) => {
-                        for fault in found {
-                            let place = format!("{}:{}:{}", path.display(), fault.line, fault.column);
-                            faults.add(key, format!("{place}: {}", fault.message));
-                        }
-                    }
+                self.add(found, faults);
+            }
+        }
+    }
+
+    /// What the compiler warns of in a program that passes.
+    fn warn(&self, warnings: &mut Faults) {
+        let (Ok(text), Some(zone)) = (self.source(), program::timezone(&self.timezone)) else { return };
+        if let Ok((_, found)) = Program::compile(&text, Purpose::Change, zone, self.time_limit.0) {
+            self.add(found, warnings);
+        }
+    }
+
+    /// Notes what is wrong in the program, at its place in the configuration or in its file.
+    fn add(&self, found: Vec<ProgramFault>, faults: &mut Faults) {
+        match &self.file {
+            None => add_all(faults, "program", found),
+            Some(path) => {
+                for fault in found {
+                    let place = format!("{}:{}:{}", path.display(), fault.line, fault.column);
+                    faults.add("file", format!("{place}: {}", fault.message));
                 }
             }
         }
@@ -453,6 +466,26 @@ pub(crate) fn check_named(transforms: &Transforms, faults: &mut Faults) {
             f.within(name, |f| transform.check(f));
         }
     });
+}
+
+/// Reports what compilers warn of in named transforms.
+pub(crate) fn warn_named(transforms: &Transforms, warnings: &mut Faults) {
+    for (name, transform) in transforms {
+        if let TransformConfig::Vrl(vrl) = transform {
+            warnings.within(&format!("transforms.{name}"), |w| vrl.warn(w));
+        }
+    }
+}
+
+/// The same of the steps that stand in a source.
+pub(crate) fn warn_steps(steps: &[StepConfig], warnings: &mut Faults) {
+    for (i, step) in steps.iter().enumerate() {
+        if let StepConfig::Inline(transform) = step
+            && let TransformConfig::Vrl(vrl) = &**transform
+        {
+            warnings.within(&format!("transforms[{i}]"), |w| vrl.warn(w));
+        }
+    }
 }
 
 /// Reports what types can't say of the steps of a source.
