@@ -159,3 +159,72 @@ async fn damage_is_counted_and_costs_no_more_than_itself() {
     assert!(agent.metrics.spool_damaged_bytes.get() > 0);
     agent.stop().await;
 }
+
+/// Unmounts when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let options = format!("size={size}");
+        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        assert!(mount.unwrap().success());
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root: mounts a small tmpfs"]
+async fn a_full_disk_refuses_and_what_was_acknowledged_comes_once() {
+    let (data, log) = (tempfile::tempdir().unwrap(), FakeLog::new(5, 2));
+    let mounted = Mounted::tmpfs(&data.path().join("spool"), "1m");
+    let (mut acknowledged, mut next) = (Vec::new(), 0);
+    for round in 0..4 {
+        log.mood(Mood::Away);
+        // More than the disk has, so that not the limit stops it.
+        let (agent, intake) = start(&log, data.path(), ByteSize::mib(64)).await;
+        let mut refused = 0;
+        while refused < 20 {
+            assert!(next < 100_000, "a full disk refuses");
+            // Of different sizes: some still fit where others did not.
+            let taken = match batch(&intake, next..next + 10, 1 + next % 3000).offer() {
+                Ok(receipt) => receipt.acknowledged().await.is_ok(),
+                Err(_) => false,
+            };
+            if taken {
+                acknowledged.extend(next..next + 10);
+            } else {
+                refused += 1;
+            }
+            next += 10;
+        }
+        assert!(agent.metrics.spool_failures.get() > 0);
+        let known = acknowledged.len();
+        if round % 2 == 0 {
+            drop(intake);
+            agent.kill().await;
+            log.mood(Mood::Good);
+            let (agent, intake) = start(&log, data.path(), ByteSize::mib(64)).await;
+            until("all that was acknowledged", || numbers(&log).len() >= known).await;
+            drop(intake);
+            agent.stop().await;
+        } else {
+            log.mood(Mood::Good);
+            until("all that was acknowledged", || numbers(&log).len() >= known).await;
+            push(&intake, next..next + 10, 2000).await;
+            acknowledged.extend(next..next + 10);
+            next += 10;
+            until("it goes on", || numbers(&log).len() >= known + 10).await;
+            drop(intake);
+            agent.stop().await;
+        }
+        assert_eq!(numbers(&log), acknowledged, "round {round}");
+    }
+    drop(mounted);
+}

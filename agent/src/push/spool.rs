@@ -214,6 +214,8 @@ struct Active {
     segment: u64,
     file: File,
     len: u64,
+    /// There may be bytes behind `len`.
+    failed: bool,
 }
 
 pub(crate) fn path_of(folder: &Path, segment: u64) -> PathBuf {
@@ -230,9 +232,10 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn begin(folder: &Path, segment: u64) -> io::Result<Active> {
-    let file = OpenOptions::new().create_new(true).write(true).open(path_of(folder, segment))?;
+    // An empty one may be there, of a try after which the folder could not be synced.
+    let file = OpenOptions::new().create(true).truncate(true).write(true).open(path_of(folder, segment))?;
     sync_folder(folder)?;
-    Ok(Active { segment, file, len: 0 })
+    Ok(Active { segment, file, len: 0, failed: false })
 }
 
 impl Spool {
@@ -328,23 +331,31 @@ impl Spool {
         job.space.keep();
     }
 
-    /// Durable when this returns. After a failure the segment ends before these bytes, and the next one begins.
+    /// Durable when this returns. After a failure the segment ends before these bytes, and the next one begins; nothing
+    /// is written before that is done.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.active.len >= self.segment_bytes {
+        if self.active.failed {
+            self.mend()?;
+        } else if self.active.len >= self.segment_bytes {
             self.roll()?;
         }
-        let at = self.active.len;
         let done = self.active.file.write_all(bytes).and_then(|()| self.active.file.sync_data());
         if let Err(error) = done {
-            // What fsync failed on may or may not be there: it must not be found later.
-            let cut = self.active.file.set_len(at).and_then(|()| self.active.file.sync_all());
-            if let Err(cut) = cut.and_then(|()| self.roll()) {
+            self.active.failed = true;
+            if let Err(cut) = self.mend() {
                 tracing::error!(error = %cut, "segment of the spool can't be ended after a failure, it is tried again");
             }
             return Err(error);
         }
         self.active.len += bytes.len() as u64;
         Ok(())
+    }
+
+    /// What a write or fsync failed on may or may not be there: it must not be found later.
+    fn mend(&mut self) -> io::Result<()> {
+        self.active.file.set_len(self.active.len)?;
+        self.active.file.sync_all()?;
+        self.roll()
     }
 
     fn roll(&mut self) -> io::Result<()> {
@@ -481,6 +492,32 @@ mod tests {
         assert_eq!(spool.old, [End { segment: 3, len: whole }, End { segment: 4, len: cut }]);
         assert_eq!(*spool.end().borrow(), End { segment: 5, len: 0 });
         assert_eq!(spool.space.used() as u64, whole + cut);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_cut_off_before_anything_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(folder.path(), 1 << 20, &AgentMetrics::default()).unwrap();
+        let bytes = |n| frame(n).encode();
+        spool.append(&bytes(0)).unwrap();
+        // The disk fills in the middle of a write, and can't even cut it off.
+        let path = path_of(folder.path(), 1);
+        let half = &bytes(1)[..20];
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(half).unwrap();
+        spool.active.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for _ in 0..3 {
+            spool.append(&bytes(1)).unwrap_err();
+        }
+        assert_eq!((spool.active.segment, spool.active.len), (1, bytes(0).len() as u64));
+        // A segment that was begun and never used is in the way of nothing.
+        fs::write(path_of(folder.path(), 2), "").unwrap();
+        spool.active.file = OpenOptions::new().write(true).open(&path).unwrap();
+        spool.append(&bytes(2)).unwrap();
+        let found: Vec<Parsed> =
+            (1..=2).map(|n| read(&path_of(folder.path(), n), 0, 1 << 20, 1 << 20).unwrap()).collect();
+        let found: Vec<(Vec<u64>, usize)> = found.iter().map(|(f, damages)| (numbers(f), damages.len())).collect();
+        assert_eq!(found, [(vec![0], 0), (vec![2], 0)]);
+        assert_eq!(*spool.end().borrow(), End { segment: 2, len: 0 }, "told once it is counted");
     }
 
     /// Looks, whenever a client is told, what the feeder could read and whether all of it is counted.
