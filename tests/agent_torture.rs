@@ -722,6 +722,7 @@ fn a_full_data_disk_loses_nothing() {
     let filler = data.join("filler");
     let mut file = File::create(&filler).unwrap();
     while file.write_all(&[7; 4096]).is_ok() {}
+    drop(file);
     play.act(1, Moment::Calm);
     std::thread::sleep(Duration::from_secs(5));
     std::fs::remove_file(&filler).unwrap();
