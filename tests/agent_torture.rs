@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use millrace_agent::state::State;
 use millrace_log::client::{ConnectionConfig, RdConsumer, StartAt};
+use millrace_log::clock::SystemClock;
 use millrace_log::record::{Decoder, Position, SourceId, TopicPartition};
 use support::{Process, Server, Site, until};
 
@@ -338,8 +339,8 @@ struct Tape {
     unique: u64,
     repeats: u64,
     faults: Vec<String>,
-    /// When each number of the channels of the scene `small` came.
-    arrived: HashMap<(String, usize), Instant>,
+    /// The time that the record of each number of the channels of the scene `small` has, ms since 1970.
+    arrived: HashMap<(String, usize), i64>,
 }
 
 impl Tape {
@@ -407,7 +408,7 @@ impl Tape {
             counts.resize(counts.len().max(n + 1), 0);
             counts[n] += 1;
             if channel.starts_with("small.") {
-                self.arrived.entry((channel.to_owned(), n)).or_insert_with(Instant::now);
+                self.arrived.entry((channel.to_owned(), n)).or_insert(consumed.record.timestamp_ms);
             }
         }
     }
@@ -448,6 +449,11 @@ struct Play {
 
 impl Play {
     fn new(kafka: bool, many: usize) -> Self {
+        Self::with(kafka, many, "{}")
+    }
+
+    /// With topics as in the section `broker`.
+    fn with(kafka: bool, many: usize, topics: &str) -> Self {
         let mut site = Site::new();
         let folder = site.folder.path().to_owned();
         let f = folder.display();
@@ -458,7 +464,7 @@ impl Play {
              - {{type: file, include: [\"{f}/logs/trace/*.log\"], multiline: {{continue: '^\\s', timeout: 1s}}}}\n    \
              - {{type: file, include: [\"{f}/logs/*/*.log\"]}}\n  \
              kafka: {{brokers: [\"127.0.0.1:{port}\"], topic: logs}}\n\
-             broker: {{listen: \"127.0.0.1:{port}\"}}\n"
+             broker: {{listen: \"127.0.0.1:{port}\", topics: {topics}}}\n"
         ));
         let mut log = if kafka { Log::Kafka(None, folder.join("kafka")) } else { Log::Embedded(None) };
         log.start(&site);
@@ -641,20 +647,23 @@ fn a_deleted_file_is_read_as_long_as_someone_writes_to_it() {
 
 /// A file that is far behind, and fifty to which a line comes now and then: how long such lines take to the topic.
 fn delay_beside_a_huge_file(megabytes: usize, limit: Duration) {
-    let mut play = Play::new(false, 0);
+    // Read back more slowly than it comes: the log's own clock tells when.
+    let topics = "{logs: {partitions: 4, config: {message.timestamp.type: LogAppendTime}}}";
+    let mut play = Play::with(false, 0, topics);
     let huge = play.site.folder.path().join("logs/steady/huge.log");
     let text: String = (0..10_000).map(|n| format!("{n:05} {}\n", "z".repeat(98))).collect();
     for _ in 0..megabytes {
         append(&huge, &text.as_bytes()[..(1 << 20).min(text.len())]);
     }
     let small = SCENES.iter().position(|scene| scene.name == "small").unwrap();
-    let mut written: HashMap<(String, usize), Instant> = HashMap::new();
+    let clock = SystemClock::shared();
+    let mut written: HashMap<(String, usize), i64> = HashMap::new();
     let begun = Instant::now();
     for turn in 0..40 {
         let stage = &mut play.stages[small];
         for n in 0..50 {
             stage.write(&format!("{n}.log"), 1);
-            written.insert((format!("small.{n}.log"), turn), Instant::now());
+            written.insert((format!("small.{n}.log"), turn), clock.now_ms());
         }
         play.tape.poll(Duration::from_millis(100));
     }
@@ -663,8 +672,8 @@ fn delay_beside_a_huge_file(megabytes: usize, limit: Duration) {
         let missing = written.len() - play.tape.arrived.len();
         if missing == 0 { Ok(()) } else { Err(format!("{missing} missing")) }
     });
-    let mut delays: Vec<Duration> =
-        written.iter().map(|(key, at)| play.tape.arrived[key].saturating_duration_since(*at)).collect();
+    let delay = |(key, at): (_, &i64)| Duration::from_millis(u64::try_from(play.tape.arrived[key] - at).unwrap_or(0));
+    let mut delays: Vec<Duration> = written.iter().map(delay).collect();
     delays.sort();
     let p99 = delays[delays.len() * 99 / 100];
     println!(

@@ -39,10 +39,10 @@ pub struct AgentConfig {
     pub http: Option<String>,
     /// Who may ask there. Left out: everybody who can connect, and live records (`millrace tap`) on loopback only.
     pub http_auth: PushAuth,
-    /// How often folders are looked through for new, renamed and gone files where the kernel can't tell of all of them:
-    /// on network file systems and behind symbolic links. Where it tells (inotify on a disk of this host), changes are
-    /// seen at once and a look every tenth interval is enough (up to every sixtieth where there are thousands of files);
-    /// where inotify's limits are reached, it is twice as often.
+    /// How often folders are looked through for new, renamed and gone files where the kernel can't tell of all of them, as
+    /// on network file systems, and how often files behind links are looked at. Where it tells (inotify on a disk of this
+    /// host), changes are seen at once and a look every tenth interval is enough (up to every sixtieth where there are
+    /// thousands of files); where inotify's limits are reached, it is twice as often.
     pub scan_interval: Span,
     /// How often positions of acknowledged lines are written to the disk.
     pub checkpoint_interval: Span,

@@ -135,9 +135,9 @@ pub struct Scan {
     pub files: Vec<Found>,
     /// Folders looked into.
     pub folders: Vec<PathBuf>,
-    /// Some files were reached by symbolic links, or have several names: the kernel does not tell of what is written
-    /// by another name in another folder.
-    pub links: bool,
+    /// Files reached by symbolic links, or with several names, and links that lead nowhere now: the kernel does not tell
+    /// of what is written by another name in another folder.
+    pub links: Vec<(PathBuf, Option<Metadata>)>,
     /// What could not be looked into.
     pub faults: Vec<(PathBuf, std::io::Error)>,
 }
@@ -160,10 +160,10 @@ pub fn scan(entries: &[&Globs]) -> Scan {
                 Ok(step) => step,
                 Err(error) => {
                     let path = error.path().unwrap_or(&root.folder).to_owned();
-                    if let Some(error) = error.into_io_error()
-                        && error.kind() != std::io::ErrorKind::NotFound
-                    {
-                        scan.faults.push((path, error));
+                    match error.into_io_error() {
+                        Some(error) if error.kind() != std::io::ErrorKind::NotFound => scan.faults.push((path, error)),
+                        Some(_) if of_path(&path).is_some() => scan.links.push((path, None)),
+                        _ => {}
                     }
                     continue;
                 }
@@ -192,7 +192,9 @@ pub fn scan(entries: &[&Globs]) -> Scan {
             };
             match step.metadata() {
                 Ok(metadata) => {
-                    scan.links |= step.path_is_symlink() || metadata.nlink() > 1;
+                    if step.path_is_symlink() || metadata.nlink() > 1 {
+                        scan.links.push((path.to_owned(), Some(metadata.clone())));
+                    }
                     let found = Found { path: path.to_owned(), metadata, entry, rotated_from };
                     match seen.get(path).and_then(|place| scan.files.get_mut(*place)) {
                         // Of several entries that match, the first has it.
@@ -341,6 +343,7 @@ mod tests {
         std::fs::write(at("real/x.txt"), "x\n").unwrap();
         std::fs::write(at("plain.log"), "x\n").unwrap();
         std::os::unix::fs::symlink("real/x.txt", at("link.log")).unwrap();
+        std::os::unix::fs::symlink("real/none.txt", at("gone.log")).unwrap();
         let glob = at("*.log").to_string_lossy().into_owned();
         for (follow, want) in [(true, &["link.log", "plain.log"][..]), (false, &["plain.log"])] {
             let globs = Globs::new(std::slice::from_ref(&glob), &[], follow).unwrap();
@@ -348,7 +351,11 @@ mod tests {
             let mut names: Vec<_> =
                 scan.files.iter().map(|f| f.path.file_name().unwrap().to_string_lossy().into_owned()).collect();
             names.sort();
-            assert_eq!((names, scan.links), (want.iter().map(|s| (*s).to_owned()).collect(), follow));
+            let mut links: Vec<_> = scan.links.into_iter().map(|(path, found)| (path, found.is_some())).collect();
+            links.sort();
+            let linked = [(at("gone.log"), false), (at("link.log"), true)];
+            assert_eq!(names, want);
+            assert_eq!(links, if follow { linked.to_vec() } else { Vec::new() });
         }
     }
 

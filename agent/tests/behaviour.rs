@@ -466,3 +466,39 @@ async fn speed_from_files_to_the_producer() {
     agent.stop().await;
     eprintln!("1.2 million lines, 198 MB: {cpu:.2} CPU-seconds, {wall:.2?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_behind_links_are_looked_at_without_looking_through_folders() {
+    let (place, elsewhere) = (Place::new(), tempfile::tempdir().unwrap());
+    let mut config = quick(&[place.log("*.log")]);
+    config.scan_interval = Span::millis(200);
+    let target = |name: &str| elsewhere.path().join(name);
+    append(&target("one"), "1\n");
+    std::os::unix::fs::symlink(target("one"), place.log("link.log")).unwrap();
+    std::os::unix::fs::symlink(target("three"), place.log("nowhere.log")).unwrap();
+    append(&target("two"), "2\n");
+    std::fs::hard_link(target("two"), place.log("hard.log")).unwrap();
+    let log = FakeLog::new(1, 2);
+    let agent = Running::start(&config, &place.data(), &log).await;
+    let mut lines = 2;
+    until("both", || log.events().len() == lines).await;
+    // Folders are looked through too, now and then: between two times the lines come all the same.
+    let mut looked = false;
+    for _ in 0..5 {
+        let scans = agent.metrics.scans.get();
+        append(&target("one"), "more\n");
+        append(&target("two"), "more\n");
+        lines += 2;
+        until("more", || log.events().len() == lines).await;
+        looked |= agent.metrics.scans.get() == scans;
+    }
+    assert!(looked, "every line was found by a scan");
+    // A link that leads nowhere is seen when it leads somewhere, and one that was switched too.
+    append(&target("three"), "3\n");
+    until("the third", || log.events().len() == lines + 1).await;
+    append(&target("four"), "4\n");
+    std::os::unix::fs::symlink(target("four"), place.log("new")).unwrap();
+    std::fs::rename(place.log("new"), place.log("link.log")).unwrap();
+    until("the fourth", || log.events().len() == lines + 2).await;
+    agent.stop().await;
+}

@@ -204,6 +204,8 @@ pub(crate) struct Reader {
     queue: VecDeque<FileKey>,
     /// Every source of the state and every new one; with the file it is read from now.
     known: Vec<(Arc<Source>, Option<FileKey>)>,
+    /// Files whose changes the kernel does not tell of, as the last scan found them.
+    links: Vec<(PathBuf, Option<scan::Look>)>,
     unreadable: HashMap<PathBuf, io::ErrorKind>,
     first_scan: bool,
     /// A rotated file changed since then may hold lines that nobody has seen.
@@ -228,6 +230,7 @@ impl Reader {
             paths: HashMap::new(),
             queue: VecDeque::new(),
             known,
+            links: Vec::new(),
             unreadable: HashMap::new(),
             first_scan: true,
             timer: now,
@@ -240,9 +243,15 @@ impl Reader {
     /// Reads until the agent stops.
     pub fn run(mut self) -> Result<(), AgentError> {
         let mut next_scan = Instant::now();
-        let mut gap_end = next_scan;
+        let (mut gap_end, mut next_look) = (next_scan, next_scan);
         loop {
             let now = Instant::now();
+            if now >= next_look && now < next_scan {
+                next_look = now + self.parts.scan_interval;
+                if self.look_at_links() {
+                    next_scan = next_scan.min(gap_end);
+                }
+            }
             if now >= next_scan {
                 let interval = self.scan()?;
                 let took = now.elapsed();
@@ -250,6 +259,7 @@ impl Reader {
                 self.parts.metrics.scan_seconds.inc_by(took.as_secs_f64());
                 gap_end = Instant::now() + SCAN_GAP.max(took * 10);
                 next_scan = (now + interval).max(gap_end);
+                next_look = if self.links.is_empty() { next_scan } else { now + self.parts.scan_interval };
             }
             if now >= self.timer {
                 self.timers(now);
@@ -262,8 +272,8 @@ impl Reader {
             self.parts.conditions.pause(full.filter(|_| !progress));
             let until = match (progress, full) {
                 (true, _) => Instant::now(),
-                (false, Some(_)) => next_scan.min(Instant::now() + ROOM_WAIT),
-                (false, None) => next_scan.min(self.timer),
+                (false, Some(_)) => next_scan.min(next_look).min(Instant::now() + ROOM_WAIT),
+                (false, None) => next_scan.min(next_look).min(self.timer),
             };
             let Woken { changed, rescan, stop } = self.parts.wake.wait(until);
             if stop {

@@ -20,6 +20,13 @@ use crate::feed::Feed as _;
 use crate::source::{Sighting, Source};
 use crate::watch::Watcher;
 
+/// What changes when a file does.
+pub(super) type Look = (FileKey, u64, (i64, i64));
+
+fn look(metadata: &Metadata) -> Look {
+    (FileKey::of(metadata), metadata.len(), mtime(metadata))
+}
+
 /// Sources that no file is read for, as of one scan.
 struct Detached {
     by_key: HashMap<FileKey, Vec<Arc<Source>>>,
@@ -52,7 +59,7 @@ impl Reader {
         if let Some(watcher) = &mut self.watcher {
             watcher.set(&scan.folders);
         }
-        let links = scan.links;
+        self.links = scan.links.into_iter().map(|(path, found)| (path, found.as_ref().map(look))).collect();
         let detached = Detached::of(&self.known);
         // A file with two names goes by the one that matches.
         scan.files.sort_by_key(|found| found.rotated_from.is_some());
@@ -109,7 +116,7 @@ impl Reader {
         let told = self.watcher.as_ref().is_some_and(Watcher::tells_all);
         let waits =
             !self.unreadable.is_empty() || self.tails.values().any(|t| t.source.is_none() && t.stored > 0 || t.failed);
-        Ok(match (told, links || waits) {
+        Ok(match (told, waits) {
             (true, false) => {
                 let (least, most) = (interval * *WATCHED_FACTOR.start(), interval * *WATCHED_FACTOR.end());
                 (started.elapsed() * WATCHED_SHARE).clamp(least, most)
@@ -117,6 +124,27 @@ impl Reader {
             (true, true) => interval,
             (false, _) => interval / 2,
         })
+    }
+
+    /// Looks at the files of whose changes the kernel does not tell. Whether folders must be looked through: a name leads
+    /// to another file now, or to one that is not read.
+    pub(super) fn look_at_links(&mut self) -> bool {
+        let (mut rescan, mut changed) = (false, Vec::new());
+        for (path, known) in &mut self.links {
+            let now = std::fs::metadata(path).ok().as_ref().map(look);
+            if now == *known {
+                continue;
+            }
+            match (now, *known) {
+                (Some((key, ..)), Some((before, ..))) if key == before && self.tails.contains_key(&key) => {
+                    changed.push(key);
+                }
+                _ => rescan = true,
+            }
+            *known = now;
+        }
+        changed.into_iter().for_each(|key| self.enqueue(key));
+        rescan
     }
 
     /// A file that is being read: it may have a new name, or have grown without a word from the kernel.
