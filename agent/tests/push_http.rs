@@ -382,3 +382,102 @@ async fn otlp_comes_by_http_in_both_forms_and_by_grpc() {
     agent.stop().await;
     assert_eq!(log.lines().len(), 3);
 }
+
+/// A way to a door over TLS, with HTTP/2 agreed on by ALPN.
+#[derive(Clone)]
+struct Dial {
+    port: u16,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl tower_service::Service<http::Uri> for Dial {
+    type Response = hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+    type Error = std::io::Error;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let Self { port, tls } = self.clone();
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+            let name = "localhost".try_into().unwrap();
+            let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?;
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            Ok(hyper_util::rt::TokioIo::new(stream))
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_certificates_are_asked_for_by_http_and_by_grpc() {
+    let (data, log, http, grpc) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 1), port(), port());
+    let file = |name: &str, text: String| {
+        let path = data.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let made = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (server, known, stranger) = (made("localhost"), made("known"), made("stranger"));
+    let config = checked(json!({
+        "type": "otlp", "http": format!("127.0.0.1:{http}"), "grpc": format!("127.0.0.1:{grpc}"),
+        "tls": {
+            "cert_file": file("cert.pem", server.cert.pem()),
+            "key_file": file("key.pem", server.signing_key.serialize_pem()),
+            "client_ca_file": file("client.pem", known.cert.pem()),
+            "client_auth": "required",
+        },
+    }));
+    let agent = Running::start(&config, &data.path().join("agent"), &log).await;
+    let client = |own: Option<&rcgen::CertifiedKey<rcgen::KeyPair>>, alpn: &[&[u8]]| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(server.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_root_certificates(roots);
+        let mut config = match own {
+            Some(own) => {
+                let key = own.signing_key.serialize_der().try_into().unwrap();
+                config.with_client_auth_cert(vec![own.cert.der().clone()], key).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    };
+    until("the log is reached", || agent.ledger.snapshot().sources.len() == 1).await;
+    for (own, is_let_in) in [(Some(&known), true), (Some(&stranger), false), (None, false)] {
+        // OTLP/HTTP, over HTTP/1.1.
+        let tls = client(own, &[b"http/1.1"]);
+        let body = export("shop", &["by http"]).encode_to_vec();
+        let answered = tokio::task::spawn_blocking(move || {
+            let tls = rustls::ClientConnection::new(tls, "localhost".try_into().unwrap()).unwrap();
+            let mut stream = rustls::StreamOwned::new(tls, std::net::TcpStream::connect(("127.0.0.1", http)).unwrap());
+            let head = format!(
+                "POST /v1/logs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: \
+                 application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            // Whoever is not let in may learn of it only by the next read.
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).ok();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).ok();
+            answer.starts_with(b"HTTP/1.1 200")
+        });
+        assert_eq!(answered.await.unwrap(), is_let_in);
+        // OTLP/gRPC, over HTTP/2.
+        let dial = Dial { port: grpc, tls: client(own, &[b"h2"]) };
+        let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
+        let answered = match endpoint.connect_with_connector(dial).await {
+            Ok(channel) => LogsServiceClient::new(channel).export(export("shop", &["by grpc"])).await.is_ok(),
+            Err(_) => false,
+        };
+        assert_eq!(answered, is_let_in);
+    }
+    agent.stop().await;
+    let mut lines = log.lines();
+    lines.sort();
+    assert_eq!(lines, ["by grpc", "by http"]);
+}
