@@ -12,6 +12,7 @@
 //! | `ip` | IPv4 and IPv6 addresses |
 
 use std::net::Ipv6Addr;
+use std::sync::{Arc, LazyLock};
 
 use memchr::{memchr, memmem};
 use regex::bytes::{Captures, Regex, RegexBuilder};
@@ -37,12 +38,26 @@ struct Rule {
 #[derive(Debug)]
 enum Find {
     Card,
-    Ip(Regex, Regex),
+    /// IPv4, IPv6.
+    Ip(Arc<(Regex, Regex)>),
     /// Only texts with one of these bytes are looked at; the first group is what is replaced, else the whole.
     Pattern {
         only_with: &'static [u8],
-        patterns: Vec<Regex>,
+        patterns: Arc<[Regex]>,
     },
+}
+
+/// Compiled once for all steps of the process: at work an expression takes megabytes.
+type Known = LazyLock<Result<Arc<[Regex]>, regex::Error>>;
+
+static KNOWN_JWT: Known = LazyLock::new(|| compile([JWT]));
+static KNOWN_TOKENS: Known = LazyLock::new(|| compile(TOKENS));
+static KNOWN_EMAIL: Known = LazyLock::new(|| compile([EMAIL]));
+static KNOWN_IP: LazyLock<Result<Arc<(Regex, Regex)>, regex::Error>> =
+    LazyLock::new(|| Ok(Arc::new((pattern(IPV4)?, pattern(IPV6)?))));
+
+fn compile<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Arc<[Regex]>, regex::Error> {
+    patterns.into_iter().map(pattern).collect()
 }
 
 /// A pattern of one's own.
@@ -57,23 +72,22 @@ impl Redactor {
             let replacement = config.replacement.replace("{name}", name).into_bytes();
             rules.push(Rule { name, find, replacement });
         };
-        let all = |patterns: &[&str]| patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>();
         // Tokens first: what looks like an address inside of one goes with it.
         for (preset, name) in Preset::ALL {
             if !config.presets.contains(&preset) {
                 continue;
             }
             let find = match preset {
-                Preset::Jwt => Find::Pattern { only_with: b"eyJ", patterns: all(&[JWT])? },
-                Preset::Token => Find::Pattern { only_with: b"", patterns: all(&TOKENS)? },
-                Preset::Email => Find::Pattern { only_with: b"@", patterns: all(&[EMAIL])? },
+                Preset::Jwt => Find::Pattern { only_with: b"eyJ", patterns: KNOWN_JWT.clone()? },
+                Preset::Token => Find::Pattern { only_with: b"", patterns: KNOWN_TOKENS.clone()? },
+                Preset::Email => Find::Pattern { only_with: b"@", patterns: KNOWN_EMAIL.clone()? },
                 Preset::Card => Find::Card,
-                Preset::Ip => Find::Ip(pattern(IPV4)?, pattern(IPV6)?),
+                Preset::Ip => Find::Ip(KNOWN_IP.clone()?),
             };
             rule(name, find);
         }
         if !config.patterns.is_empty() {
-            let patterns = config.patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>()?;
+            let patterns = compile(config.patterns.iter().map(String::as_str))?;
             rule("pattern", Find::Pattern { only_with: b"", patterns });
         }
         Ok(Self { rules })
@@ -101,7 +115,8 @@ impl Rule {
     fn apply(&self, text: &[u8], found: &mut u64) -> Option<Vec<u8>> {
         match &self.find {
             Find::Card => replace(text, cards(text), &self.replacement, found),
-            Find::Ip(v4, v6) => {
+            Find::Ip(patterns) => {
+                let (v4, v6) = &**patterns;
                 // The longer form first: it may end in the shorter.
                 let mut new = None;
                 if memchr(b':', text).is_some() {
@@ -124,7 +139,7 @@ impl Rule {
                     return None;
                 }
                 let mut new: Option<Vec<u8>> = None;
-                for pattern in patterns {
+                for pattern in patterns.iter() {
                     let now = new.as_deref().unwrap_or(text);
                     let places = pattern.captures_iter(now).filter_map(|c: Captures<'_>| {
                         let whole = c.get(0)?;
