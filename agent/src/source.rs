@@ -24,6 +24,9 @@ use crate::state::{SourceState, State};
 use crate::timestamp::TimeReader;
 use crate::transform::Chain;
 
+/// Labels of a path leave so much for the end of a name that is too long, or are left out: it tells more.
+const MIN_NAME: usize = 256;
+
 /// One entry of `sources`, ready for use.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -70,8 +73,8 @@ impl Entry {
             MAX_LABEL_BYTES.checked_sub(used + "filename".len() + self.stream_label.len() + 16)
         };
         let (known, room) = match room(&of_path) {
-            Some(room) => (&of_path, room),
-            None => (&self.labels, room(&self.labels).unwrap_or(0)),
+            Some(room) if room >= MIN_NAME => (&of_path, room),
+            _ => (&self.labels, room(&self.labels).unwrap_or(0)),
         };
         let from = name.ceil_char_boundary(name.len().saturating_sub(room));
         named(known, &format!("…{}", name.get(from..).unwrap_or_default()))
@@ -423,12 +426,19 @@ mod tests {
         let folder = |len: usize| format!("/{}", "d".repeat(len));
         let pod = |namespace: usize| format!("/{}_shop-1_u/api/0.log", "n".repeat(namespace));
         type Case = (&'static str, String, &'static [&'static str], bool);
-        let cases: [Case; 4] = [
+        let cases: [Case; 5] = [
             ("kubernetes", pod(4), &["pod", "namespace", "container", "service"], true),
             ("kubernetes", folder(2000) + &pod(4), &["pod", "namespace", "container", "service"], false),
             // What comes from the path is too long by itself: the path is still there.
             (
                 r"/(?P<a>x+)/(?P<b>x+)/(?P<c>x+)/(?P<d>x+)/",
+                format!("{}/f.log", format!("/{}", "x".repeat(300)).repeat(4)),
+                &[],
+                false,
+            ),
+            // It leaves room, but too little.
+            (
+                r"/(?P<a>x+)/(?P<b>x+)/(?P<c>x+)/",
                 format!("{}/f.log", format!("/{}", "x".repeat(300)).repeat(4)),
                 &[],
                 false,
