@@ -148,8 +148,8 @@ impl Agent {
         Ok(agent)
     }
 
-    /// A source of the process itself, as if it were in the configuration: its lines have these labels besides those that
-    /// come with them. To be called before [`Agent::run`]. Blocks.
+    /// A source of the process itself, as if it were in the configuration: its lines have these labels besides those
+    /// that come with them. To be called before [`Agent::run`]. Blocks.
     pub fn embed(&mut self, name: &str, labels: Labels) -> Result<Intake, AgentError> {
         self.receive(Settings {
             name: name.into(),
@@ -191,8 +191,9 @@ impl Agent {
         self.metrics.clone()
     }
 
-    /// Runs until `cancel`, or until sources that come to an end (the standard input) were all there is; then stops reading, waits up to `shutdown_timeout` for acknowledgements, and keeps the
-    /// positions. Dropping the future ends the agent as a crash does: what was not kept is read again.
+    /// Runs until `cancel`, or until sources that come to an end (the standard input) were all there is; then stops
+    /// reading, waits up to `shutdown_timeout` for acknowledgements, and keeps the positions. Dropping the future ends
+    /// the agent as a crash does: what was not kept is read again.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), AgentError> {
         let topic: Arc<str> = self.config.kafka.topic.as_str().into();
         // Doors answer from the start, be it that the log is not there yet.

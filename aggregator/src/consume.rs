@@ -163,8 +163,8 @@ impl Progress {
         }
     }
 
-    /// Records in the log that can't be searched yet, as of a moment ago. While the consumer's thread waits for the index it can't be asked:
-    /// then as of the last answer.
+    /// Records in the log that can't be searched yet, as of a moment ago. While the consumer's thread waits for the index
+    /// it can't be asked: then as of the last answer.
     pub async fn behind(&self) -> Result<u64, StorageError> {
         let known = self.highs.lock().clone();
         let highs = match known {
