@@ -6,7 +6,6 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
-use millrace_agent::config::AgentConfig;
 use millrace_log::record::{Event, Labels};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
@@ -16,11 +15,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use serde_json::json;
-use support::{FakeLog, Mood, Running, checked, port, until};
-
-fn config(source: serde_json::Value) -> AgentConfig {
-    checked(source)
-}
+use support::{FakeLog, Mood, Running, checked, port, tls_client, until};
 
 #[derive(Debug)]
 struct Answered {
@@ -78,7 +73,7 @@ fn lines(events: &[Event]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_each_form_and_compression_are_taken() {
     let (data, log, port) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 2), port());
-    let config = config(json!({
+    let config = checked(json!({
         "type": "http", "listen": format!("127.0.0.1:{port}"), "path": "/logs", "labels": {"env": "prod"},
         "label_headers": {"app": "X-App"}, "label_params": {"team": "t"}, "label_fields": {"level": "log.level"},
         "tenant_header": "X-Scope-OrgID", "timestamp": {"field": "ts", "format": "unix_ms"}, "max_line_bytes": "64B",
@@ -141,7 +136,7 @@ async fn bodies_of_each_form_and_compression_are_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_is_away_is_told_and_clients_come_again() {
     let (data, log, port) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 2), port());
-    let mut config = config(json!({
+    let mut config = checked(json!({
         "type": "http", "listen": format!("127.0.0.1:{port}"),
         "limits": {"answer_timeout": "100ms", "max_body": "256KiB", "max_body_unpacked": "512KiB"},
     }));
@@ -178,20 +173,15 @@ async fn logins_and_certificates_are_asked_for() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let config = config(json!({
+    let config = checked(json!({
         "type": "http", "listen": format!("127.0.0.1:{port}"),
         "tls": {"cert_file": file("cert.pem", made.cert.pem()), "key_file": file("key.pem", made.signing_key.serialize_pem())},
         "auth": {"token": "s3cret", "username": "u", "password": "p"},
     }));
     let agent = Running::start(&config, &data.path().join("agent"), &log).await;
-    let trusted = made.cert.der().clone();
+    let client = Arc::new(tls_client(&made, None));
     let push = move |auth: Option<&'static str>| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(trusted.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let client =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let client = Arc::new(client.with_root_certificates(roots).with_no_client_auth());
+        let client = client.clone();
         tokio::task::spawn_blocking(move || {
             let tls = rustls::ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
             let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -229,7 +219,7 @@ async fn logins_and_certificates_are_asked_for() {
 async fn loki_pushes_are_answered_as_loki_does() {
     use millrace_log::push::loki_proto::{EntryAdapter, LabelPair, PushRequest, StreamAdapter, Timestamp};
     let (data, log, port) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 2), port());
-    let config = config(json!({
+    let config = checked(json!({
         "type": "loki", "listen": format!("127.0.0.1:{port}"), "labels": {"via": "agent"}, "max_line_bytes": "64B",
         "max_streams": 3, "tenant": "own",
     }));
@@ -311,7 +301,7 @@ fn export(service: &str, lines: &[&str]) -> ExportLogsServiceRequest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn otlp_comes_by_http_in_both_forms_and_by_grpc() {
     let (data, log, http, grpc) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 2), port(), port());
-    let config = config(json!({
+    let config = checked(json!({
         "type": "otlp", "http": format!("127.0.0.1:{http}"), "grpc": format!("127.0.0.1:{grpc}"),
         "auth": {"token": "s3cret"}, "max_streams": 1,
     }));
@@ -431,26 +421,15 @@ async fn client_certificates_are_asked_for_by_http_and_by_grpc() {
         },
     }));
     let agent = Running::start(&config, &data.path().join("agent"), &log).await;
-    let client = |own: Option<&rcgen::CertifiedKey<rcgen::KeyPair>>, alpn: &[&[u8]]| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(server.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_root_certificates(roots);
-        let mut config = match own {
-            Some(own) => {
-                let key = own.signing_key.serialize_der().try_into().unwrap();
-                config.with_client_auth_cert(vec![own.cert.der().clone()], key).unwrap()
-            }
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let client = |own: Option<_>, alpn: &[u8]| {
+        let mut config = tls_client(&server, own);
+        config.alpn_protocols = vec![alpn.to_vec()];
         Arc::new(config)
     };
     until("the log is reached", || agent.ledger.snapshot().sources.len() == 1).await;
     for (own, is_let_in) in [(Some(&known), true), (Some(&stranger), false), (None, false)] {
         // OTLP/HTTP, over HTTP/1.1.
-        let tls = client(own, &[b"http/1.1"]);
+        let tls = client(own, b"http/1.1");
         let body = export("shop", &["by http"]).encode_to_vec();
         let answered = tokio::task::spawn_blocking(move || {
             let tls = rustls::ClientConnection::new(tls, "localhost".try_into().unwrap()).unwrap();
@@ -468,7 +447,7 @@ async fn client_certificates_are_asked_for_by_http_and_by_grpc() {
         });
         assert_eq!(answered.await.unwrap(), is_let_in);
         // OTLP/gRPC, over HTTP/2.
-        let dial = Dial { port: grpc, tls: client(own, &[b"h2"]) };
+        let dial = Dial { port: grpc, tls: client(own, b"h2") };
         let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
         let answered = match endpoint.connect_with_connector(dial).await {
             Ok(channel) => LogsServiceClient::new(channel).export(export("shop", &["by grpc"])).await.is_ok(),

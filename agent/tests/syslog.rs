@@ -10,7 +10,7 @@ use std::sync::Arc;
 use millrace_agent::config::AgentConfig;
 use millrace_log::record::Event;
 use serde_json::json;
-use support::{FakeLog, Mood, Running, checked, port, until};
+use support::{FakeLog, Mood, Running, checked, port, tls_client, until};
 
 fn config(port: u16, more: serde_json::Value) -> AgentConfig {
     let address = format!("127.0.0.1:{port}");
@@ -145,21 +145,11 @@ async fn tls_asks_for_the_certificate_of_the_client() {
         "client_auth": "required",
     });
     let agent = Running::start(&config(port, json!({"udp": "", "tls": tls})), &data.path().join("agent"), &log).await;
-    let trusted = server.cert.der().clone();
-    let own = (client.cert.der().clone(), client.signing_key.serialize_der());
+    let (known, nobody) = (Arc::new(tls_client(&server, Some(&client))), Arc::new(tls_client(&server, None)));
     let say = move |text: &'static str, with_certificate: bool| {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(trusted.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_root_certificates(roots);
-        let config = if with_certificate {
-            config.with_client_auth_cert(vec![own.0.clone()], own.1.clone().try_into().unwrap()).unwrap()
-        } else {
-            config.with_no_client_auth()
-        };
+        let config = if with_certificate { known.clone() } else { nobody.clone() };
         tokio::task::spawn_blocking(move || {
-            let tls = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+            let tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
             let mut stream = rustls::StreamOwned::new(tls, TcpStream::connect(("127.0.0.1", port)).unwrap());
             let message = format!("<13>1 2026-01-02T03:04:05Z h a - - - {text}");
             // RFC 5425: octet counting. Whoever shows no certificate may learn of it only by the next read.

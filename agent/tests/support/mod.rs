@@ -228,6 +228,16 @@ pub fn quick(include: &[PathBuf]) -> AgentConfig {
     }
 }
 
+/// The same with one source, as it stands in the configuration.
+pub fn checked(source: serde_json::Value) -> AgentConfig {
+    let mut config = quick(&[]);
+    config.sources = vec![serde_json::from_value(source).unwrap()];
+    let mut faults = millrace_log::value::Faults::default();
+    config.check(&mut faults);
+    assert!(faults.is_empty(), "{faults:?}");
+    config
+}
+
 pub fn edit(config: &mut AgentConfig, change: impl FnOnce(&mut FileSource)) {
     let SourceConfig::File(file) = &mut config.sources[0] else { panic!("a file source") };
     change(file);
@@ -316,16 +326,6 @@ pub fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
-/// The same with one source, as it stands in the configuration.
-pub fn checked(source: serde_json::Value) -> AgentConfig {
-    let mut config = quick(&[]);
-    config.sources = vec![serde_json::from_value(source).unwrap()];
-    let mut faults = millrace_log::value::Faults::default();
-    config.check(&mut faults);
-    assert!(faults.is_empty(), "{faults:?}");
-    config
-}
-
 /// A port that nobody listens on, neither by TCP nor by UDP.
 pub fn port() -> u16 {
     loop {
@@ -334,5 +334,24 @@ pub fn port() -> u16 {
         if tcp.is_ok() && std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// TLS of a client that trusts this certificate, with a certificate of its own or without.
+pub fn tls_client(
+    trusted: &rcgen::CertifiedKey<rcgen::KeyPair>,
+    own: Option<&rcgen::CertifiedKey<rcgen::KeyPair>>,
+) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots);
+    match own {
+        Some(own) => {
+            let key = own.signing_key.serialize_der().try_into().unwrap();
+            config.with_client_auth_cert(vec![own.cert.der().clone()], key).unwrap()
+        }
+        None => config.with_no_client_auth(),
     }
 }
