@@ -180,8 +180,8 @@ pub fn route_hop(counts: &millrace_aggregator::route::RouteCounts) -> Hop {
 
 /// From the aggregator's ledger, all topics together; `behind`: records in the log that can't be searched yet, or why
 /// nobody can tell.
-pub fn index_hop(ledger: &millrace_aggregator::ledger::Ledger, behind: Result<u64, String>) -> Hop {
-    let mut all = millrace_aggregator::ledger::TopicCounts::default();
+pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, String>) -> Hop {
+    let mut all = millrace_index::ledger::TopicCounts::default();
     for counts in ledger.topics.values() {
         all += *counts;
     }

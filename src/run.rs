@@ -21,21 +21,22 @@ use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::export::config::ExportConfig;
 use millrace_aggregator::export::elastic_bulk::ElasticBulk;
 use millrace_aggregator::export::metrics::ExportMetrics;
-use millrace_aggregator::index::logql::LogqlStorage;
-use millrace_aggregator::index::scan::EventStore;
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
 use millrace_aggregator::route::{self, RouteLedger, RouteMetrics};
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, AlertList, AlertRow, NoAlerts, PageState};
-use millrace_log::broker::{Broker, BrokerConfig, BrokerError};
+use millrace_broker::storage::StorageError;
+use millrace_broker::{Broker, BrokerConfig, BrokerError};
+use millrace_index::logql::LogqlStorage;
+use millrace_index::scan::EventStore;
 use millrace_log::client::{BatchProducer, ConnectionConfig, RdProducer};
 use millrace_log::clock::{SharedClock, SystemClock};
-use millrace_log::storage::StorageError;
-use millrace_log::storage::fs::RealFs;
+use millrace_log::fs::RealFs;
+use millrace_log::store::StoreError;
 use millrace_logql::Engine;
-use millrace_rules::store::StoreError;
-use millrace_rules::{Notifier, QueryEvaluator, Rules, RulesError};
+use millrace_notify::{Inbox, Notifier, NotifyError};
+use millrace_rules::{QueryEvaluator, Rules, RulesError};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -371,7 +372,7 @@ async fn open_notifier(config: &Config, registry: &Registries, clock: &SharedClo
             let text = "client of the receivers can't be made: are the system's certificates there (ca-certificates)?";
             Failure::new(Code::Config, anyhow::Error::new(error).context(text))
         })?;
-        let notifier = Notifier::open(notify, &data_dir, clock, &client, &mut part).map_err(rules_failure)?;
+        let notifier = Notifier::open(notify, &data_dir, clock, &client, &mut part).map_err(notify_failure)?;
         merge(&registry, part);
         Ok(notifier)
     });
@@ -495,7 +496,8 @@ async fn start_alerts(
     let (data_dir, clock, registry) = (config.data_dir.clone(), Arc::clone(clock), Arc::clone(registry));
     let opened = tokio::task::spawn_blocking(move || {
         let mut part = Registry::default();
-        let rules = Rules::open(rules_config, &data_dir, Arc::new(evaluator), Arc::new(notifier), clock, &mut part);
+        let rules =
+            Rules::open(rules_config, &data_dir, Arc::new(evaluator), Arc::new(Inbox(notifier)), clock, &mut part);
         merge(&registry, part);
         rules
     });
@@ -704,8 +706,23 @@ fn aggregator_failure(error: AggregatorError) -> Failure {
 fn rules_failure(error: RulesError) -> Failure {
     let code = match &error {
         RulesError::Files { .. } | RulesError::Config { .. } => Code::Config,
-        RulesError::Store(StoreError::InUse { .. } | StoreError::Newer { .. }) => Code::Data,
-        _ => Code::Failed,
+        RulesError::Store(source) => store_code(source),
     };
     Failure::new(code, error)
+}
+
+fn notify_failure(error: NotifyError) -> Failure {
+    let code = match &error {
+        NotifyError::Files { .. } | NotifyError::Config { .. } => Code::Config,
+        NotifyError::Store(source) => store_code(source),
+        NotifyError::Prepare { .. } => Code::Failed,
+    };
+    Failure::new(code, error)
+}
+
+fn store_code(error: &StoreError) -> Code {
+    match error {
+        StoreError::InUse { .. } | StoreError::Newer { .. } => Code::Data,
+        StoreError::File { .. } | StoreError::Database { .. } | StoreError::Encode { .. } => Code::Failed,
+    }
 }

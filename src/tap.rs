@@ -19,7 +19,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures::stream;
 use millrace_agent::tap::{Stage, Tap, TapFilter, TapOptions, Taps};
-use millrace_aggregator::index::rows;
+use millrace_index::rows;
 use millrace_log::record::Labels;
 use millrace_logql::storage::StreamLabels;
 use millrace_logql::{Expr, Pipeline};

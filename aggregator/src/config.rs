@@ -4,10 +4,10 @@
 
 use std::net::SocketAddr;
 
+use millrace_index::config::{IndexConfig, RetentionConfig};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
-use millrace_logql::storage::QueryLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -143,10 +143,10 @@ impl KafkaConfig {
         if self.group.is_empty() {
             faults.add("group", "is empty: name the consumer group whose offsets show the lag");
         }
-        at_least("push_partitions", i64::from(self.push_partitions), 1, faults);
-        at_least("batch_records", as_i64(self.batch_records), 1, faults);
-        at_least("queue_batches", as_i64(self.queue_batches), 1, faults);
-        not_zero("discover_interval", self.discover_interval, faults);
+        faults.at_least("push_partitions", self.push_partitions, 1);
+        faults.at_least("batch_records", self.batch_records, 1);
+        faults.at_least("queue_batches", self.queue_batches, 1);
+        faults.not_zero("discover_interval", self.discover_interval);
     }
 }
 
@@ -192,10 +192,10 @@ impl HttpConfig {
     fn check(&self, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
         faults.within("auth", |f| self.auth.check(f));
-        at_least("max_body", as_i64(self.max_body.0), 1024, faults);
-        at_least("max_body_decompressed", as_i64(self.max_body_decompressed.0), 1024, faults);
-        at_least("max_requests", as_i64(self.max_requests), 1, faults);
-        at_least("max_tails", as_i64(self.max_tails), 1, faults);
+        faults.at_least("max_body", self.max_body.0, 1024);
+        faults.at_least("max_body_decompressed", self.max_body_decompressed.0, 1024);
+        faults.at_least("max_requests", self.max_requests, 1);
+        faults.at_least("max_tails", self.max_tails, 1);
     }
 }
 
@@ -256,175 +256,9 @@ impl ElasticsearchConfig {
     fn check(&self, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
         faults.within("auth", |f| self.auth.check(f));
-        at_least("max_body", as_i64(self.max_body.0), 1024, faults);
-        at_least("max_body_decompressed", as_i64(self.max_body_decompressed.0), 1024, faults);
-        at_least("max_requests", as_i64(self.max_requests), 1, faults);
-    }
-}
-
-/// When the index deletes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetentionConfig {
-    /// Whole splits go when their newest event is older. Left out: nothing goes by age.
-    pub age: Option<Span>,
-    /// The oldest splits go when all together take more on disk. Left out: nothing goes by size.
-    pub size: Option<ByteSize>,
-}
-
-impl RetentionConfig {
-    fn check(&self, faults: &mut Faults) {
-        if self.age.is_some_and(|age| age < Span::secs(60)) {
-            faults.add("age", "is below a minute: events would go before anyone can ask for them");
-        }
-        if self.size.is_some_and(|size| size < ByteSize::mib(1)) {
-            faults.add("size", "is below 1MiB: events would go before anyone can ask for them");
-        }
-    }
-}
-
-/// How events are kept.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct IndexConfig {
-    /// Bytes of lines after which a split is cut.
-    pub split_bytes: ByteSize,
-    /// Age of its first event after which a split is cut.
-    pub split_age: Span,
-    /// Bytes of memory for events that are not yet in a split. When full, reading waits (and so, in the end, the files).
-    pub head_bytes: ByteSize,
-    /// Splits of one tenant and level that are merged into one.
-    pub merge_splits: usize,
-    /// Bytes of lines of a merged split at most.
-    pub merge_bytes: ByteSize,
-    /// Time that a merged split may cover, so that retention can still drop it.
-    pub merge_span: Span,
-    /// How often merging and retention look around.
-    pub upkeep_interval: Span,
-    /// A source without events for this long is forgotten. Take the topic's retention and a week: a source that comes
-    /// back after that is taken as new.
-    pub source_idle: Span,
-    /// Splits that queries keep open.
-    pub open_splits: usize,
-    /// Threads that read splits for queries. 0: one per CPU.
-    pub query_threads: usize,
-    /// Batches that a live tail may lag behind before it loses the oldest.
-    pub tail_batches: usize,
-    /// What one query may cost.
-    pub query: QueryConfig,
-}
-
-impl Default for IndexConfig {
-    fn default() -> Self {
-        Self {
-            split_bytes: ByteSize::mib(64),
-            split_age: Span::secs(30),
-            head_bytes: ByteSize::mib(256),
-            merge_splits: 8,
-            merge_bytes: ByteSize::mib(1024),
-            merge_span: Span::secs(24 * 3600),
-            upkeep_interval: Span::secs(5),
-            source_idle: Span::secs(14 * 24 * 3600),
-            open_splits: 256,
-            query_threads: 0,
-            tail_batches: 256,
-            query: QueryConfig::default(),
-        }
-    }
-}
-
-impl IndexConfig {
-    /// Threads that read splits.
-    pub fn threads(&self) -> usize {
-        match self.query_threads {
-            0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            n => n,
-        }
-    }
-
-    fn check(&self, faults: &mut Faults) {
-        at_least("split_bytes", as_i64(self.split_bytes.0), 1024, faults);
-        not_zero("split_age", self.split_age, faults);
-        if self.head_bytes.0 < self.split_bytes.0.saturating_mul(2) {
-            faults.add("head_bytes", "must be at least twice `split_bytes`: one part is written while the next fills");
-        }
-        at_least("merge_splits", as_i64(self.merge_splits), 2, faults);
-        not_zero("merge_span", self.merge_span, faults);
-        not_zero("upkeep_interval", self.upkeep_interval, faults);
-        not_zero("source_idle", self.source_idle, faults);
-        at_least("open_splits", as_i64(self.open_splits), 1, faults);
-        at_least("tail_batches", as_i64(self.tail_batches), 1, faults);
-        faults.within("query", |f| self.query.check(f));
-    }
-}
-
-/// What one query may cost. A query that would exceed it gets an error that names the limit.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct QueryConfig {
-    /// Wall time.
-    pub timeout: Span,
-    /// Bytes of lines read.
-    pub max_bytes_read: ByteSize,
-    /// Series that a metric query may make.
-    pub max_series: usize,
-    /// Entries that a log query may ask for.
-    pub max_entries: usize,
-    /// Bytes held in memory.
-    pub max_memory: ByteSize,
-    /// Queries answered at once; others wait.
-    pub max_concurrent: usize,
-}
-
-impl Default for QueryConfig {
-    fn default() -> Self {
-        let limits = QueryLimits::default();
-        Self {
-            timeout: Span(limits.timeout),
-            max_bytes_read: ByteSize(limits.max_bytes_read),
-            max_series: limits.max_series,
-            max_entries: limits.max_entries,
-            max_memory: ByteSize(limits.max_memory_bytes),
-            max_concurrent: 16,
-        }
-    }
-}
-
-impl QueryConfig {
-    /// The same as queries carry it.
-    pub fn limits(&self) -> QueryLimits {
-        QueryLimits {
-            timeout: self.timeout.0,
-            max_bytes_read: self.max_bytes_read.0,
-            max_series: self.max_series,
-            max_entries: self.max_entries,
-            max_memory_bytes: self.max_memory.0,
-        }
-    }
-
-    fn check(&self, faults: &mut Faults) {
-        not_zero("timeout", self.timeout, faults);
-        at_least("max_bytes_read", as_i64(self.max_bytes_read.0), 1, faults);
-        at_least("max_series", as_i64(self.max_series), 1, faults);
-        at_least("max_entries", as_i64(self.max_entries), 1, faults);
-        at_least("max_memory", as_i64(self.max_memory.0), 1 << 20, faults);
-        at_least("max_concurrent", as_i64(self.max_concurrent), 1, faults);
-    }
-}
-
-fn as_i64(n: impl TryInto<i64>) -> i64 {
-    n.try_into().unwrap_or(i64::MAX)
-}
-
-fn at_least(key: &str, found: i64, least: i64, faults: &mut Faults) {
-    if found < least {
-        faults.add(key, format!("is {found}, at least {least} is needed"));
-    }
-}
-
-fn not_zero(key: &str, span: Span, faults: &mut Faults) {
-    if span.0.is_zero() {
-        faults.add(key, "must not be zero");
+        faults.at_least("max_body", self.max_body.0, 1024);
+        faults.at_least("max_body_decompressed", self.max_body_decompressed.0, 1024);
+        faults.at_least("max_requests", self.max_requests, 1);
     }
 }
 

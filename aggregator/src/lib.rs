@@ -8,14 +8,6 @@ pub mod run;
 pub mod ingest;
 /// Reads all partitions of the configured topics.
 pub mod consume;
-/// Splits, recent events, catalog: where events are kept and found.
-pub mod index;
-/// What was read, and what became of it.
-pub mod ledger;
-/// The one place that knows sled.
-pub mod state;
-/// Metrics of the room.
-pub mod metrics;
 /// The Elasticsearch API.
 pub mod elastic;
 /// The Loki HTTP API.

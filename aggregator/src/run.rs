@@ -24,16 +24,17 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AggregatorConfig;
-use crate::consume::{Consumer, LogReader, Progress};
-use crate::index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog, SourceKey};
-use crate::index::docs::Documents;
-use crate::index::indexer::{Indexer, Shared};
-use crate::index::publish::{Folders, PublishError, Publisher, Tools};
-use crate::index::retention::Upkeep;
-use crate::index::store::Index;
-use crate::ledger::{Book, Ledger, SourceCounts};
-use crate::metrics::Metrics;
-use crate::state::{StateDb, StateError, sync_dir};
+use crate::consume::{Consumer, LogReader};
+use millrace_index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog, SourceKey};
+use millrace_index::docs::Documents;
+use millrace_index::indexer::{Indexer, Shared};
+use millrace_index::ledger::{Book, Ledger, SourceCounts};
+use millrace_index::metrics::Metrics;
+use millrace_index::progress::Progress;
+use millrace_index::publish::{Folders, PublishError, Publisher, Tools};
+use millrace_index::retention::Upkeep;
+use millrace_index::state::{StateDb, StateError, sync_dir};
+use millrace_index::store::Index;
 
 /// Version of the folder that this program writes, and the newest that it reads.
 pub const FOLDER_VERSION: u32 = 1;
@@ -96,7 +97,7 @@ pub struct Aggregator {
     catalog: Arc<dyn Catalog>,
     parts: Mutex<Option<Parts>>,
     #[cfg(test)]
-    pub(crate) at_step: Option<crate::index::publish::StepHook>,
+    at_step: Option<millrace_index::publish::StepHook>,
     _lock: File,
 }
 

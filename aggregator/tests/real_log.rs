@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use millrace_aggregator::config::AggregatorConfig;
-use millrace_aggregator::index::scan::{EventStore as _, Kind, Plan};
 use millrace_aggregator::run::Aggregator;
+use millrace_index::scan::{EventStore as _, Kind, Plan};
 use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdProducer};
 use millrace_log::clock::SystemClock;
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant, TopicPartition, encode};
@@ -126,9 +126,8 @@ async fn what_was_produced_is_found_once() {
     let began = Instant::now();
     assert_eq!(count(&aggregator).await, produced / 3 * 3);
     let splits = aggregator.store().splits();
-    let sum = |f: fn(&millrace_aggregator::index::split::SplitMeta) -> u64| -> u64 {
-        splits.iter().map(|s| f(&s.record.meta)).sum()
-    };
+    let sum =
+        |f: fn(&millrace_index::split::SplitMeta) -> u64| -> u64 { splits.iter().map(|s| f(&s.record.meta)).sum() };
     eprintln!(
         "{} splits, {} bytes of lines on {} bytes of disk, all read in {:?}",
         splits.len(),

@@ -309,6 +309,29 @@ impl Faults {
         self.prefix = outer;
     }
 
+    /// Notes a number below the least allowed.
+    pub fn at_least(&mut self, key: &str, found: impl TryInto<i64>, least: i64) {
+        let found = found.try_into().unwrap_or(i64::MAX);
+        if found < least {
+            self.add(key, format!("is {found}, at least {least} is needed"));
+        }
+    }
+
+    /// Notes a time of zero.
+    pub fn not_zero(&mut self, key: &str, span: Span) {
+        if span.0.is_zero() {
+            self.add(key, "must not be zero");
+        }
+    }
+
+    /// Notes what is no address of a web server.
+    pub fn http_url(&mut self, key: &str, url: &str) {
+        let good = url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !good {
+            self.add(key, format!("invalid URL `{url}`: write it as `http://host:port`"));
+        }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

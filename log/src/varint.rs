@@ -8,13 +8,13 @@ const fn zigzag(n: i64) -> u64 {
 }
 
 /// Bytes that a number takes.
-pub(crate) const fn size_of_varint(n: i64) -> usize {
+pub const fn size_of_varint(n: i64) -> usize {
     // At least one byte.
     (64 - (zigzag(n) | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Writes a number.
-pub(crate) fn put_varint(out: &mut Vec<u8>, n: i64) {
+pub fn put_varint(out: &mut Vec<u8>, n: i64) {
     let mut rest = zigzag(n);
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

@@ -1,9 +1,9 @@
-//! Why rules or the notifier can't start or go on.
+//! Why rules can't start or go on.
 //!
 //! In: causes from files, state and configuration. Out: one text for people. Touches nothing.
 
-use crate::store::StoreError;
-use crate::yaml::FileFault;
+use millrace_log::store::StoreError;
+use millrace_log::yaml::FileFault;
 
 /// Errors of this crate's rooms.
 #[derive(Debug, thiserror::Error)]
@@ -22,15 +22,6 @@ pub enum RulesError {
     Config {
         /// What is wrong.
         message: String,
-    },
-    /// Metrics or network could not be set up.
-    #[error("preparing {what} failed: {source}")]
-    Prepare {
-        /// What was prepared.
-        what: String,
-        /// The cause.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -10,8 +10,8 @@ use millrace_logql::storage::QueryLimits;
 use millrace_logql::{Answer, Engine, InstantQuery};
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::LabelSet;
 use crate::expr::Expression;
+use millrace_log::alert::LabelSet;
 
 /// One question: the series of an expression at a time.
 #[derive(Debug, Clone, Copy)]

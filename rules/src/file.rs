@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::alert::is_label_name;
 use crate::expr::Expression;
 use crate::template::Template;
-use crate::yaml::{Document, Fields, MoreDocuments, Node, nearest};
+use millrace_log::alert::is_label_name;
+use millrace_log::yaml::{Document, Fields, MoreDocuments, Node, nearest};
 
-pub use crate::yaml::FileFault as RuleFault;
+pub use millrace_log::yaml::FileFault as RuleFault;
 
 /// Bytes that one rule file may have.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -327,7 +327,7 @@ fn read_expr(doc: &mut Document, node: &Node) -> Option<Expression> {
 
 /// Names with templates; `strict` names are labels, the others annotations: both follow the rule for label names.
 fn read_labels(doc: &mut Document, node: &Node, what: &str, strict: bool) -> Vec<(String, Template)> {
-    let crate::yaml::Kind::Map(pairs) = &node.kind else {
+    let millrace_log::yaml::Kind::Map(pairs) = &node.kind else {
         doc.fault(node.at, format!("{what} must be a map of names and texts"), None);
         return Vec::new();
     };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_log::clock::SharedClock;
+use millrace_log::clock::{SharedClock, span_ns};
 use millrace_log::record::Tenant;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -21,14 +21,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::{AlertSink, Fingerprint, LabelSet, NewAlert, hash_text};
 use crate::config::RulesConfig;
 use crate::error::RulesError;
 use crate::evaluate::{EvaluateError, Evaluation, Evaluator};
 use crate::file::{self, Group, Rule, RuleFault, RuleSet};
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::state::{self, ActiveAlert, Alerts, State};
-use crate::store::{Change, Store, StoreError, Tree};
+use millrace_log::alert::{AlertSink, Fingerprint, LabelSet, NewAlert, hash_text};
+use millrace_log::store::{Change, Store, StoreError, Tree, run_blocking};
 
 /// States older than this start `for` anew: nobody knows whether the series was there meanwhile.
 const OUTAGE_TOLERANCE_NS: i64 = 3600 * 1_000_000_000;
@@ -661,10 +661,6 @@ impl Rules {
     }
 }
 
-fn span_ns(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
-}
-
 fn group_key(group: &Group) -> String {
     format!("{}\u{1f}{}", group.file.display(), group.name)
 }
@@ -676,16 +672,4 @@ fn state_key(rule: &str, fingerprint: Fingerprint) -> Vec<u8> {
 fn split_state_key(key: &[u8]) -> Option<(String, Fingerprint)> {
     let (rule, fingerprint) = std::str::from_utf8(key).ok()?.rsplit_once('\u{1f}')?;
     Some((rule.to_owned(), Fingerprint(u64::from_str_radix(fingerprint, 16).ok()?)))
-}
-
-/// Runs disk work away from the async threads; a panic there goes on here.
-pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is going down: nobody waits for the answer.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

@@ -1,6 +1,6 @@
-//! Metrics of rules and notifier.
+//! Metrics of rules.
 //!
-//! In: events of both. Out: counters and gauges in the program's registry. Touches nothing else.
+//! In: events of evaluations. Out: counters and gauges in the program's registry. Touches nothing else.
 
 use std::sync::Arc;
 
@@ -67,60 +67,6 @@ impl RulesMetrics {
         registry.register("millrace_rules_reload_failures", "Reloads refused", own.reload_failures.clone());
         registry.register("millrace_rules_alerts_pending", "Alerts pending", own.pending.clone());
         registry.register("millrace_rules_alerts_firing", "Alerts firing", own.firing.clone());
-        Arc::new(own)
-    }
-}
-
-/// A way of telling people.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct IntegrationLabels {
-    /// Name of the receiver.
-    pub receiver: String,
-    /// Type of the integration: `webhook`, `log`.
-    pub integration: String,
-}
-
-/// Metrics of the notifier.
-#[derive(Debug, Clone, Default)]
-pub struct NotifyMetrics {
-    /// Reports taken.
-    pub received: Counter,
-    /// Reports refused: not valid, or too many.
-    pub refused: Counter,
-    /// Alerts held.
-    pub alerts: Gauge,
-    /// Groups held.
-    pub groups: Gauge,
-    /// Messages delivered.
-    pub sent: Family<IntegrationLabels, Counter>,
-    /// Attempts at delivering that failed, those that were repeated included.
-    pub attempts_failed: Family<IntegrationLabels, Counter>,
-    /// Messages given up until the group's next turn.
-    pub failed: Family<IntegrationLabels, Counter>,
-    /// States that could not be made durable.
-    pub store_failures: Counter,
-}
-
-impl NotifyMetrics {
-    /// Makes them known.
-    pub fn register(registry: &mut Registry) -> Arc<Self> {
-        let own = Self::default();
-        registry.register("millrace_notify_alerts_received", "Reports taken", own.received.clone());
-        registry.register("millrace_notify_alerts_refused", "Reports refused", own.refused.clone());
-        registry.register("millrace_notify_alerts", "Alerts held", own.alerts.clone());
-        registry.register("millrace_notify_groups", "Groups held", own.groups.clone());
-        registry.register("millrace_notify_messages_sent", "Messages delivered", own.sent.clone());
-        registry.register("millrace_notify_attempts_failed", "Attempts that failed", own.attempts_failed.clone());
-        registry.register(
-            "millrace_notify_messages_failed",
-            "Messages given up until the next turn",
-            own.failed.clone(),
-        );
-        registry.register(
-            "millrace_notify_store_failures",
-            "States that could not be kept",
-            own.store_failures.clone(),
-        );
         Arc::new(own)
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::alert::{ALERT_NAME, Fingerprint, LabelSet, NewAlert};
 use crate::evaluate::Sample;
 use crate::file::Rule;
-use crate::go;
 use crate::template::Template;
+use millrace_log::alert::{ALERT_NAME, Fingerprint, LabelSet, NewAlert};
+use millrace_log::go;
 
 /// How long a resolved alert is still reported, so that a notifier that was away hears of it.
 pub const RESOLVED_RETENTION: Duration = Duration::from_secs(15 * 60);
@@ -125,7 +125,7 @@ pub fn step(rule: &Rule, limit: usize, before: &Alerts, samples: Vec<Sample>, at
         let found = rendered(rule, sample, at_ns, &mut step.template_faults);
         let fingerprint = Fingerprint::of(&found.labels);
         if !present.insert(fingerprint) {
-            return Err(StepError::Same { labels: crate::alert::labels_text(&found.labels) });
+            return Err(StepError::Same { labels: millrace_log::alert::labels_text(&found.labels) });
         }
         match step.alerts.get_mut(&fingerprint).filter(|old| old.state != State::Resolved) {
             Some(old) => {
@@ -323,7 +323,7 @@ mod tests {
         series.labels.insert("__name__".into(), "n".into());
         let step = step(&rule, 0, &Alerts::new(), vec![series], 0).unwrap();
         let alert = step.alerts.values().next().unwrap();
-        assert_eq!(crate::alert::labels_text(&alert.labels), r#"{alertname="A", host="on-h", x="2.5"}"#);
+        assert_eq!(millrace_log::alert::labels_text(&alert.labels), r#"{alertname="A", host="on-h", x="2.5"}"#);
         assert_eq!(alert.annotations["a"], "h");
     }
 

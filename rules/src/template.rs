@@ -10,8 +10,8 @@ use nom::combinator::{map, opt, recognize, rest};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
-use crate::alert::LabelSet;
-use crate::go;
+use millrace_log::alert::LabelSet;
+use millrace_log::go;
 
 /// Bytes that one rendered text may have: Alertmanager's receivers cut far earlier.
 pub const MAX_RENDERED_BYTES: usize = 64 * 1024;

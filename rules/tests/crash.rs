@@ -7,8 +7,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millrace_log::alert::AlertSink;
 use millrace_log::value::Span;
-use millrace_rules::{AlertSink, Rules, RulesConfig, RulesError};
+use millrace_notify::{Inbox, NotifyError};
+use millrace_rules::{Rules, RulesConfig, RulesError};
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use support::*;
@@ -43,12 +45,12 @@ fn act() -> impl Strategy<Value = Act> {
 
 struct Up {
     rules: Running<RulesError>,
-    notifier: Running<RulesError>,
+    notifier: Running<NotifyError>,
 }
 
 fn up(folder: &std::path::Path, pager: &Pager, answers: &Arc<Answers>) -> Up {
     let notifier = open(folder, ROUTE, pager);
-    let sink: Arc<dyn AlertSink> = Arc::new(notifier.clone());
+    let sink: Arc<dyn AlertSink> = Arc::new(Inbox(notifier.clone()));
     let config = RulesConfig {
         files: vec![folder.join("rules.yaml").to_string_lossy().into_owned()],
         interval: Span::secs(1),
@@ -88,7 +90,7 @@ async fn play(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 running = up(folder.path(), &pager, &answers);
             }
             Act::Dead(attempts) => {
-                let again = millrace_rules::notify::retry::Outcome::Again { reason: "refused".into() };
+                let again = millrace_notify::retry::Outcome::Again { reason: "refused".into() };
                 *pager.script.lock() = vec![again; attempts];
             }
         }

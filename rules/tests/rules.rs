@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use millrace_log::alert::AlertSink;
 use millrace_log::clock::SharedClock;
 use millrace_log::value::Span;
-use millrace_rules::{AlertSink, Evaluator, Health, Notifier, Rules, RulesConfig, State};
+use millrace_notify::{Inbox, Notifier, NotifyError};
+use millrace_rules::{Evaluator, Health, Rules, RulesConfig, State};
 use prometheus_client::registry::Registry;
 use support::*;
 use tower::ServiceExt;
@@ -32,7 +34,7 @@ struct Up {
     rules: Arc<Rules>,
     notifier: Arc<Notifier>,
     run_rules: Running<millrace_rules::RulesError>,
-    run_notifier: Running<millrace_rules::RulesError>,
+    run_notifier: Running<NotifyError>,
 }
 
 impl Stage {
@@ -64,7 +66,7 @@ impl Stage {
 
     fn up(&self) -> Up {
         let notifier = open(self.folder.path(), ROUTE, &self.pager);
-        let sink: Arc<dyn AlertSink> = Arc::new(notifier.clone());
+        let sink: Arc<dyn AlertSink> = Arc::new(Inbox(notifier.clone()));
         let evaluator: Arc<dyn Evaluator> = self.answers.clone();
         let rules = once_free(|| {
             let (evaluator, sink, clock) = (evaluator.clone(), sink.clone(), self.clock.clone());
@@ -264,7 +266,7 @@ async fn faulty_files_stop_the_start_with_every_fault() {
         stage.config(),
         stage.folder.path(),
         stage.answers.clone(),
-        Arc::new(notifier),
+        Arc::new(Inbox(notifier)),
         stage.clock.clone(),
         &mut Registry::default(),
     )

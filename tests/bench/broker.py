@@ -1,6 +1,6 @@
 """Measures our broker beside real Apache Kafka, each in turn on the same machine in the same run: medians of several rounds.
 
-In: an empty folder, the release builds of log/examples/broker.rs and load.rs, `$MILLRACE_SHARED/servers/kafka`. Out: tables
+In: an empty folder, the release builds of broker/examples/broker.rs and load.rs, `$MILLRACE_SHARED/servers/kafka`. Out: tables
 in Markdown, and JSON with `--json`. Exit 0 if all was measured and every answer was right, 1 otherwise. Touches: the folder,
 loopback ports and the processes it starts, which it also ends. `broker` beside it is what people call.
 """
@@ -130,7 +130,7 @@ def finished(process: subprocess.Popen, patience=600) -> str:
 
 
 def load(options, *words) -> dict:
-    """Runs log/examples/load.rs; gives its figures."""
+    """Runs broker/examples/load.rs; gives its figures."""
     return json.loads(finished(popen([options.load, *words])) or "{}")
 
 
@@ -359,7 +359,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--load", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--bin", type=Path, required=True, help="the broker: log/examples/broker.rs as built")
+    parser.add_argument("--bin", type=Path, required=True, help="the broker: broker/examples/broker.rs as built")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="one small round: shows that it works, its figures mean little")
     parser.add_argument("--full", action="store_true", help="catch up with 5 GB instead of 1 GB")

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use millrace_broker::tls::TlsConfig;
 use millrace_log::record::is_label_name;
-use millrace_log::tls::TlsConfig;
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -18,9 +18,9 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use millrace_broker::tls::{Tls, TlsConfig};
 use millrace_log::push::PushError;
 use millrace_log::record::{RecordError, Tenant};
-use millrace_log::tls::{Tls, TlsConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -287,7 +287,7 @@ impl Door {
             None => None,
             Some(config) => {
                 let opened = Tls::open_for(config.clone(), &["h2", "http/1.1"]);
-                let wrong = |error: millrace_log::tls::TlsError| AgentError::Setting {
+                let wrong = |error: millrace_broker::tls::TlsError| AgentError::Setting {
                     key: format!("sources[{name}].tls"),
                     reason: error.to_string(),
                 };

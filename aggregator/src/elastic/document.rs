@@ -13,7 +13,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value as Json};
 
 use super::time;
-use crate::index::scan::{Row, RowBatch, StreamInfo};
+use millrace_index::scan::{Row, RowBatch, StreamInfo};
 
 /// Field of the event time.
 pub const TIMESTAMP: &str = "@timestamp";

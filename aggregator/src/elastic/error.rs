@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::index::scan::StorageError;
+use millrace_index::scan::StorageError;
 
 /// An answer that is no success.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -15,7 +15,7 @@ use super::ElasticState;
 use super::document::{Doc, MESSAGE, TIMESTAMP, TOPIC_PREFIX};
 use super::error::ApiError;
 use super::query::wildcard;
-use crate::index::scan::{Kind, Order, Plan};
+use millrace_index::scan::{Kind, Order, Plan};
 
 /// Newest documents that kinds of fields are taken from.
 const SAMPLE: usize = 2000;

@@ -43,11 +43,11 @@ use millrace_logql::storage::QueryLimits;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::index::docs::DocumentStore;
 use crate::ingest::Ingest;
 pub use bulk::Accepted;
 use error::ApiError;
 use indices::Selection;
+use millrace_index::docs::DocumentStore;
 use search::UrlParams;
 pub use templates::Templates;
 

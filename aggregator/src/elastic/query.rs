@@ -11,7 +11,7 @@ use super::document::{Doc, MESSAGE, TIMESTAMP, Value, number_text};
 use super::error::ApiError;
 use super::query_string;
 use super::time::{self, Zone};
-use crate::index::scan::LineNeedle;
+use millrace_index::scan::LineNeedle;
 
 /// Depth of nested queries at most.
 const MAX_DEPTH: usize = 30;

@@ -18,7 +18,7 @@ use super::document::{Doc, TIMESTAMP, Value, number_json};
 use super::error::ApiError;
 use super::indices::Selection;
 use super::query::{self, Context, Query};
-use crate::index::scan::{Kind, Order, Plan, RowBatch};
+use millrace_index::scan::{Kind, Order, Plan, RowBatch};
 
 /// `index.max_result_window`.
 const MAX_WINDOW: usize = 10_000;

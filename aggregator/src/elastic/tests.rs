@@ -20,8 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
 use super::{Accepted, ElasticState};
-use crate::index::memory::MemoryStore;
 use crate::ingest::{Ingest, IngestConfig};
+use millrace_index::memory::MemoryStore;
 
 /// Noon of 1 March 2026, what the clock says.
 const NOW: &str = "2026-03-01T12:00:00Z";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use millrace_log::record::SourceId;
 
 use super::IngestError;
-use crate::state::{StateDb, StateError};
+use millrace_index::state::{StateDb, StateError};
 
 /// Numbers reserved at once.
 const BLOCK: u64 = 1 << 20;

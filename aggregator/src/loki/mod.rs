@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AggregatorConfig;
-use crate::index::scan::EventStore;
 use crate::ingest::Ingest;
+use millrace_index::scan::EventStore;
 
 /// What went wrong, as Loki says it.
 pub mod error;

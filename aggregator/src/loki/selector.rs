@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LokiState;
 use super::error::LokiError;
-use crate::index::scan::{Kind, Order, Plan};
+use millrace_index::scan::{Kind, Order, Plan};
 
 /// Reads a selector; an empty text or `{}` means all streams.
 pub(super) fn parse(text: &str) -> Result<Vec<LabelMatcher>, LokiError> {

@@ -29,7 +29,7 @@ use super::error::LokiError;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
 use super::query_range::check_limit;
 use super::{LokiState, Whose, json};
-use crate::index::scan::{Kind, Order, Plan, RowBatch};
+use millrace_index::scan::{Kind, Order, Plan, RowBatch};
 
 /// Rows through the stages of a query.
 mod filter;

@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::index::logql::LogqlStorage;
-use crate::index::memory::MemoryStore;
-use crate::index::scan::{Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 use crate::ingest::IngestConfig;
 use crate::ingest::tests::{FakeLog, Running, start};
+use millrace_index::logql::LogqlStorage;
+use millrace_index::memory::MemoryStore;
+use millrace_index::scan::{Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 
 /// Time of the server's clock.
 const NOW: i64 = 1_772_370_000_000_000_000;

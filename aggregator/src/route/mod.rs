@@ -14,7 +14,7 @@ mod metrics;
 
 use std::sync::Arc;
 
-use millrace_log::broker::{RouteConfig, RoutingConfig};
+use millrace_broker::{RouteConfig, RoutingConfig};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::clock::SharedClock;
 use tokio::task::JoinSet;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use millrace_broker::{RouteConfig, RoutingConfig};
 use millrace_log::admin::{Admin, AdminError, NewTopic};
-use millrace_log::broker::{RouteConfig, RoutingConfig};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::client::copier::{Batch, Copier, CopierSettings, CopyError, Output};
 use millrace_log::clock::SharedClock;

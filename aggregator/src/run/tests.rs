@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fake::{FakeLog, document, event, record};
-use crate::index::docs::DocumentStore as _;
-use crate::index::publish::Step;
-use crate::index::scan::{EventStore, Kind, Plan};
+use millrace_index::docs::DocumentStore as _;
+use millrace_index::publish::Step;
+use millrace_index::scan::{EventStore, Kind, Plan};
 
 const NOW_NS: i64 = 1_000_000 * 1_000_000_000;
 
@@ -105,7 +105,7 @@ async fn start_with(
     log: &FakeLog,
     config: AggregatorConfig,
     clock: &Arc<ManualClock>,
-    crash: Option<crate::index::publish::StepHook>,
+    crash: Option<millrace_index::publish::StepHook>,
 ) -> Running {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     let mut aggregator = loop {
@@ -206,7 +206,7 @@ async fn a_kill_at_any_step_of_any_publication_loses_and_doubles_nothing() {
             // Crash in the second publication of the round.
             let seen = Arc::new(AtomicUsize::new(0));
             let count = Arc::clone(&seen);
-            let crash: crate::index::publish::StepHook =
+            let crash: millrace_index::publish::StepHook =
                 Arc::new(move |at| at == step && count.fetch_add(1, Ordering::SeqCst) == 1);
             let running = start_with(dir.path(), &log, config(), &ManualClock::at_ns(NOW_NS), Some(crash)).await;
             // The thread ends with the error of the crash and takes the room down.
@@ -537,7 +537,7 @@ async fn answers_equal_those_of_a_plain_list_for_any_mix_of_times() {
     for seed in 0..6 {
         let mut next = numbers(seed);
         let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
-        let list = crate::index::memory::MemoryStore::default();
+        let list = millrace_index::memory::MemoryStore::default();
         let mut positions = [0u64; 5];
         let mut config = config();
         config.index.split_bytes = ByteSize(500 + next(4000));

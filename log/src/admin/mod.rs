@@ -177,6 +177,3 @@ impl Admin {
         if code == 0 { Ok(()) } else { Err(self.refused(what(), code, message)) }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -290,9 +290,6 @@ fn blames_records(error: &WireError) -> bool {
     )
 }
 
-#[cfg(test)]
-mod tests;
-
 #[async_trait::async_trait]
 impl BatchProducer for WireProducer {
     async fn send(&self, to: &TopicPartition, batch: Vec<Record>) -> Result<i64, ClientError> {

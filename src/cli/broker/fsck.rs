@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use millrace_log::storage::fs::RealFs;
-use millrace_log::storage::fsck::Severity;
-use millrace_log::storage::{FsckOptions, FsckReport, StorageError, fsck};
+use millrace_broker::storage::fsck::Severity;
+use millrace_broker::storage::{FsckOptions, FsckReport, StorageError, fsck};
+use millrace_log::fs::RealFs;
 
 use super::table::Table;
 use super::{ConfigFlags, Output, print, print_json, validate};

@@ -11,8 +11,8 @@ use millrace_logql::{Expr, LabelPairs, Pipeline};
 
 use super::super::error::LokiError;
 use super::super::query::parse;
-use crate::index::rows;
-use crate::index::scan::RowBatch;
+use millrace_index::rows;
+use millrace_index::scan::RowBatch;
 
 /// A line that passed.
 pub(super) struct Found {

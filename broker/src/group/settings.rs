@@ -1,0 +1,125 @@
+//! Settings of single groups (resource type GROUP of Kafka's configurations).
+//!
+//! In: names and values. Out: what a group is held to. Touches the log through the coordinator: a setting is durable
+//! when the call returns. A group may have settings before it has members.
+
+use std::collections::BTreeMap;
+
+use super::offsets::Entry;
+use super::records::Record;
+use super::state::GroupError;
+use super::{Coordinator, GroupConfig};
+
+/// Time without heartbeats after which a member is taken for dead.
+pub const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
+/// Time between heartbeats that members are told.
+pub const HEARTBEAT_INTERVAL: &str = "consumer.heartbeat.interval.ms";
+
+/// What a group is held to, and which of it was set for this group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// [`SESSION_TIMEOUT`].
+    pub session_ms: i32,
+    /// [`HEARTBEAT_INTERVAL`].
+    pub heartbeat_ms: i32,
+}
+
+fn number(name: &str, value: &str) -> Result<i32, String> {
+    value
+        .trim()
+        .parse()
+        .map_err(|_| format!("Invalid value {value} for configuration {name}: Not a number of type INT"))
+}
+
+impl Settings {
+    /// Reads settings by name over those of the broker; refuses names it does not know and values out of bounds.
+    pub fn of(pairs: &BTreeMap<String, String>, config: &GroupConfig) -> Result<Self, String> {
+        let ms = |span: millrace_log::value::Span| i32::try_from(span.0.as_millis()).unwrap_or(i32::MAX);
+        let mut settings = Self {
+            session_ms: ms(config.consumer_session_timeout),
+            heartbeat_ms: ms(config.consumer_heartbeat_interval),
+        };
+        for (name, value) in pairs {
+            let (field, least, most, least_name, most_name) = match name.as_str() {
+                SESSION_TIMEOUT => (
+                    &mut settings.session_ms,
+                    ms(config.consumer_min_session_timeout),
+                    ms(config.consumer_max_session_timeout),
+                    "group.consumer.min.session.timeout.ms",
+                    "group.consumer.max.session.timeout.ms",
+                ),
+                HEARTBEAT_INTERVAL => (
+                    &mut settings.heartbeat_ms,
+                    ms(config.consumer_min_heartbeat_interval),
+                    ms(config.consumer_max_heartbeat_interval),
+                    "group.consumer.min.heartbeat.interval.ms",
+                    "group.consumer.max.heartbeat.interval.ms",
+                ),
+                _ => return Err(format!("Unknown group config name: {name}")),
+            };
+            let value = number(name, value)?;
+            if value < least {
+                return Err(format!("{name} must be greater than or equal to {least_name}"));
+            }
+            if value > most {
+                return Err(format!("{name} must be less than or equal to {most_name}"));
+            }
+            *field = value;
+        }
+        if settings.session_ms <= settings.heartbeat_ms {
+            return Err(format!("{SESSION_TIMEOUT} must be greater than {HEARTBEAT_INTERVAL}"));
+        }
+        Ok(settings)
+    }
+}
+
+impl Coordinator {
+    /// What a group is held to.
+    pub fn settings_of(&self, group: &str) -> Settings {
+        let set = self.settings.lock();
+        let none = BTreeMap::new();
+        let own = set.get(group).and_then(|pairs| Settings::of(pairs, &self.config).ok());
+        own.or_else(|| Settings::of(&none, &self.config).ok())
+            .unwrap_or(Settings { session_ms: 45_000, heartbeat_ms: 5_000 })
+    }
+
+    /// What was set for a group, by name.
+    pub fn set_settings_of(&self, group: &str) -> BTreeMap<String, String> {
+        self.settings.lock().get(group).cloned().unwrap_or_default()
+    }
+
+    /// Names of groups for which something was set, sorted.
+    pub fn groups_with_settings(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.settings.lock().keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Replaces what is set for a group; durable when it returns. The inner error is the caller's.
+    pub async fn set_settings(
+        &self,
+        group: &str,
+        pairs: BTreeMap<String, String>,
+        is_trial: bool,
+    ) -> Result<Result<(), String>, GroupError> {
+        if let Err(reason) = Settings::of(&pairs, &self.config) {
+            return Ok(Err(reason));
+        }
+        if is_trial {
+            return Ok(Ok(()));
+        }
+        let value = (!pairs.is_empty()).then(|| pairs.clone().into_iter().collect());
+        self.write(group, vec![Entry::Consumer { group: group.to_owned(), record: Record::Settings(value) }]).await?;
+        self.take_settings(group, pairs);
+        Ok(Ok(()))
+    }
+
+    pub(super) fn take_settings(&self, group: &str, pairs: BTreeMap<String, String>) {
+        let mut set = self.settings.lock();
+        if pairs.is_empty() {
+            set.remove(group);
+        } else {
+            set.insert(group.to_owned(), pairs);
+        }
+    }
+}

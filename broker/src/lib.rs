@@ -1,0 +1,31 @@
+//! The embedded broker: a partitioned log that speaks Kafka's protocol, on one node.
+//!
+//! In: connections of Kafka clients. Out: what Apache Kafka 4.1 would answer, from segments on disk. Touches the data folder
+//! (through [`millrace_log::fs`]) and its listeners' sockets. Modules stand in the order of what stands on what.
+
+/// What the partitioned log can be told.
+pub mod config;
+/// Segment storage: topics and partitions on disk, recovery, retention.
+pub mod storage;
+/// Record batches of keys and values, as internal topics hold them.
+mod keyed;
+/// Consumer groups: who reads what, how far, and the topic that keeps it.
+pub mod group;
+/// Transactions: producers with an id that outlives them, and the topic that keeps what was decided.
+pub mod transaction;
+/// Numbers of the broker.
+pub mod metrics;
+/// Kafka's protocol over the storage: listeners, logins, access rules, one handler per API key.
+mod protocol;
+/// TLS of a listener: certificates from files, read again when they change.
+pub mod tls {
+    pub use crate::protocol::tls::{ClientAuth, Tls, TlsConfig, TlsError};
+}
+/// What is fuzzed, for `broker/fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
+pub use protocol::{
+    AuthorizationConfig, Broker, BrokerConfig, BrokerError, ClientAuth, ConfiguredSettings, LimitsConfig,
+    ListenerConfig, Mechanism, RouteConfig, RoutingConfig, SaslConfig, TlsConfig, TlsError, TopicConfig, UserConfig,
+};

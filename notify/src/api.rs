@@ -1,0 +1,374 @@
+//! The part of Alertmanager's API v2 that the notifier answers.
+//!
+//! In: requests. Out: JSON. Touches nothing; the binary mounts the router. Follows Alertmanager's `api/v2/openapi.yaml`.
+//! Foreign codes and texts stay in this file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, RawQuery, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use chrono::DateTime;
+use millrace_log::alert::{LabelSet, NewAlert, SinkError, is_label_name};
+use millrace_log::go;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::alert::Alert;
+use crate::notifier::{GroupedAlerts, Notifier};
+
+/// Bytes that a posted list of alerts may have.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+impl Notifier {
+    /// Alertmanager's API v2: alerts, groups, status, receivers, health.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/api/v2/alerts", get(get_alerts).post(post_alerts))
+            .route("/api/v2/alerts/groups", get(get_groups))
+            .route("/api/v2/status", get(get_status))
+            .route("/api/v2/receivers", get(get_receivers))
+            .route("/-/healthy", get(healthy))
+            .route("/-/ready", get(healthy))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .with_state(self.clone())
+    }
+}
+
+async fn healthy() -> &'static str {
+    "OK"
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AlertBody<'a> {
+    annotations: &'a LabelSet,
+    ends_at: String,
+    fingerprint: String,
+    receivers: [NameBody<'a>; 1],
+    starts_at: String,
+    status: StatusBody,
+    updated_at: String,
+    #[serde(rename = "generatorURL", skip_serializing_if = "str::is_empty")]
+    generator_url: &'a str,
+    labels: &'a LabelSet,
+}
+
+#[derive(Debug, Serialize)]
+struct NameBody<'a> {
+    name: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody {
+    inhibited_by: [String; 0],
+    silenced_by: [String; 0],
+    state: &'static str,
+}
+
+fn alert_body<'a>(alert: &'a Alert, receiver: &'a str) -> AlertBody<'a> {
+    AlertBody {
+        annotations: &alert.annotations,
+        ends_at: go::time_ms(alert.ends_at_ns),
+        fingerprint: alert.fingerprint().to_string(),
+        receivers: [NameBody { name: receiver }],
+        starts_at: go::time_ms(alert.starts_at_ns),
+        status: StatusBody { inhibited_by: [], silenced_by: [], state: "active" },
+        updated_at: go::time_ms(alert.updated_at_ns),
+        generator_url: &alert.generator_url,
+        labels: &alert.labels,
+    }
+}
+
+/// What a request asks of alerts.
+#[derive(Debug)]
+struct AlertQuery {
+    filters: Vec<Filter>,
+    receiver: Option<regex::Regex>,
+    active: bool,
+}
+
+#[derive(Debug)]
+struct Filter {
+    name: String,
+    negated: bool,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    Equal(String),
+    Regex(regex::Regex),
+}
+
+impl Filter {
+    /// Reads `name="value"`, with `=`, `!=`, `=~` or `!~`; quotes may be left out.
+    fn parse(text: &str) -> Result<Self, String> {
+        let bad = || format!("bad matcher format: {text}");
+        let trimmed = text.trim();
+        let at = trimmed.find(['=', '!']).ok_or_else(bad)?;
+        let (name, rest) = trimmed.split_at(at);
+        let name = name.trim_end();
+        let operators = [("=~", false, true), ("!~", true, true), ("!=", true, false), ("=", false, false)];
+        let (value, negated, regex) = operators
+            .into_iter()
+            .find_map(|(sign, negated, regex)| rest.strip_prefix(sign).map(|value| (value, negated, regex)))
+            .ok_or_else(bad)?;
+        if !is_label_name(name) {
+            return Err(bad());
+        }
+        let value = unquoted(value.trim())?;
+        let test = if regex {
+            Test::Regex(regex::Regex::new(&format!("^(?:{value})$")).map_err(|e| {
+                let text = e.to_string();
+                format!("error parsing regexp: {}", text.lines().last().unwrap_or_default().trim())
+            })?)
+        } else {
+            Test::Equal(value)
+        };
+        Ok(Self { name: name.to_owned(), negated, test })
+    }
+
+    fn matches(&self, labels: &LabelSet) -> bool {
+        let value = labels.get(&self.name).map_or("", String::as_str);
+        let hit = match &self.test {
+            Test::Equal(wanted) => value == wanted,
+            Test::Regex(regex) => regex.is_match(value),
+        };
+        hit != self.negated
+    }
+}
+
+fn unquoted(text: &str) -> Result<String, String> {
+    let inner = match text.strip_prefix('"') {
+        Some(rest) => match rest.strip_suffix('"') {
+            Some(inner) => inner,
+            None => return Err(format!("matcher value contains unescaped double quote: {text}")),
+        },
+        None => text,
+    };
+    let mut value = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('n') => value.push('\n'),
+                Some('"') => value.push('"'),
+                Some('\\') => value.push('\\'),
+                Some(other) => {
+                    value.push('\\');
+                    value.push(other);
+                }
+                None => value.push('\\'),
+            },
+            '"' => return Err(format!("matcher value contains unescaped double quote: {inner}")),
+            c => value.push(c),
+        }
+    }
+    Ok(value)
+}
+
+impl AlertQuery {
+    fn parse(query: Option<&str>) -> Result<Self, Response> {
+        let bad = |message: String| (StatusCode::BAD_REQUEST, Json(message)).into_response();
+        let mut own = Self { filters: Vec::new(), receiver: None, active: true };
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "filter" => own.filters.push(Filter::parse(&value).map_err(bad)?),
+                "receiver" => {
+                    let regex = regex::Regex::new(&format!("^(?:{value})$"))
+                        .map_err(|e| bad(format!("failed to parse receiver param: {e}")))?;
+                    own.receiver = Some(regex);
+                }
+                "active" | "silenced" | "inhibited" | "unprocessed" | "muted" => {
+                    let flag = match &*value {
+                        "true" | "1" | "yes" | "on" => true,
+                        "false" | "0" | "no" | "off" => false,
+                        _ => {
+                            let message = format!("{name} in query must be of type boolean: {value:?}");
+                            return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 601, &message));
+                        }
+                    };
+                    if name == "active" {
+                        own.active = flag;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(own)
+    }
+
+    fn wants(&self, alert: &Alert, receiver: &str) -> bool {
+        self.active
+            && self.receiver.as_ref().is_none_or(|regex| regex.is_match(receiver))
+            && self.filters.iter().all(|filter| filter.matches(&alert.labels))
+    }
+}
+
+/// An error with a code, as go-openapi gives it.
+fn coded(status: StatusCode, code: u16, message: &str) -> Response {
+    (status, Json(json!({"code": code, "message": message}))).into_response()
+}
+
+async fn get_alerts(Shared(notifier): Shared<Arc<Notifier>>, RawQuery(query): RawQuery) -> Response {
+    let query = match AlertQuery::parse(query.as_deref()) {
+        Ok(query) => query,
+        Err(answer) => return answer,
+    };
+    let receiver = &notifier.routing().route.receiver;
+    let alerts = notifier.alerts();
+    let bodies: Vec<AlertBody<'_>> =
+        alerts.iter().filter(|a| query.wants(a, receiver)).map(|a| alert_body(a, receiver)).collect();
+    Json(bodies).into_response()
+}
+
+async fn get_groups(Shared(notifier): Shared<Arc<Notifier>>, RawQuery(query): RawQuery) -> Response {
+    let query = match AlertQuery::parse(query.as_deref()) {
+        Ok(query) => query,
+        Err(answer) => return answer,
+    };
+    let receiver = &notifier.routing().route.receiver;
+    let groups = notifier.groups();
+    let bodies: Vec<Value> = groups
+        .iter()
+        .filter_map(|GroupedAlerts { labels, alerts }| {
+            let alerts: Vec<AlertBody<'_>> =
+                alerts.iter().filter(|a| query.wants(a, receiver)).map(|a| alert_body(a, receiver)).collect();
+            let body = json!({"alerts": alerts, "labels": labels, "receiver": {"name": receiver}});
+            (!alerts.is_empty()).then_some(body)
+        })
+        .collect();
+    Json(bodies).into_response()
+}
+
+async fn get_status(Shared(notifier): Shared<Arc<Notifier>>) -> Response {
+    Json(json!({
+        "cluster": {"peers": [], "status": "disabled"},
+        "config": {"original": notifier.routing().shown()},
+        "uptime": go::time_ms(notifier.started_ns()),
+        "versionInfo": {
+            "branch": "", "buildDate": "", "buildUser": "", "goVersion": "",
+            "revision": "", "version": concat!("millrace-", env!("CARGO_PKG_VERSION")),
+        },
+    }))
+    .into_response()
+}
+
+async fn get_receivers(Shared(notifier): Shared<Arc<Notifier>>) -> Response {
+    let routing = notifier.routing();
+    let names: Vec<NameBody<'_>> = routing.receivers.iter().map(|r| NameBody { name: &r.name }).collect();
+    Json(names).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PostedAlert {
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    starts_at: Option<String>,
+    ends_at: Option<String>,
+    #[serde(rename = "generatorURL")]
+    generator_url: Option<String>,
+}
+
+/// A posted time; Go's zero time and an empty text mean none. Times beyond the years 1677–2262 are cut to them.
+fn posted_time(text: Option<&str>) -> Result<Option<i64>, String> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let time = DateTime::parse_from_rfc3339(text).map_err(|e| format!("parsing time {text:?} failed: {e}"))?;
+    if time.timestamp() == -62_135_596_800 {
+        return Ok(None);
+    }
+    let cut = if time.timestamp() < 0 { i64::MIN } else { i64::MAX };
+    Ok(Some(time.timestamp_nanos_opt().unwrap_or(cut)))
+}
+
+fn posted(body: &[u8]) -> Result<Vec<NewAlert>, Response> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 602, "alerts in body is required"));
+    }
+    let unreadable = |message: String| {
+        let message = format!("parsing alerts body from \"\" failed, because {message}");
+        coded(StatusCode::BAD_REQUEST, 400, &message)
+    };
+    let list: Vec<PostedAlert> = serde_json::from_slice(body).map_err(|e| unreadable(e.to_string()))?;
+    let mut alerts = Vec::with_capacity(list.len());
+    for (at, alert) in list.into_iter().enumerate() {
+        let Some(labels) = alert.labels else {
+            let message = format!("{at}.labels in body is required");
+            return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 602, &message));
+        };
+        let generator_url = alert.generator_url.unwrap_or_default();
+        if !generator_url.is_empty() && url::Url::parse(&generator_url).is_err() {
+            let message = format!("{at}.generatorURL in body must be of type uri: {generator_url:?}");
+            return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 601, &message));
+        }
+        alerts.push(NewAlert {
+            labels,
+            annotations: alert.annotations.unwrap_or_default(),
+            starts_at_ns: posted_time(alert.starts_at.as_deref()).map_err(unreadable)?,
+            ends_at_ns: posted_time(alert.ends_at.as_deref()).map_err(unreadable)?,
+            generator_url,
+        });
+    }
+    Ok(alerts)
+}
+
+async fn post_alerts(Shared(notifier): Shared<Arc<Notifier>>, body: Bytes) -> Response {
+    let alerts = match posted(&body) {
+        Ok(alerts) => alerts,
+        Err(answer) => return answer,
+    };
+    match notifier.take(alerts).await {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(error @ SinkError::Invalid { .. }) => (StatusCode::BAD_REQUEST, Json(error.to_string())).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "posted alerts were not taken");
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(error.to_string())).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_read_as_alertmanager_reads_them() {
+        let labels = LabelSet::from([("team".into(), "x".into()), ("zone".into(), "eu-1".into())]);
+        for (text, want) in [
+            (r#"team="x""#, Some(true)),
+            ("team=x", Some(true)),
+            (r#"team!="x""#, Some(false)),
+            (r#"zone=~"eu-.*""#, Some(true)),
+            (r#"zone=~"eu""#, Some(false)),
+            (r#"none="""#, Some(true)),
+            (r#" team !~ "y|z" "#, Some(true)),
+            ("team", None),
+            (r#"9a="x""#, None),
+            (r#"team="x"#, None),
+            (r#"team=~"(""#, None),
+        ] {
+            assert_eq!(Filter::parse(text).ok().map(|f| f.matches(&labels)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn posted_times_may_be_zero() {
+        for (text, want) in [
+            (None, Some(None)),
+            (Some(""), Some(None)),
+            (Some("0001-01-01T00:00:00Z"), Some(None)),
+            (Some("1970-01-01T01:00:00.5+01:00"), Some(Some(500_000_000))),
+            (Some("9999-01-01T00:00:00Z"), Some(Some(i64::MAX))),
+            (Some("now"), None),
+        ] {
+            assert_eq!(posted_time(text).ok(), want, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Configuration of the notifier: the section `notify` of `millrace.yaml`.
+//!
+//! In: YAML by way of serde. Out: typed values and, from `check`, all faults that types can't say. Touches nothing;
+//! `alertmanager.yml` is read by `alertmanager.rs`.
+
+use std::path::PathBuf;
+
+use millrace_log::value::{Faults, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Section `notify`: who is told of alerts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotifyConfig {
+    /// An `alertmanager.yml` with the route and the receivers. Without one, alerts are written to the program's own log.
+    pub config_file: Option<PathBuf>,
+    /// Where the Alertmanager API listens.
+    pub listen: String,
+    /// Address under which the Alertmanager API is reached; messages carry it as `externalURL`. Empty: made of `listen`.
+    pub external_url: String,
+    /// Alertmanagers to send alerts to instead of telling people ourselves. Not supported yet: must be empty.
+    pub forward: Vec<String>,
+    /// Alerts that are held at most; more are refused with an error.
+    pub max_alerts: usize,
+    /// Messages that are on their way at the same time.
+    pub concurrency: usize,
+    /// Longest time that one attempt at delivering a message may take.
+    pub timeout: Span,
+}
+
+impl Default for NotifyConfig {
+    fn default() -> Self {
+        Self {
+            config_file: None,
+            listen: "127.0.0.1:9093".to_owned(),
+            external_url: String::new(),
+            forward: Vec::new(),
+            max_alerts: 50_000,
+            concurrency: 64,
+            timeout: Span::secs(10),
+        }
+    }
+}
+
+impl NotifyConfig {
+    /// Notes what the types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        if self.listen.parse::<std::net::SocketAddr>().is_err() && !self.listen.starts_with("localhost:") {
+            faults.add("listen", "is no address: write it as `127.0.0.1:9093`");
+        }
+        if !self.external_url.is_empty() {
+            faults.http_url("external_url", &self.external_url);
+        }
+        if !self.forward.is_empty() {
+            faults.add("forward", "is not supported yet: remove it and name receivers in `config_file`");
+        }
+        for (key, number) in [("max_alerts", self.max_alerts), ("concurrency", self.concurrency)] {
+            if number == 0 {
+                faults.add(key, "must be at least 1");
+            }
+        }
+        if self.timeout.0.is_zero() {
+            faults.add("timeout", "must be longer than 0");
+        }
+    }
+
+    /// The address that messages carry, without a slash at its end.
+    pub fn shown_url(&self) -> String {
+        let url =
+            if self.external_url.is_empty() { format!("http://{}", self.listen) } else { self.external_url.clone() };
+        url.trim_end_matches('/').to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_faultless() {
+        let mut faults = Faults::default();
+        NotifyConfig::default().check(&mut faults);
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let mut faults = Faults::default();
+        let notify = NotifyConfig {
+            listen: "9093".into(),
+            forward: vec!["http://am:9093".into()],
+            concurrency: 0,
+            ..NotifyConfig::default()
+        };
+        faults.within("notify", |f| notify.check(f));
+        let texts: Vec<String> = faults.into_vec().iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+}

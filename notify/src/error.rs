@@ -1,0 +1,40 @@
+//! Why the notifier can't start or go on.
+//!
+//! In: causes from files, state and configuration. Out: one text for people. Touches nothing.
+
+use millrace_log::store::StoreError;
+use millrace_log::yaml::FileFault;
+
+/// Errors of this crate's rooms.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    /// Files with faults.
+    #[error("{}", listed(faults))]
+    Files {
+        /// Each with its place.
+        faults: Vec<FileFault>,
+    },
+    /// State could not be opened, read or kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The configuration was not checked before.
+    #[error("configuration is not valid: {message}")]
+    Config {
+        /// What is wrong.
+        message: String,
+    },
+    /// Metrics or network could not be set up.
+    #[error("preparing {what} failed: {source}")]
+    Prepare {
+        /// What was prepared.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn listed(faults: &[FileFault]) -> String {
+    let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    texts.join("\n")
+}

@@ -1,0 +1,75 @@
+//! Stage 5, recording: what each integration was told of each group, durable before the next turn relies on it.
+//!
+//! In: entries of deduplication. Out: the same after a restart. Touches the trees `sent` and `alerts` of the notifier's
+//! store. A crash between the receiver's answer and the record tells a page twice; never the other way round.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::alert::Alert;
+use crate::dedup::Entry;
+use millrace_log::alert::Fingerprint;
+use millrace_log::store::{Change, Store, StoreError, Tree};
+
+/// State of the notifier on disk.
+#[derive(Debug, Clone)]
+pub struct Records {
+    store: Arc<Store>,
+    sent: Tree,
+    alerts: Tree,
+}
+
+/// Whose entry: receiver, type and number of the integration, key of the group.
+pub fn entry_key(receiver: &str, kind: &str, number: usize, group_key: &str) -> String {
+    format!("{receiver}\u{1f}{kind}\u{1f}{number}\u{1f}{group_key}")
+}
+
+impl Records {
+    /// Opens the trees. Blocks.
+    pub fn open(store: Store) -> Result<Self, StoreError> {
+        let (sent, alerts) = (store.tree("sent")?, store.tree("alerts")?);
+        Ok(Self { store: Arc::new(store), sent, alerts })
+    }
+
+    /// Entries that have not expired; the others are removed. Blocks.
+    pub fn entries(&self, now_ns: i64) -> Result<HashMap<String, Entry>, StoreError> {
+        let (good, old): (Vec<_>, Vec<_>) =
+            self.sent.all::<Entry>()?.into_iter().partition(|(_, entry)| entry.expires_at_ns > now_ns);
+        self.sent.apply(old.into_iter().map(|(key, _)| Change::<Entry>::Remove(key)))?;
+        Ok(good.into_iter().map(|(key, entry)| (String::from_utf8_lossy(&key).into_owned(), entry)).collect())
+    }
+
+    /// Alerts as they were. Blocks.
+    pub fn alerts(&self) -> Result<Vec<Alert>, StoreError> {
+        Ok(self.alerts.all::<Alert>()?.into_iter().map(|(_, alert)| alert).collect())
+    }
+
+    /// Records what was told. Blocks until it is on the disk.
+    pub fn told(&self, key: &str, entry: &Entry) -> Result<(), StoreError> {
+        self.sent.apply([Change::Put(key.as_bytes().to_vec(), entry)])?;
+        self.store.sync()
+    }
+
+    /// Removes entries that have expired. Blocks.
+    pub fn forget(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.sent.apply(keys.iter().map(|key| Change::<Entry>::Remove(key.as_bytes().to_vec())))
+    }
+
+    /// Keeps alerts. Blocks until they are on the disk.
+    pub fn keep(&self, alerts: &[Alert]) -> Result<(), StoreError> {
+        let key = |alert: &Alert| alert.fingerprint().0.to_be_bytes().to_vec();
+        self.alerts.apply(alerts.iter().map(|alert| Change::Put(key(alert), alert)))?;
+        self.store.sync()
+    }
+
+    /// Drops alerts that are over and told. Blocks.
+    pub fn drop_alerts(&self, fingerprints: &[Fingerprint]) -> Result<(), StoreError> {
+        self.alerts.apply(fingerprints.iter().map(|f| Change::<Alert>::Remove(f.0.to_be_bytes().to_vec())))?;
+        self.store.sync()
+    }
+
+    /// Returns when everything is on the disk. Blocks.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+}
