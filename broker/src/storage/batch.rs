@@ -22,9 +22,9 @@ use std::io::{self, Read};
 use bytes::{Buf as _, Bytes};
 
 use super::error::AppendError;
+use super::limits::Limits;
 use super::partition::{AppendKind, TimestampOffset};
 use super::records::{self, Codec, RecompressError, Records};
-use super::topic::Limits;
 
 /// Bytes before the records.
 pub(super) const HEADER: usize = 61;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::StorageError;
-use super::topic::TopicSettings;
+use crate::config::TopicSettings;
 use millrace_log::fs::{self, Filesystem};
 
 /// The format that this version writes.

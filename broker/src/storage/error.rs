@@ -88,7 +88,7 @@ pub enum StorageError {
     Unflushed(#[source] AppendError),
     /// A setting that isn't one.
     #[error(transparent)]
-    Setting(#[from] super::topic::SettingError),
+    Setting(#[from] crate::config::SettingError),
     /// The storage has been closed.
     #[error("the log is stopping")]
     Closed,

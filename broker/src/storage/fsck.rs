@@ -21,8 +21,8 @@ use super::log::{self, START_FILE};
 use super::producer::Producers;
 use super::segment::{self, Hole, INDEX_INTERVAL, Met, Segment};
 use super::swap;
-use super::topic::TopicSettings;
 use super::txn::TxnIndex;
+use crate::config::TopicSettings;
 use millrace_log::fs::{self, Filesystem};
 
 /// What to check.

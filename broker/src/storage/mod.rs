@@ -17,6 +17,7 @@ mod pool;
 mod health;
 mod metrics;
 mod topic;
+mod limits;
 mod catalog;
 mod partition;
 mod batch;
@@ -64,16 +65,17 @@ pub use partition::{
 pub use producer::ProducerState;
 pub use segment::Hole;
 pub use stored::{Ask, Located, Stored, locate_all, read_stored};
-pub use topic::{SETTINGS, SettingError, SettingKind, SettingSpec, Topic, TopicSettings};
+pub use topic::Topic;
 pub use txn::AbortedTxn;
 pub use unread::{CommittedOffset, Unread};
 
 use crate::config::{FlushPolicy, StorageConfig};
+pub use crate::config::{SETTINGS, SettingError, SettingKind, SettingSpec, TopicSettings};
 use catalog::{Catalog, TopicEntry};
+use limits::SharedLimits;
 use log::{Log, Surroundings};
 use millrace_log::clock::SharedClock;
 use pool::{Pool, Stopped};
-use topic::SharedLimits;
 
 /// Partitions that one topic may have.
 pub const MAX_PARTITIONS: i32 = 10_000;

@@ -1,11 +1,16 @@
-//! What the partitioned log can be told: where it keeps its segments, how long, and when it flushes.
+//! Configuration of the partitioned log: retention, segments, flush policy, threads; and the settings of topics.
 //!
 //! In: the section `broker` of the configuration. Out: typed settings with their defaults. Touches nothing.
+
+/// Settings of topics by their Kafka names.
+mod topic_settings;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use millrace_log::value::{ByteSize, Faults, Span};
+use topic_settings::BrokerDefaults;
+pub use topic_settings::{SETTINGS, SettingError, SettingKind, SettingSpec, TopicSettings};
 
 /// How long records are kept: the section `broker.retention`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -52,7 +57,7 @@ pub struct StorageConfig {
     pub retention_size: Option<ByteSize>,
     /// Taken from `broker.default_topic_config`.
     #[serde(skip)]
-    pub topic_defaults: crate::storage::TopicSettings,
+    pub topic_defaults: TopicSettings,
     /// Time between two checks of retention.
     pub retention_check_interval: Span,
     /// Size at which a new segment is begun (`segment.bytes`), at most 2 GiB less one byte.
@@ -89,7 +94,7 @@ impl Default for StorageConfig {
             flush_interval: Span::secs(1),
             retention_age: Span::secs(7 * 24 * 3600),
             retention_size: None,
-            topic_defaults: crate::storage::TopicSettings::default(),
+            topic_defaults: TopicSettings::default(),
             retention_check_interval: Span::secs(60),
             segment_size: ByteSize::mib(256),
             segment_age: Span::secs(7 * 24 * 3600),
@@ -108,6 +113,19 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
+    /// What topics take where they say nothing.
+    fn broker_defaults(&self) -> BrokerDefaults {
+        BrokerDefaults {
+            retention_age: self.retention_age,
+            retention_size: self.retention_size,
+            segment_size: self.segment_size,
+            segment_age: self.segment_age,
+            max_message_size: self.max_message_size,
+            timestamp_before_max: self.timestamp_before_max,
+            timestamp_after_max: self.timestamp_after_max,
+        }
+    }
+
     /// Reports what the types can't say.
     pub fn check(&self, faults: &mut Faults) {
         for (key, span) in [
@@ -144,5 +162,28 @@ impl StorageConfig {
                 faults.add(key, "must be at least 1");
             }
         }
+    }
+}
+
+impl SettingSpec {
+    /// The value where a topic says nothing.
+    pub fn default(&self, config: &StorageConfig) -> String {
+        match config.topic_defaults.get(self.name) {
+            Some(value) => value.to_owned(),
+            None => (self.default)(&config.broker_defaults()),
+        }
+    }
+}
+
+impl TopicSettings {
+    /// Every setting with the value in force and whether the topic set it itself.
+    pub fn describe(&self, config: &StorageConfig) -> Vec<(&'static SettingSpec, String, bool)> {
+        SETTINGS
+            .iter()
+            .map(|spec| match self.get(spec.name) {
+                Some(value) => (spec, value.to_owned(), true),
+                None => (spec, spec.default(config), false),
+            })
+            .collect()
     }
 }
