@@ -985,7 +985,10 @@ pub(super) fn find_aborted(dir: &Path, fs: &dyn Filesystem, segments: &BTreeMap<
     else {
         return Ok(());
     };
-    tracing::info!(dir = %dir.display(), "aborted transactions are looked for in all segments, as a list of them is missing");
+    // Segments without a batch hold no marker, so a new partition has nothing to recover.
+    if segments.range(..=last_lacking).any(|(_, segment)| segment.len() > 0) {
+        tracing::info!(dir = %dir.display(), "list of aborted transactions is missing: rebuilding it from all segments");
+    }
     scan_aborted(fs, segments.range(..=last_lacking).map(|(_, segment)| &**segment), |segment, aborted| {
         if segment.lacks_aborted() {
             let is_finished = segments.range(segment.base + 1..).next().is_some();

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 mod cleaner;
 mod compression;
+mod events;
 mod faults;
 mod fsck;
 mod model;
