@@ -3,7 +3,10 @@
 //! In: connections of Kafka clients. Out: what Apache Kafka 4.1 would answer, from segments on disk. Touches the data folder
 //! (through [`millrace_log::fs`]) and its listeners' sockets. Modules stand in the order of what stands on what.
 
-/// What the partitioned log can be told.
+/// Input of fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_input;
+/// Configuration of the partitioned log.
 pub mod config;
 /// Segment storage: topics and partitions on disk, recovery, retention.
 pub mod storage;

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Encodable as _, StrBytes};
 
 use super::apis::{self, APIS};
 use super::wire::{Request, count_records};
-use crate::fuzzing::Choices;
+use crate::fuzz_input::Choices;
 
 /// Feeds the bytes to the way in.
 pub(crate) fn frame(bytes: &[u8]) {

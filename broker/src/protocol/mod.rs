@@ -108,7 +108,7 @@ pub use routes::{RouteConfig, RoutingConfig};
 
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
-use crate::storage::{CommittedOffset, Storage, Unread};
+use crate::storage::{CommittedOffset, CommittedOffsets, Storage};
 use crate::transaction::{Coordinator as Transactions, ProducerIds, Standing};
 use context::Core;
 use door::Listener;
@@ -192,7 +192,7 @@ impl Broker {
         });
         registry.register_collector(Box::new(Watermarks(Arc::downgrade(&core))));
         let readers: std::sync::Weak<Core> = Arc::downgrade(&core);
-        core.storage.ask_unread(readers);
+        core.storage.ask_committed_offsets(readers);
         Ok(Self { core, bound: Mutex::default() })
     }
 
@@ -294,7 +294,7 @@ async fn keep_groups(core: Arc<Core>) {
 }
 
 /// Retention asks who has read how far.
-impl Unread for Core {
+impl CommittedOffsets for Core {
     fn committed(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
         self.groups.committed_on(topic, partition)
     }

@@ -21,10 +21,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::batch::{self, HEADER, Header};
+use super::batch::{HEADER, Header};
 use super::keymap::KeyMap;
 use super::log::{CompactionView, Log};
-use super::records::{self, Records};
+use super::marker;
+use super::records::Records;
+use super::rewrite;
 use super::segment::Segment;
 use super::swap;
 use super::txn::AbortedTxn;
@@ -303,9 +305,9 @@ impl Pass<'_> {
                         changed = true;
                         None
                     }
-                    Verdict::StayEmpty => Some(records::empty(header)),
+                    Verdict::StayEmpty => Some(rewrite::empty(header)),
                     Verdict::Anew { kept, delete_horizon_ms } => {
-                        Some(records::rebuild(header, batch, &kept, delete_horizon_ms)?)
+                        Some(rewrite::rebuild(header, batch, &kept, delete_horizon_ms)?)
                     }
                 };
                 if let Some((header, bytes)) = anew {
@@ -410,7 +412,7 @@ impl Transactions {
             self.aborting.insert(next.producer_id, (next, false));
         }
         if header.is_control() {
-            let marker = batch.get(HEADER..).and_then(|records| batch::marker(header, records));
+            let marker = batch.get(HEADER..).and_then(|records| marker::marker(header, records));
             return match marker.map(|marker| marker.commit) {
                 // Emptied before.
                 None => header.count == 0,

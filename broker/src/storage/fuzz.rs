@@ -12,16 +12,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::batch::{self, HEADER, Header, take_apart};
-use super::log::{Log, Surroundings};
+use super::append::AppendKind;
+use super::batch::{self, HEADER, Header};
+use super::codec::Codec;
+use super::incoming::take_apart;
+use super::layout::path_of;
+use super::log::{Log, LogContext};
+use super::marker::marker_of;
+use super::metrics::StorageMetrics;
 use super::producer::Producers;
-use super::records::{self, Codec, Records};
-use super::segment::{Segment, path_of};
-use super::{AppendKind, Isolation, StorageConfig, StorageMetrics, TopicSettings};
-use crate::config::FlushPolicy;
-use crate::fuzzing::Choices;
+use super::read::Isolation;
+use super::records::{self, Records};
+use super::rewrite;
+use super::segment::Segment;
+use crate::config::{FlushPolicy, StorageConfig, TopicSettings};
+use crate::fuzz_input::Choices;
 use millrace_log::clock::ManualClock;
-use millrace_log::fs::SimFs;
+use millrace_log::fs::{Filesystem, SimFs};
 use millrace_log::varint::put_varint;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -65,7 +72,7 @@ fn sample(choices: &mut Choices<'_>) -> (Header, Vec<u8>) {
     };
     let (header, bytes) = header.seal(bytes);
     let codec = CODECS[choices.below(CODECS.len())];
-    records::recompress(&header, &bytes, codec, MOST_BYTES).unwrap()
+    rewrite::recompress(&header, &bytes, codec, MOST_BYTES).unwrap()
 }
 
 /// `[settings, flags, batch …]`: flag 1 sets length and CRC right, so that what stands behind them is reached.
@@ -113,8 +120,8 @@ pub(crate) fn batch(bytes: &[u8]) {
 
 /// What is done with a batch once it is stored.
 fn stored_batch(header: &Header, stored: &Bytes) {
-    let _any = batch::marker_of(stored);
-    let _any = batch::first_at_or_after(header, stored, header.max_timestamp, header.base_offset);
+    let _any = marker_of(stored);
+    let _any = records::first_at_or_after(header, stored, header.max_timestamp, header.base_offset);
     let mut count = 0;
     let mut records = match Records::open(header, stored) {
         Ok(records) => records,
@@ -133,17 +140,17 @@ fn stored_batch(header: &Header, stored: &Bytes) {
     }
     let kept: Vec<bool> = (0..count).map(|place| place % 2 == 0).collect();
     if count > 0
-        && let Ok((fresh, bytes)) = records::rebuild(header, stored, &kept, Some(NOW_MS))
+        && let Ok((fresh, bytes)) = rewrite::rebuild(header, stored, &kept, Some(NOW_MS))
     {
         assert!(batch::crc_holds(&fresh, &bytes) && fresh.is_sound() && fresh.size() == bytes.len());
         assert_eq!((fresh.base_offset, fresh.last_offset()), (header.base_offset, header.last_offset()));
         assert_eq!(fresh.count as usize, kept.iter().filter(|keep| **keep).count());
     }
     for codec in CODECS {
-        if let Ok((fresh, bytes)) = records::recompress(header, stored, codec, MOST_BYTES) {
+        if let Ok((fresh, bytes)) = rewrite::recompress(header, stored, codec, MOST_BYTES) {
             assert!(batch::crc_holds(&fresh, &bytes) && fresh.is_sound() && fresh.size() == bytes.len());
             // What was written anew is whole, so it can be written anew once more.
-            let (again, _) = records::recompress(&fresh, &bytes, Codec::None, usize::MAX).unwrap();
+            let (again, _) = rewrite::recompress(&fresh, &bytes, Codec::None, usize::MAX).unwrap();
             assert_eq!((again.count, again.last_offset()), (header.count, header.last_offset()));
         }
     }
@@ -203,7 +210,7 @@ pub(crate) fn recovery(bytes: &[u8]) {
     let next_base = is_finished.then_some(next + 3);
 
     let (fs, dir) = (SimFs::new(), Path::new("t-0"));
-    super::Filesystem::create_dir_all(&fs, dir).unwrap();
+    Filesystem::create_dir_all(&fs, dir).unwrap();
     for ending in ["index", "timeindex", "txnindex", "holes"] {
         if choices.byte() % 2 == 0 {
             let count = choices.below(60);
@@ -251,7 +258,7 @@ pub(crate) fn recovery(bytes: &[u8]) {
     // The same segment as the only one of a partition, with any state of producers beside it.
     fs.set_content(&path_of(dir, BASE, "log"), segment);
     fs.set_content(&path_of(dir, BASE, "producers"), snapshot);
-    let around = Surroundings {
+    let context = LogContext {
         fs: Arc::new(fs),
         clock: ManualClock::at_ns(NOW_MS * 1_000_000),
         flush: FlushPolicy::Os,
@@ -260,7 +267,7 @@ pub(crate) fn recovery(bytes: &[u8]) {
         health: Arc::default(),
     };
     let limits = Arc::new(RwLock::new(Arc::new(TopicSettings::default().limits(&StorageConfig::default()))));
-    let log = Log::open(dir, around, limits, choices.byte() % 2 == 0).unwrap();
+    let log = Log::open(dir, context, limits, choices.byte() % 2 == 0).unwrap();
     for isolation in [Isolation::Uncommitted, Isolation::Committed] {
         let mut from = log.start();
         while let Ok(read) = log.read(from, 1, true, isolation) {

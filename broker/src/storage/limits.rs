@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::records::Codec;
+use super::codec::Codec;
 use crate::config::{SettingError, StorageConfig, TopicSettings};
 
 /// The settings in force, as partitions use them.

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::unread::PassedRecords;
+use super::committed_offsets::UnreadDeletions;
 
 /// Counters of segment storage; clones count together.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct StorageMetrics {
     /// Bytes freed by compaction.
     pub compacted_bytes: Counter,
     /// Records that retention deleted before a group had read them.
-    pub(super) unread_passed: PassedRecords,
+    pub(super) unread_passed: UnreadDeletions,
     /// Damaged places that readers pass over, as of the last check of retention.
     pub damaged_places: Gauge,
     /// Partitions that take no more because the disk failed.
@@ -59,7 +59,7 @@ impl Default for StorageMetrics {
             compactions: Counter::default(),
             failed_compactions: Counter::default(),
             compacted_bytes: Counter::default(),
-            unread_passed: PassedRecords::default(),
+            unread_passed: UnreadDeletions::default(),
             damaged_places: Gauge::default(),
             failed_partitions: Gauge::default(),
         }

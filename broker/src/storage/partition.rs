@@ -5,159 +5,33 @@
 //! Appends of one partition run one after the other on one thread at a time, in the order of the queue. Flushes run beside
 //! them, one at a time: while one fsync is under way all further appends are written, and the next fsync serves them all.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use super::Shared;
+use super::append::{AppendKind, Appended, Verification};
+use super::append_queue::{AppendJob, AppendQueue, OutcomeSlot, Outcomes};
+use super::batch::LEADER_EPOCH;
 use super::cleaner::{self, Cleaned, Need};
+use super::committed_offsets::{self, CommittedOffsets};
 use super::error::{AppendError, ReadError};
 use super::log::Log;
 use super::metrics::Traffic;
 use super::producer::ProducerState;
+use super::read::{Isolation, ReadResult, TimestampOffset};
 use super::segment::Hole;
-use super::txn::AbortedTxn;
-use super::unread::{self, Unread};
+use super::txn::{AbortedTxn, OpenTxn};
+use super::workers::Workers;
 use crate::config::FlushPolicy;
 
 /// Appends that one turn on a thread serves before other partitions get theirs.
 const TURN: usize = 64;
 
-/// Who appends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AppendKind {
-    /// A producer: everything is checked.
-    Client,
-    /// A producer within a transaction that its coordinator knew to be open when [`Partition::verification`] was asked.
-    Transaction(Verification),
-    /// A coordinator of ours: no window of timestamps, control batches and any size allowed.
-    Internal,
-    /// The same, on behalf of a transaction that was open when [`Partition::verification`] was asked.
-    InternalTransaction(Verification),
-}
-
-impl AppendKind {
-    /// Whether the batch comes from outside and every rule holds for it.
-    pub(super) fn is_client(self) -> bool {
-        matches!(self, Self::Client | Self::Transaction(_))
-    }
-
-    pub(super) fn verification(self) -> Option<Verification> {
-        match self {
-            Self::Transaction(verification) | Self::InternalTransaction(verification) => Some(verification),
-            Self::Client | Self::Internal => None,
-        }
-    }
-}
-
-/// A moment in the life of a partition: what the coordinator says of a transaction after it holds until the next marker
-/// of the same producer. So no record can slip in behind the marker that ends its transaction (KIP-890).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Verification(pub(super) u64);
-
-/// What a reader may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Isolation {
-    /// All up to the high watermark.
-    #[default]
-    Uncommitted,
-    /// Up to the last stable offset, with the list of aborted transactions.
-    Committed,
-}
-
-/// A transaction that has neither been committed nor aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OpenTxn {
-    /// Offset of its first record.
-    pub first_offset: i64,
-    /// Who writes it.
-    pub producer_id: i64,
-}
-
-/// Where a batch went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of the first record.
-    pub base_offset: i64,
-    /// Offset of the last record: what [`Partition::flushed`] is asked for.
-    pub last_offset: i64,
-    /// Our clock, where the topic is dated by it; else -1.
-    pub log_append_time_ms: i64,
-    /// Earliest offset at that moment.
-    pub log_start_offset: i64,
-    /// The batch was there already: a repeated request of an idempotent producer.
-    pub duplicate: bool,
-}
-
-/// What was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadResult {
-    /// Whole record batches as stored; the first may begin before the offset asked for.
-    pub records: Bytes,
-    /// One past the last offset that consumers may see.
-    pub high_watermark: i64,
-    /// One past the last offset outside of open transactions.
-    pub last_stable_offset: i64,
-    /// Earliest offset.
-    pub log_start_offset: i64,
-    /// Transactions that were aborted and have records among these; only for [`Isolation::Committed`].
-    pub aborted: Vec<AbortedTxn>,
-}
-
-/// A record by its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimestampOffset {
-    /// Its timestamp.
-    pub timestamp_ms: i64,
-    /// Its offset.
-    pub offset: i64,
-}
-
-struct Job {
-    batches: Bytes,
-    kind: AppendKind,
-    done: Place,
-}
-
 /// Batches for one partition, as [`append_all`] takes them.
 pub type Wanted = (Arc<Partition>, Bytes, AppendKind);
-
-/// The outcomes of appends that one caller waits for together, so that it is woken once.
-struct Gather {
-    outcomes: Mutex<Vec<Result<Appended, AppendError>>>,
-    left: AtomicUsize,
-    done: Mutex<Option<oneshot::Sender<()>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Where the outcome of one append goes. Dropped without one, the append counts as refused by the stop.
-struct Place {
-    gather: Arc<Gather>,
-    at: usize,
-}
-
-impl Place {
-    fn fill(self, outcome: Result<Appended, AppendError>) {
-        if let Some(place) = self.gather.outcomes.lock().get_mut(self.at) {
-            *place = outcome;
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.gather.left.fetch_sub(1, Ordering::AcqRel) == 1
-            && let Some(done) = self.gather.done.lock().take()
-        {
-            // Who asked may have gone; what is appended stays.
-            let _unheard = done.send(());
-        }
-    }
-}
 
 /// Turns that one thread takes for several partitions. Should one panic, the others get theirs elsewhere.
 struct Turns(std::vec::IntoIter<Arc<Partition>>);
@@ -179,12 +53,12 @@ impl Drop for Turns {
 /// Appends to several partitions, each as [`Partition::append`] does; the outcomes stand in the order of what was wanted. One
 /// hand-over to a thread and one back serve them all, where nothing else is under way for these partitions.
 pub async fn append_all(wanted: Vec<Wanted>) -> Vec<Result<Appended, AppendError>> {
-    let Some(shared) = wanted.first().map(|(partition, ..)| partition.shared.clone()) else { return Vec::new() };
+    let Some(workers) = wanted.first().map(|(partition, ..)| partition.workers.clone()) else { return Vec::new() };
     let count = wanted.len();
     let closed = || vec![Err(AppendError::Closed); count];
-    let Ok(permit) = shared.writers.permits().clone().acquire_owned().await else { return closed() };
+    let Ok(permit) = workers.writers.permits().clone().acquire_owned().await else { return closed() };
     let (done, all) = oneshot::channel();
-    let gather = Arc::new(Gather {
+    let outcomes = Arc::new(Outcomes {
         outcomes: Mutex::new(closed()),
         left: AtomicUsize::new(count),
         done: Mutex::new(Some(done)),
@@ -193,8 +67,8 @@ pub async fn append_all(wanted: Vec<Wanted>) -> Vec<Result<Appended, AppendError
     let mut ours = Vec::with_capacity(count);
     for (at, (partition, batches, kind)) in wanted.into_iter().enumerate() {
         let bytes = batches.len();
-        let done = Place { gather: gather.clone(), at };
-        if !partition.enqueue(Job { batches, kind, done }) {
+        let done = OutcomeSlot { outcomes: outcomes.clone(), at };
+        if !partition.enqueue(AppendJob { batches, kind, done }) {
             continue;
         }
         if partition.log.begins_segment(bytes) {
@@ -206,18 +80,11 @@ pub async fn append_all(wanted: Vec<Wanted>) -> Vec<Result<Appended, AppendError
     }
     if !ours.is_empty() {
         let mut turns = Turns(ours.into_iter());
-        shared.writers.submit(move || turns.take());
+        workers.writers.submit(move || turns.take());
     }
-    // Each place answers by being dropped at the latest.
+    // Each slot answers by being dropped at the latest.
     let _answered = all.await;
-    std::mem::take(&mut *gather.outcomes.lock())
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// Whether a thread has, or will get, the queue.
-    taken: bool,
+    std::mem::take(&mut *outcomes.outcomes.lock())
 }
 
 /// One partition of a topic.
@@ -225,16 +92,16 @@ pub struct Partition {
     topic: Arc<str>,
     number: i32,
     log: Log,
-    shared: Arc<Shared>,
-    queue: Mutex<Queue>,
+    workers: Arc<Workers>,
+    queue: Mutex<AppendQueue>,
     flushing: AtomicBool,
     traffic: Traffic,
 }
 
 impl Partition {
-    pub(super) fn new(topic: Arc<str>, number: i32, log: Log, shared: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(topic: Arc<str>, number: i32, log: Log, workers: Arc<Workers>) -> Arc<Self> {
         let (queue, flushing) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { topic, number, log, shared, queue, flushing, traffic: Traffic::default() })
+        Arc::new(Self { topic, number, log, workers, queue, flushing, traffic: Traffic::default() })
     }
 
     /// Name of its topic.
@@ -332,7 +199,7 @@ impl Partition {
     /// Deletes all records before an offset (-1: the high watermark); returns the new earliest offset.
     pub async fn delete_records(self: &Arc<Self>, before: i64) -> Result<i64, ReadError> {
         let this = self.clone();
-        let deleted = self.shared.writers.run(move || this.log.delete_records(before)).await;
+        let deleted = self.workers.writers.run(move || this.log.delete_records(before)).await;
         deleted.map_err(|_| ReadError::Closed)?
     }
 
@@ -378,7 +245,7 @@ impl Partition {
 
     /// Epoch of the leader, always 0: there is one.
     pub fn leader_epoch(&self) -> i32 {
-        super::batch::LEADER_EPOCH
+        LEADER_EPOCH
     }
 
     /// Bytes in its segments.
@@ -400,15 +267,15 @@ impl Partition {
         &self.log
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(super) fn workers(&self) -> &Arc<Workers> {
+        &self.workers
     }
 
     /// Deletes what is older or more than the topic keeps; tells what had not been read.
-    pub(super) fn retain(&self, now_ms: i64, unread: Option<&dyn Unread>) -> Result<(), AppendError> {
-        let readers = || unread.map_or_else(Vec::new, |unread| unread.committed(&self.topic, self.number));
-        for passed in self.log.retain(now_ms, readers)? {
-            unread::tell(&passed, &self.topic, self.number, &self.log.metrics().unread_passed);
+    pub(super) fn retain(&self, now_ms: i64, committed: Option<&dyn CommittedOffsets>) -> Result<(), AppendError> {
+        let readers = || committed.map_or_else(Vec::new, |offsets| offsets.committed(&self.topic, self.number));
+        for deleted in self.log.retain(now_ms, readers)? {
+            committed_offsets::report(&deleted, &self.topic, self.number, &self.log.metrics().unread_passed);
         }
         Ok(())
     }
@@ -437,7 +304,7 @@ impl Partition {
     pub(super) fn flush_soon(self: &Arc<Self>) {
         if self.log.is_dirty() && !self.flushing.swap(true, Ordering::AcqRel) {
             let this = self.clone();
-            self.shared.flushers.submit(move || this.flush());
+            self.workers.flushers.submit(move || this.flush());
         }
     }
 
@@ -446,11 +313,11 @@ impl Partition {
         read: impl FnOnce(&Log) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let this = self.clone();
-        self.shared.readers.run(move || read(&this.log)).await.map_err(|_| ReadError::Closed)?
+        self.workers.readers.run(move || read(&this.log)).await.map_err(|_| ReadError::Closed)?
     }
 
     /// Puts a job at the end of the queue; `true` if the caller has to see to it that a thread takes a turn.
-    fn enqueue(&self, job: Job) -> bool {
+    fn enqueue(&self, job: AppendJob) -> bool {
         let mut queue = self.queue.lock();
         queue.jobs.push_back(job);
         !std::mem::replace(&mut queue.taken, true)
@@ -458,7 +325,7 @@ impl Partition {
 
     fn submit_turn(self: &Arc<Self>) {
         let this = self.clone();
-        self.shared.writers.submit(move || this.take_turn());
+        self.workers.writers.submit(move || this.take_turn());
     }
 
     fn take_turn(self: &Arc<Self>) {
@@ -469,9 +336,9 @@ impl Partition {
                 return;
             };
             drop(queue);
-            let Job { batches, kind, done } = job;
+            let AppendJob { batches, kind, done } = job;
             let appended = self.log.append(batches, kind);
-            if appended.is_ok() && self.shared.config.flush == FlushPolicy::Always {
+            if appended.is_ok() && self.workers.config.flush == FlushPolicy::Always {
                 self.flush_soon();
             }
             done.fill(appended);

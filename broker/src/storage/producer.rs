@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Header, Marker};
+use super::append::{AppendKind, Verification};
+use super::batch::Header;
 use super::error::AppendError;
-use super::partition::{AppendKind, OpenTxn, Verification};
-use super::txn::AbortedTxn;
+use super::marker::Marker;
+use super::txn::{AbortedTxn, OpenTxn};
 
 /// Batches of each producer that a repeat is looked for in.
 const KEPT: usize = 5;
@@ -330,7 +331,7 @@ fn next_sequence(last: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::super::batch::tests::{batch, in_transaction};
-    use super::super::batch::{marker_batch, marker_of};
+    use super::super::marker::{marker_batch, marker_of};
     use super::*;
 
     fn header(producer_id: i64, epoch: i16, sequence: i32, count: usize, offset: i64) -> Header {

@@ -10,8 +10,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::ReadError;
-use super::partition::{Isolation, Partition};
 use super::segment::Stretch;
 use super::txn::AbortedTxn;
 use millrace_log::fs::File;
@@ -28,17 +26,6 @@ pub struct Stored {
     records: u64,
 }
 
-/// What is to be looked for in one partition.
-#[derive(Debug)]
-pub struct Ask {
-    /// Where.
-    pub partition: Arc<Partition>,
-    /// First offset wanted.
-    pub from: i64,
-    /// About so many bytes at most.
-    pub max_bytes: usize,
-}
-
 /// What was found, see [`super::ReadResult`].
 #[derive(Debug, Clone)]
 pub struct Located {
@@ -50,7 +37,7 @@ pub struct Located {
     pub last_stable_offset: i64,
     /// Earliest offset.
     pub log_start_offset: i64,
-    /// Transactions that were aborted and have records among these; only for [`Isolation::Committed`].
+    /// Transactions that were aborted and have records among these; only for [`super::Isolation::Committed`].
     pub aborted: Vec<AbortedTxn>,
 }
 
@@ -99,7 +86,7 @@ impl Stored {
     }
 
     /// Gets the bytes into the kernel's memory if they are not, so that who sends them waits for no disk. Blocks.
-    fn warm(&self) -> io::Result<()> {
+    pub(super) fn warm(&self) -> io::Result<()> {
         thread_local! {
             static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
@@ -125,37 +112,4 @@ impl std::fmt::Debug for Stored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Stored({} bytes at {})", self.bytes, self.at)
     }
-}
-
-/// Looks into several partitions in their order, with one hand-over to a thread: each gives up to its own maximum as long as
-/// all together stay below `max_bytes`. With `min_one`, the first batch found comes whatever its size.
-pub async fn locate_all(
-    asks: Vec<Ask>,
-    max_bytes: usize,
-    min_one: bool,
-    isolation: Isolation,
-) -> Vec<Result<Located, ReadError>> {
-    let Some(shared) = asks.first().map(|ask| ask.partition.shared().clone()) else { return Vec::new() };
-    let count = asks.len();
-    let located = shared.readers.run(move || {
-        let mut total = 0;
-        let mut each = |Ask { partition, from, max_bytes: most }: Ask| {
-            let limit = most.min(max_bytes.saturating_sub(total));
-            let located = partition.log().locate(from, limit, min_one && total == 0, isolation)?;
-            if let Some(stored) = &located.stored {
-                total += stored.len();
-                stored.warm().map_err(|e| partition.log().read_error(&e))?;
-            }
-            Ok(located)
-        };
-        asks.into_iter().map(&mut each).collect()
-    });
-    located.await.unwrap_or_else(|_| (0..count).map(|_| Err(ReadError::Closed)).collect())
-}
-
-/// Reads a part of what is stored, on a thread for reading.
-pub async fn read_stored(storage: &super::Storage, stored: &Stored, from: usize, bytes: usize) -> io::Result<Bytes> {
-    let stored = stored.clone();
-    let read = storage.shared.readers.run(move || stored.read(from, bytes)).await;
-    read.unwrap_or_else(|_| Err(io::Error::other("the log is closed")))
 }

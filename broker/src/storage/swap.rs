@@ -15,11 +15,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::segment::{self, COMPANIONS};
+use super::layout::{CLEANED, COMPANIONS, cleaned_path, offset_of, path_of};
 use millrace_log::fs::Filesystem;
-
-/// What names end in before the new segment counts.
-pub(super) const CLEANED: &str = ".cleaned";
 
 fn swap_path(dir: &Path, base: i64, until: i64) -> PathBuf {
     dir.join(format!("{base:020}-{until:020}.swap"))
@@ -33,13 +30,6 @@ pub(super) fn range_of(name: &str) -> Option<(i64, i64)> {
         if plain { digits.parse::<i64>().ok() } else { None }
     };
     Some((number(base)?, number(until)?)).filter(|(base, until)| base < until)
-}
-
-/// Path of a file of a new segment that does not count yet.
-pub(super) fn cleaned_path(dir: &Path, base: i64, ending: &str) -> PathBuf {
-    let mut path = segment::path_of(dir, base, ending).into_os_string();
-    path.push(CLEANED);
-    path.into()
 }
 
 /// Step 2: makes the new segment count. After an error it does not, unless that is a crash.
@@ -56,7 +46,7 @@ pub(super) fn commit(fs: &dyn Filesystem, dir: &Path, base: i64, until: i64) -> 
 /// Steps 3 and 4. May be repeated.
 pub(super) fn finish(fs: &dyn Filesystem, dir: &Path, base: i64, until: i64) -> io::Result<()> {
     for entry in fs.list(dir)? {
-        let of = |ending: &&str| segment::offset_of(&entry.name, ending);
+        let of = |ending: &&str| offset_of(&entry.name, ending);
         let replaced = of(&"log").is_some_and(|other| base < other && other < until);
         let beside = COMPANIONS.iter().find_map(of).is_some_and(|other| base <= other && other < until);
         if replaced || beside {
@@ -65,12 +55,12 @@ pub(super) fn finish(fs: &dyn Filesystem, dir: &Path, base: i64, until: i64) -> 
     }
     fs.sync_dir(dir)?;
     for ending in COMPANIONS {
-        match fs.rename(&cleaned_path(dir, base, ending), &segment::path_of(dir, base, ending)) {
+        match fs.rename(&cleaned_path(dir, base, ending), &path_of(dir, base, ending)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
     }
-    fs.rename(&swap_path(dir, base, until), &segment::path_of(dir, base, "log"))?;
+    fs.rename(&swap_path(dir, base, until), &path_of(dir, base, "log"))?;
     fs.sync_dir(dir)
 }
 

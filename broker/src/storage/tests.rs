@@ -15,7 +15,7 @@ mod events;
 mod faults;
 mod fsck;
 mod model;
-mod unread;
+mod committed_offsets;
 
 use super::batch::tests::{NOBODY, Producer, batch, batch_of, keyed};
 use super::batch::{HEADER, Header, crc_holds};

@@ -46,6 +46,15 @@ impl AbortedTxn {
     }
 }
 
+/// A transaction that has neither been committed nor aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenTxn {
+    /// Offset of its first record.
+    pub first_offset: i64,
+    /// Who writes it.
+    pub producer_id: i64,
+}
+
 enum Entries {
     /// In memory, perhaps not on disk yet.
     Here { list: Vec<AbortedTxn>, written: bool },

@@ -68,7 +68,7 @@ impl Shape {
 #[cfg(any(test, feature = "fuzzing"))]
 impl Shape {
     /// A body of this shape, its values and lengths drawn.
-    pub fn sample(&self, version: i16, flexible: bool, choices: &mut crate::fuzzing::Choices<'_>) -> Vec<u8> {
+    pub fn sample(&self, version: i16, flexible: bool, choices: &mut crate::fuzz_input::Choices<'_>) -> Vec<u8> {
         fn length(out: &mut Vec<u8>, flexible: bool, short: bool, length: usize) {
             match (flexible, short) {
                 (true, _) => out.push(length as u8 + 1),
@@ -80,7 +80,7 @@ impl Shape {
             out: &mut Vec<u8>,
             of: &[Field],
             (version, flexible, tagged): (i16, bool, bool),
-            choices: &mut crate::fuzzing::Choices<'_>,
+            choices: &mut crate::fuzz_input::Choices<'_>,
         ) {
             for field in of.iter().filter(|f| (f.first..=f.last).contains(&version)) {
                 match &field.part {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tracing::span;
 
 use super::*;
-use crate::storage::log::{Log, Surroundings};
+use crate::storage::log::{Log, LogContext};
 
 /// Collects the messages of events at INFO and above.
 #[derive(Clone, Default)]
@@ -45,7 +45,7 @@ impl tracing::Subscriber for Messages {
 }
 
 fn open_log(fs: &SimFs, clean: bool) -> (Log, Vec<String>) {
-    let around = Surroundings {
+    let context = LogContext {
         fs: Arc::new(fs.clone()),
         clock: clock(),
         flush: FlushPolicy::Always,
@@ -56,7 +56,7 @@ fn open_log(fs: &SimFs, clean: bool) -> (Log, Vec<String>) {
     let limits = Arc::new(RwLock::new(Arc::new(TopicSettings::default().limits(&StorageConfig::default()))));
     let messages = Messages::default();
     let log = tracing::subscriber::with_default(messages.clone(), || {
-        Log::open(Path::new("data/log/t-0"), around, limits, clean).unwrap()
+        Log::open(Path::new("data/log/t-0"), context, limits, clean).unwrap()
     });
     let messages = std::mem::take(&mut *messages.0.lock().unwrap());
     (log, messages)

@@ -1,4 +1,5 @@
-//! Who has read how far: what retention asks before it deletes, and what it tells when it deletes unread records.
+//! Committed offsets of consumer groups, as retention asks for them before it deletes, and reports of unread records that it
+//! deleted.
 //!
 //! In: committed offsets, through a trait that the group coordinator's side implements. Out: ranges that were deleted
 //! unread, logged and counted. Touches nothing. Leaves deleting to [`super::log`].
@@ -15,8 +16,8 @@ pub struct CommittedOffset {
     pub offset: i64,
 }
 
-/// Tells who has read how far.
-pub trait Unread: Send + Sync + 'static {
+/// Committed offsets of consumer groups by partition.
+pub trait CommittedOffsets: Send + Sync + 'static {
     /// Every registered group with a committed offset on a partition. Called on threads for disk work, seldom: only when
     /// retention is about to delete there. It must not wait for the log.
     fn committed(&self, topic: &str, partition: i32) -> Vec<CommittedOffset>;
@@ -24,18 +25,18 @@ pub trait Unread: Send + Sync + 'static {
 
 /// Records that retention deleted before a group had read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PassedUnread {
+pub(super) struct DeletedUnread {
     pub group: String,
     pub from_offset: i64,
     pub to_offset: i64,
 }
 
 /// Counted by topic, partition and group.
-pub(super) type PassedRecords = Family<Vec<(String, String)>, Counter>;
+pub(super) type UnreadDeletions = Family<Vec<(String, String)>, Counter>;
 
 /// Logs and counts what was deleted unread.
-pub(super) fn tell(passed: &PassedUnread, topic: &str, partition: i32, counter: &PassedRecords) {
-    let PassedUnread { group, from_offset, to_offset } = passed;
+pub(super) fn report(deleted: &DeletedUnread, topic: &str, partition: i32, counter: &UnreadDeletions) {
+    let DeletedUnread { group, from_offset, to_offset } = deleted;
     tracing::warn!(
         topic,
         partition,

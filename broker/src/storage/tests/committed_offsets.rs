@@ -5,7 +5,7 @@ use super::*;
 /// Groups with their committed offsets.
 struct Readers(Mutex<Vec<(&'static str, i64)>>);
 
-impl Unread for Readers {
+impl CommittedOffsets for Readers {
     fn committed(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
         assert_eq!((topic, partition), ("t", 0));
         self.0
@@ -50,7 +50,7 @@ async fn unread_records_are_held_back_up_to_the_cap() {
         let p = topic(&storage, &settings).await;
         let known: Arc<Readers> = Arc::new(Readers(Mutex::new(readers.to_vec())));
         let weak: std::sync::Weak<Readers> = Arc::downgrade(&known);
-        storage.ask_unread(weak);
+        storage.ask_committed_offsets(weak);
         for n in 0..40_i64 {
             let records = [(NOW_MS + n * 60_000, &*"x".repeat(30)), (NOW_MS, &*"y".repeat(20))];
             append(&p, batch_of(&records, NOBODY, Compression::None)).await.unwrap();
@@ -79,7 +79,7 @@ async fn each_range_that_was_not_read_is_counted_once() {
     let p = topic(&storage, &[("segment.bytes", "1024"), ("retention.bytes", "2048")]).await;
     let known: Arc<Readers> = Arc::new(Readers(Mutex::new(vec![("stuck", 5), ("gone", -1)])));
     let weak: std::sync::Weak<Readers> = Arc::downgrade(&known);
-    storage.ask_unread(weak);
+    storage.ask_committed_offsets(weak);
     let mut counted = 0;
     for _ in 0..5 {
         for _ in 0..40 {

@@ -1,0 +1,287 @@
+//! Record batches on their way in: checked as Kafka checks them, recompressed where the topic asks, and given their offsets.
+//!
+//! In: bytes of a Produce request, limits of the topic. Out: [`Incoming`] batches or the reason of the refusal. Touches
+//! nothing, and copies no records unless the codec changes.
+
+use bytes::{Buf as _, Bytes};
+
+use super::append::AppendKind;
+use super::batch::{CRC_AT, CRC_FROM, HEADER, Header, LEADER_EPOCH, LOG_APPEND_BIT, MAGIC_AT, PREFIX, crc_holds};
+use super::codec::Codec;
+use super::error::AppendError;
+use super::limits::Limits;
+use super::marker::{Marker, marker};
+use super::records;
+use super::rewrite::{self, RecompressError};
+
+/// One batch on its way to the segment: the header apart, so that patching it copies no records.
+pub(super) struct Incoming {
+    pub header: Header,
+    pub head: [u8; HEADER],
+    pub body: Bytes,
+}
+
+impl Incoming {
+    /// What it says of a transaction.
+    pub fn marker(&self) -> Option<Marker> {
+        marker(&self.header, &self.body)
+    }
+
+    /// Sets what the broker decides: offset, epoch, and time where it is ours.
+    pub fn place(&mut self, base_offset: i64, log_append_time_ms: Option<i64>) {
+        self.header.base_offset = base_offset;
+        if let Some(now_ms) = log_append_time_ms {
+            self.header.attributes |= LOG_APPEND_BIT;
+            self.header.max_timestamp = now_ms;
+        }
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(place) = self.head.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        put(0, &base_offset.to_be_bytes());
+        put(PREFIX, &LEADER_EPOCH.to_be_bytes());
+        if log_append_time_ms.is_some() {
+            put(CRC_FROM, &self.header.attributes.to_be_bytes());
+            put(35, &self.header.max_timestamp.to_be_bytes());
+            let crc = crc32c::crc32c(self.head.get(CRC_FROM..).unwrap_or_default());
+            self.header.crc = crc32c::crc32c_append(crc, &self.body);
+            if let Some(place) = self.head.get_mut(CRC_AT..CRC_FROM) {
+                place.copy_from_slice(&self.header.crc.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// Cuts the bytes of a request into batches, each checked, without copying records.
+pub(super) fn take_apart(
+    mut bytes: Bytes,
+    kind: AppendKind,
+    limits: &Limits,
+    now_ms: i64,
+) -> Result<Vec<Incoming>, AppendError> {
+    let mut batches = Vec::with_capacity(1);
+    while !bytes.is_empty() {
+        match bytes.get(MAGIC_AT) {
+            Some(2) => {}
+            Some(old @ (0 | 1)) => return Err(AppendError::OldFormat(*old)),
+            Some(_) => return Err(AppendError::Corrupt("unknown message format")),
+            None => return Err(AppendError::Corrupt("shorter than a batch header")),
+        }
+        let mut header = Header::parse(&bytes).ok_or(AppendError::Corrupt("shorter than a batch header"))?;
+        if header.length < (HEADER - PREFIX) as i32 {
+            return Err(AppendError::Corrupt("length is less than a batch header"));
+        }
+        if header.size() > bytes.len() {
+            return Err(AppendError::Corrupt("length exceeds the data sent"));
+        }
+        let mut body = bytes.split_to(header.size());
+        let too_large = kind.is_client() && header.size() > limits.max_message_bytes;
+        if too_large || header.size() as u64 > limits.segment_bytes {
+            let segment_bytes = usize::try_from(limits.segment_bytes).unwrap_or(usize::MAX);
+            return Err(AppendError::TooLarge {
+                size: header.size(),
+                max: limits.max_message_bytes.min(segment_bytes),
+            });
+        }
+        if !crc_holds(&header, &body) {
+            return Err(AppendError::Corrupt("CRC does not match"));
+        }
+        check(&header, kind, limits, now_ms)?;
+        if limits.compact && kind.is_client() {
+            let places = records::without_key(&header, &body)
+                .map_err(|_| AppendError::Invalid("its records can't be unpacked to look at their keys"))?;
+            if !places.is_empty() {
+                return Err(AppendError::NoKey { places });
+            }
+        }
+        if let Some(codec) = limits.codec.filter(|codec| kind.is_client() && codec.id() != header.codec()) {
+            (header, body) = recompress(&header, &body, codec, limits)?;
+        }
+        let mut head = [0; HEADER];
+        body.copy_to_slice(&mut head);
+        batches.push(Incoming { header, head, body });
+    }
+    match (batches.len(), kind) {
+        (0, _) => Err(AppendError::Invalid("there is no batch in it")),
+        // As Kafka since Produce version 3.
+        (2.., kind) if kind.is_client() => Err(AppendError::Invalid("a request holds exactly one batch per partition")),
+        _ => Ok(batches),
+    }
+}
+
+/// The batch with the codec of its topic. As Kafka, what has grown is judged once more.
+fn recompress(header: &Header, batch: &[u8], codec: Codec, limits: &Limits) -> Result<(Header, Bytes), AppendError> {
+    let segment_bytes = usize::try_from(limits.segment_bytes).unwrap_or(usize::MAX);
+    let max = limits.max_message_bytes.min(segment_bytes);
+    match rewrite::recompress(header, batch, codec, max) {
+        Ok((header, bytes)) => Ok((header, bytes.into())),
+        Err(RecompressError::TooLarge(size)) => Err(AppendError::TooLarge { size, max }),
+        Err(RecompressError::Unreadable(_)) => {
+            Err(AppendError::Invalid("its records can't be unpacked to compress them as the topic asks"))
+        }
+    }
+}
+
+fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Result<(), AppendError> {
+    if header.count < 1 || header.last_offset_delta < 0 {
+        return Err(AppendError::Invalid("it holds no record"));
+    }
+    if header.last_offset_delta != header.count - 1 {
+        return Err(AppendError::Invalid("last offset delta and number of records disagree"));
+    }
+    if header.codec() > 4 {
+        return Err(AppendError::Compression(header.codec()));
+    }
+    if !kind.is_client() {
+        return Ok(());
+    }
+    if header.producer_id >= 0 && header.base_sequence < 0 {
+        return Err(AppendError::Invalid("an idempotent batch needs a sequence"));
+    }
+    if header.is_control() {
+        return Err(AppendError::Invalid("producers may not write control batches"));
+    }
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(AppendError::Invalid("a transactional batch needs a producer id"));
+    }
+    if limits.log_append_time {
+        return Ok(());
+    }
+    let earliest_ms = now_ms.saturating_sub(limits.before_max_ms);
+    let latest_ms = now_ms.saturating_add(limits.after_max_ms);
+    if header.is_log_append_time() {
+        return Err(AppendError::Invalid("producers may not set log append time"));
+    }
+    // Judged by the header: the first record's timestamp stands for the early ones, as parsing each would cost more
+    // than all the rest. -1 means that records carry none.
+    for timestamp_ms in [header.max_timestamp, header.base_timestamp] {
+        if timestamp_ms != -1 && !(earliest_ms..=latest_ms).contains(&timestamp_ms) {
+            return Err(AppendError::Timestamp { timestamp_ms, earliest_ms, latest_ms });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::tests::{NOBODY, batch, reseal};
+    use super::*;
+    use crate::config::{StorageConfig, TopicSettings};
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn limits(pairs: &[(&str, &str)]) -> Limits {
+        TopicSettings::from_pairs(pairs.iter().copied()).unwrap().limits(&StorageConfig::default())
+    }
+
+    fn changed(at: usize, bytes: &[u8], seal: bool) -> Bytes {
+        let mut batch = batch(3, NOW, NOBODY).to_vec();
+        batch[at..at + bytes.len()].copy_from_slice(bytes);
+        if seal {
+            reseal(&mut batch);
+        }
+        batch.into()
+    }
+
+    #[test]
+    fn batches_are_checked_on_the_way_in() {
+        let good = batch(3, NOW, NOBODY);
+        let two = Bytes::from([&good[..], &good[..]].concat());
+        let hour = 3_600_000;
+        type Settings = &'static [(&'static str, &'static str)];
+        let cases: Vec<(&str, Bytes, Settings, &str)> = vec![
+            ("good", good.clone(), &[], "ok"),
+            ("nothing", Bytes::new(), &[], "batch is refused: there is no batch in it"),
+            ("short", good.slice(..40), &[], "batch is damaged: shorter than a batch header"),
+            ("cut", good.slice(..good.len() - 1), &[], "batch is damaged: length exceeds the data sent"),
+            ("two", two, &[], "batch is refused: a request holds exactly one batch per partition"),
+            (
+                "magic 0",
+                changed(16, &[0], false),
+                &[],
+                "message format 0 is not taken, only format 2: use a client newer than Kafka 0.11",
+            ),
+            (
+                "magic 1",
+                changed(16, &[1], false),
+                &[],
+                "message format 1 is not taken, only format 2: use a client newer than Kafka 0.11",
+            ),
+            ("magic 3", changed(16, &[3], false), &[], "batch is damaged: unknown message format"),
+            ("length 0", changed(8, &[0; 4], false), &[], "batch is damaged: length is less than a batch header"),
+            ("length -1", changed(8, &[255; 4], false), &[], "batch is damaged: length is less than a batch header"),
+            ("CRC", changed(70, &[9], false), &[], "batch is damaged: CRC does not match"),
+            ("no records", changed(57, &[0; 4], true), &[], "batch is refused: it holds no record"),
+            (
+                "counts",
+                changed(57, &[0, 0, 0, 9], true),
+                &[],
+                "batch is refused: last offset delta and number of records disagree",
+            ),
+            ("codec", changed(21, &[0, 7], true), &[], "compression codec 7 is unknown"),
+            (
+                "control",
+                changed(21, &[0, 0x20], true),
+                &[],
+                "batch is refused: producers may not write control batches",
+            ),
+            (
+                "transaction",
+                changed(21, &[0, 0x10], true),
+                &[],
+                "batch is refused: a transactional batch needs a producer id",
+            ),
+            (
+                "append time",
+                changed(21, &[0, 0x08], true),
+                &[],
+                "batch is refused: producers may not set log append time",
+            ),
+            ("no sequence", changed(43, &[0; 8], true), &[], "batch is refused: an idempotent batch needs a sequence"),
+            (
+                "size",
+                good.clone(),
+                &[("max.message.bytes", "80")],
+                "batch of 103 bytes is larger than max.message.bytes (80): send smaller batches or raise the setting",
+            ),
+            ("ahead", batch(1, NOW + hour, NOBODY), &[], "ok"),
+            (
+                "too far ahead",
+                batch(1, NOW + hour + 1, NOBODY),
+                &[],
+                "timestamp 1700003600001 is outside of [-9223370336854775807, 1700003600000], which the topic takes at this moment",
+            ),
+            (
+                "too old",
+                batch(1, NOW - 11, NOBODY),
+                &[("message.timestamp.before.max.ms", "10")],
+                "timestamp 1699999999989 is outside of [1699999999990, 1700003600000], which the topic takes at this moment",
+            ),
+            ("our time", batch(1, NOW + hour + 1, NOBODY), &[("message.timestamp.type", "LogAppendTime")], "ok"),
+            ("undated", batch(1, -1, NOBODY), &[("message.timestamp.before.max.ms", "10")], "ok"),
+        ];
+        for (name, bytes, settings, want) in cases {
+            let got = match take_apart(bytes, AppendKind::Client, &limits(settings), NOW) {
+                Ok(_) => "ok".to_owned(),
+                Err(e) => e.to_string(),
+            };
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn placed_batches_keep_a_right_crc() {
+        for append_time in [None, Some(NOW + 5)] {
+            let mut incoming =
+                take_apart(batch(3, NOW, NOBODY), AppendKind::Client, &limits(&[]), NOW).unwrap().remove(0);
+            incoming.place(42, append_time);
+            let stored = [&incoming.head[..], &incoming.body[..]].concat();
+            let header = Header::parse(&stored).unwrap();
+            assert_eq!(header, incoming.header);
+            assert!(crc_holds(&header, &stored));
+            assert_eq!((header.base_offset, header.last_offset()), (42, 44));
+            assert_eq!(header.max_timestamp, append_time.unwrap_or(NOW));
+        }
+    }
+}
