@@ -160,7 +160,7 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
 }
 
 /// From the counts of one pass of routes, in records of its source.
-pub fn route_hop(counts: &millrace_aggregator::route::RouteCounts) -> Hop {
+pub fn route_hop(counts: &millrace_streams::route::RouteCounts) -> Hop {
     let (stored, unmatched, dead, waiting) = (counts.copied(), counts.unmatched(), counts.dead(), counts.waiting());
     Hop {
         hop: format!("route {}", counts.from()),

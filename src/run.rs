@@ -18,16 +18,15 @@ use millrace_agent::tap::Taps;
 use millrace_agent::{Agent, AgentConfig, AgentError, LedgerHandle};
 use millrace_aggregator::config::{AggregatorConfig, AuthConfig};
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
-use millrace_aggregator::export::config::ExportConfig;
-use millrace_aggregator::export::elastic_bulk::ElasticBulk;
-use millrace_aggregator::export::metrics::ExportMetrics;
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
-use millrace_aggregator::route::{self, RouteLedger, RouteMetrics};
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, AlertList, AlertRow, NoAlerts, PageState};
 use millrace_broker::storage::StorageError;
-use millrace_broker::{Broker, BrokerConfig, BrokerError};
+use millrace_broker::{Broker, BrokerError};
+use millrace_exports::config::ExportConfig;
+use millrace_exports::elastic_bulk::ElasticBulk;
+use millrace_exports::metrics::ExportMetrics;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
 use millrace_log::client::{BatchProducer, ConnectionConfig, RdProducer};
@@ -37,12 +36,14 @@ use millrace_log::store::StoreError;
 use millrace_logql::Engine;
 use millrace_notify::{Inbox, Notifier, NotifyError};
 use millrace_rules::{QueryEvaluator, Rules, RulesError};
+use millrace_streams::route::{self, RouteLedger, RouteMetrics};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::config::broker_section::BrokerSection;
 use crate::exit::{Code, Failure};
 use crate::http::{self, Authenticate, Guard, ReadyCheck, Registries};
 use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
@@ -185,11 +186,11 @@ impl Process {
         let data_dir = config.data_dir.clone();
         let mut insight = Insight::default();
         if let Some(broker) = config.broker.clone() {
-            let configured: Vec<String> = broker.doors().into_iter().map(|door| door.listen).collect();
+            let configured: Vec<String> = broker.server.doors().into_iter().map(|door| door.listen).collect();
             // Each room fills a registry of its own: opening is asynchronous, a lock must not be held over it.
             let mut part = Registry::default();
             let folder = data_dir.join("log");
-            let opened = Broker::open(broker, &folder, RealFs::shared(), Arc::clone(clock), &mut part);
+            let opened = Broker::open(broker.server, &folder, RealFs::shared(), Arc::clone(clock), &mut part);
             let broker = opened.await.map_err(broker_failure)?;
             let address = broker.bind().await.map_err(broker_failure)?;
             addresses.kafka = Some(address);
@@ -599,7 +600,7 @@ fn local_connection(config: &Config, addresses: &Addresses) -> ConnectionConfig 
 }
 
 fn start_routes(
-    broker: &BrokerConfig,
+    broker: &BrokerSection,
     connection: &ConnectionConfig,
     stages: &mut Stages,
     registry: &Registries,
@@ -621,10 +622,10 @@ fn start_routes(
 
 /// The door of a broker or router for those who look after it.
 async fn broker_door(
-    broker: &BrokerConfig,
+    broker: &BrokerSection,
     addresses: &mut Addresses,
 ) -> Result<Option<(TcpListener, Guard)>, Failure> {
-    let Some(listen) = &broker.http else { return Ok(None) };
+    let Some(listen) = &broker.server.http else { return Ok(None) };
     status_door("broker's status", "broker.http", listen, &AuthConfig::default(), addresses).await.map(Some)
 }
 

@@ -14,10 +14,6 @@ pub mod elastic;
 pub mod loki;
 /// The page.
 pub mod web;
-/// Consumers that feed other systems.
-pub mod export;
-/// Copies records from topic to topic by their labels, each exactly once.
-pub mod route;
 
 #[cfg(test)]
 mod fake;

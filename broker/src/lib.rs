@@ -30,5 +30,5 @@ pub mod fuzzing;
 
 pub use protocol::{
     AuthorizationConfig, Broker, BrokerConfig, BrokerError, ClientAuth, ConfiguredSettings, LimitsConfig,
-    ListenerConfig, Mechanism, RouteConfig, RoutingConfig, SaslConfig, TlsConfig, TlsError, TopicConfig, UserConfig,
+    ListenerConfig, Mechanism, SaslConfig, TlsConfig, TlsError, TopicConfig, UserConfig,
 };

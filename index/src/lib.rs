@@ -14,22 +14,22 @@ pub mod metrics;
 pub mod scan;
 /// Batches of rows, and whether a row matches.
 pub mod rows;
+/// Live documents of client indices.
+pub mod docs;
 /// An event store in memory, for the tests of doors.
 pub mod memory;
 /// Immutable folders of events, found by stream, time and words.
 pub mod split;
-/// Live documents of client indices.
-pub mod docs;
+/// What was read, and what became of it.
+pub mod ledger;
 /// The list of what the index has, durable.
 pub mod catalog;
+/// How far reading and indexing are.
+pub mod progress;
 /// Recent events.
 pub mod head;
 /// The index as doors see it.
 pub mod store;
-/// What was read, and what became of it.
-pub mod ledger;
-/// How far reading and indexing are.
-pub mod progress;
 /// Turns fetched records into searchable events.
 pub mod indexer;
 /// Makes splits, intervals and positions durable together.

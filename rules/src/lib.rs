@@ -4,12 +4,16 @@
 
 /// The section `rules` of the configuration.
 pub mod config;
-/// Rule files.
-pub mod file;
+/// Why rules can't go on.
+pub mod error;
+/// Metrics of rules.
+pub mod metrics;
 /// Expressions of rules.
 pub mod expr;
 /// Templates of labels and annotations.
 pub mod template;
+/// Rule files.
+pub mod file;
 /// Asking for the series of a rule.
 pub mod evaluate;
 /// Pending, firing, resolved.
@@ -18,10 +22,6 @@ pub mod state;
 pub mod manager;
 /// State of rules as Loki and Prometheus answer it.
 pub mod api;
-/// Metrics of rules.
-pub mod metrics;
-/// Why rules can't go on.
-pub mod error;
 
 pub use config::RulesConfig;
 pub use error::RulesError;

@@ -12,14 +12,15 @@ pub mod environment;
 pub mod schema;
 /// Every key with its default.
 pub mod reference;
+/// The section `broker:`.
+pub mod broker_section;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use millrace_agent::config::AgentConfig;
 use millrace_aggregator::config::AggregatorConfig;
-use millrace_aggregator::export::config::ExportConfig;
-use millrace_broker::BrokerConfig;
+use millrace_exports::config::ExportConfig;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::value::Faults;
 use millrace_notify::NotifyConfig;
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use broker_section::BrokerSection;
 use environment::Variables;
 use tree::{Node, Place};
 
@@ -44,7 +46,7 @@ pub struct Config {
     /// Tails files into the log.
     pub agent: Option<AgentConfig>,
     /// The embedded log; left out when `brokers` name a real Kafka.
-    pub broker: Option<BrokerConfig>,
+    pub broker: Option<BrokerSection>,
     /// Reads the log, indexes it, answers queries.
     pub aggregator: Option<AggregatorConfig>,
     /// Evaluates rule files.
@@ -77,7 +79,7 @@ impl Config {
     pub fn embedded() -> Self {
         Self {
             agent: Some(AgentConfig::default()),
-            broker: Some(BrokerConfig::default()),
+            broker: Some(BrokerSection::default()),
             aggregator: Some(AggregatorConfig::default()),
             rules: Some(RulesConfig::default()),
             notify: Some(NotifyConfig::default()),
@@ -97,7 +99,7 @@ impl Config {
         ];
         let mut known = known.into_iter().flatten();
         let Some(broker) = &self.broker else { return known.next().unwrap_or_default() };
-        let doors = broker.doors();
+        let doors = broker.server.doors();
         let reaches = |c: &ConnectionConfig| c.brokers.iter().any(|b| doors.iter().any(|door| door.listen == *b));
         if let Some(found) = known.find(reaches) {
             return found;
@@ -118,22 +120,17 @@ impl Config {
             faults.within("agent", |f| agent.check(f));
         }
         if let Some(broker) = &self.broker {
-            faults.within("broker", |f| {
-                broker.check(f);
-                for (i, route) in broker.routes.iter().enumerate() {
-                    if let Err(error) = millrace_aggregator::route::Selector::parse(&route.selector) {
-                        f.add(&format!("routes[{i}].match"), error.to_string());
-                    }
-                }
-            });
+            faults.within("broker", |f| broker.check(f));
             if let Some(agent) = &self.agent {
-                faults.within("agent.kafka", |f| broker.check_client(&agent.kafka.connection(), f));
+                faults.within("agent.kafka", |f| broker.server.check_client(&agent.kafka.connection(), f));
             }
             if let Some(aggregator) = &self.aggregator {
-                faults.within("aggregator.kafka", |f| broker.check_client(&aggregator.kafka.connection(), f));
+                faults.within("aggregator.kafka", |f| broker.server.check_client(&aggregator.kafka.connection(), f));
             }
             for (i, ExportConfig::Elasticsearch(export)) in self.exports.iter().enumerate() {
-                faults.within(&format!("exports[{i}].kafka"), |f| broker.check_client(&export.kafka.connection(), f));
+                faults.within(&format!("exports[{i}].kafka"), |f| {
+                    broker.server.check_client(&export.kafka.connection(), f)
+                });
             }
         }
         if let Some(aggregator) = &self.aggregator {

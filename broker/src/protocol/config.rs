@@ -12,7 +12,6 @@ use super::door::clients::check_client;
 use super::door::config::{
     AuthorizationConfig, LimitsConfig, ListenerConfig, UserConfig, check_addresses, check_users,
 };
-use super::routes::{self, RouteConfig, RoutingConfig};
 use crate::config::{RetentionConfig, StorageConfig};
 use crate::group::GroupConfig;
 use crate::transaction::TransactionConfig;
@@ -74,10 +73,6 @@ pub struct BrokerConfig {
     /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where the role `aggregator` with its own is not in
     /// the process. Absent: none.
     pub http: Option<String>,
-    /// Copies records from topic to topic, each exactly once.
-    pub routes: Vec<RouteConfig>,
-    /// How routes run.
-    pub routing: RoutingConfig,
 }
 
 impl Default for BrokerConfig {
@@ -106,8 +101,6 @@ impl Default for BrokerConfig {
             default_topic_config: ConfiguredSettings::default(),
             topics: BTreeMap::new(),
             http: None,
-            routes: Vec::new(),
-            routing: RoutingConfig::default(),
         }
     }
 }
@@ -199,8 +192,6 @@ impl BrokerConfig {
         {
             faults.add("http", format!("`{http}` is no address: expected host:port"));
         }
-        faults.within("routes", |faults| routes::check(&self.routes, faults));
-        faults.within("routing", |faults| self.routing.check(faults));
     }
 }
 

@@ -20,7 +20,6 @@ mod dispatch;
 mod door;
 mod error;
 mod identity;
-mod routes;
 mod sessions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -104,7 +103,6 @@ pub use door::config::{
 };
 pub use door::tls::TlsError;
 pub use error::BrokerError;
-pub use routes::{RouteConfig, RoutingConfig};
 
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;

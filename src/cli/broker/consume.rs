@@ -12,11 +12,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, ValueEnum};
-use millrace_aggregator::route::Selector;
 use millrace_log::admin::{Admin, OffsetAt, TopicInfo};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::client::reader::{Met, RawRecord, TopicReader};
 use millrace_log::record::{Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Labels};
+use millrace_streams::route::Selector;
 use serde_json::{Map, Value as Json, json};
 
 use super::{Output, failed};

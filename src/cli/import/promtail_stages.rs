@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use millrace_aggregator::route::Selector;
 use millrace_log::record::Labels;
+use millrace_streams::route::Selector;
 
 use super::draft::{Draft, Multiline, Source, Timestamp};
 use super::foreign::Keys;

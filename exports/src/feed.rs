@@ -12,7 +12,7 @@ use millrace_log::record::TopicPartition;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::config::FeedConfig;
+use crate::config::FeedConfig;
 
 /// Records of one batch at most.
 const BATCH: usize = 5000;

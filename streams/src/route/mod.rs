@@ -5,45 +5,30 @@
 //! [`millrace_log::admin`]. Routes with the same source on the same Kafka share one pass: one consumer group, one
 //! transaction for all their copies.
 
-/// Which records: label matchers, asked once per set of labels.
-mod selector;
-/// One pass over one topic.
-mod pass;
+/// Settings of routes.
+pub mod config;
 /// Counts, for `/metrics` and the ledger.
 mod metrics;
+/// Which records: label matchers, asked once per set of labels.
+mod selector;
+/// Why routes can't run.
+mod error;
+/// One pass over one topic.
+mod pass;
 
 use std::sync::Arc;
 
-use millrace_broker::{RouteConfig, RoutingConfig};
+use config::{RouteConfig, RoutingConfig};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::clock::SharedClock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use error::RouteError;
 pub use metrics::{RouteCounts, RouteMetrics};
 pub use selector::{Selector, SelectorError};
 
 use pass::Pass;
-
-/// Why routes can't run.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// The `match` of a route.
-    #[error("route `{route}`: {source}")]
-    Match {
-        /// Its name.
-        route: String,
-        /// The cause.
-        #[source]
-        source: SelectorError,
-    },
-    /// A thread broke off.
-    #[error("routes of topic `{from}`: their thread broke off")]
-    Broken {
-        /// What it read.
-        from: String,
-    },
-}
 
 /// All routes of a process.
 pub struct Router {

@@ -1,4 +1,4 @@
-//! Routes: which records are copied from topic to topic. The settings only; the router is the aggregator's.
+//! Routes: which records are copied from topic to topic. The settings.
 //!
 //! In: `broker.routes` and `broker.routing` of the configuration. Out: typed settings with their defaults. Touches
 //! nothing. Leaves the meaning of `match` to the router, who knows LogQL.
@@ -79,7 +79,8 @@ impl Default for RoutingConfig {
 }
 
 impl RoutingConfig {
-    pub(super) fn check(&self, faults: &mut Faults) {
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
         for (key, text) in [("group", &self.group), ("instance", &self.instance)] {
             if text.is_empty() {
                 faults.add(key, "is empty: groups and transactions are named by it");
@@ -106,7 +107,7 @@ impl RoutingConfig {
 }
 
 /// Reports what types can't say.
-pub(super) fn check(routes: &[RouteConfig], faults: &mut Faults) {
+pub fn check(routes: &[RouteConfig], faults: &mut Faults) {
     for (i, route) in routes.iter().enumerate() {
         faults.within(&format!("[{i}]"), |faults| {
             for (key, topic) in [("from", &route.from), ("to", &route.to)] {

@@ -19,9 +19,9 @@ use serde_json::{Map, Value as Json, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::config::ElasticBulkConfig;
-use super::feed;
-use super::metrics::{ExportMetrics, ExportName};
+use crate::config::ElasticBulkConfig;
+use crate::feed;
+use crate::metrics::{ExportMetrics, ExportName};
 
 /// Batches between the reader and the sender.
 const QUEUE: usize = 2;

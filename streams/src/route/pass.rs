@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_broker::{RouteConfig, RoutingConfig};
+use super::config::{RouteConfig, RoutingConfig};
 use millrace_log::admin::{Admin, AdminError, NewTopic};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::client::copier::{Batch, Copier, CopierSettings, CopyError, Output};
@@ -17,7 +17,7 @@ use millrace_log::dead_letter::{HEADER_FROM, HEADER_REASON, HEADER_STAGE, HEADER
 use millrace_log::record::HEADER_LABELS;
 use tokio_util::sync::CancellationToken;
 
-use super::RouteError;
+use super::error::RouteError;
 use super::metrics::{PassName, RouteCounts, RouteMetrics, RouteName};
 use super::selector::{Selector, Verdict, judge};
 
