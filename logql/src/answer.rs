@@ -2,9 +2,12 @@
 //!
 //! Plain data: in from the doors (Loki API, page, rules), out to them. Touches nothing.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::storage::QueryLimits;
+use crate::syntax::tree::Expr;
 
 /// Names and values, sorted by name, names unique.
 pub type LabelPairs = Vec<(String, String)>;
@@ -19,13 +22,13 @@ pub enum Direction {
     Backward,
 }
 
-/// A query over a range of time. `Default` gives an empty query: set what you need.
-#[derive(Debug, Clone, Default)]
+/// A query over a range of time.
+#[derive(Debug, Clone)]
 pub struct RangeQuery {
     /// Whose entries.
     pub tenant: String,
-    /// Text in LogQL.
-    pub query: String,
+    /// What is asked, as [`crate::parse`] reads it: whoever asks again does not parse again.
+    pub query: Arc<Expr>,
     /// Log queries: first nanosecond. Metric queries: time of the first step.
     pub start_ns: i64,
     /// Log queries: exclusive. Metric queries: the last step lies at or before it.
@@ -44,19 +47,50 @@ pub struct RangeQuery {
     pub cancel: CancellationToken,
 }
 
+impl RangeQuery {
+    /// A query over the empty range: set what you need.
+    pub fn new(query: impl Into<Arc<Expr>>) -> Self {
+        Self {
+            tenant: String::new(),
+            query: query.into(),
+            start_ns: 0,
+            end_ns: 0,
+            step_ns: 0,
+            interval_ns: 0,
+            limit: 0,
+            direction: Direction::default(),
+            limits: QueryLimits::default(),
+            cancel: CancellationToken::new(),
+        }
+    }
+}
+
 /// A query at one moment: metric queries only.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct InstantQuery {
     /// Whose entries.
     pub tenant: String,
-    /// Text in LogQL.
-    pub query: String,
+    /// What is asked, as [`crate::parse`] reads it: whoever asks again does not parse again.
+    pub query: Arc<Expr>,
     /// The moment: ranges end there, inclusive.
     pub time_ns: i64,
     /// What the query may cost.
     pub limits: QueryLimits,
     /// Set when nobody waits any more.
     pub cancel: CancellationToken,
+}
+
+impl InstantQuery {
+    /// A query at 1970: set what you need.
+    pub fn new(query: impl Into<Arc<Expr>>) -> Self {
+        Self {
+            tenant: String::new(),
+            query: query.into(),
+            time_ns: 0,
+            limits: QueryLimits::default(),
+            cancel: CancellationToken::new(),
+        }
+    }
 }
 
 /// An answer with what it cost.

@@ -139,6 +139,13 @@ pub fn translate(pattern: &str) -> String {
     out
 }
 
+/// The last line of what the regex crate says: the picture above it shows our translation, not the user's text.
+pub(crate) fn bad_regex(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    format!("error parsing regexp: {}", last.trim_start_matches("error: "))
+}
+
 /// Whether `3}`, `3,}` or `3,5}` follows.
 fn opens_repetition(rest: &str) -> bool {
     let Some((inside, _)) = rest.split_once('}') else { return false };

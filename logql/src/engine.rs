@@ -5,18 +5,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Instant;
 
-use futures::future::{self, Either};
-use tokio_util::sync::CancellationToken;
-
-use crate::answer::{Answer, Answered, InstantQuery, RangeQuery, Sample, Series, Statistics};
+use crate::answer::{Answer, Answered, InstantQuery, RangeQuery, Sample, Series};
+use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::eval::{self, Column, Steps, Value};
-use crate::storage::{EntryBatch, QueryLimits, Storage};
+use crate::storage::Storage;
 use crate::syntax::tree::{Expr, MetricExpr};
 
 /// Steps of one query at most, as in Loki and Prometheus.
@@ -31,100 +26,6 @@ pub struct Engine {
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Engine")
-    }
-}
-
-/// What one query may still cost, and what it cost so far.
-pub(crate) struct Budget {
-    /// Its limits.
-    pub limits: QueryLimits,
-    /// Set when nobody waits.
-    pub cancel: CancellationToken,
-    /// Lines that passed the pipeline.
-    pub passed: u64,
-    started: Instant,
-    bytes: u64,
-    lines: u64,
-    held: u64,
-}
-
-impl Budget {
-    fn new(limits: &QueryLimits, cancel: &CancellationToken) -> Self {
-        Self {
-            limits: limits.clone(),
-            cancel: cancel.clone(),
-            passed: 0,
-            started: Instant::now(),
-            bytes: 0,
-            lines: 0,
-            held: 0,
-        }
-    }
-
-    fn statistics(&self) -> Statistics {
-        Statistics {
-            bytes: self.bytes,
-            lines: self.lines,
-            lines_after_filter: self.passed,
-            seconds: self.started.elapsed().as_secs_f64(),
-        }
-    }
-
-    /// Waits for the store, or until the query is cancelled.
-    pub async fn wait<T>(&self, next: impl Future<Output = T>) -> Result<T, QueryError> {
-        if self.cancel.is_cancelled() {
-            return Err(QueryError::Cancelled);
-        }
-        if self.started.elapsed() > self.limits.timeout {
-            let allowed = format!("{:?}", self.limits.timeout);
-            return Err(QueryError::Limit { limit: "timeout", allowed });
-        }
-        match future::select(pin!(next), pin!(self.cancel.cancelled())).await {
-            Either::Left((found, _)) => Ok(found),
-            Either::Right(_) => Err(QueryError::Cancelled),
-        }
-    }
-
-    /// Counts what a batch cost.
-    pub fn read(&mut self, batch: &EntryBatch) -> Result<(), QueryError> {
-        self.lines += batch.entries.len() as u64;
-        self.bytes += batch.entries.iter().map(|e| u64::from(e.line.end - e.line.start)).sum::<u64>();
-        if self.bytes > self.limits.max_bytes_read {
-            let allowed = format!("{} bytes", self.limits.max_bytes_read);
-            return Err(QueryError::Limit { limit: "max_bytes_read", allowed });
-        }
-        Ok(())
-    }
-
-    /// Counts memory that the query keeps.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
-        self.held += bytes as u64;
-        if self.held > self.limits.max_memory_bytes {
-            let allowed = format!("{} bytes", self.limits.max_memory_bytes);
-            return Err(QueryError::Limit { limit: "max_memory_bytes", allowed });
-        }
-        Ok(())
-    }
-
-    /// Lets other tasks run.
-    pub async fn breathe(&self) {
-        let mut yielded = false;
-        future::poll_fn(|context| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn check_series(&self, count: usize) -> Result<(), QueryError> {
-        if count > self.limits.max_series {
-            let allowed = format!("{} series", self.limits.max_series);
-            return Err(QueryError::Limit { limit: "max_series", allowed });
-        }
-        Ok(())
     }
 }
 
@@ -145,9 +46,8 @@ impl Engine {
 
     /// Answers a query over a range of time: streams or a matrix.
     pub async fn query_range(&self, query: RangeQuery) -> Result<Answered, QueryError> {
-        let expr = crate::parse(&query.query)?;
         let mut budget = Budget::new(&query.limits, &query.cancel);
-        let value = match &expr {
+        let value = match query.query.as_ref() {
             Expr::Log(log) => {
                 if query.limit > query.limits.max_entries {
                     return Err(parameter(format!(
@@ -174,10 +74,9 @@ impl Engine {
 
     /// Answers a metric query at one moment: a vector or a scalar.
     pub async fn query_instant(&self, query: InstantQuery) -> Result<Answered, QueryError> {
-        let expr = crate::parse(&query.query)?;
         let mut budget = Budget::new(&query.limits, &query.cancel);
         let steps = Steps { start_ns: query.time_ns, step_ns: 1, count: 1 };
-        let value = match &expr {
+        let value = match query.query.as_ref() {
             Expr::Log(_) => {
                 return Err(parameter(
                     "log queries are not supported as an instant query type, please change your query to a range query type",

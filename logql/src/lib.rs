@@ -4,30 +4,32 @@
 //! A query's way: [`parse`] makes an [`Expr`]; [`Engine`] compiles its stages into a [`Pipeline`], scans the store,
 //! and folds what comes out into an [`Answer`]. [`Pipeline`] alone serves live tail and rules line by line.
 
-/// Text to tree and back: grammar, tree, printer, checks.
-pub mod syntax;
 /// Regular expressions as users of Loki write them.
 pub mod dialect;
-/// What a grammar can't say: checks of a tree.
-pub mod plan;
-/// Numbers from lines.
-mod eval;
+/// The small trait that an index implements.
+pub mod storage;
+/// Text to tree and back: grammar, tree, printer.
+pub mod syntax;
+/// Why a query could not be answered.
+pub mod error;
+/// What a query asks for and what comes back.
+pub mod answer;
 /// Templates of `line_format` and `label_format`.
 mod template;
 /// Stages of a pipeline.
 mod stage;
+/// What a grammar can't say: checks of a tree.
+pub mod plan;
 /// Compiled stages, run line by line.
 pub mod pipeline;
-/// The small trait that an index implements.
-pub mod storage;
-/// An in-memory store for tests.
-pub mod memory;
-/// What a query asks for and what comes back.
-pub mod answer;
-/// Why a query could not be answered.
-pub mod error;
+/// What one query may cost.
+mod budget;
+/// Numbers from lines.
+mod eval;
 /// Runs queries over a store.
 pub mod engine;
+/// An in-memory store for tests.
+pub mod memory;
 
 pub use answer::{
     Answer, Answered, Direction, EntryResult, InstantQuery, LabelPairs, RangeQuery, Sample, Series, Statistics,

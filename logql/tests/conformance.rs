@@ -105,7 +105,7 @@ impl Case<'_> {
     }
 
     async fn ask(&self, engine: &Engine) -> Result<Answer, String> {
-        let query = self.param("query").unwrap_or("").to_owned();
+        let query = self.param("query").unwrap_or("");
         let limits = QueryLimits { max_entries: 100_000, ..QueryLimits::default() };
         let tenant = "default".to_owned();
         let told = |e: QueryError| match e {
@@ -117,7 +117,8 @@ impl Case<'_> {
         }
         if self.path().ends_with("/query") {
             let time_ns = self.time("time")?.ok_or("no time")?;
-            let query = InstantQuery { tenant, query, time_ns, limits, ..InstantQuery::default() };
+            let expr = millrace_logql::parse(query).map_err(|e| told(e.into()))?;
+            let query = InstantQuery { tenant, time_ns, limits, ..InstantQuery::new(expr) };
             return engine.query_instant(query).await.map(|a| a.value).map_err(told);
         }
         let end_ns = self.time("end")?.ok_or("no end")?;
@@ -131,9 +132,9 @@ impl Case<'_> {
             Some("forward") => Direction::Forward,
             Some(other) => return Err(format!("invalid direction '{other}'")),
         };
+        let expr = millrace_logql::parse(query).map_err(|e| told(e.into()))?;
         let query = RangeQuery {
             tenant,
-            query,
             start_ns,
             end_ns,
             step_ns: self.param("step").map(step).transpose()?.unwrap_or(default_step),
@@ -141,7 +142,7 @@ impl Case<'_> {
             limit: self.param("limit").map_or(100, |l| l.parse().unwrap_or(100)),
             direction,
             limits,
-            ..RangeQuery::default()
+            ..RangeQuery::new(expr)
         };
         engine.query_range(query).await.map(|a| a.value).map_err(told)
     }

@@ -28,13 +28,12 @@ fn store() -> MemoryStorage {
 fn range(query: &str) -> RangeQuery {
     RangeQuery {
         tenant: "default".to_owned(),
-        query: query.to_owned(),
         start_ns: 0,
         end_ns: 100 * SECOND,
         step_ns: 50 * SECOND,
         limit: 100,
         direction: Direction::Forward,
-        ..RangeQuery::default()
+        ..RangeQuery::new(millrace_logql::parse(query).unwrap())
     }
 }
 
@@ -55,13 +54,12 @@ async fn finds(query: &str, count: usize) {
 
 /// `{a="b"} 1 {c="d"} 2`
 async fn gives(query: &str, time_s: i64, want: &str) {
+    let text = query;
     let query = InstantQuery {
         tenant: "default".to_owned(),
-        query: query.to_owned(),
         time_ns: time_s * SECOND,
-        ..InstantQuery::default()
+        ..InstantQuery::new(millrace_logql::parse(query).unwrap())
     };
-    let text = query.query.clone();
     let answered = Engine::new(Arc::new(store())).query_instant(query).await;
     let shown = match answered.unwrap_or_else(|e| panic!("{text}\n{e}")).value {
         Answer::Vector(samples) => {
@@ -78,7 +76,7 @@ async fn gives(query: &str, time_s: i64, want: &str) {
 }
 
 async fn fails(query: RangeQuery, want: &str) {
-    let text = query.query.clone();
+    let text = query.query.to_string();
     let error = Engine::new(Arc::new(store())).query_range(query).await.expect_err(&text);
     assert!(error.to_string().contains(want), "{text}: want {want:?} in:\n{error}");
 }

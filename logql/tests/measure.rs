@@ -87,11 +87,10 @@ async fn cost_per_line() {
         let bytes = batch.text.len() * BATCHES;
         let engine = Engine::new(Arc::new(Again(batch.clone())));
         let query = RangeQuery {
-            query: query.to_owned(),
             end_ns: ROWS * 1_000_000_000,
             step_ns: 15_000_000_000,
             limit: 10,
-            ..RangeQuery::default()
+            ..RangeQuery::new(millrace_logql::parse(query).unwrap())
         };
         let start = Instant::now();
         engine.query_range(query).await.unwrap();

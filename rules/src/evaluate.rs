@@ -112,7 +112,7 @@ impl Evaluator for QueryEvaluator {
         let _stop = cancel.clone().drop_guard();
         let query = InstantQuery {
             tenant: request.tenant.as_str().to_owned(),
-            query: request.expr.text().to_owned(),
+            query: Arc::clone(request.expr.tree()),
             time_ns: request.at_ns,
             limits: self.limits.clone(),
             cancel,

@@ -2,13 +2,15 @@
 //!
 //! In: text. Out: the text with its tree, or the first fault with its byte. Touches nothing.
 
-use millrace_logql::{Expr, MetricExpr};
+use std::sync::Arc;
+
+use millrace_logql::Expr;
 
 /// A checked expression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expression {
     text: String,
-    tree: MetricExpr,
+    tree: Arc<Expr>,
 }
 
 /// What is wrong with an expression, and at which byte of it.
@@ -27,7 +29,7 @@ impl Expression {
     /// Checks a text.
     pub fn parse(text: &str) -> Result<Self, ExpressionFault> {
         match millrace_logql::parse(text) {
-            Ok(Expr::Metric(tree)) => Ok(Self { text: text.to_owned(), tree }),
+            Ok(expr @ Expr::Metric(_)) => Ok(Self { text: text.to_owned(), tree: Arc::new(expr) }),
             Ok(Expr::Log(log)) => Err(ExpressionFault {
                 offset: log.span.start as usize,
                 message: "it gives lines, a rule needs series with one value each".to_owned(),
@@ -49,8 +51,8 @@ impl Expression {
         &self.text
     }
 
-    /// What it says.
-    pub fn tree(&self) -> &MetricExpr {
+    /// What it says: a metric query.
+    pub fn tree(&self) -> &Arc<Expr> {
         &self.tree
     }
 }

@@ -4,6 +4,7 @@
 //! JSON, else logfmt) with type and number of values. Touches nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -105,11 +106,12 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
         text => text.parse().map_err(|_| LokiError::Bad(format!("strconv.Atoi: parsing {text:?}: invalid syntax")))?,
     };
     check_limit(state, lines)?;
+    let expr = Arc::new(millrace_logql::parse(params.get("query")).map_err(|e| LokiError::Query(e.into()))?);
     let answered = state
         .run(|cancel| {
             state.engine.query_range(RangeQuery {
                 tenant: tenant.as_str().to_owned(),
-                query: params.get("query").to_owned(),
+                query: Arc::clone(&expr),
                 start_ns,
                 end_ns,
                 step_ns: 1_000_000_000,

@@ -1,5 +1,7 @@
 //! `/query`: a metric query at one moment.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -23,8 +25,8 @@ pub(super) async fn query(
     let time_ns = time(params.get("time"), state.clock.now_ns()).map_err(LokiError::Bad)?;
     params.limit(DEFAULT_LIMIT)?;
     let direction = params.direction()?;
-    let text = params.get("query");
-    if let Expr::Log(_) = parse(text)? {
+    let expr = Arc::new(parse(params.get("query"))?);
+    if let Expr::Log(_) = *expr {
         return Err(LokiError::bad(
             "log queries are not supported as an instant query type, please change your query to a range query type",
         ));
@@ -33,7 +35,7 @@ pub(super) async fn query(
         .run(|cancel| {
             let query = InstantQuery {
                 tenant: tenant.as_str().to_owned(),
-                query: text.to_owned(),
+                query: Arc::clone(&expr),
                 time_ns,
                 limits: state.limits.query.clone(),
                 cancel,

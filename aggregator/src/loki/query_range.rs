@@ -1,5 +1,7 @@
 //! `/query_range`: log and metric queries over a range of time.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -24,15 +26,15 @@ pub(super) async fn query_range(
     let direction = params.direction()?;
     let step_ns = params.step(start_ns, end_ns)?;
     let interval_ns = params.interval()?;
-    let text = params.get("query");
-    if let Expr::Log(_) = parse(text)? {
+    let expr = Arc::new(parse(params.get("query"))?);
+    if let Expr::Log(_) = *expr {
         check_limit(&state, limit)?;
     }
     let answered = state
         .run(|cancel| {
             let query = RangeQuery {
                 tenant: tenant.as_str().to_owned(),
-                query: text.to_owned(),
+                query: Arc::clone(&expr),
                 start_ns,
                 end_ns,
                 step_ns,

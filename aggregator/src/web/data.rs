@@ -2,8 +2,10 @@
 //!
 //! In: parameters, engine. Out: plain data for `page.rs`. Touches nothing itself.
 
+use std::sync::Arc;
+
 use millrace_logql::storage::QueryLimits;
-use millrace_logql::{Answer, Direction, RangeQuery};
+use millrace_logql::{Answer, Direction, Expr, RangeQuery};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -148,9 +150,9 @@ pub async fn find(
     cancel: CancellationToken,
 ) -> Found {
     let mut found = Found::default();
-    let ask = |text: String| RangeQuery {
+    let ask = |expr: Expr| RangeQuery {
         tenant: tenant.to_owned(),
-        query: text,
+        query: Arc::new(expr),
         start_ns: range.start_ns,
         end_ns: range.end_ns,
         step_ns: range.step_ns,
@@ -160,7 +162,14 @@ pub async fn find(
         limits: limits(&state.limits, limit),
         cancel: cancel.clone(),
     };
-    match state.engine.query_range(ask(query.to_owned())).await {
+    let expr = match millrace_logql::parse(query) {
+        Ok(expr) => expr,
+        Err(error) => {
+            found.error = Some(error.to_string());
+            return found;
+        }
+    };
+    match state.engine.query_range(ask(expr)).await {
         Err(error) => found.error = Some(error.to_string()),
         Ok(answer) => match answer.value {
             Answer::Streams(streams) => {
@@ -173,7 +182,9 @@ pub async fn find(
                 found.lines.sort_by_key(|line| std::cmp::Reverse(line.time_ns));
                 let counts = format!("sum(count_over_time({query}[{}s]))", (range.step_ns / 1_000_000_000).max(1));
                 // A query that can't be counted (a pipeline error, say) still shows its lines.
-                if let Ok(answer) = state.engine.query_range(ask(counts)).await {
+                if let Ok(counts) = millrace_logql::parse(&counts)
+                    && let Ok(answer) = state.engine.query_range(ask(counts)).await
+                {
                     found.bars = bars(answer.value);
                 }
             }

@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 
-use super::arithmetic::{arithmetic, scalars};
-use super::{Column, Steps, Value, label, set_label};
+use super::column::{Column, Steps, Value, label, set_label};
 use crate::answer::LabelPairs;
 use crate::error::QueryError;
+use crate::syntax::arithmetic::{arithmetic, scalars};
 use crate::syntax::tree::{Binary, BinaryOp, Cardinality};
 
 /// Computes an operator.

@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use indexmap::IndexMap;
 
 use crate::answer::{Direction, EntryResult, LabelPairs, RangeQuery, StreamResult};
-use crate::engine::Budget;
+use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
 use crate::stage::labels::Category;

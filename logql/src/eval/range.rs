@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
+use super::column::{Column, Leaf, Steps};
 use super::window::{self, Sample, Window};
-use super::{Column, Leaf, Steps};
 use crate::answer::LabelPairs;
-use crate::engine::Budget;
+use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
 use crate::stage::labels::ERROR;
-use crate::stage::{self, Condition, Hints, LineState};
+use crate::stage::{Condition, Hints, LineState};
 use crate::storage::{Order, Scan, Storage, StreamLabels};
+use crate::syntax::go_number;
 use crate::syntax::tree::{Conversion, Grouping, MatchOp, RangeOp, Selector, Unwrap};
 
 /// What is kept of the labels of a line.
@@ -49,9 +50,9 @@ impl Extraction {
     fn value(&self, state: &mut LineState<'_>) -> Option<f64> {
         let text = state.labels.get(&self.label).filter(|t| !t.is_empty())?;
         let number = match self.conversion {
-            Conversion::Number => stage::float(text),
-            Conversion::Bytes => stage::bytes(text).map(|b| b as f64),
-            Conversion::Duration | Conversion::DurationSeconds => stage::duration(text).map(|ns| ns as f64 / 1e9),
+            Conversion::Number => go_number::float(text),
+            Conversion::Bytes => go_number::bytes(text).map(|b| b as f64),
+            Conversion::Duration | Conversion::DurationSeconds => go_number::duration(text).map(|ns| ns as f64 / 1e9),
         };
         let number = number.unwrap_or_else(|details| {
             state.labels.set_error("SampleExtractionErr", details);

@@ -4,7 +4,8 @@
 
 use indexmap::IndexMap;
 
-use super::{Column, Steps, window};
+use super::column::{Column, Steps};
+use super::window;
 use crate::answer::LabelPairs;
 use crate::syntax::tree::{Grouping, VectorAggregation, VectorOp};
 

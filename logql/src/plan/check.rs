@@ -3,7 +3,7 @@
 //!
 //! In: text and tree. Out: the first fault with its place. Touches nothing.
 
-use crate::dialect;
+use crate::dialect::{self, bad_regex};
 use crate::stage::{self, Condition, StageFault};
 use crate::storage::{LabelMatcher, MatchOp};
 use crate::syntax::error::ParseError;
@@ -123,11 +123,4 @@ impl Check<'_> {
             _ => Ok(()),
         }
     }
-}
-
-/// The last line of what the regex crate says: the picture above it shows our translation, not the user's text.
-pub(crate) fn bad_regex(error: &regex::Error) -> String {
-    let text = error.to_string();
-    let last = text.lines().last().unwrap_or_default();
-    format!("error parsing regexp: {}", last.trim_start_matches("error: "))
 }

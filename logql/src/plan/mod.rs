@@ -4,8 +4,6 @@
 
 mod check;
 
-pub(crate) use check::bad_regex;
-
 use crate::error::QueryError;
 use crate::storage::LabelMatcher;
 use crate::syntax::error::ParseError;

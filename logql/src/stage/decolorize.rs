@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{LineState, Run};
+use super::line_state::LineState;
+use super::run::Run;
 
 /// ANSI escape sequences: CSI, OSC and single characters behind ESC.
 static ANSI: LazyLock<Option<regex::bytes::Regex>> = LazyLock::new(|| {

@@ -1,8 +1,10 @@
 //! `| drop a, b="c"` and `| keep a, b="c"`: labels that go or stay.
 
+use super::fault::StageFault;
 use super::label_filter::matcher;
 use super::labels::{ERROR, ERROR_DETAILS};
-use super::{LineState, Run, StageFault};
+use super::line_state::LineState;
+use super::run::Run;
 use crate::storage::LabelMatcher;
 use crate::syntax::tree::LabelChoice;
 

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use super::fault::StageFault;
 use super::json::{self, Flow, Value};
 use super::labels::Category;
+use super::line_state::{LineState, with_line};
 use super::parse_json::{JSON_ERROR, scalar};
-use super::{LineState, Run, StageFault, with_line};
+use super::run::Run;
 use crate::syntax::tree::Extraction;
 
 #[derive(Debug, PartialEq)]

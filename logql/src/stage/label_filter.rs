@@ -1,10 +1,13 @@
 //! `| level="error" and took > 5s`: conditions on labels.
 
+use super::fault::StageFault;
+use super::ip;
 use super::labels::Labels;
-use super::{LineState, Run, StageFault, ip};
-use crate::plan::bad_regex;
+use super::line_state::LineState;
+use super::run::Run;
+use crate::dialect::bad_regex;
 use crate::storage::LabelMatcher;
-use crate::syntax::quantity;
+use crate::syntax::go_number::{bytes, duration, float};
 use crate::syntax::tree::{CompareOp, LabelFilter, Matcher, Quantity};
 
 /// Value of `__error__` where a label can't be compared.
@@ -28,41 +31,6 @@ pub(crate) enum Condition {
 /// Compiles a matcher of labels.
 pub(super) fn matcher(matcher: &Matcher) -> Result<LabelMatcher, String> {
     LabelMatcher::new(matcher.name.as_str(), matcher.op, matcher.value.as_str()).map_err(|e| bad_regex(&e))
-}
-
-/// A number as Go reads it.
-pub(crate) fn float(text: &str) -> Result<f64, String> {
-    let fault = || format!("strconv.ParseFloat: parsing {}: invalid syntax", quantity::quote(text));
-    // Rust alone takes none of Go's hexadecimal numbers and underscores; both take `inf` and `nan`.
-    text.parse::<f64>().map_err(|_| fault())
-}
-
-/// A duration as Go reads it, in ns.
-pub(crate) fn duration(text: &str) -> Result<i64, String> {
-    quantity::go_duration(text).ok_or_else(|| {
-        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+'));
-        if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+')) && unit.is_empty() {
-            format!("time: missing unit in duration {}", quantity::quote(text))
-        } else if text.starts_with(|c: char| c.is_ascii_digit()) {
-            let unit: String = unit.chars().take_while(|c| *c != '.' && !c.is_ascii_digit()).collect();
-            format!("time: unknown unit {} in duration {}", quantity::quote(&unit), quantity::quote(text))
-        } else {
-            format!("time: invalid duration {}", quantity::quote(text))
-        }
-    })
-}
-
-/// A size as go-humanize reads it.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    quantity::bytes(text).ok_or_else(|| {
-        let digits = text.bytes().take_while(|b| b.is_ascii_digit() || matches!(b, b'.' | b',')).count();
-        let (number, unit) = text.split_at(digits);
-        if number.parse::<f64>().is_ok() {
-            format!("unhandled size name: {}", unit.trim().to_lowercase())
-        } else {
-            format!("strconv.ParseFloat: parsing {}: invalid syntax", quantity::quote(number))
-        }
-    })
 }
 
 impl Condition {

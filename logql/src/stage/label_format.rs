@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::fault::StageFault;
 use super::labels::{Category, ERROR, ERROR_DETAILS};
 use super::line_format::TEMPLATE_ERROR;
-use super::{LineState, Run, StageFault, template_context};
+use super::line_state::{LineState, template_context};
+use super::run::Run;
 use crate::syntax::tree::{FormatValue, LabelFormat};
 use crate::template::{Template, TemplateFault};
 

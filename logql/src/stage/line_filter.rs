@@ -4,10 +4,10 @@
 
 use memchr::memmem;
 
+use super::fault::StageFault;
+use super::ip;
 use super::line_pattern::LinePattern;
-use super::{LineState, Run, StageFault, ip};
-use crate::dialect;
-use crate::plan::bad_regex;
+use crate::dialect::{self, bad_regex};
 use crate::storage::LineNeedle;
 use crate::syntax::tree::{LineFilter, LineMatch, LineOp};
 
@@ -103,15 +103,5 @@ impl CompiledFilter {
             }
             _ => None,
         }
-    }
-}
-
-impl Run for CompiledFilter {
-    fn process<'a>(&'a self, state: &mut LineState<'a>) -> bool {
-        self.stays(&state.line)
-    }
-
-    fn line_filter(&self) -> Option<&CompiledFilter> {
-        Some(self)
     }
 }

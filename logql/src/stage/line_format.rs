@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{LineState, Run, StageFault, template_context};
+use super::fault::StageFault;
+use super::line_state::{LineState, template_context};
+use super::run::Run;
 use crate::template::{Template, TemplateFault};
 
 /// Value of `__error__` where a template can't be filled in.

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use super::json::{self, Flow, Value};
 use super::labels::Category;
-use super::{LineState, Run, sanitize, with_line};
+use super::line_state::{LineState, sanitize, with_line};
+use super::run::Run;
 
 /// Value of `__error__` for a line that is no JSON.
 pub(super) const JSON_ERROR: &str = "JSONParserErr";

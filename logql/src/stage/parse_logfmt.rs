@@ -4,8 +4,10 @@
 
 use std::borrow::Cow;
 
+use super::fault::StageFault;
 use super::labels::Category;
-use super::{LineState, Run, StageFault, sanitize, with_line};
+use super::line_state::{LineState, sanitize, with_line};
+use super::run::Run;
 use crate::syntax::tree::Extraction;
 
 /// Value of `__error__` for a line that is no logfmt (`--strict`).

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::fault::StageFault;
 use super::labels::Category;
 use super::line_pattern::{Part, parts};
-use super::{LineState, Run, StageFault, text_or_empty, with_line};
+use super::line_state::{LineState, text_or_empty, with_line};
+use super::run::Run;
 
 /// The compiled parser.
 #[derive(Debug)]

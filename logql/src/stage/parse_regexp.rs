@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::fault::StageFault;
 use super::labels::Category;
-use super::{LineState, Run, StageFault, text_or_empty, with_line};
-use crate::dialect;
-use crate::plan::bad_regex;
+use super::line_state::{LineState, text_or_empty, with_line};
+use super::run::Run;
+use crate::dialect::{self, bad_regex};
 
 /// The compiled parser.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::json::{self, Flow, Value};
 use super::labels::{Category, ERROR, ERROR_DETAILS};
+use super::line_state::{LineState, sanitize, with_line};
 use super::parse_json::JSON_ERROR;
-use super::{LineState, Run, sanitize, with_line};
+use super::run::Run;
 
 /// Key of the original line.
 const ENTRY: &str = "_entry";

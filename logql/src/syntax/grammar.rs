@@ -12,15 +12,13 @@ use nom::multi::separated_list1;
 use nom::sequence::delimited;
 
 use super::cursor::{
-    Cursor, MAX_OPERATORS, Parsed, close, comma, count_operator, enter, name, no_open_comma, notes, open, run,
-    signed_float, symbol, text,
+    Cursor, MAX_OPERATORS, Parsed, close, comma, count_operator, enter, name, no_open_comma, open, signed_float,
+    symbol, text,
 };
-use super::error::ParseError;
-use super::grammar_metric::expr;
-use super::lexer::{Spanned, Token};
+use super::lexer::Token;
 use super::tree::{
-    CompareOp, Expr, Extraction, FormatValue, LabelChoice, LabelFilter, LabelFormat, LineFilter, LineMatch, LineOp,
-    MatchOp, Matcher, Quantity, Selector, Stage, StageKind,
+    CompareOp, Extraction, FormatValue, LabelChoice, LabelFilter, LabelFormat, LineFilter, LineMatch, LineOp, MatchOp,
+    Matcher, Quantity, Selector, Stage, StageKind,
 };
 
 fn match_op(c: Cursor<'_>) -> Option<MatchOp> {
@@ -317,14 +315,4 @@ fn label_filter_term(start: Cursor<'_>) -> Parsed<'_, LabelFilter> {
         _ => return Err(behind.expected("a number, a duration or a size")),
     };
     Ok((c, LabelFilter::Compare { name: label, op, value, span: c.since(start) }))
-}
-
-/// Reads a whole query.
-pub fn query(source: &str, tokens: &[Spanned<'_>]) -> Result<Expr, ParseError> {
-    run(source, tokens, &notes(), expr)
-}
-
-/// Reads a stream selector alone.
-pub fn selector_alone(source: &str, tokens: &[Spanned<'_>]) -> Result<Selector, ParseError> {
-    run(source, tokens, &notes(), selector)
 }

@@ -389,7 +389,7 @@ fn join<'a>(
         }
     }
     if let (MetricExpr::Literal(a, _), MetricExpr::Literal(b, _)) = (&left, &right) {
-        let value = crate::eval::arithmetic::scalars(op, *a, *b);
+        let value = super::arithmetic::scalars(op, *a, *b);
         if value.is_finite() {
             return Ok(MetricExpr::Literal(value, span));
         }

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use super::context::Context;
+use super::date;
+use super::fault::TemplateFault;
 use super::format::printf;
-use super::run::Context;
 use super::value::Value;
-use super::{TemplateFault, date};
 use crate::dialect;
-use crate::stage;
+use crate::syntax::go_number;
 
 /// Bytes that one function may make.
 const MAX_TEXT: usize = 1 << 20;
@@ -281,9 +282,9 @@ pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Res
         }
         "urlencode" | "urlquery" => text(url_encode(a.text(0)?)),
         "urldecode" => url_decode(a.text(0)?).map(Value::Text).map_err(|e| a.failed(e)),
-        "bytes" => stage::bytes(a.text(0)?).map(|b| Value::Float(b as f64)).map_err(|e| a.failed(e)),
+        "bytes" => go_number::bytes(a.text(0)?).map(|b| Value::Float(b as f64)).map_err(|e| a.failed(e)),
         "duration" | "duration_seconds" => {
-            stage::duration(a.text(0)?).map(|ns| Value::Float(ns as f64 / 1e9)).map_err(|e| a.failed(e))
+            go_number::duration(a.text(0)?).map(|ns| Value::Float(ns as f64 / 1e9)).map_err(|e| a.failed(e))
         }
         "unixEpoch" => text(a.time(0)?.div_euclid(1_000_000_000).to_string()),
         "unixEpochMillis" => text(a.time(0)?.div_euclid(1_000_000).to_string()),
@@ -385,7 +386,7 @@ fn regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
         if let Some(regex) = known.get(pattern) {
             return Ok(regex.clone());
         }
-        let regex = dialect::compile(pattern).map_err(|e| crate::plan::bad_regex(&e))?;
+        let regex = dialect::compile(pattern).map_err(|e| dialect::bad_regex(&e))?;
         if known.len() >= REMEMBERED {
             known.clear();
         }

@@ -3,14 +3,17 @@
 //! In: a template's text; for each line its labels, text and time. Out: text, or why it failed as Loki says it.
 //! Touches nothing: what would need a clock (`now`) is refused when the template is compiled.
 
-mod parse;
-mod value;
-mod run;
-mod functions;
-mod format;
+mod fault;
 mod date;
+mod value;
+mod format;
+mod context;
+mod functions;
+mod parse;
+mod run;
 
-pub(crate) use run::Context;
+pub(crate) use context::Context;
+pub(crate) use fault::TemplateFault;
 
 /// A compiled template.
 #[derive(Debug)]
@@ -19,15 +22,6 @@ pub(crate) struct Template {
     nodes: Vec<parse::Node>,
     /// Names of labels that it reads; empty when it reads them in ways that can't be known.
     fields: Vec<String>,
-}
-
-/// Why a template can't be compiled.
-#[derive(Debug, PartialEq)]
-pub(crate) enum TemplateFault {
-    /// The text is wrong.
-    Wrong(String),
-    /// A function that is not built.
-    NotYet(&'static str),
 }
 
 impl Template {

@@ -1,6 +1,6 @@
 //! Text of a template to its nodes.
 
-use super::TemplateFault;
+use super::fault::TemplateFault;
 use super::functions;
 use crate::syntax::unquote;
 

@@ -2,7 +2,7 @@
 //!
 //! In: operator, two numbers. Out: a number. Touches nothing.
 
-use crate::syntax::tree::BinaryOp;
+use super::tree::BinaryOp;
 
 /// Both sides are literals: comparisons give 0 or 1.
 pub fn scalars(op: BinaryOp, left: f64, right: f64) -> f64 {
