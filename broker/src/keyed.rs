@@ -93,6 +93,12 @@ pub fn batches(mut bytes: Bytes) -> Vec<Batch> {
     batches
 }
 
+/// The partition of an internal topic that a group or transactional id belongs to: Kafka's polynomial hash over UTF-16 units.
+pub fn partition_for(key: &str, partitions: usize) -> usize {
+    let hash = key.encode_utf16().fold(0i32, |h, unit| h.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    usize::try_from(hash & i32::MAX).unwrap_or(0) % partitions.max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

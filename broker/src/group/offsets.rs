@@ -17,10 +17,13 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
+use super::encoding::{bytes, nullable, put_bytes, put_nullable, put_text, text};
+use super::records::GroupRecord;
 use crate::keyed::{self, CodecError};
 use crate::storage::Marker;
 
-use super::records::Record as GroupRecord;
+/// Where offsets and groups are kept.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +78,7 @@ pub struct KeptGroup {
 
 /// One record of the topic; without a value it deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum OffsetsEntry {
     /// An offset of a group for a partition.
     Offset {
         /// The group.
@@ -103,46 +106,7 @@ pub enum Entry {
     },
 }
 
-/// Longest text that fits the layout.
-const MAX_TEXT: usize = i16::MAX as usize;
-
-pub(super) fn put_text(out: &mut BytesMut, text: &str) {
-    // Longer names and notes can't come: the wire's own lengths and the limits on metadata forbid it.
-    let bytes = text.as_bytes().get(..text.len().min(MAX_TEXT)).unwrap_or_default();
-    out.put_i16(i16::try_from(bytes.len()).unwrap_or(i16::MAX));
-    out.put_slice(bytes);
-}
-
-fn put_nullable(out: &mut BytesMut, text: Option<&str>) {
-    match text {
-        Some(text) => put_text(out, text),
-        None => out.put_i16(-1),
-    }
-}
-
-fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-    out.put_slice(bytes);
-}
-
-fn nullable(from: &mut Bytes) -> Option<Option<String>> {
-    let Ok(length) = usize::try_from(from.try_get_i16().ok()?) else { return Some(None) };
-    if from.len() < length {
-        return None;
-    }
-    String::from_utf8(from.split_to(length).to_vec()).ok().map(Some)
-}
-
-pub(super) fn text(from: &mut Bytes) -> Option<String> {
-    nullable(from).map(Option::unwrap_or_default)
-}
-
-fn bytes(from: &mut Bytes) -> Option<Bytes> {
-    let length = usize::try_from(from.try_get_i32().ok()?).ok()?;
-    (from.len() >= length).then(|| from.split_to(length))
-}
-
-impl Entry {
+impl OffsetsEntry {
     /// Key and value.
     pub fn encode(&self) -> (Bytes, Option<Bytes>) {
         let (mut key, mut out) = (BytesMut::new(), BytesMut::new());
@@ -254,8 +218,8 @@ fn kept_group(mut from: Bytes) -> Option<KeptGroup> {
 }
 
 /// One record batch of entries; with a producer (id, epoch) it is part of the producer's transaction.
-pub fn batch(entries: &[Entry], producer: Option<(i64, i16)>, now_ms: i64) -> Result<Bytes, CodecError> {
-    keyed::batch(entries.iter().map(Entry::encode), producer, now_ms)
+pub fn batch(entries: &[OffsetsEntry], producer: Option<(i64, i16)>, now_ms: i64) -> Result<Bytes, CodecError> {
+    keyed::batch(entries.iter().map(OffsetsEntry::encode), producer, now_ms)
 }
 
 /// One record batch of the topic.
@@ -268,7 +232,7 @@ pub struct Batch {
     /// How it ends that transaction, if it does.
     pub marker: Option<Marker>,
     /// Entries with their offsets, without those that are none of ours; or why there are none.
-    pub entries: Result<Vec<(i64, Entry)>, CodecError>,
+    pub entries: Result<Vec<(i64, OffsetsEntry)>, CodecError>,
 }
 
 /// Takes whole batches apart; one that can't be read costs only itself.
@@ -276,7 +240,7 @@ pub fn batches(bytes: Bytes) -> Vec<Batch> {
     let read = |batch: keyed::Batch| {
         let keyed::Batch { next_offset, producer, marker, pairs } = batch;
         let entries = pairs.map(|pairs| {
-            let read = |(at, (key, value))| Some((at, Entry::decode(key, value)?));
+            let read = |(at, (key, value))| Some((at, OffsetsEntry::decode(key, value)?));
             pairs.into_iter().filter_map(read).collect()
         });
         Batch { next_offset, producer, marker, entries }
@@ -289,7 +253,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn entry() -> impl Strategy<Value = Entry> {
+    fn entry() -> impl Strategy<Value = OffsetsEntry> {
         let text = || "[a-zü]{0,12}";
         let committed = (any::<i64>(), any::<i32>(), text(), any::<i64>()).prop_map(
             |(offset, leader_epoch, metadata, committed_at_ms)| Committed {
@@ -327,8 +291,8 @@ mod tests {
             });
         prop_oneof![
             (text(), text(), any::<i32>(), proptest::option::of(committed))
-                .prop_map(|(group, topic, partition, value)| Entry::Offset { group, topic, partition, value }),
-            (text(), proptest::option::of(group)).prop_map(|(group, value)| Entry::Group { group, value }),
+                .prop_map(|(group, topic, partition, value)| OffsetsEntry::Offset { group, topic, partition, value }),
+            (text(), proptest::option::of(group)).prop_map(|(group, value)| OffsetsEntry::Group { group, value }),
         ]
     }
 
@@ -350,7 +314,7 @@ mod tests {
         #[test]
         fn any_bytes_are_an_entry_or_none(key in proptest::collection::vec(any::<u8>(), 0..40), value in proptest::collection::vec(any::<u8>(), 0..60)) {
             drop(batches(Bytes::from([key.as_slice(), &value].concat())));
-            drop(Entry::decode(Bytes::from(key), Some(Bytes::from(value))));
+            drop(OffsetsEntry::decode(Bytes::from(key), Some(Bytes::from(value))));
         }
     }
 }

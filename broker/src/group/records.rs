@@ -23,14 +23,14 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::consumer::{Assignment, Classic, Current, Member, Phase};
-use super::offsets::{put_text, text};
+use super::encoding::{put_text, text};
 
 /// Key of the record that keeps a group's settings; Kafka's readers pass over versions they don't know.
 const SETTINGS_KEY: i16 = 1000;
 
 /// One record of a group; `None` deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
+pub enum GroupRecord {
     /// Epoch of the group and hash of the topics it reads.
     Epoch(Option<(i32, i64)>),
     /// Who a member is and what it reads: only those parts of [`Member`] count.
@@ -105,7 +105,7 @@ fn varint(from: &mut Bytes) -> Option<usize> {
     None
 }
 
-fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
+pub(super) fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
     (from.len() >= length).then(|| from.split_to(length))
 }
 
@@ -205,7 +205,7 @@ fn member(from: &mut Bytes) -> Option<Member> {
     Some(read)
 }
 
-impl Record {
+impl GroupRecord {
     /// Key and value.
     pub(super) fn encode(&self, group: &str) -> (Bytes, Option<Bytes>) {
         let (mut key, mut out) = (BytesMut::new(), BytesMut::new());
@@ -382,7 +382,7 @@ mod tests {
         )
     }
 
-    fn records() -> impl Strategy<Value = Record> {
+    fn records() -> impl Strategy<Value = GroupRecord> {
         let text = || "[a-zü]{0,9}";
         let classic = proptest::option::of((any::<i32>(), proptest::collection::vec((text(), any::<[u8; 3]>()), 0..3)));
         let named =
@@ -413,14 +413,14 @@ mod tests {
             },
         );
         prop_oneof![
-            proptest::option::of(any::<(i32, i64)>()).prop_map(Record::Epoch),
-            (text(), proptest::option::of(member)).prop_map(|(id, m)| Record::Member(id, m)),
-            proptest::option::of(any::<i32>()).prop_map(Record::AssignmentEpoch),
-            (text(), proptest::option::of(assignments())).prop_map(|(id, a)| Record::Target(id, a)),
-            (text(), proptest::option::of(current)).prop_map(|(id, c)| Record::Current(id, c)),
+            proptest::option::of(any::<(i32, i64)>()).prop_map(GroupRecord::Epoch),
+            (text(), proptest::option::of(member)).prop_map(|(id, m)| GroupRecord::Member(id, m)),
+            proptest::option::of(any::<i32>()).prop_map(GroupRecord::AssignmentEpoch),
+            (text(), proptest::option::of(assignments())).prop_map(|(id, a)| GroupRecord::Target(id, a)),
+            (text(), proptest::option::of(current)).prop_map(|(id, c)| GroupRecord::Current(id, c)),
             (text(), proptest::option::of(proptest::collection::btree_set(text(), 0..3)))
-                .prop_map(|(p, t)| Record::Regex(p, t)),
-            proptest::option::of(proptest::collection::vec((text(), text()), 0..3)).prop_map(Record::Settings),
+                .prop_map(|(p, t)| GroupRecord::Regex(p, t)),
+            proptest::option::of(proptest::collection::vec((text(), text()), 0..3)).prop_map(GroupRecord::Settings),
         ]
     }
 
@@ -429,12 +429,12 @@ mod tests {
         fn records_come_back(record in records()) {
             let (mut key, value) = record.encode("g");
             let version = key.get_i16();
-            prop_assert_eq!(Record::decode(version, key, value), Some(("g".to_owned(), record)));
+            prop_assert_eq!(GroupRecord::decode(version, key, value), Some(("g".to_owned(), record)));
         }
 
         #[test]
         fn any_bytes_are_a_record_or_none(version in 0i16..20, key in proptest::collection::vec(any::<u8>(), 0..20), value in proptest::collection::vec(any::<u8>(), 0..60)) {
-            drop(Record::decode(version, Bytes::from(key), Some(Bytes::from(value))));
+            drop(GroupRecord::decode(version, Bytes::from(key), Some(Bytes::from(value))));
         }
     }
 
@@ -448,7 +448,7 @@ mod tests {
             assigned: [(topic, [0, 1].into())].into(),
             revoking: [(topic, [2, 3].into())].into(),
         };
-        let (key, value) = Record::Current("a".to_owned(), Some((current, 1))).encode("gaad89b");
+        let (key, value) = GroupRecord::Current("a".to_owned(), Some((current, 1))).encode("gaad89b");
         assert_eq!(&key[..], b"\0\x08\0\x07gaad89b\0\x01a");
         let uuid = topic.as_bytes();
         let list = |a: u8, b: u8| [b"\x02".as_slice(), uuid, b"\x03\0\0\0", &[a], b"\0\0\0", &[b], b"\0"].concat();
@@ -461,15 +461,15 @@ mod tests {
             rebalance_timeout_ms: 10_000,
             ..Member::default()
         };
-        let (key, value) = Record::Member("a".to_owned(), Some(Box::new(member))).encode("gaad89b");
+        let (key, value) = GroupRecord::Member("a".to_owned(), Some(Box::new(member))).encode("gaad89b");
         assert_eq!(&key[..], b"\0\x05\0\x07gaad89b\0\x01a");
         assert_eq!(
             value.unwrap(),
             b"\0\0\0\0\x0cconformance\x0b/127.0.0.1\x02\x08taad89b\x01\0\0\x27\x10\0\0".as_slice()
         );
-        let (_, value) = Record::Epoch(Some((1, 0x3614_1471_8b11_05dc))).encode("gaad89b");
+        let (_, value) = GroupRecord::Epoch(Some((1, 0x3614_1471_8b11_05dc))).encode("gaad89b");
         assert_eq!(value.unwrap(), b"\0\0\0\0\0\x01\x01\0\x08\x36\x14\x14\x71\x8b\x11\x05\xdc".as_slice());
-        let (_, value) = Record::AssignmentEpoch(Some(1)).encode("gaad89b");
+        let (_, value) = GroupRecord::AssignmentEpoch(Some(1)).encode("gaad89b");
         assert_eq!(value.unwrap(), b"\0\0\0\0\0\x01\0".as_slice());
     }
 }

@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::offsets::Entry;
-use super::records::Record;
-use super::state::GroupError;
-use super::{Coordinator, GroupConfig};
+use super::config::GroupConfig;
+use super::consumer::Rules;
+use super::coordinator::Coordinator;
+use super::error::GroupError;
+use super::offsets::OffsetsEntry;
+use super::records::GroupRecord;
 
 /// Time without heartbeats after which a member is taken for dead.
 pub const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
@@ -24,7 +26,7 @@ pub struct Settings {
     pub heartbeat_ms: i32,
 }
 
-fn number(name: &str, value: &str) -> Result<i32, String> {
+pub(super) fn number(name: &str, value: &str) -> Result<i32, String> {
     value
         .trim()
         .parse()
@@ -109,7 +111,11 @@ impl Coordinator {
             return Ok(Ok(()));
         }
         let value = (!pairs.is_empty()).then(|| pairs.clone().into_iter().collect());
-        self.write(group, vec![Entry::Consumer { group: group.to_owned(), record: Record::Settings(value) }]).await?;
+        self.write(
+            group,
+            vec![OffsetsEntry::Consumer { group: group.to_owned(), record: GroupRecord::Settings(value) }],
+        )
+        .await?;
         self.take_settings(group, pairs);
         Ok(Ok(()))
     }
@@ -120,6 +126,16 @@ impl Coordinator {
             set.remove(group);
         } else {
             set.insert(group.to_owned(), pairs);
+        }
+    }
+
+    /// What members of a group of the new protocol are held to.
+    pub(super) fn rules(&self, group: &str) -> Rules {
+        let settings = self.settings_of(group);
+        Rules {
+            session_ms: i64::from(settings.session_ms),
+            heartbeat_ms: settings.heartbeat_ms,
+            max_members: self.config.max_members,
         }
     }
 }

@@ -1,17 +1,15 @@
 //! A group of either kind with its offsets, and what of it the log lacks.
 //!
-//! In: changes of the group. Out: entries for the log. Touches nothing. Leaves rules to [`super::state`] and
+//! In: changes of the group. Out: entries for the log. Touches nothing. Leaves rules to [`super::classic`] and
 //! [`super::consumer`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::classic::{Group, Limits, State};
 use super::consumer::{self, Changes, Topics};
-use super::offsets::{Committed, Entry, KeptGroup, KeptMember};
-use super::records::Record;
-use super::state::{Group, Limits, State};
-use super::store;
-use super::transactions::Pending;
+use super::offsets::{Committed, KeptGroup, KeptMember, OffsetsEntry};
+use super::records::GroupRecord;
 use millrace_log::record::TopicPartition;
 
 /// A committed offset and where the log has it.
@@ -86,7 +84,7 @@ impl Held {
         }
     }
 
-    /// Time has gone by.
+    /// Time has passed.
     pub fn tick(&mut self, now_ms: i64) {
         match self {
             Self::Classic(group) => group.tick(now_ms),
@@ -100,6 +98,13 @@ impl Held {
             Self::Consumer(group) => group.rebalances,
         }
     }
+}
+
+/// Offsets of one group within the open transaction of one producer.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub epoch: i16,
+    pub offsets: BTreeMap<TopicPartition, Stored>,
 }
 
 /// What was taken to be written, to be put back if it could not be.
@@ -126,7 +131,7 @@ pub(super) struct Slot {
     /// Held while changes are written, so that the log has them in their order.
     pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Deletions that the log lacks.
-    tombstones: Vec<Entry>,
+    tombstones: Vec<OffsetsEntry>,
     counted_rebalances: u64,
 }
 
@@ -145,7 +150,7 @@ impl Slot {
         }
     }
 
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         match &self.held {
             Held::Classic(group) => &group.id,
             Held::Consumer(group) => &group.id,
@@ -215,12 +220,12 @@ impl Slot {
     }
 
     /// Takes what the log lacks.
-    pub fn take(&mut self, now_ms: i64) -> (Vec<Entry>, Taken) {
+    pub fn take(&mut self, now_ms: i64) -> (Vec<OffsetsEntry>, Taken) {
         let mut entries = self.tombstones.clone();
         let mut taken = Taken { changes: None, kept: None, tombstones: entries.len() };
         match &mut self.held {
             Held::Classic(group) if group.changes != self.kept => {
-                entries.push(Entry::Group { group: group.id.clone(), value: Some(kept(group, now_ms)) });
+                entries.push(OffsetsEntry::Group { group: group.id.clone(), value: Some(kept(group, now_ms)) });
                 taken.kept = Some(group.changes);
             }
             Held::Classic(_) => {}
@@ -246,17 +251,17 @@ impl Slot {
     }
 
     /// All that there is, to be written again.
-    pub fn all(&self, now_ms: i64) -> Vec<Entry> {
-        let offsets = self.offsets.iter().map(|(tp, stored)| Entry::Offset {
+    pub fn all(&self, now_ms: i64) -> Vec<OffsetsEntry> {
+        let offsets = self.offsets.iter().map(|(tp, stored)| OffsetsEntry::Offset {
             group: self.id().to_owned(),
             topic: tp.topic.to_string(),
             partition: tp.partition,
             value: Some(stored.committed.clone()),
         });
-        let mut entries: Vec<Entry> = offsets.collect();
+        let mut entries: Vec<OffsetsEntry> = offsets.collect();
         match &self.held {
             Held::Classic(group) => {
-                entries.push(Entry::Group { group: group.id.clone(), value: Some(kept(group, now_ms)) });
+                entries.push(OffsetsEntry::Group { group: group.id.clone(), value: Some(kept(group, now_ms)) });
             }
             Held::Consumer(group) => entries.extend(entries_of(group, &group.all())),
         }
@@ -264,15 +269,15 @@ impl Slot {
     }
 
     /// Takes up a record of a group of the new protocol as the log has it.
-    pub fn apply(&mut self, record: Record, now_ms: i64) {
+    pub fn apply(&mut self, record: GroupRecord, now_ms: i64) {
         let deletes = matches!(
             record,
-            Record::Epoch(None)
-                | Record::Member(_, None)
-                | Record::AssignmentEpoch(None)
-                | Record::Target(_, None)
-                | Record::Current(_, None)
-                | Record::Regex(_, None)
+            GroupRecord::Epoch(None)
+                | GroupRecord::Member(_, None)
+                | GroupRecord::AssignmentEpoch(None)
+                | GroupRecord::Target(_, None)
+                | GroupRecord::Current(_, None)
+                | GroupRecord::Regex(_, None)
         );
         if matches!(self.held, Held::Classic(_)) {
             if deletes {
@@ -282,79 +287,79 @@ impl Slot {
         }
         let Held::Consumer(group) = &mut self.held else { return };
         match record {
-            Record::Epoch(Some((epoch, hash))) => (group.epoch, group.metadata_hash) = (epoch, hash),
-            Record::AssignmentEpoch(epoch) => group.assignment_epoch = epoch.unwrap_or(0),
-            Record::Member(id, Some(fresh)) => {
+            GroupRecord::Epoch(Some((epoch, hash))) => (group.epoch, group.metadata_hash) = (epoch, hash),
+            GroupRecord::AssignmentEpoch(epoch) => group.assignment_epoch = epoch.unwrap_or(0),
+            GroupRecord::Member(id, Some(fresh)) => {
                 let (current, previous_epoch) =
                     group.members.remove(&id).map(|m| (m.current, m.previous_epoch)).unwrap_or_default();
                 group.members.insert(id, consumer::Member { current, previous_epoch, ..*fresh });
             }
-            Record::Member(id, None) => drop(group.members.remove(&id)),
-            Record::Target(id, Some(target)) => drop(group.target.insert(id, target)),
-            Record::Target(id, None) => drop(group.target.remove(&id)),
-            Record::Current(id, Some((current, previous))) => {
+            GroupRecord::Member(id, None) => drop(group.members.remove(&id)),
+            GroupRecord::Target(id, Some(target)) => drop(group.target.insert(id, target)),
+            GroupRecord::Target(id, None) => drop(group.target.remove(&id)),
+            GroupRecord::Current(id, Some((current, previous))) => {
                 if let Some(member) = group.members.get_mut(&id) {
                     (member.current, member.previous_epoch) = (current, previous);
                 }
             }
-            Record::Regex(pattern, topics) => group.restore_regex(&pattern, topics),
-            Record::Epoch(None) | Record::Current(_, None) | Record::Settings(_) => {}
+            GroupRecord::Regex(pattern, topics) => group.restore_regex(&pattern, topics),
+            GroupRecord::Epoch(None) | GroupRecord::Current(_, None) | GroupRecord::Settings(_) => {}
         }
     }
 }
 
 /// Entries that say what has changed.
-fn entries_of(group: &consumer::Group, changes: &Changes) -> Vec<Entry> {
+fn entries_of(group: &consumer::Group, changes: &Changes) -> Vec<OffsetsEntry> {
     let mut entries = Vec::new();
-    let mut put = |record: Record| entries.push(Entry::Consumer { group: group.id.clone(), record });
+    let mut put = |record: GroupRecord| entries.push(OffsetsEntry::Consumer { group: group.id.clone(), record });
     for pattern in &changes.regexes {
-        put(Record::Regex(pattern.clone(), group.regexes.get(pattern).map(|r| r.topics.clone())));
+        put(GroupRecord::Regex(pattern.clone(), group.regexes.get(pattern).map(|r| r.topics.clone())));
     }
     for (id, touched) in &changes.members {
         match group.members.get(id) {
-            Some(member) if touched.member => put(Record::Member(id.clone(), Some(Box::new(member.clone())))),
+            Some(member) if touched.member => put(GroupRecord::Member(id.clone(), Some(Box::new(member.clone())))),
             Some(_) => {}
             None => {
-                put(Record::Current(id.clone(), None));
-                put(Record::Target(id.clone(), None));
-                put(Record::Member(id.clone(), None));
+                put(GroupRecord::Current(id.clone(), None));
+                put(GroupRecord::Target(id.clone(), None));
+                put(GroupRecord::Member(id.clone(), None));
             }
         }
     }
     if changes.epoch {
-        put(Record::Epoch(Some((group.epoch, group.metadata_hash))));
+        put(GroupRecord::Epoch(Some((group.epoch, group.metadata_hash))));
     }
     let living = |touch: fn(&consumer::Touched) -> bool| {
         changes.members.iter().filter(move |(_, t)| touch(t)).filter_map(|(id, _)| Some((id, group.members.get(id)?)))
     };
     for (id, _) in living(|t| t.target) {
-        put(Record::Target(id.clone(), Some(group.target.get(id).cloned().unwrap_or_default())));
+        put(GroupRecord::Target(id.clone(), Some(group.target.get(id).cloned().unwrap_or_default())));
     }
     if changes.assignment_epoch {
-        put(Record::AssignmentEpoch(Some(group.assignment_epoch)));
+        put(GroupRecord::AssignmentEpoch(Some(group.assignment_epoch)));
     }
     for (id, member) in living(|t| t.current) {
-        put(Record::Current(id.clone(), Some((member.current.clone(), member.previous_epoch))));
+        put(GroupRecord::Current(id.clone(), Some((member.current.clone(), member.previous_epoch))));
     }
     entries
 }
 
 /// Entries that make the log forget a group; its offsets stay.
-pub(super) fn deletion(held: &Held) -> Vec<Entry> {
+pub(super) fn deletion(held: &Held) -> Vec<OffsetsEntry> {
     match held {
-        Held::Classic(group) => vec![Entry::Group { group: group.id.clone(), value: None }],
+        Held::Classic(group) => vec![OffsetsEntry::Group { group: group.id.clone(), value: None }],
         Held::Consumer(group) => {
             let mut records = Vec::new();
             for id in group.members.keys() {
                 records.extend([
-                    Record::Current(id.clone(), None),
-                    Record::Target(id.clone(), None),
-                    Record::Member(id.clone(), None),
+                    GroupRecord::Current(id.clone(), None),
+                    GroupRecord::Target(id.clone(), None),
+                    GroupRecord::Member(id.clone(), None),
                 ]);
             }
-            records.extend(group.regexes.keys().map(|pattern| Record::Regex(pattern.clone(), None)));
-            records.extend([Record::AssignmentEpoch(None), Record::Epoch(None)]);
-            let entry = |record| Entry::Consumer { group: group.id.clone(), record };
+            records.extend(group.regexes.keys().map(|pattern| GroupRecord::Regex(pattern.clone(), None)));
+            records.extend([GroupRecord::AssignmentEpoch(None), GroupRecord::Epoch(None)]);
+            let entry = |record| OffsetsEntry::Consumer { group: group.id.clone(), record };
             records.into_iter().map(entry).collect()
         }
     }
@@ -383,5 +388,21 @@ pub(super) fn kept(group: &Group, now_ms: i64) -> KeptGroup {
                 assignment: m.assignment.clone(),
             })
             .collect(),
+    }
+}
+
+/// Of two commits the later one in the log counts.
+pub(super) fn store(
+    offsets: &mut BTreeMap<TopicPartition, Stored>,
+    tp: TopicPartition,
+    at: i64,
+    value: Option<Committed>,
+) {
+    if offsets.get(&tp).is_some_and(|stored| stored.at > at) {
+        return;
+    }
+    match value {
+        Some(committed) => drop(offsets.insert(tp, Stored { at, committed })),
+        None => drop(offsets.remove(&tp)),
     }
 }

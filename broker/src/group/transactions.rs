@@ -7,41 +7,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::offsets::{self, Entry};
-use super::slot::{Held, Slot, Stored};
-use super::state::GroupError;
-use super::{Commit, Coordinator, ENTRIES_PER_BATCH, OFFSETS_TOPIC, place};
+use super::commits::{Commit, Committer};
+use super::coordinator::{Coordinator, ENTRIES_PER_BATCH};
+use super::error::GroupError;
+use super::offsets::{self, OFFSETS_TOPIC, OffsetsEntry};
+use super::slot::{Held, Slot};
+use crate::keyed::partition_for;
 use crate::storage::{AppendError, AppendKind, Marker, Partition, Verification, marker_batch};
 use millrace_log::record::TopicPartition;
 
-/// Offsets of one group within the open transaction of one producer.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    epoch: i16,
-    pub(super) offsets: BTreeMap<TopicPartition, Stored>,
-}
-
-/// Who asks for a commit, as far as it says.
-#[derive(Debug, Clone, Copy)]
-pub struct Committer<'a> {
-    /// Member id, empty for none.
-    pub member: &'a str,
-    /// `group.instance.id` of a static member.
-    pub instance: Option<&'a str>,
-    /// Generation or member epoch, negative for none.
-    pub generation: i32,
-    /// Whether it came by a version that knows member epochs: OffsetCommit 9, and every commit in a transaction.
-    pub knows_epochs: bool,
-}
-
 /// Adds the offsets of a group's open transactions that would count if they were committed.
-pub(super) fn gather(group: &str, slot: &Slot, into: &mut BTreeMap<(i64, i16), Vec<Entry>>) {
+pub(super) fn gather(group: &str, slot: &Slot, into: &mut BTreeMap<(i64, i16), Vec<OffsetsEntry>>) {
     for (producer_id, pending) in &slot.pending {
         for (tp, stored) in &pending.offsets {
             if slot.offsets.get(tp).is_some_and(|newer| newer.at > stored.at) {
                 continue;
             }
-            into.entry((*producer_id, pending.epoch)).or_default().push(Entry::Offset {
+            into.entry((*producer_id, pending.epoch)).or_default().push(OffsetsEntry::Offset {
                 group: group.to_owned(),
                 topic: tp.topic.to_string(),
                 partition: tp.partition,
@@ -54,13 +36,13 @@ pub(super) fn gather(group: &str, slot: &Slot, into: &mut BTreeMap<(i64, i16), V
 impl Coordinator {
     /// The partition of [`OFFSETS_TOPIC`] that a transaction with offsets of the group is part of.
     pub fn partition_of(&self, group: &str) -> TopicPartition {
-        let number = place(group, self.partitions.len());
+        let number = partition_for(group, self.partitions.len());
         TopicPartition::new(OFFSETS_TOPIC, i32::try_from(number).unwrap_or(0))
     }
 
     /// To be asked for before the transaction coordinator is asked whether the transaction is open.
     pub fn verification(&self, group: &str) -> Option<Verification> {
-        self.partitions.get(place(group, self.partitions.len())).map(|partition| partition.verification())
+        self.partitions.get(partition_for(group, self.partitions.len())).map(|partition| partition.verification())
     }
 
     /// Checks that a commit within a transaction may be taken.
@@ -93,7 +75,7 @@ impl Coordinator {
         if entries.is_empty() {
             return Ok(answers);
         }
-        let at = place(group, self.partitions.len());
+        let at = partition_for(group, self.partitions.len());
         let (Some(partition), Some(gate)) = (self.partitions.get(at), self.gates.get(at)) else {
             return Err(GroupError::NotAvailable);
         };
@@ -137,54 +119,11 @@ impl Coordinator {
         self.with(group, has).unwrap_or(false)
     }
 
-    /// An offset within an open transaction was read or written.
-    pub(super) fn apply_pending(&self, at: i64, entry: Entry, (producer_id, epoch): (i64, i16)) {
-        let Entry::Offset { group, topic, partition, value } = entry else {
-            return self.apply(at, entry);
-        };
-        let tp = TopicPartition::new(topic, partition);
-        self.with_new(&group, |slot, _| {
-            let pending = slot.pending.entry(producer_id).or_default();
-            pending.epoch = epoch;
-            super::store(&mut pending.offsets, tp.clone(), at, value.clone());
-        });
-        self.in_transactions.lock().entry(producer_id).or_default().insert(group);
-    }
-
-    /// A marker was read or written: pending offsets of a producer count, or are forgotten.
-    pub(super) fn resolve(&self, number: i32, producer_id: i64, commit: bool) {
-        let is_here = |group: &String| i32::try_from(place(group, self.partitions.len())).is_ok_and(|at| at == number);
-        let mut in_transactions = self.in_transactions.lock();
-        let Some(groups) = in_transactions.get_mut(&producer_id) else { return };
-        let here: Vec<String> = groups.iter().filter(|group| is_here(group)).cloned().collect();
-        groups.retain(|group| !is_here(group));
-        if groups.is_empty() {
-            in_transactions.remove(&producer_id);
-        }
-        drop(in_transactions);
-        for group in here {
-            self.with(&group, |slot, _| {
-                let pending = slot.pending.remove(&producer_id).unwrap_or_default();
-                for (tp, stored) in pending.offsets.into_iter().filter(|_| commit) {
-                    super::store(&mut slot.offsets, tp, stored.at, Some(stored.committed));
-                }
-            });
-            self.remove_if_idle_and_new(&group);
-        }
-    }
-
-    /// A group that only an aborted transaction has made is none.
-    fn remove_if_idle_and_new(&self, group: &str) {
-        if self.with(group, |slot, _| slot.is_untouched()).unwrap_or(false) {
-            self.remove_if_idle(group);
-        }
-    }
-
     /// Writes offsets of open transactions anew, as part of them.
     pub(super) async fn append_pending(
         &self,
         partition: &Arc<Partition>,
-        pending: BTreeMap<(i64, i16), Vec<Entry>>,
+        pending: BTreeMap<(i64, i16), Vec<OffsetsEntry>>,
     ) -> Result<(), GroupError> {
         for (producer, entries) in pending {
             for some in entries.chunks(ENTRIES_PER_BATCH) {

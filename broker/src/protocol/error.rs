@@ -8,7 +8,7 @@ pub(super) use kafka_protocol::ResponseError as Code;
 
 use super::door::tls::TlsError;
 use crate::group::CoordinatorError;
-use crate::group::state::GroupError;
+use crate::group::GroupError;
 use crate::storage::{AppendError, ReadError, StorageError};
 use crate::transaction::state::TxnError;
 

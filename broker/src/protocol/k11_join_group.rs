@@ -1,6 +1,6 @@
 //! JoinGroup (key 11), versions 0 to 9. A member joins its group; the answer comes when all have joined.
 //!
-//! Behaviour: [`crate::group::state`]. Versions: 1 rebalance time-out, 4 a first join only gets an id (KIP-394), 5
+//! Behaviour: [`crate::group::classic`]. Versions: 1 rebalance time-out, 4 a first join only gets an id (KIP-394), 5
 //! static members (KIP-345), 6 flexible, 7 protocol type in the answer, 8 a reason (for people, only logged), 9 a
 //! returning static leader may skip the assignment (KIP-814).
 
@@ -11,7 +11,8 @@ use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_code;
 use super::wire::text;
-use crate::group::state::{GroupError, Join};
+use crate::group::GroupError;
+use crate::group::classic::Join;
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: JoinGroupRequest) -> JoinGroupResponse {

@@ -1,6 +1,6 @@
 //! Heartbeat (key 12), versions 0 to 4. A member's sign of life; the answer says when to join again.
 //!
-//! Behaviour: [`crate::group::state`]. Versions: 3 static members, 4 flexible.
+//! Behaviour: [`crate::group::classic`]. Versions: 3 static members, 4 flexible.
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 

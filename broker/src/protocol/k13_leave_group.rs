@@ -1,6 +1,6 @@
 //! LeaveGroup (key 13), versions 0 to 5. Members go; their partitions are shared out again.
 //!
-//! Behaviour: [`crate::group::state`]. Versions: 3 many members, also by static id (KIP-345), 4 flexible, 5 a reason.
+//! Behaviour: [`crate::group::classic`]. Versions: 3 many members, also by static id (KIP-345), 4 flexible, 5 a reason.
 
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};

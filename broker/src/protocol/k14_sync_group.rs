@@ -1,6 +1,6 @@
 //! SyncGroup (key 14), versions 0 to 5. The leader brings all assignments, every member takes its own.
 //!
-//! Behaviour: [`crate::group::state`]. Versions: 3 static members, 4 flexible, 5 protocol type and name, which are held
+//! Behaviour: [`crate::group::classic`]. Versions: 3 static members, 4 flexible, 5 protocol type and name, which are held
 //! against those of the group.
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
@@ -9,7 +9,7 @@ use super::access::{Operation, Resource};
 use super::context::Context;
 use super::error::group_code;
 use super::wire::text;
-use crate::group::state::Sync;
+use crate::group::classic::Sync;
 
 /// Answers.
 pub(super) async fn handle(cx: &Context, request: SyncGroupRequest) -> SyncGroupResponse {

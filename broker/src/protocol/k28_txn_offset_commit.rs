@@ -31,7 +31,7 @@ async fn commit(
     cx: &Context,
     request: &TxnOffsetCommitRequest,
     commits: Vec<Commit>,
-) -> Result<Vec<Result<(), crate::group::state::GroupError>>, Code> {
+) -> Result<Vec<Result<(), crate::group::GroupError>>, Code> {
     let (groups, transactions) = (&cx.core.groups, &cx.core.transactions);
     let producer = (request.producer_id.0, request.producer_epoch);
     let is_versed = cx.version >= 3;

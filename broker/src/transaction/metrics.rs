@@ -13,7 +13,7 @@ use super::state::State;
 
 /// Who has a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum EndedBy {
     /// Its producer.
     Producer,
     /// A producer that has started with the same transactional id.
@@ -76,12 +76,12 @@ impl TransactionMetrics {
     }
 
     /// A transaction was decided.
-    pub(super) fn ended(&self, state: State, by: By) {
+    pub(super) fn ended(&self, state: State, by: EndedBy) {
         let outcome = match (state, by) {
             (State::PrepareCommit, _) => "commit",
-            (State::PrepareAbort, By::Producer) => "abort",
-            (State::PrepareAbort, By::Successor) => "fenced",
-            (State::PrepareAbort, By::Timeout) => "timeout",
+            (State::PrepareAbort, EndedBy::Producer) => "abort",
+            (State::PrepareAbort, EndedBy::Successor) => "fenced",
+            (State::PrepareAbort, EndedBy::Timeout) => "timeout",
             _ => return,
         };
         self.ended.get_or_create(&EndingLabel { outcome }).inc();

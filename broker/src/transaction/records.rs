@@ -124,7 +124,7 @@ pub fn txn_of(mut from: Bytes) -> Option<Txn> {
     Some(txn)
 }
 
-fn partitions(from: &mut Bytes, flexible: bool) -> Option<BTreeSet<TopicPartition>> {
+pub(super) fn partitions(from: &mut Bytes, flexible: bool) -> Option<BTreeSet<TopicPartition>> {
     let count = |from: &mut Bytes| {
         if flexible {
             varint(from).map(|n| n.saturating_sub(1))

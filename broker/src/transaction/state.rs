@@ -149,7 +149,7 @@ pub struct End {
 
 /// What a request leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum Transition {
     /// Nothing changes: it was done before.
     Done,
     /// This must be written, then it counts.
@@ -266,14 +266,14 @@ impl Txn {
         partitions: &[TopicPartition],
         protocol: Protocol,
         now_ms: i64,
-    ) -> Result<Step, TxnError> {
+    ) -> Result<Transition, TxnError> {
         self.check_producer(producer)?;
         let is_ongoing = self.state == State::Ongoing;
         if self.state.is_prepared() {
             return Err(TxnError::Concurrent);
         }
         if is_ongoing && partitions.iter().all(|tp| self.partitions.contains(tp)) {
-            return Ok(Step::Done);
+            return Ok(Transition::Done);
         }
         let mut next = Self {
             state: State::Ongoing,
@@ -283,7 +283,7 @@ impl Txn {
             ..self.clone()
         };
         next.partitions.extend(partitions.iter().cloned());
-        Ok(Step::Write(next))
+        Ok(Transition::Write(next))
     }
 
     /// Whether a partition is part of the open transaction.
@@ -297,21 +297,27 @@ impl Txn {
     }
 
     /// A producer ends its transaction. `fresh` as for [`Self::init`].
-    pub fn end(&self, producer: ProducerEpoch, end: End, fresh: Option<i64>, now_ms: i64) -> Result<Step, TxnError> {
+    pub fn end(
+        &self,
+        producer: ProducerEpoch,
+        end: End,
+        fresh: Option<i64>,
+        now_ms: i64,
+    ) -> Result<Transition, TxnError> {
         match end.protocol {
             Protocol::One => self.end_one(producer, end.commit, now_ms),
             Protocol::Two => self.end_two(producer, end.commit, fresh, now_ms),
         }
     }
 
-    fn end_one(&self, producer: ProducerEpoch, commit: bool, now_ms: i64) -> Result<Step, TxnError> {
+    fn end_one(&self, producer: ProducerEpoch, commit: bool, now_ms: i64) -> Result<Transition, TxnError> {
         self.check_producer(producer)?;
         match (self.state, commit) {
             (State::Ongoing, _) => {
                 let next = Self { protocol: Protocol::One, update_ms: now_ms, ..self.clone() };
-                Ok(Step::Write(Self { state: prepared(commit), ..next }))
+                Ok(Transition::Write(Self { state: prepared(commit), ..next }))
             }
-            (State::CompleteCommit, true) | (State::CompleteAbort, false) => Ok(Step::Done),
+            (State::CompleteCommit, true) | (State::CompleteAbort, false) => Ok(Transition::Done),
             (State::PrepareCommit, true) | (State::PrepareAbort, false) => Err(TxnError::Concurrent),
             (state, _) => Err(TxnError::State(state)),
         }
@@ -323,7 +329,7 @@ impl Txn {
         commit: bool,
         fresh: Option<i64>,
         now_ms: i64,
-    ) -> Result<Step, TxnError> {
+    ) -> Result<Transition, TxnError> {
         // The answer to the first request was lost: the epoch has risen with it, or the producer id with its last epoch.
         let is_rotated = id == self.previous_id && epoch == LAST_EPOCH && self.epoch == 0;
         let is_raised = epoch.checked_add(1) == Some(self.epoch);
@@ -341,7 +347,7 @@ impl Txn {
         }
         let is_begun = match (self.state, commit) {
             (State::Ongoing, _) => true,
-            (State::CompleteCommit, true) | (State::CompleteAbort, false) if is_retry => return Ok(Step::Done),
+            (State::CompleteCommit, true) | (State::CompleteAbort, false) if is_retry => return Ok(Transition::Done),
             // A transaction without any partition, which the coordinator has not heard of.
             (State::CompleteCommit | State::CompleteAbort, false) if !is_retry => false,
             (State::Empty, false) => false,
@@ -349,7 +355,7 @@ impl Txn {
             (state, _) => return Err(TxnError::State(state)),
         };
         let next_id = if self.is_exhausted() { fresh.ok_or(TxnError::Concurrent)? } else { NONE };
-        Ok(Step::Write(Self {
+        Ok(Transition::Write(Self {
             state: prepared(commit),
             next_id,
             epoch: self.epoch.saturating_add(1),
@@ -407,10 +413,10 @@ mod tests {
     }
 
     /// State, producer id and epoch, or the refusal.
-    fn told(result: Result<Step, TxnError>) -> String {
+    fn told(result: Result<Transition, TxnError>) -> String {
         match result {
-            Ok(Step::Done) => "done".to_owned(),
-            Ok(Step::Write(next)) => {
+            Ok(Transition::Done) => "done".to_owned(),
+            Ok(Transition::Write(next)) => {
                 let (id, epoch) = next.producer();
                 format!("{} {id}/{epoch}", next.state.name())
             }
@@ -480,11 +486,11 @@ mod tests {
         let end = End { commit: true, protocol: Protocol::Two };
         let last = at(State::Ongoing, LAST_EPOCH);
         assert_eq!(last.end((7, LAST_EPOCH), end, None, 500), Err(TxnError::Concurrent), "without a fresh id");
-        let Ok(Step::Write(prepared)) = last.end((7, LAST_EPOCH), end, Some(99), 500) else { panic!("refused") };
+        let Ok(Transition::Write(prepared)) = last.end((7, LAST_EPOCH), end, Some(99), 500) else { panic!("refused") };
         assert_eq!((prepared.producer_id, prepared.epoch, prepared.producer()), (7, i16::MAX, (99, 0)));
         let complete = prepared.complete(600);
         assert_eq!((complete.producer_id, complete.previous_id, complete.next_id, complete.epoch), (99, 7, -1, 0));
-        assert_eq!(complete.end((7, LAST_EPOCH), end, None, 700), Ok(Step::Done), "a repeated end");
+        assert_eq!(complete.end((7, LAST_EPOCH), end, None, 700), Ok(Transition::Done), "a repeated end");
         let Ok(Init::Ready(next)) = at(State::Empty, LAST_EPOCH).init(1000, None, Some(50), 500) else {
             panic!("refused")
         };
@@ -543,7 +549,7 @@ mod tests {
             (PrepareAbort, (7, 3), &known, "Concurrent"),
         ] {
             let got = at(state, 3).add(producer, std::slice::from_ref(tp), Protocol::One, 500);
-            if let Ok(Step::Write(next)) = &got {
+            if let Ok(Transition::Write(next)) = &got {
                 assert!(next.partitions.contains(tp));
                 assert_eq!(next.start_ms, if state == Ongoing { 100 } else { 500 });
             }

@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::state::{End, ProducerEpoch, Protocol, State, TxnError};
 use super::*;
 use crate::config::StorageConfig;
-use crate::group::{Commit, Committer, GroupConfig};
+use crate::group::{Commit, Committer, Coordinator as Groups, GroupConfig};
 use crate::keyed;
-use crate::storage::{BatchProducer, Isolation, marker_of};
-use millrace_log::clock::ManualClock;
+use crate::storage::{AppendKind, BatchProducer, Isolation, Partition, Storage, TopicSettings, marker_of};
+use millrace_log::clock::{ManualClock, SharedClock};
 use millrace_log::fs::SimFs;
+use millrace_log::record::TopicPartition;
+use millrace_log::value::{ByteSize, Span};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const TIMEOUT_MS: i32 = 60_000;

@@ -13,8 +13,14 @@ use std::collections::BTreeSet;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-use super::super::state::{self, GroupError, Join, Joined, Limits, Sync, Synced};
-use super::{Assignment, Classic, Current, Group, Member, Phase, Rules, Topics, fenced_instance};
+use super::assign::Assignment;
+use super::group::Group;
+use super::member::{Classic, Member, fenced_instance};
+use super::messages::Rules;
+use super::reconcile::{Current, Phase};
+use super::topics::Topics;
+use crate::group::classic::{self, Join, Joined, Limits, Sync, Synced};
+use crate::group::error::GroupError;
 
 /// Protocol type of plain consumers.
 pub const CONSUMER: &str = "consumer";
@@ -286,12 +292,12 @@ impl Group {
     }
 
     /// The classic group that this one becomes when only classic members are left: they are told to join again.
-    pub fn to_classic(&self, limits: Limits, topics: &dyn Topics, now_ms: i64) -> state::Group {
-        let mut group = state::Group::new(&self.id, limits, now_ms);
+    pub fn to_classic(&self, limits: Limits, topics: &dyn Topics, now_ms: i64) -> classic::Group {
+        let mut group = classic::Group::new(&self.id, limits, now_ms);
         for (id, m) in &self.members {
             let classic = m.classic.clone().unwrap_or_default();
             let sessions = (classic.session_timeout_ms, m.rebalance_timeout_ms);
-            let mut member = state::Member::restored(id.clone(), m.instance_id.clone(), sessions, now_ms);
+            let mut member = classic::Member::restored(id.clone(), m.instance_id.clone(), sessions, now_ms);
             member.client_id.clone_from(&m.client_id);
             member.client_host.clone_from(&m.client_host);
             member.assignment = encode(version_of(&classic.protocols), &m.current.assigned, topics);
@@ -303,7 +309,7 @@ impl Group {
     }
 
     /// The consumer group that a classic one becomes; `None` where its members are not plain consumers.
-    pub fn from_classic(group: &state::Group, topics: &dyn Topics, now_ms: i64) -> Option<Self> {
+    pub fn from_classic(group: &classic::Group, topics: &dyn Topics, now_ms: i64) -> Option<Self> {
         if group.protocol_type.as_deref() != Some(CONSUMER) {
             return None;
         }

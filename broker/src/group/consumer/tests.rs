@@ -8,8 +8,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::state::{self, GroupError, Join, Limits, Sync};
 use super::*;
+use crate::group::GroupError;
+use crate::group::classic::{self as classic_protocol, Join, Limits, Sync};
 
 const RULES: Rules = Rules { session_ms: 45_000, heartbeat_ms: 5_000, max_members: 100 };
 const LIMITS: Limits =
@@ -253,7 +254,7 @@ fn classic_join(id: &str, owned: &[(&str, Vec<i32>)]) -> Join {
 fn classic_and_new_members_share_a_group_and_part_again() {
     let world = World::of(&[("t", 4)]);
     // A classic group of one member that has all.
-    let mut old = state::Group::new("g", LIMITS, 0);
+    let mut old = classic_protocol::Group::new("g", LIMITS, 0);
     let mut joined = old.join(classic_join("", &[]), 0);
     let id = joined.try_recv().unwrap().unwrap().member_id;
     let mut given = BytesMut::new();
@@ -291,7 +292,7 @@ fn classic_and_new_members_share_a_group_and_part_again() {
     assert!(beat(&mut group, &world, going("new", LEAVE)).is_ok());
     assert!(group.is_all_classic());
     let mut back = group.to_classic(LIMITS, &world, 0);
-    assert_eq!((back.state, back.generation), (state::State::Preparing, 3));
+    assert_eq!((back.state, back.generation), (classic_protocol::State::Preparing, 3));
     assert_eq!(back.heartbeat(&id, None, 3, 0), Err(GroupError::RebalanceInProgress));
     let mut joined = back.join(classic_join(&id, &owned(&[0, 1])), 0);
     let joined = joined.try_recv().unwrap().unwrap();
