@@ -18,7 +18,8 @@ use millrace_log::record::TopicPartition;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaConfig;
-use millrace_index::catalog::{Hole, HoleCause, Interval, PartitionState};
+use millrace_index::catalog::PartitionState;
+use millrace_index::interval::{Hole, HoleCause, Interval};
 use millrace_index::metrics::{Metrics, PartitionLabel};
 use millrace_index::progress::{Command, Fetched, Progress};
 

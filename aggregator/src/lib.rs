@@ -1,13 +1,15 @@
-//! Topics to index, queries and exports. Modules stand in the order in which a record meets them.
+//! The aggregator: topics to the index, and the Loki and Elasticsearch APIs and the page over it.
+//!
+//! Modules stand in the order in which a record meets them.
 
-/// The section `aggregator:` of the configuration.
-pub mod config;
-/// The aggregator as a whole: opens its folder, starts its threads.
-pub mod run;
 /// One way in for what arrives by HTTP: to the log first.
 pub mod ingest;
+/// The section `aggregator:` of the configuration.
+pub mod config;
 /// Reads all partitions of the configured topics.
 pub mod consume;
+/// The aggregator as a whole: opens its folder, starts its threads.
+pub mod run;
 /// The Elasticsearch API.
 pub mod elastic;
 /// The Loki HTTP API.

@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
-use super::split::SplitMeta;
+use crate::interval::{Hole, Interval};
 use crate::ledger::{Amount, Ledger, TopicCounts};
+use crate::split::SplitMeta;
 use crate::state::{StateDb, StateError};
 
 /// Bytes of a split's stream list that the catalog keeps; sled writes larger pages to files of their own.
@@ -55,47 +56,6 @@ impl fmt::Display for SplitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// A stretch of one partition: offsets [from, to).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The partition's topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: i32,
-    /// Which life of the partition: rises when its offsets start anew.
-    pub epoch: u64,
-    /// First offset.
-    pub from: i64,
-    /// Offset behind the last.
-    pub to: i64,
-}
-
-impl Interval {
-    /// Its partition.
-    pub fn topic_partition(&self) -> TopicPartition {
-        TopicPartition::new(Arc::clone(&self.topic), self.partition)
-    }
-}
-
-/// Why a stretch of the log could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HoleCause {
-    /// The log's retention removed it before it was read.
-    Retention,
-}
-
-/// A stretch of the log that was gone before it could be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hole {
-    /// Which offsets.
-    pub interval: Interval,
-    /// Why.
-    pub cause: HoleCause,
-    /// When it was found, ms since 1970.
-    pub found_ms: i64,
 }
 
 /// One split as the catalog lists it.
@@ -570,6 +530,7 @@ fn bridged(holes: &[Hole], interval: &Interval, mut next: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interval::HoleCause;
 
     fn interval(from: i64, to: i64, epoch: u64) -> Interval {
         Interval { topic: "logs".into(), partition: 3, epoch, from, to }

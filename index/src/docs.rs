@@ -20,7 +20,7 @@ use millrace_log::record::{DocIdentity, Position, SourceId, Tenant};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::scan::{EventStore, StorageError};
+use crate::scan::{EventStore, StorageError};
 use crate::state::{StateDb, StateError};
 
 /// Where the live version of a document stands.

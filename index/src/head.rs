@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant};
 
-use super::rows::{self, BatchBuilder, Needles};
-use super::scan::{Kind, Order, Plan, Row, RowBatch, Stats, StreamInfo};
-use super::split::StoredEvent;
+use crate::rows::{self, BatchBuilder, Needles};
+use crate::scan::{Kind, Order, Plan, Row, RowBatch, Stats, StreamInfo};
+use crate::split::StoredEvent;
 
 /// Memory that one row takes besides its line and metadata: the row itself and its share of allocations.
 const ROW_BYTES: usize = 128;

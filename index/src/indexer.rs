@@ -13,15 +13,16 @@ use millrace_log::clock::SharedClock;
 use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{Decoder, Event, Labels, Position, Record, RecordError, SourceId, Tenant, TopicPartition};
 
-use super::catalog::{Hole, Interval, SourceKey, SourceState};
-use super::docs::{DocChanges, DocPlace, Documents};
-use super::head::{Chunk, ChunkBuilder};
-use super::store::{Index, Sealed};
+use crate::catalog::{SourceKey, SourceState};
 use crate::config::IndexConfig;
+use crate::docs::{DocChanges, DocPlace, Documents};
+use crate::head::{Chunk, ChunkBuilder};
+use crate::interval::{Hole, Interval};
 use crate::ledger::{Book, TopicCounts};
 use crate::metrics::{Metrics, PartitionLabel, TopicLabel};
 use crate::progress::{Fetched, Progress};
 use crate::state::StateError;
+use crate::store::{Index, Sealed};
 
 /// Bytes of lines after which a chunk is closed, so that places in it fit 32 bits.
 const CHUNK_BYTES: usize = 64 << 20;

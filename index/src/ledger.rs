@@ -12,7 +12,7 @@ use std::ops::{AddAssign, SubAssign};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Hole;
+use crate::interval::Hole;
 
 /// A number of events and the bytes of their lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

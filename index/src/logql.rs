@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use millrace_log::record::{Labels, Tenant};
 use millrace_logql::storage::{BatchStream, Entry, EntryBatch, Scan, Stats, Storage, StorageError, StreamLabels};
 
-use super::scan::{EventStore, Kind, Plan, RowBatch};
+use crate::scan::{EventStore, Kind, Plan, RowBatch};
 
 /// Lines and live documents of an [`EventStore`], for LogQL. Streams of several topics with equal labels are one.
 #[derive(Clone)]

@@ -10,9 +10,9 @@ use millrace_log::record::{Event, Tenant};
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
-use super::docs::{DocIndex, DocPlace, DocumentStore};
-use super::rows::{self, BatchBuilder};
-use super::scan::{EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
+use crate::docs::{DocIndex, DocPlace, DocumentStore};
+use crate::rows::{self, BatchBuilder};
+use crate::scan::{EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 
 /// Events in a list. For tests only: each scan walks all of them.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use millrace_logql::storage::StorageError;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use crate::catalog::{Hole, Interval};
+use crate::interval::{Hole, Interval};
 
 /// Records of one partition that follow each other.
 #[derive(Debug)]

@@ -30,14 +30,14 @@ use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{Event, Record, Tenant, TopicPartition, encode};
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{Catalog, CatalogError, Publication, SourceKey, SplitId, SplitRecord};
-use super::head::Chunk;
-use super::indexer::{Part, Shared};
-use super::split::{SplitError, SplitWriter, StoredEvent};
-use super::store::LiveSplit;
+use crate::catalog::{Catalog, CatalogError, Publication, SourceKey, SplitId, SplitRecord};
+use crate::head::Chunk;
+use crate::indexer::{Part, Shared};
 use crate::ledger::Amount;
 use crate::metrics::TopicLabel;
+use crate::split::{SplitError, SplitWriter, StoredEvent};
 use crate::state::{StateError, sync_dir};
+use crate::store::LiveSplit;
 
 /// Why a part can't be published.
 #[derive(Debug, thiserror::Error)]

@@ -15,14 +15,14 @@ use millrace_log::record::Tenant;
 use millrace_logql::storage::QueryLimits;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{Replacement, SplitId, SplitRecord};
-use super::docs::DocKey;
-use super::publish::{PublishError, Tools};
-use super::scan::{Kind, Order, Plan};
-use super::split::{self, StoredEvent};
-use super::store::LiveSplit;
+use crate::catalog::{Replacement, SplitId, SplitRecord};
 use crate::config::{IndexConfig, RetentionConfig};
+use crate::docs::DocKey;
 use crate::ledger::Amount;
+use crate::publish::{PublishError, Tools};
+use crate::scan::{Kind, Order, Plan};
+use crate::split::{self, StoredEvent};
+use crate::store::LiveSplit;
 
 /// Levels beyond which splits are left as they are.
 const MAX_LEVEL: u8 = 6;

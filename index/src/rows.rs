@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use millrace_log::record::{DocIdentity, Labels, Position, SourceId};
 
-use super::scan::{Kind, LabelMatcher, LineNeedle, Order, Row, RowBatch, StreamInfo};
+use crate::scan::{Kind, LabelMatcher, LineNeedle, Order, Row, RowBatch, StreamInfo};
 
 /// Rows that one batch holds at most.
 pub const BATCH_ROWS: usize = 4096;

@@ -25,15 +25,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::catalog::{SplitId, SplitRecord};
-use super::docs::{DocIndex, DocPlace, DocumentStore, Documents};
-use super::head::{self, Chunk, HeadScan};
-use super::rows::{self, BatchBuilder};
-use super::scan::{EventStore, Order, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
-use super::split::{SplitError, SplitReader, SplitScan};
+use crate::catalog::{SplitId, SplitRecord};
 use crate::config::IndexConfig;
+use crate::docs::{DocIndex, DocPlace, DocumentStore, Documents};
+use crate::head::{self, Chunk, HeadScan};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
+use crate::rows::{self, BatchBuilder};
+use crate::scan::{EventStore, Order, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
+use crate::split::{SplitError, SplitReader, SplitScan};
 
 /// A split that is searched. Whoever holds one keeps its folder.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use millrace_log::record::SourceId;
 
-use super::IngestError;
+use super::error::IngestError;
 use millrace_index::state::{StateDb, StateError};
 
 /// Numbers reserved at once.

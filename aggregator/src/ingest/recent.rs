@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use millrace_log::record::Position;
 use parking_lot::Mutex;
 
-use super::PushEvent;
+use super::event::PushEvent;
 
 /// (tenant, labels, time, line) of an event as 128 bits under a random secret: equal keys are equal events.
 pub(super) type Key = u128;

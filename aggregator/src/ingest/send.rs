@@ -13,9 +13,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::error::IngestError;
+use super::event::PushEvent;
+use super::metrics::Metrics;
+use super::parcel::Parcel;
 use super::positions::Positions;
 use super::recent::Recent;
-use super::{IngestError, Metrics, Parcel, PushEvent};
 
 /// Events of one batch, about: whole parcels are never divided.
 const BATCH_EVENTS: usize = 10_000;

@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+use millrace_log::client::ClientError;
 use millrace_log::clock::ManualClock;
-use millrace_log::record::{Decoder, Event, Record, TopicPartition};
+use millrace_log::record::{Decoder, DocIdentity, Event, Record, TopicPartition};
+use millrace_log::value::{ByteSize, Faults, Span};
 use parking_lot::Mutex;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 

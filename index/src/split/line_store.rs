@@ -48,7 +48,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId};
 
-use super::{SplitError, StoredEvent, StreamInfo};
+use super::error::SplitError;
+use super::event::StoredEvent;
+use crate::scan::StreamInfo;
 
 /// Rows after which a block ends: more compress better, fewer cost less when one line is wanted.
 pub(super) const BLOCK_ROWS: usize = 512;

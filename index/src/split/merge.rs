@@ -10,10 +10,13 @@ use std::path::Path;
 use bytes::Bytes;
 use millrace_log::record::{Position, SourceId, Tenant};
 
+use super::error::SplitError;
+use super::event::StoredEvent;
 use super::line_store::Columns;
-use super::reader::decompressor;
+use super::meta::SplitMeta;
+use super::reader::{SplitReader, decompressor};
 use super::writer::{SplitBuilder, compare_streams};
-use super::{SplitError, SplitMeta, SplitReader, StoredEvent, StreamInfo};
+use crate::scan::StreamInfo;
 
 /// Writes the rows of all inputs (of one tenant, at least one input) to a new folder, in order, without those for which
 /// `drop` says so. The same rows otherwise: nothing is deduplicated. After an error what is there of the folder is

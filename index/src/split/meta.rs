@@ -9,10 +9,8 @@ use std::path::Path;
 use millrace_log::record::{Labels, Tenant};
 use serde::{Deserialize, Serialize};
 
-use super::SplitError;
-
-/// Version of the folder's layout: of every file in it.
-pub const FORMAT_VERSION: u32 = 1;
+use super::error::SplitError;
+use super::version::FORMAT_VERSION;
 
 /// Streams that a [`SplitMeta`] lists at most; the split itself keeps all of them.
 pub const MAX_META_STREAMS: usize = 1000;

@@ -14,12 +14,12 @@ use millrace_log::record::{Position, SourceId};
 use millrace_logql::storage::{Order, Stats};
 use parking_lot::Mutex;
 
-use super::super::rows::{BATCH_ROWS, BatchBuilder, kind_matches, stream_matches};
-use super::super::scan::{Kind, Plan, Row, RowBatch, StreamInfo};
+use super::error::SplitError;
 use super::line_store::{BlockEntry, Columns, LineStore};
-use super::meta::Manifest;
+use super::meta::{Manifest, SplitMeta};
 use super::words::{Finder, Wanted, Words};
-use super::{SplitError, SplitMeta};
+use crate::rows::{BATCH_ROWS, BatchBuilder, kind_matches, stream_matches};
+use crate::scan::{Kind, Plan, Row, RowBatch, StreamInfo};
 
 /// An open split. Cheap to clone. The folder must stay until the last clone and scan are gone: the word index is opened
 /// when it is first asked for.

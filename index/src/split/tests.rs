@@ -10,8 +10,8 @@ use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLim
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
-use super::super::scan::{Kind, Plan, RowBatch, StreamInfo};
 use super::*;
+use crate::scan::{Kind, Plan, RowBatch, StreamInfo};
 
 fn stream(name: &str) -> StreamInfo {
     StreamInfo { labels: Labels::new([("app", name), ("env", "prod")]), topic: "logs".into() }

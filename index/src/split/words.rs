@@ -47,7 +47,7 @@ use tantivy::{
     DocSet, Index, IndexSettings, SegmentReader, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term,
 };
 
-use super::SplitError;
+use super::error::SplitError;
 use super::line_store::{BlockEntry, read_at};
 
 /// Longest word that is a term.

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use millrace_log::record::Tenant;
 
+use super::error::SplitError;
+use super::event::StoredEvent;
 use super::line_store::{BlockBuilder, LineStoreWriter, StreamEntry};
-use super::meta::{FORMAT_VERSION, MAX_META_STREAMS, Manifest, SplitMeta, StreamMeta};
+use super::meta::{MAX_META_STREAMS, Manifest, SplitMeta, StreamMeta};
+use super::version::FORMAT_VERSION;
 use super::words::WordsWriter;
-use super::{SplitError, StoredEvent, StreamInfo};
+use crate::scan::StreamInfo;
 
 /// Writes splits. Cheap to make; one per thread.
 #[derive(Debug, Clone, Default)]

@@ -22,215 +22,39 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use millrace_log::client::{BatchProducer, ClientError};
+use millrace_log::client::BatchProducer;
 use millrace_log::clock::SharedClock;
-use millrace_log::record::{DocIdentity, Labels, Position, SourceId, Tenant};
-use millrace_log::value::{ByteSize, Faults, Span};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
+use millrace_log::record::{Labels, Position, SourceId, Tenant};
 use prometheus_client::registry::Registry;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use millrace_index::state::StateError;
-
+/// How pushes are taken.
+mod config;
+/// One event, valid.
+mod event;
+/// Why a push was not acknowledged.
+mod error;
+/// Metrics of pushes.
+mod metrics;
 /// The durable counter.
 mod positions;
 /// What the log took last.
 mod recent;
+/// What waits for a partition.
+mod parcel;
 /// One task per partition.
 mod send;
 
+pub use config::IngestConfig;
+pub use error::IngestError;
+pub use event::PushEvent;
+
+use metrics::Metrics;
+use parcel::{InFlight, Parcel};
 use positions::Positions;
 use recent::{Key, Recent};
-
-/// How pushes are taken.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct IngestConfig {
-    /// Bytes of pushed events that may wait for the log; beyond, pushes are refused until it has caught up.
-    pub max_in_flight: ByteSize,
-    /// How long a push waits for the log before it is answered with an error.
-    pub give_up_after: Span,
-    /// Requests that may wait for one partition.
-    pub queue_requests: usize,
-    /// Lines taken last that are remembered, so that a repeated push is not written twice. 0: none. About 100 bytes each.
-    pub remember_events: usize,
-    /// Bytes of one line at most.
-    pub max_line: ByteSize,
-    /// Bytes of the structured metadata of one event at most.
-    pub max_metadata: ByteSize,
-    /// Names of structured metadata of one event at most.
-    pub max_metadata_names: usize,
-}
-
-impl Default for IngestConfig {
-    fn default() -> Self {
-        Self {
-            max_in_flight: ByteSize::mib(64),
-            give_up_after: Span::secs(30),
-            queue_requests: 1024,
-            remember_events: 200_000,
-            max_line: ByteSize(256 << 10),
-            max_metadata: ByteSize(64 << 10),
-            max_metadata_names: 128,
-        }
-    }
-}
-
-impl IngestConfig {
-    /// Reports what types can't say.
-    pub fn check(&self, faults: &mut Faults) {
-        for (key, zero) in [
-            ("max_in_flight", self.max_in_flight.0 == 0),
-            ("give_up_after", self.give_up_after.0.is_zero()),
-            ("queue_requests", self.queue_requests == 0),
-            ("max_line", self.max_line.0 == 0),
-        ] {
-            if zero {
-                faults.add(key, "must not be zero");
-            }
-        }
-        if self.max_line > ByteSize(900_000) {
-            faults.add("max_line", "must be at most 900000B: a record of the log is limited to about 1 MB");
-        }
-    }
-}
-
-/// One event as a door hands it over, already valid.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PushEvent {
-    /// Whose it is.
-    pub tenant: Tenant,
-    /// Event time, ns since 1970.
-    pub time_ns: i64,
-    /// Labels of its stream, within the bounds of [`Labels::check`].
-    pub labels: Labels,
-    /// Structured metadata.
-    pub metadata: Labels,
-    /// The line.
-    pub line: Bytes,
-    /// Elasticsearch identity, for documents.
-    pub doc: Option<Box<DocIdentity>>,
-}
-
-impl PushEvent {
-    /// Memory that it takes, roughly: what in-flight limits count.
-    fn cost(&self) -> usize {
-        let metadata: usize = self.metadata.iter().map(|(n, v)| n.len() + v.len() + 48).sum();
-        self.line.len() + metadata + 160
-    }
-}
-
-/// Why a push was not acknowledged.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum IngestError {
-    /// Too much waits for the log.
-    #[error("{max} of pushed events wait for the log already (ingest.max_in_flight): repeat the request later")]
-    Full {
-        /// The limit.
-        max: ByteSize,
-    },
-    /// The log did not answer in time.
-    #[error("log did not confirm the push within {after}: repeat the request later; is the broker running?")]
-    Late {
-        /// How long it was waited for.
-        after: Span,
-    },
-    /// The log took records behind these, but did not confirm these.
-    #[error("log confirmed a part of the push only ({failed} events are unconfirmed): repeat the request")]
-    Unconfirmed {
-        /// Events of the request that may be missing.
-        failed: usize,
-    },
-    /// The log refused for good.
-    #[error("log refused the push: {source}")]
-    Refused {
-        /// The cause.
-        #[source]
-        source: Arc<ClientError>,
-    },
-    /// The log can't be reached.
-    #[error("log can't take the push now: {source}; repeat the request later")]
-    Unavailable {
-        /// The cause.
-        #[source]
-        source: Arc<ClientError>,
-    },
-    /// The counter can't be made durable.
-    #[error("positions of pushed events can't be reserved: {source}")]
-    State {
-        /// The cause.
-        #[source]
-        source: Arc<StateError>,
-    },
-    /// The folder holds something else.
-    #[error(
-        "{path} holds no source id of this program: restore the folder from a copy, or remove it to start as a new source"
-    )]
-    Damaged {
-        /// The folder.
-        path: String,
-    },
-    /// The program is stopping.
-    #[error("server is stopping: repeat the request later")]
-    Stopping,
-}
-
-impl IngestError {
-    /// Whether the same request may succeed later.
-    pub fn is_retriable(&self) -> bool {
-        !matches!(self, Self::Refused { .. } | Self::Damaged { .. })
-    }
-}
-
-impl From<StateError> for IngestError {
-    fn from(source: StateError) -> Self {
-        Self::State { source: Arc::new(source) }
-    }
-}
-
-/// Metrics of the room.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics {
-    events: Counter,
-    bytes: Counter,
-    equal: Counter,
-    refused: Counter,
-    retries: Counter,
-    in_flight: Gauge,
-}
-
-impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        let m = Self::default();
-        let r = registry.sub_registry_with_prefix("millrace_ingest");
-        r.register("acknowledged_lines", "Pushed events that the log has", m.events.clone());
-        r.register("acknowledged_bytes", "Bytes of the lines of pushed events that the log has", m.bytes.clone());
-        r.register(
-            "equal_lines",
-            "Pushed events left out: equal to another that was taken shortly before",
-            m.equal.clone(),
-        );
-        r.register("unacknowledged_lines", "Pushed events answered with an error", m.refused.clone());
-        r.register("retries", "Batches that had to be sent again", m.retries.clone());
-        r.register("in_flight_bytes", "Bytes of pushed events that wait for the log", m.in_flight.clone());
-        m
-    }
-}
-
-/// Events of one request for one partition, and who waits for them.
-struct Parcel {
-    events: Vec<PushEvent>,
-    keys: Vec<Option<Key>>,
-    reply: oneshot::Sender<Result<Vec<Position>, IngestError>>,
-    /// Given back when the log has the events or they were given up, also if nobody waits any more.
-    permit: Arc<InFlight>,
-}
 
 /// Where an event of a request went.
 #[derive(Debug, Clone, Copy)]
@@ -239,19 +63,6 @@ enum Place {
     Known(Position),
     /// Into the parcel for a partition, as which of its events.
     Sent { partition: usize, at: usize },
-}
-
-/// A share of the in-flight limit.
-struct InFlight {
-    _permit: OwnedSemaphorePermit,
-    bytes: i64,
-    metrics: Arc<Metrics>,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.metrics.in_flight.dec_by(self.bytes);
-    }
 }
 
 /// The way in. Shared by the doors.

@@ -1,0 +1,35 @@
+//! Events of one request for one partition, with their share of the in-flight limit.
+//!
+//! Touches nothing.
+
+use std::sync::Arc;
+
+use millrace_log::record::Position;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::error::IngestError;
+use super::event::PushEvent;
+use super::metrics::Metrics;
+use super::recent::Key;
+
+/// Events of one request for one partition, and who waits for them.
+pub(super) struct Parcel {
+    pub events: Vec<PushEvent>,
+    pub keys: Vec<Option<Key>>,
+    pub reply: oneshot::Sender<Result<Vec<Position>, IngestError>>,
+    /// Given back when the log has the events or they were given up, also if nobody waits any more.
+    pub permit: Arc<InFlight>,
+}
+
+/// A share of the in-flight limit.
+pub(super) struct InFlight {
+    pub _permit: OwnedSemaphorePermit,
+    pub bytes: i64,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec_by(self.bytes);
+    }
+}
