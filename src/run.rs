@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use millrace_agent::push::config::PushAuth;
+use millrace_agent::config::push::PushAuth;
 use millrace_agent::tap::Taps;
 use millrace_agent::{Agent, AgentConfig, AgentError, LedgerHandle};
 use millrace_aggregator::config::{AggregatorConfig, AuthConfig};

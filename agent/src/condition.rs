@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::AgentMetrics;
-use crate::producer::Budget;
+use crate::metrics::{AgentMetrics, PauseReason};
 
 /// Why reading of files stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,13 +31,6 @@ impl Pause {
     }
 }
 
-/// Label of the metrics about pauses.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PauseReason {
-    /// `memory`, `queue` or `log`.
-    pub reason: &'static str,
-}
-
 /// What is in the way at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -56,7 +47,7 @@ pub struct Condition {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ConditionState {
     now: Mutex<Now>,
     metrics: AgentMetrics,
 }
@@ -67,9 +58,9 @@ struct Now {
     troubles: BTreeMap<String, String>,
 }
 
-/// Shared by the parts of an agent. Cheap to clone.
+/// ConditionState by the parts of an agent. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Conditions(Arc<Shared>);
+pub(crate) struct Conditions(Arc<ConditionState>);
 
 impl Conditions {
     pub fn new(metrics: &AgentMetrics, max_waiting: usize) -> Self {
@@ -77,7 +68,7 @@ impl Conditions {
         for pause in [Pause::Memory, Pause::Queue, Pause::Log] {
             metrics.paused.get_or_create(&PauseReason { reason: pause.reason() }).set(0);
         }
-        Self(Arc::new(Shared { now: Mutex::default(), metrics: metrics.clone() }))
+        Self(Arc::new(ConditionState { now: Mutex::default(), metrics: metrics.clone() }))
     }
 
     /// Reading stands still, or goes on.
@@ -105,12 +96,13 @@ impl Conditions {
         };
     }
 
-    pub fn look(&self, budget: &Budget) -> Condition {
+    /// As it is now, with the memory that is in use and its limit.
+    pub fn current(&self, used: usize, max: usize) -> Condition {
         let now = self.0.now.lock();
         Condition {
             paused: now.paused.map(|pause| pause.reason().to_owned()),
-            waiting_bytes: budget.used() as u64,
-            max_waiting_bytes: budget.max() as u64,
+            waiting_bytes: used as u64,
+            max_waiting_bytes: max as u64,
             troubles: now.troubles.clone(),
         }
     }
@@ -128,7 +120,6 @@ mod tests {
             let reason = PauseReason { reason };
             (metrics.pauses.get_or_create(&reason).get(), metrics.paused.get_or_create(&reason).get())
         };
-        let budget = Budget::new(100);
         for (why, memory, queue) in [
             (None, (0, 0), (0, 0)),
             (Some(Pause::Memory), (1, 1), (0, 0)),
@@ -139,18 +130,17 @@ mod tests {
         ] {
             conditions.pause(why);
             assert_eq!((count("memory"), count("queue")), (memory, queue), "{why:?}");
-            assert_eq!(conditions.look(&budget).paused.as_deref(), why.map(Pause::reason));
+            assert_eq!(conditions.current(0, 100).paused.as_deref(), why.map(Pause::reason));
         }
     }
 
     #[test]
     fn troubles_stand_until_the_log_takes_it_again() {
         let conditions = Conditions::new(&AgentMetrics::default(), 100);
-        let budget = Budget::new(100);
         conditions.trouble("logs/0", Some("no leader".to_owned()));
         conditions.trouble("logs/1", Some("timed out".to_owned()));
         conditions.trouble("logs/0", None);
-        let found = conditions.look(&budget).troubles;
+        let found = conditions.current(0, 100).troubles;
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [("logs/1".to_owned(), "timed out".to_owned())]);
     }
 }

@@ -117,7 +117,7 @@ pub fn birth_ns(metadata: &Metadata) -> Option<i64> {
 
 /// A file that a scan saw.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundFile {
     /// Its path.
     pub path: PathBuf,
     /// What the system says of it.
@@ -132,7 +132,7 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Scan {
     /// Files that match, and files whose names look like rotations of such.
-    pub files: Vec<Found>,
+    pub files: Vec<FoundFile>,
     /// Folders looked into.
     pub folders: Vec<PathBuf>,
     /// Files reached by symbolic links, or with several names, and links that lead nowhere now: the kernel does not tell
@@ -195,7 +195,7 @@ pub fn scan(entries: &[&Globs]) -> Scan {
                     if step.path_is_symlink() || metadata.nlink() > 1 {
                         scan.links.push((path.to_owned(), Some(metadata.clone())));
                     }
-                    let found = Found { path: path.to_owned(), metadata, entry, rotated_from };
+                    let found = FoundFile { path: path.to_owned(), metadata, entry, rotated_from };
                     match seen.get(path).and_then(|place| scan.files.get_mut(*place)) {
                         // Of several entries that match, the first has it.
                         Some(before)

@@ -25,12 +25,14 @@ pub enum AgentError {
         path: PathBuf,
     },
     /// A newer program wrote it.
-    #[error("{} has format {found}, this program knows {}: run the newer program or choose another data folder", path.display(), crate::state::FORMAT_VERSION)]
+    #[error("{} has format {found}, this program supports up to {supported}: run the newer program or choose another data folder", path.display())]
     Newer {
         /// The folder.
         path: PathBuf,
         /// Its version as written.
         found: String,
+        /// The highest version that this program reads.
+        supported: u32,
     },
     /// The database of positions.
     #[error("database of positions in {} failed: {source}", path.display())]
@@ -45,7 +47,7 @@ pub enum AgentError {
     #[error(
         "entry {key} of the agent's positions is damaged: {source}: its file would be read from the start if you remove the folder"
     )]
-    Entry {
+    StateEntry {
         /// Its key.
         key: String,
         /// The cause.

@@ -10,13 +10,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::{Condition, Conditions};
-use crate::producer::Budget;
-use crate::push::receiver::Receiver;
-use crate::source::{Source, Taken};
+use crate::condition::Condition;
 
 /// A line's rest beyond `max_line_bytes`.
 pub const REASON_CUT: &str = "cut";
@@ -55,6 +51,15 @@ impl Count {
     }
 }
 
+/// What one read took from a file, or one push brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Everything.
+    pub count: Count,
+    /// Bytes beyond the limit of cut lines.
+    pub skipped: u64,
+}
+
 /// The four sides of the ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -80,7 +85,7 @@ impl Balance {
         sum == self.read
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.read += other.read;
         self.sent += other.sent;
         self.waiting += other.waiting;
@@ -216,42 +221,6 @@ impl Ledger {
     /// Whether every file adds up.
     pub fn adds_up(&self) -> bool {
         self.total.adds_up() && self.sources.iter().all(SourceLedger::adds_up)
-    }
-}
-
-/// All sources of an agent, shared by its parts.
-pub(crate) type Sources = Arc<RwLock<Vec<Arc<Source>>>>;
-
-/// All other sources.
-pub(crate) type Receivers = Arc<RwLock<Vec<Arc<Receiver>>>>;
-
-/// Gives snapshots of a running agent's ledger. Cheap to clone.
-#[derive(Clone)]
-pub struct LedgerHandle {
-    pub(crate) files: Sources,
-    pub(crate) receivers: Receivers,
-    pub(crate) conditions: Conditions,
-    pub(crate) budget: Arc<Budget>,
-}
-
-impl LedgerHandle {
-    /// The ledger as it is now; each file's part is taken at one moment.
-    pub fn snapshot(&self) -> Ledger {
-        let mut ledger = Ledger::default();
-        let files: Vec<SourceLedger> = self.files.read().iter().map(|source| source.ledger()).collect();
-        let others: Vec<SourceLedger> = self.receivers.read().iter().map(|receiver| receiver.ledger()).collect();
-        for part in files.into_iter().chain(others) {
-            ledger.total.add(&part.balance);
-            ledger.sources.push(part);
-        }
-        ledger.condition = self.conditions.look(&self.budget);
-        ledger
-    }
-}
-
-impl std::fmt::Debug for LedgerHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LedgerHandle({} files, {} other sources)", self.files.read().len(), self.receivers.read().len())
     }
 }
 

@@ -9,7 +9,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::condition::PauseReason;
+
+/// Label of the metrics about pauses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PauseReason {
+    /// `memory`, `queue` or `log`.
+    pub reason: &'static str,
+}
 
 /// Why lines were dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -215,5 +221,11 @@ impl AgentMetrics {
         r.register("transform_throttled", "Events that a throttle dropped, by key", m.throttled.clone());
         r.register("transform_redacted", "Texts that a transform replaced", m.redacted.clone());
         m
+    }
+    /// Counts lines that a source took in and that now wait for the log.
+    pub(crate) fn count_read(&self, lines: u64, bytes: u64) {
+        self.read_lines.inc_by(lines);
+        self.read_bytes.inc_by(bytes);
+        self.waiting_lines.inc_by(i64::try_from(lines).unwrap_or(i64::MAX));
     }
 }

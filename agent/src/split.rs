@@ -214,6 +214,11 @@ impl Splitter {
     }
 }
 
+/// Whether a line is not UTF-8; a character that was cut at the limit does not count.
+pub(crate) fn is_invalid_utf8(line: &[u8], cut: bool) -> bool {
+    std::str::from_utf8(line).is_err_and(|error| !(cut && error.error_len().is_none()))
+}
+
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
@@ -223,7 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::MultilineConfig;
+    use crate::multiline::MultilineConfig;
 
     fn lines(max_line: usize) -> Splitter {
         Splitter { max_line, join: None }

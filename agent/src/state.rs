@@ -193,14 +193,14 @@ impl State {
 
     /// Keeps a source; durable only after [`State::sync`].
     pub fn put(&self, id: SourceId, state: &SourceState) -> Result<(), AgentError> {
-        let json = serde_json::to_vec(state).map_err(|source| AgentError::Entry { key: id.to_string(), source })?;
+        let json = serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: id.to_string(), source })?;
         self.sources.insert(id.0, json).map_err(|e| self.failed(e))?;
         Ok(())
     }
 
     /// Keeps a source that is no file; durable only after [`State::sync`].
     pub fn put_receiver(&self, name: &str, state: &ReceiverState) -> Result<(), AgentError> {
-        let json = serde_json::to_vec(state).map_err(|source| AgentError::Entry { key: name.to_owned(), source })?;
+        let json = serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })?;
         self.receivers.insert(name, json).map_err(|e| self.failed(e))?;
         Ok(())
     }
@@ -209,7 +209,7 @@ impl State {
     pub fn receiver(&self, name: &str) -> Result<Option<ReceiverState>, AgentError> {
         let found = self.receivers.get(name).map_err(|e| self.failed(e))?;
         let read = |json: sled::IVec| {
-            serde_json::from_slice(&json).map_err(|source| AgentError::Entry { key: name.to_owned(), source })
+            serde_json::from_slice(&json).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })
         };
         found.map(read).transpose()
     }
@@ -227,7 +227,7 @@ impl State {
             let (key, json) = entry.map_err(|e| self.failed(e))?;
             let Ok(id) = <[u8; 16]>::try_from(key.as_ref()) else { continue };
             let state = serde_json::from_slice(&json)
-                .map_err(|source| AgentError::Entry { key: SourceId(id).to_string(), source })?;
+                .map_err(|source| AgentError::StateEntry { key: SourceId(id).to_string(), source })?;
             all.push((SourceId(id), state));
         }
         Ok(all)
@@ -297,7 +297,7 @@ fn check_version(folder: &Path) -> Result<(), AgentError> {
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(found) if found <= FORMAT_VERSION => Ok(()),
-            _ => Err(AgentError::Newer { path: folder.to_owned(), found: text.trim().chars().take(20).collect() }),
+            _ => Err(AgentError::Newer { path: folder.to_owned(), found: text.trim().chars().take(20).collect(), supported: FORMAT_VERSION }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Renamed into place, so that a crash leaves no empty VERSION behind.

@@ -1,8 +1,8 @@
 //! Live records for whoever wants to look: as they were read, as the log has them, and what was dropped.
 //!
-//! In: hauls on their way. Out: [`Seen`] records, through a bounded queue for each [`Tap`]. Touches nothing.
+//! In: records on their way ([`View`]). Out: [`Seen`] records, through a bounded queue for each [`Tap`]. Touches nothing.
 //!
-//! Looking never slows the agent. While nobody looks, a haul costs one look at a number. A tap that is too slow, or whose
+//! Looking never slows the agent. While nobody looks, a batch costs one look at a number. A tap that is too slow, or whose
 //! filter takes more than a tenth of the time, misses records and is told how many ([`Tap::missed`]); nothing waits for it.
 
 use std::collections::BTreeMap;
@@ -14,9 +14,6 @@ use millrace_log::record::{Labels, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-
-use crate::feed::Feed;
-use crate::producer::{Haul, Place};
 
 /// Taps at once.
 const MAX_TAPS: usize = 16;
@@ -170,7 +167,7 @@ pub enum TapError {
 #[derive(Default)]
 struct Lookers {
     open: RwLock<Vec<Arc<Looker>>>,
-    /// Length of `open`: what a haul looks at.
+    /// Length of `open`: what a batch looks at.
     count: AtomicUsize,
     closed: AtomicBool,
 }
@@ -222,30 +219,15 @@ impl Taps {
         self.0.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Shows what a source gave.
-    pub(crate) fn read(&self, haul: &Haul) {
-        if !self.is_idle() {
-            let pieces = 0..haul.pieces.len();
-            self.show(Stage::Read, &*haul.source, pieces.map(|p| as_read(haul, p, None, None)));
-        }
-    }
-
-    /// Shows records of sources without transforms, after the log took them (or, with a reason, dropped them).
-    pub(crate) fn sent(&self, hauls: &[Haul], places: &[Place], to: &TopicPartition, reason: Option<&str>) {
-        if self.is_idle() {
-            return;
-        }
-        let stage = if reason.is_some() { Stage::Dropped } else { Stage::Sent };
-        for run in places.chunk_by(|a, b| a.0 == b.0) {
-            let Some(haul) = run.first().and_then(|place| hauls.get(place.0 as usize)) else { continue };
-            let views = run.iter().map(|place| as_read(haul, place.1 as usize, Some(to), reason));
-            self.show(stage, &*haul.source, views);
-        }
-    }
-
     /// Shows records of one source at a stage.
-    pub(crate) fn show<'v>(&self, stage: Stage, source: &dyn Feed, views: impl Iterator<Item = View<'v>> + Clone) {
-        let (name, mut some_gone) = (source.name(), false);
+    pub(crate) fn show<'v>(
+        &self,
+        stage: Stage,
+        kind: &str,
+        source: &str,
+        views: impl Iterator<Item = View<'v>> + Clone,
+    ) {
+        let mut some_gone = false;
         {
             let open = self.0.open.read();
             for looker in &*open {
@@ -253,9 +235,9 @@ impl Taps {
                 if looker.counts.gone.load(Ordering::Acquire) {
                     some_gone = true;
                 } else if (options.stages.is_empty() || options.stages.contains(&stage))
-                    && name.contains(&options.source)
+                    && source.contains(&options.source)
                 {
-                    looker.look(stage, source.kind(), &name, views.clone());
+                    looker.look(stage, kind, source, views.clone());
                 }
             }
         }
@@ -264,20 +246,6 @@ impl Taps {
             open.retain(|looker| !looker.counts.gone.load(Ordering::Acquire));
             self.0.count.store(open.len(), Ordering::Release);
         }
-    }
-}
-
-fn as_read<'a>(haul: &'a Haul, piece: usize, topic: Option<&'a TopicPartition>, reason: Option<&'a str>) -> View<'a> {
-    let at = haul.pieces.get(piece).copied();
-    let (start, len) = at.map_or((0, 0), |piece| (piece.start as usize, piece.len as usize));
-    View {
-        position: haul.offset(piece),
-        time_ns: haul.time_ns(piece).0,
-        labels: haul.labels(piece),
-        metadata: haul.meta(piece).map(|meta| &meta[..]),
-        line: haul.window.get(start..start + len).unwrap_or_default(),
-        topic,
-        reason,
     }
 }
 

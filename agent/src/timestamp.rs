@@ -6,21 +6,63 @@ use chrono::format::{Item, Parsed, StrftimeItems, parse_and_remainder};
 use chrono::{
     DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset as _, TimeZone as _, Utc,
 };
+use millrace_log::value::Faults;
 use regex::bytes::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::config::TimestampConfig;
+use crate::checks::check_regex;
 use crate::error::AgentError;
+
+/// How to find the event time in a line.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimestampConfig {
+    /// `rfc3339`, `unix` (seconds, with or without a fraction), `unix_ms`, `unix_us`, `unix_ns`, or a strftime pattern
+    /// such as `%d/%b/%Y:%H:%M:%S %z`.
+    pub format: String,
+    /// Regular expression whose group `time` (or first group, or whole match) is the time. Left out, and no `field`:
+    /// the time stands at the start of the line.
+    pub regex: Option<String>,
+    /// Name of the field of a JSON line that holds the time.
+    pub field: Option<String>,
+    /// Offset for times that name none: `UTC`, `+02:00`, `-0530`.
+    pub timezone: String,
+}
+
+impl Default for TimestampConfig {
+    fn default() -> Self {
+        Self { format: "rfc3339".to_owned(), regex: None, field: None, timezone: "UTC".to_owned() }
+    }
+}
+
+impl TimestampConfig {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if self.regex.is_some() && self.field.is_some() {
+            faults.add("field", "stands beside `regex`: give only one of the two");
+        }
+        if let Some(pattern) = &self.regex {
+            check_regex("regex", pattern, faults);
+        }
+        if let Err(message) = check_format(&self.format) {
+            faults.add("format", message);
+        }
+        if offset(&self.timezone).is_none() {
+            faults.add("timezone", format!("`{}` is no offset: expected `UTC` or as in `+02:00`", self.timezone));
+        }
+    }
+}
 
 /// Reads times out of lines.
 #[derive(Debug)]
 pub struct TimeReader {
-    place: Place,
+    place: TimePosition,
     format: Format,
     offset: FixedOffset,
 }
 
 #[derive(Debug)]
-enum Place {
+enum TimePosition {
     LineStart,
     Regex(Regex, Option<usize>),
     Field(String),
@@ -78,10 +120,10 @@ impl TimeReader {
                     .map_err(|source| AgentError::Regex { pattern: text.clone(), source: Box::new(source) })?;
                 let named = regex.capture_names().position(|name| name == Some("time"));
                 let group = named.or_else(|| (regex.captures_len() > 1).then_some(1));
-                Place::Regex(regex, group)
+                TimePosition::Regex(regex, group)
             }
-            (None, Some(field)) => Place::Field(field.clone()),
-            (None, None) => Place::LineStart,
+            (None, Some(field)) => TimePosition::Field(field.clone()),
+            (None, None) => TimePosition::LineStart,
         };
         let format = match config.format.as_str() {
             "rfc3339" => Format::Rfc3339,
@@ -99,15 +141,15 @@ impl TimeReader {
     /// The event time of a line in ns since 1970. A time without a year is in the year nearest to `read_ns`.
     pub fn read(&self, line: &[u8], read_ns: i64) -> Option<i64> {
         match &self.place {
-            Place::LineStart => {
+            TimePosition::LineStart => {
                 let text = prefix(line);
                 self.parse(text.trim_start_matches([' ', '[', '"']), read_ns, true)
             }
-            Place::Regex(regex, None) => self.parse_bytes(regex.find(line)?.as_bytes(), read_ns),
-            Place::Regex(regex, Some(group)) => {
+            TimePosition::Regex(regex, None) => self.parse_bytes(regex.find(line)?.as_bytes(), read_ns),
+            TimePosition::Regex(regex, Some(group)) => {
                 self.parse_bytes(regex.captures(line)?.get(*group)?.as_bytes(), read_ns)
             }
-            Place::Field(name) => {
+            TimePosition::Field(name) => {
                 #[derive(serde::Deserialize)]
                 #[serde(untagged)]
                 enum Value {

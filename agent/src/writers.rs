@@ -28,14 +28,14 @@ pub(crate) enum Holder {
     Unknown,
 }
 
-/// The last look.
+/// The last scan.
 #[derive(Debug, Default)]
 pub(crate) struct Writers {
-    look: Option<Look>,
+    scan: Option<ProcessScan>,
 }
 
 #[derive(Debug)]
-struct Look {
+struct ProcessScan {
     at: Instant,
     asked: HashSet<FileKey>,
     written: HashSet<FileKey>,
@@ -45,25 +45,25 @@ struct Look {
 impl Writers {
     /// Who may write to `key`; a new look asks for all of `gone` at once.
     pub fn of(&mut self, key: FileKey, now: Instant, gone: &HashSet<FileKey>) -> Holder {
-        let stale = |look: &Look| now.saturating_duration_since(look.at) > FRESH || !look.asked.contains(&key);
-        if self.look.as_ref().is_none_or(stale) {
-            self.look = Some(look(Path::new("/proc"), now, gone.clone()));
+        let stale = |scan: &ProcessScan| now.saturating_duration_since(scan.at) > FRESH || !scan.asked.contains(&key);
+        if self.scan.as_ref().is_none_or(stale) {
+            self.scan = Some(scan_processes(Path::new("/proc"), now, gone.clone()));
         }
-        match &self.look {
-            Some(look) if look.written.contains(&key) => Holder::Someone,
-            Some(look) if look.whole => Holder::None,
+        match &self.scan {
+            Some(scan) if scan.written.contains(&key) => Holder::Someone,
+            Some(scan) if scan.whole => Holder::None,
             _ => Holder::Unknown,
         }
     }
 }
 
-fn look(proc: &Path, now: Instant, asked: HashSet<FileKey>) -> Look {
+fn scan_processes(proc: &Path, now: Instant, asked: HashSet<FileKey>) -> ProcessScan {
     let host = fs::read_link(proc.join("self/ns/pid")).is_ok_and(|name| name.as_os_str() == HOST_NAMESPACE);
-    let mut look = Look { at: now, asked, written: HashSet::new(), whole: host };
+    let mut scan = ProcessScan { at: now, asked, written: HashSet::new(), whole: host };
     let own = std::process::id().to_string();
     let Ok(processes) = fs::read_dir(proc) else {
-        look.whole = false;
-        return look;
+        scan.whole = false;
+        return scan;
     };
     for process in processes.flatten() {
         let name = process.file_name();
@@ -76,17 +76,17 @@ fn look(proc: &Path, now: Instant, asked: HashSet<FileKey>) -> Look {
                 for fd in open.flatten() {
                     let Ok(metadata) = fs::metadata(fd.path()) else { continue };
                     let key = FileKey::of(&metadata);
-                    if look.asked.contains(&key) && may_write(&process.path().join("fdinfo").join(fd.file_name())) {
-                        look.written.insert(key);
+                    if scan.asked.contains(&key) && may_write(&process.path().join("fdinfo").join(fd.file_name())) {
+                        scan.written.insert(key);
                     }
                 }
             }
             // It ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => look.whole = false,
+            Err(_) => scan.whole = false,
         }
     }
-    look
+    scan
 }
 
 /// Whether a descriptor is open for writing; one that ended meanwhile is not.

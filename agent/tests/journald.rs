@@ -383,7 +383,7 @@ async fn another_selection_reads_on_without_a_false_gap() {
 async fn with_a_spool_the_cursor_goes_on_while_the_log_is_away() {
     let (data, log, journal) = (tempfile::tempdir().unwrap(), FakeLog::new(4, 3), Journal::new());
     let mut config = journal.config(json!({}));
-    config.spool = Some(millrace_agent::push::config::SpoolConfig::default());
+    config.spool = Some(millrace_agent::config::push::SpoolConfig::default());
     config.shutdown_timeout = millrace_log::value::Span::millis(300);
     let mut next = 1;
     for round in 0..5 {

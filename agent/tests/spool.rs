@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_agent::push::config::SpoolConfig;
+use millrace_agent::config::push::SpoolConfig;
 use millrace_agent::push::{Batch, Intake, Line, Rejected};
 use millrace_agent::{Agent, AgentError};
 use millrace_log::clock::SystemClock;

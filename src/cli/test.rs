@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use millrace_agent::transform::unit_test::{self, TestFile, TestResult};
+use millrace_agent::transform_test::{self, TestFile, TestResult};
 
 use super::broker::Output;
 use super::{ConfigFlags, print, validate};
@@ -59,7 +59,7 @@ pub fn test(flags: &ConfigFlags, files: &[String], output: Output) -> Result<(),
     }
     let mut results = Vec::new();
     for (file, tests) in read {
-        results.push(FileResult { file, tests: unit_test::run(&agent, &tests)? });
+        results.push(FileResult { file, tests: transform_test::run(&agent, &tests)? });
     }
     let all = results.iter().map(|file| file.tests.len()).sum::<usize>();
     let failed = results.iter().flat_map(|file| &file.tests).filter(|test| !test.passed).count();
@@ -169,20 +169,20 @@ agent:
         let agent = config.agent.unwrap();
         let file =
             config::parse_as::<TestFile>("README.md", &block("tests:"), |file, f| file.check(&agent, f)).unwrap();
-        let results = unit_test::run(&agent, &file).unwrap();
+        let results = transform_test::run(&agent, &file).unwrap();
         assert!(results.iter().all(|test| test.passed), "{results:#?}");
         assert!(Path::new("README.md").exists() && results.len() > 1);
     }
 
     #[test]
     fn failures_are_shown_with_both_sides() {
-        let difference = |key: &str, want: &str, found: &str| unit_test::Difference {
+        let difference = |key: &str, want: &str, found: &str| transform_test::Difference {
             event: 2,
             key: key.to_owned(),
             want: want.to_owned(),
             found: found.to_owned(),
         };
-        let test = |name: &str, differences: Vec<unit_test::Difference>| TestResult {
+        let test = |name: &str, differences: Vec<transform_test::Difference>| TestResult {
             name: name.to_owned(),
             passed: differences.is_empty(),
             differences,

@@ -27,8 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{PushAuth, PushLimits};
-use super::{Batch, Intake, Rejected};
+use super::intake::{Batch, Intake};
+use super::rejected::Rejected;
+use crate::config::push::{PushAuth, PushLimits};
 use crate::error::AgentError;
 
 /// How long a push waits for room before it is told to come again.

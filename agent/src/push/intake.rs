@@ -1,7 +1,7 @@
-//! The way in for sources that are no files: batches of records, each with a receipt for the log's acknowledgement.
+//! Intake: the way into the agent for sources that are not files, batch by batch, each with a receipt.
 //!
-//! In: lines with labels, and maybe times, metadata, tenants. Out: [`Load`]s into the lanes' queues. Touches the state,
-//! where numbers must be reserved. See [`crate::push`] for what holds.
+//! In: lines with labels, and maybe times, metadata, tenants. Out: batches in the queues of the senders, or in the spool.
+//! Touches the state, where numbers must be reserved. See `push/mod.rs` for what holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,69 +13,41 @@ use millrace_log::record::{Labels, Tenant};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Rejected;
-use super::receiver::{Inlet, Receiver, Stream};
-use super::spool::{Frame, Job, SpoolDoor};
+use super::exit::{Exit, Gate, Outlets, Room};
+use super::receiver::{Receiver, Stream};
+use super::records::{BATCH_COST, Line, StreamRecords};
+use super::rejected::Rejected;
+use super::spool::{Job, SpoolQueue};
+use crate::batch::{BatchAck, MemoryBudget, MemoryShare, QueuedBatches, SourceBatch};
 use crate::error::AgentError;
-use crate::feed::Done;
 use crate::ledger::Count;
 use crate::metrics::{AgentMetrics, Reason, Refused};
-use crate::producer::{Budget, Haul, Load, Numbers, Share, is_invalid};
-use crate::source::{Anchor, Taken};
-use crate::split::Piece;
 use crate::state::State;
 use crate::tap::Taps;
 
-/// A haul that has so much is followed by another.
-const HAUL_BYTES: usize = 256 << 10;
-/// Records in a haul at most.
-const HAUL_RECORDS: usize = 4096;
-/// Memory that a haul takes besides its bytes.
-const HAUL_COST: usize = 768;
-/// Memory that a record takes besides its bytes.
-const RECORD_COST: usize = 48;
-
-/// Where a receiver's records go.
-#[derive(Debug)]
-pub(crate) struct Outlets {
-    pub lanes: Vec<mpsc::Sender<Load>>,
-    pub inlets: Vec<Arc<Inlet>>,
-    /// Who waits for room in several lanes holds it: two that wait for each other's would wait for ever.
-    pub turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// Whether records are taken.
-#[derive(Debug, Clone)]
-pub(crate) enum Gate {
-    /// The log did not say yet how many partitions there are.
-    NotYet,
-    Open(Arc<Outlets>),
-    Closed,
-}
-
 /// What all intakes of an agent share.
-pub(crate) struct Shared {
-    pub budget: Arc<Budget>,
+pub(crate) struct IntakeContext {
+    pub budget: Arc<MemoryBudget>,
     pub state: Arc<State>,
     pub clock: SharedClock,
     pub metrics: AgentMetrics,
     pub taps: Taps,
     /// Whether there is a spool.
     pub spooled: bool,
-    /// The way into it, until the agent stops.
-    pub spool: RwLock<Option<Arc<SpoolDoor>>>,
+    /// The queue of its writer, until the agent stops.
+    pub spool: RwLock<Option<Arc<SpoolQueue>>>,
 }
 
-impl Shared {
-    fn spool(&self) -> Result<Option<Arc<SpoolDoor>>, Rejected> {
-        let door = self.spool.read().clone();
-        if self.spooled && door.is_none() { Err(Rejected::Stopping) } else { Ok(door) }
+impl IntakeContext {
+    fn spool(&self) -> Result<Option<Arc<SpoolQueue>>, Rejected> {
+        let spool = self.spool.read().clone();
+        if self.spooled && spool.is_none() { Err(Rejected::Stopping) } else { Ok(spool) }
     }
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for IntakeContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Shared({:?})", self.budget)
+        write!(f, "IntakeContext({:?})", self.budget)
     }
 }
 
@@ -84,18 +56,7 @@ impl std::fmt::Debug for Shared {
 pub struct Intake {
     receiver: Arc<Receiver>,
     gate: watch::Receiver<Gate>,
-    shared: Arc<Shared>,
-}
-
-/// One record as its source has it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Line<'a> {
-    /// The line, without its line end.
-    pub text: &'a [u8],
-    /// Event time, ns since 1970. `None`: found in the line if the source's `timestamp` says how, else the time of now.
-    pub time_ns: Option<i64>,
-    /// Structured metadata.
-    pub metadata: Option<&'a Labels>,
+    context: Arc<IntakeContext>,
 }
 
 /// Comes true when the log has a batch.
@@ -106,7 +67,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Waits until the log has the batch, or it is sure that this run of the agent will not bring it there.
+    /// Waits until the log has the batch, or it is certain that this run of the agent will not bring it there.
     pub async fn acknowledged(self) -> Result<(), Rejected> {
         match self.answer.await {
             Ok(true) => Ok(()),
@@ -117,8 +78,8 @@ impl Receipt {
 }
 
 impl Intake {
-    pub(crate) fn new(receiver: Arc<Receiver>, gate: watch::Receiver<Gate>, shared: Arc<Shared>) -> Self {
-        Self { receiver, gate, shared }
+    pub(crate) fn new(receiver: Arc<Receiver>, gate: watch::Receiver<Gate>, context: Arc<IntakeContext>) -> Self {
+        Self { receiver, gate, context }
     }
 
     /// The source's name.
@@ -133,17 +94,17 @@ impl Intake {
 
     /// The time of now, ns since 1970.
     pub fn now_ns(&self) -> i64 {
-        self.shared.clock.now_ns()
+        self.context.clock.now_ns()
     }
 
     /// The stream of these labels and this tenant; the source's own labels win, its own tenant stands in for none.
     pub fn stream(&self, labels: &Labels, tenant: Option<&Tenant>) -> Result<Stream, Rejected> {
         let before = self.receiver.streams();
-        let stream = self.receiver.stream(labels, tenant, self.shared.clock.now_ms());
+        let stream = self.receiver.stream(labels, tenant, self.context.clock.now_ms());
         let after = self.receiver.streams();
         if before != after {
             let (before, after) = (i64::try_from(before).unwrap_or_default(), i64::try_from(after).unwrap_or_default());
-            self.shared.metrics.push_streams.inc_by(after - before);
+            self.context.metrics.push_streams.inc_by(after - before);
         }
         stream.inspect_err(|error| self.refused(error))
     }
@@ -154,7 +115,7 @@ impl Intake {
             intake: self.clone(),
             parts: Vec::new(),
             open: HashMap::new(),
-            share: Share::none(&self.shared.budget),
+            share: MemoryShare::none(&self.context.budget),
             cost: 0,
             read_ns: self.now_ns(),
         }
@@ -163,7 +124,7 @@ impl Intake {
     /// Records that the source had to drop: the ledger counts them as read and dropped, under a reason of one word.
     pub fn dropped(&self, reason: &'static str, lines: u64, bytes: u64) {
         self.receiver.lose(&reason.into(), Count { lines, bytes, records: lines });
-        let (m, reason) = (&self.shared.metrics, Reason { reason: reason.into() });
+        let (m, reason) = (&self.context.metrics, Reason { reason: reason.into() });
         m.read_lines.inc_by(lines);
         m.read_bytes.inc_by(bytes);
         m.dropped_lines.get_or_create(&reason).inc_by(lines);
@@ -175,43 +136,52 @@ impl Intake {
         self.receiver.bookmark()
     }
 
-    /// Keeps a cursor; durable with the next checkpoint. To be called when the receipts of all that it stands behind
-    /// have come true.
+    /// Keeps a cursor; durable with the next checkpoint. To be called when the receipts of everything before it have come
+    /// true.
     pub fn keep_bookmark(&self, bookmark: Bytes) {
         self.receiver.keep_bookmark(bookmark);
     }
 
     /// The same, durable when this returns.
     pub async fn keep_bookmark_now(&self, bookmark: Bytes) -> Result<(), AgentError> {
-        self.receiver.keep_bookmark_now(bookmark, &self.shared.state).await
+        self.receiver.keep_bookmark_now(bookmark, &self.context.state).await
     }
 
     /// Number of partitions that records are spread over. Waits for the log; with a spool, 0 if it was never reached.
-    pub(crate) async fn lanes(&self) -> Result<usize, Rejected> {
-        match self.shared.spool()? {
-            Some(_) => Ok(self.receiver.lane_count()),
-            None => Ok(self.wait_for_outlets().await?.lanes.len()),
+    pub(crate) async fn partitions(&self) -> Result<usize, Rejected> {
+        match self.context.spool()? {
+            Some(_) => Ok(self.receiver.partition_count()),
+            None => Ok(self.wait_for_outlets().await?.queues.len()),
         }
     }
 
     /// The agent's counters.
     pub(crate) fn metrics(&self) -> &AgentMetrics {
-        &self.shared.metrics
+        &self.context.metrics
     }
 
     /// Whether pushes are taken: `Err` while the log was not reached yet, and at the stop.
     pub fn ready(&self) -> Result<(), Rejected> {
-        match self.shared.spool()? {
-            Some(_) => Ok(()),
-            None => self.outlets().map(drop),
+        self.exit_now().map(drop)
+    }
+
+    /// Where batches go, if that is known now.
+    fn exit_now(&self) -> Result<Exit, Rejected> {
+        if let Some(spool) = self.context.spool()? {
+            return Ok(Exit::Spool(spool));
+        }
+        match &*self.gate.borrow() {
+            Gate::Open(outlets) => Ok(Exit::Queues(Arc::clone(outlets))),
+            Gate::NotYet => Err(Rejected::NotReady),
+            Gate::Closed => Err(Rejected::Stopping),
         }
     }
 
-    fn outlets(&self) -> Result<Arc<Outlets>, Rejected> {
-        match &*self.gate.borrow() {
-            Gate::Open(outlets) => Ok(Arc::clone(outlets)),
-            Gate::NotYet => Err(Rejected::NotReady),
-            Gate::Closed => Err(Rejected::Stopping),
+    /// Where batches go, once it is known.
+    async fn exit(&self) -> Result<Exit, Rejected> {
+        match self.context.spool()? {
+            Some(spool) => Ok(Exit::Spool(spool)),
+            None => self.wait_for_outlets().await.map(Exit::Queues),
         }
     }
 
@@ -227,43 +197,7 @@ impl Intake {
     /// Counts a refusal.
     pub(crate) fn refused(&self, why: &Rejected) {
         let refused = Refused { source: self.name().to_owned(), reason: why.reason() };
-        self.shared.metrics.refused.get_or_create(&refused).inc();
-    }
-}
-
-/// Records of one stream, as long as a haul.
-#[derive(Debug)]
-struct Part {
-    stream: Stream,
-    window: Vec<u8>,
-    pieces: Vec<Piece>,
-    times: Vec<Option<i64>>,
-    metas: Vec<Option<Bytes>>,
-    /// Empty unless the source numbers its records itself.
-    numbers: Vec<u64>,
-    skipped: u64,
-}
-
-impl Part {
-    fn new(stream: &Stream) -> Self {
-        Self {
-            stream: stream.clone(),
-            window: Vec::new(),
-            pieces: Vec::new(),
-            times: Vec::new(),
-            metas: Vec::new(),
-            numbers: Vec::new(),
-            skipped: 0,
-        }
-    }
-
-    fn is_full(&self, more: usize) -> bool {
-        self.pieces.len() >= HAUL_RECORDS || !self.pieces.is_empty() && self.window.len() + more > HAUL_BYTES
-    }
-
-    fn count(&self) -> Count {
-        let bytes = self.window.len() as u64 + self.skipped;
-        Count { lines: self.pieces.len() as u64, bytes, records: self.pieces.len() as u64 }
+        self.context.metrics.refused.get_or_create(&refused).inc();
     }
 }
 
@@ -271,10 +205,10 @@ impl Part {
 #[derive(Debug)]
 pub struct Batch {
     intake: Intake,
-    parts: Vec<Part>,
+    parts: Vec<StreamRecords>,
     /// The part that takes a stream's next record.
     open: HashMap<usize, usize>,
-    share: Share,
+    share: MemoryShare,
     cost: usize,
     read_ns: i64,
 }
@@ -288,7 +222,7 @@ impl Batch {
             Some(at) if !self.parts[*at].is_full(room) => *at,
             _ => self.begin(stream),
         };
-        self.add(at, line);
+        self.add(at, line, None);
     }
 
     /// Adds a record under a number of the source's own: numbers rise within a batch and from batch to batch, over
@@ -300,60 +234,33 @@ impl Batch {
             Some(last) if Arc::ptr_eq(&last.stream.0, &stream.0) && !last.is_full(room) => self.parts.len() - 1,
             _ => self.begin(stream),
         };
-        self.parts[at].numbers.push(number);
-        self.add(at, line);
+        self.add(at, line, Some(number));
     }
 
     fn begin(&mut self, stream: &Stream) -> usize {
-        self.parts.push(Part::new(stream));
-        self.cost += HAUL_COST;
+        self.parts.push(StreamRecords::new(stream));
+        self.cost += BATCH_COST;
         let at = self.parts.len() - 1;
         self.open.insert(Arc::as_ptr(&stream.0) as usize, at);
         at
     }
 
-    fn add(&mut self, at: usize, line: Line<'_>) {
+    fn add(&mut self, at: usize, line: Line<'_>, number: Option<u64>) {
         let settings = &self.intake.receiver.settings;
-        let part = &mut self.parts[at];
-        let cut = line.text.len() > settings.max_line;
-        let text = line.text.get(..settings.max_line).unwrap_or(line.text);
         let time = line.time_ns.or_else(|| {
+            let text = line.text.get(..settings.max_line).unwrap_or(line.text);
             let found = settings.time.as_ref()?.read(text, self.read_ns);
             if found.is_none() {
-                self.intake.shared.metrics.untimed_lines.inc();
+                self.intake.context.metrics.untimed_lines.inc();
             }
             found
         });
-        let n = part.pieces.len();
-        if time.is_some() && part.times.is_empty() {
-            part.times.resize(n, None);
-        }
-        if time.is_some() || !part.times.is_empty() {
-            part.times.push(time);
-        }
-        let meta = line.metadata.filter(|metadata| !metadata.is_empty()).map(|metadata| {
-            if is_invalid(text, cut) {
-                return Bytes::from(metadata.with("encoding", "invalid").to_json());
-            }
-            Bytes::from(metadata.to_json())
-        });
-        self.cost += text.len() + text.len() / 4 + RECORD_COST + meta.as_ref().map_or(0, |meta| meta.len() + 32);
-        if meta.is_some() && part.metas.is_empty() {
-            part.metas.resize(n, None);
-        }
-        if meta.is_some() || !part.metas.is_empty() {
-            part.metas.push(meta);
-        }
-        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (start, len) = (small(part.window.len()), small(text.len()));
-        part.pieces.push(Piece { start, len, span: len, lines: 1, cut });
-        part.window.extend_from_slice(text);
-        part.skipped += (line.text.len() - text.len()) as u64;
+        self.cost += self.parts[at].add(line, time, number, settings.max_line);
     }
 
     /// Number of its records.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.pieces.len()).sum()
+        self.parts.iter().map(StreamRecords::len).sum()
     }
 
     /// Whether there are none.
@@ -363,7 +270,7 @@ impl Batch {
 
     /// Bytes of its lines.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.count().bytes).sum()
+        self.parts.iter().map(StreamRecords::bytes).sum()
     }
 
     /// Memory that it will take while it waits for the log, about.
@@ -380,24 +287,12 @@ impl Batch {
     pub fn offer(mut self) -> Result<Receipt, Rejected> {
         let intake = self.intake.clone();
         let offered = (|| {
-            if let Some(door) = intake.shared.spool()? {
-                return self.spool_now(&door);
-            }
-            let outlets = intake.outlets()?;
+            let exit = intake.exit_now()?;
             if !self.share.grow_to(self.cost) {
                 return Err(Rejected::Full { what: "memory (agent.max_waiting_bytes)" });
             }
-            let mut permits = Vec::new();
-            for lane in self.lanes(outlets.lanes.len()) {
-                match outlets.lanes[lane].try_reserve() {
-                    Ok(permit) => permits.push((lane, permit)),
-                    Err(mpsc::error::TrySendError::Full(())) => {
-                        return Err(Rejected::Full { what: "a queue (agent.queue_pieces)" });
-                    }
-                    Err(mpsc::error::TrySendError::Closed(())) => return Err(Rejected::Stopping),
-                }
-            }
-            match self.dispatch(&outlets, permits) {
+            let room = exit.room_now(self.cost, |count| self.partitions(count))?;
+            match self.hand_in(room) {
                 Ok(receipt) => Ok(receipt),
                 Err((_, Some(error))) => Err(error),
                 // The next block of numbers is not on the disk yet: whoever waits for it brings it there.
@@ -410,25 +305,15 @@ impl Batch {
     /// Hands the batch in, waiting for room as long as it takes. Dropping the call before it is done hands nothing in.
     pub async fn send(mut self) -> Result<Receipt, Rejected> {
         let intake = self.intake.clone();
-        if let Some(door) = intake.shared.spool()? {
-            return self.spool(&door).await;
-        }
-        let outlets = intake.wait_for_outlets().await?;
+        let exit = intake.exit().await?;
         self.share.wait_for(self.cost).await;
         loop {
             // Some in hand, so that an `offer` finds numbers as well.
             let wanted = (self.len() as u64).saturating_mul(2);
-            let reserved = intake.receiver.reserve(wanted, &intake.shared.state).await;
+            let reserved = intake.receiver.reserve(wanted, &intake.context.state).await;
             reserved.map_err(|error| Rejected::State { source: Arc::new(error) })?;
-            let permits = {
-                let _turn = outlets.turn.lock().await;
-                let mut permits = Vec::new();
-                for lane in self.lanes(outlets.lanes.len()) {
-                    permits.push((lane, outlets.lanes[lane].reserve().await.map_err(|_| Rejected::Stopping)?));
-                }
-                permits
-            };
-            match self.dispatch(&outlets, permits) {
+            let room = exit.room(self.cost, |count| self.partitions(count)).await?;
+            match self.hand_in(room) {
                 Ok(receipt) => return Ok(receipt),
                 Err((_, Some(error))) => return Err(error),
                 // Others took them: once more.
@@ -450,197 +335,103 @@ impl Batch {
         sent.inspect_err(|error| intake.refused(error))
     }
 
-    /// The lanes that it has something for.
-    fn lanes(&self, count: usize) -> Vec<usize> {
-        let mut lanes: Vec<usize> = self.parts.iter().map(|part| lane_of(&part.stream, count)).collect();
-        lanes.sort_unstable();
-        lanes.dedup();
-        lanes
+    /// The partitions that it has something for, of so many.
+    fn partitions(&self, count: usize) -> Vec<usize> {
+        let mut partitions: Vec<usize> = self.parts.iter().map(|part| part.stream.partition(count)).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        partitions
     }
 
-    /// Numbers the records and puts them into the queues. Given back with no error if there are not enough numbers.
+    /// Numbers the records and hands them on. Given back with no error if there are not enough numbers.
     #[allow(clippy::result_large_err)] // moved on at once
-    fn dispatch(
-        self,
-        outlets: &Outlets,
-        permits: Vec<(usize, mpsc::Permit<'_, Load>)>,
-    ) -> Result<Receipt, (Self, Option<Rejected>)> {
+    fn hand_in(self, room: Room<'_>) -> Result<Receipt, (Self, Option<Rejected>)> {
         let records = self.len() as u64;
-        let (dones, answer) = Done::parts(self.parts.len());
+        let own = self.parts.first().and_then(StreamRecords::own_numbers).map(|(first, _)| first);
+        let last = self.parts.last().and_then(StreamRecords::own_numbers).map(|(_, last)| last);
         let receiver = Arc::clone(&self.intake.receiver);
-        let own = self.parts.first().and_then(|part| part.numbers.first()).copied();
-        let last = self.parts.last().and_then(|part| part.numbers.last()).copied();
-        // Whatever is numbered under the lock stands in the queues before the lock is given up: numbers rise there.
-        let mut back = Some(self);
-        let give = |first: Option<u64>| {
-            if let Some(batch) = back.take() {
-                batch.enqueue(outlets, permits, dones, first);
-            }
-        };
-        let given = match own {
-            None => receiver.number(records, |first| give(Some(first))).ok_or(None),
-            Some(first) => receiver.own_numbers(first, last.unwrap_or(first), || give(None)).map_err(Some),
-        };
-        match (given, back) {
-            (Err(error), Some(batch)) => Err((batch, error)),
-            _ => Ok(Receipt { answer, spooled: false }),
-        }
-    }
-
-    fn spool_now(mut self, door: &SpoolDoor) -> Result<Receipt, Rejected> {
-        if !self.share.grow_to(self.cost) {
-            return Err(Rejected::Full { what: "memory (agent.max_waiting_bytes)" });
-        }
-        let Some(space) = Share::take(&door.space, self.cost) else {
-            return Err(Rejected::Full { what: "the spool (agent.spool.max_bytes)" });
-        };
-        let Ok(permit) = door.jobs.try_reserve() else { return Err(Rejected::Full { what: "the queue of the spool" }) };
-        match self.hand_to(permit, space) {
-            Ok(receipt) => Ok(receipt),
-            Err((_, _, Some(error))) => Err(error),
-            Err((_, _, None)) => Err(Rejected::Full { what: "the block of numbers" }),
-        }
-    }
-
-    async fn spool(mut self, door: &SpoolDoor) -> Result<Receipt, Rejected> {
-        let shared = Arc::clone(&self.intake.shared);
-        self.share.wait_for(self.cost).await;
-        let mut space = Share::none(&door.space);
-        space.wait_for(self.cost).await;
-        loop {
-            let wanted = (self.len() as u64).saturating_mul(2);
-            let reserved = self.intake.receiver.reserve(wanted, &shared.state).await;
-            reserved.map_err(|error| Rejected::State { source: Arc::new(error) })?;
-            let permit = door.jobs.reserve().await.map_err(|_| Rejected::Stopping)?;
-            match self.hand_to(permit, space) {
-                Ok(receipt) => return Ok(receipt),
-                Err((_, _, Some(error))) => return Err(error),
-                // Others took them: once more.
-                Err((back, kept, None)) => (self, space) = (back, kept),
-            }
-        }
-    }
-
-    /// Numbers the records and hands them to the spool's writer, in one turn: numbers rise on the disk.
-    #[allow(clippy::result_large_err)] // moved on at once
-    fn hand_to(self, permit: mpsc::Permit<'_, Job>, space: Share) -> Result<Receipt, (Self, Share, Option<Rejected>)> {
-        let records = self.len() as u64;
-        let own = self.parts.first().and_then(|part| part.numbers.first()).copied();
-        let last = self.parts.last().and_then(|part| part.numbers.last()).copied();
-        let receiver = Arc::clone(&self.intake.receiver);
-        let (dones, answer) = Done::parts(1);
-        let mut back = Some((self, space));
-        let give = |first: u64| {
-            if let Some((batch, space)) = back.take() {
-                permit.send(batch.into_job(first, dones, space));
-            }
+        let spooled = matches!(room, Room::Spool { .. });
+        let (acks, answer) = BatchAck::parts(if spooled { 1 } else { self.parts.len() });
+        // Whatever is numbered under the lock stands in the queue before the lock is given up: numbers rise there.
+        let mut back = Some((self, room));
+        let give = |first: u64| match back.take() {
+            Some((batch, Room::Queues { outlets, permits })) => batch.enqueue(outlets, permits, acks, first),
+            Some((batch, Room::Spool { permit, space })) => permit.send(batch.into_job(first, acks, space)),
+            None => {}
         };
         let given = match own {
             None => receiver.number(records, give).ok_or(None),
             Some(first) => receiver.own_numbers(first, last.unwrap_or(first), || give(first)).map_err(Some),
         };
         match (given, back) {
-            (Err(error), Some((batch, space))) => Err((batch, space, error)),
-            _ => Ok(Receipt { answer, spooled: true }),
+            (Err(error), Some((batch, _))) => Err((batch, error)),
+            _ => Ok(Receipt { answer, spooled }),
         }
     }
 
-    fn into_job(self, first: u64, dones: Vec<Done>, space: Share) -> Job {
+    /// For the writer of the spool.
+    fn into_job(self, first: u64, acks: Vec<BatchAck>, space: MemoryShare) -> Job {
         let receiver = Arc::clone(&self.intake.receiver);
-        let lanes = match &*self.intake.gate.borrow() {
-            Gate::Open(outlets) => Some(outlets.lanes.len()),
+        let count = match &*self.intake.gate.borrow() {
+            Gate::Open(outlets) => Some(outlets.queues.len()),
             _ => None,
         };
-        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let mut next = first;
-        let frame = |part: Part| {
+        let frame = |part: StreamRecords| {
             let hash = part.stream.0.hash;
+            let partition = match count {
+                Some(count) => Some(part.stream.partition(count)),
+                None => receiver.partition_of(hash),
+            };
             let first = next;
-            next += part.pieces.len() as u64;
-            let cut = part.pieces.iter().enumerate().filter(|(_, piece)| piece.cut).map(|(n, _)| n).collect::<Vec<_>>();
-            self.intake.shared.metrics.cut_lines.inc_by(cut.len() as u64);
-            Frame {
-                source: receiver.settings.name.to_string(),
-                labels: text(&part.stream.0.labels),
-                tenant: part.stream.0.tenant.as_ref().map(text),
-                hash,
-                lane: lanes.map_or_else(|| receiver.lane_of(hash), |_| Some(lane_of(&part.stream, lanes.unwrap_or(1)))),
-                first,
-                own: part.numbers,
-                read_ns: self.read_ns,
-                lens: part.pieces.iter().map(|piece| piece.len).collect(),
-                cut,
-                times: part.times,
-                metas: part.metas.iter().map(|meta| meta.as_ref().map(text)).collect(),
-                skipped: part.skipped,
-                window: part.window.into(),
-            }
+            next += part.len() as u64;
+            let records = part.finish(self.read_ns);
+            self.intake.context.metrics.cut_lines.inc_by(records.cut_lines());
+            records.into_frame(&receiver.settings.name, hash, partition, first)
         };
         let frames = self.parts.into_iter().map(frame).collect();
-        Job { frames, dones, receiver: Arc::clone(&self.intake.receiver), memory: self.share, space }
+        Job { frames, acks, receiver: Arc::clone(&self.intake.receiver), memory: self.share, space }
     }
 
+    /// Into the queues of the senders.
     fn enqueue(
         self,
         outlets: &Outlets,
-        permits: Vec<(usize, mpsc::Permit<'_, Load>)>,
-        dones: Vec<Done>,
-        first: Option<u64>,
+        permits: Vec<(usize, mpsc::Permit<'_, QueuedBatches>)>,
+        acks: Vec<BatchAck>,
+        first: u64,
     ) {
-        let intake = &self.intake;
+        let context = &self.intake.context;
         let mut next = first;
-        let mut loads: HashMap<usize, Vec<Haul>> = HashMap::new();
+        let mut queued: HashMap<usize, Vec<SourceBatch>> = HashMap::new();
         let (mut count, mut cut) = (Count::default(), 0);
-        // What is left over from an estimate goes back; the first haul keeps what can't be told apart.
+        // What is left over from an estimate goes back; the last part gets what can't be divided.
         let (mut left, parts) = (self.cost, self.parts.len().max(1));
         let share = left / parts;
         let held = self.share.keep();
-        intake.shared.budget.give(held.saturating_sub(self.cost));
-        for (n, (part, done)) in self.parts.into_iter().zip(dones).enumerate() {
-            let lane = lane_of(&part.stream, outlets.lanes.len());
-            let Some(inlet) = outlets.inlets.get(lane) else { continue };
-            let taken = Taken { count: part.count(), skipped: part.skipped };
-            count += taken.count;
-            cut += part.pieces.iter().filter(|piece| piece.cut).count() as u64;
-            let cost = if n + 1 == parts { left } else { share };
-            left -= cost;
-            let numbers = match &mut next {
-                Some(next) => Numbers::From(std::mem::replace(next, *next + part.pieces.len() as u64)),
-                None => Numbers::Own(part.numbers),
-            };
-            loads.entry(lane).or_default().push(Haul {
-                source: Arc::clone(inlet) as _,
-                labels: part.stream.0.labels.clone(),
-                streams: None,
-                tenant: part.stream.0.tenant.clone(),
-                window: part.window.into(),
-                numbers,
-                pieces: part.pieces,
-                times: part.times,
-                metas: part.metas,
-                to: Anchor::default(),
-                taken,
-                read_ns: self.read_ns,
-                cost,
-                behind: None,
-                done: Some(done),
-            });
+        context.budget.give(held.saturating_sub(self.cost));
+        for (n, (part, ack)) in self.parts.into_iter().zip(acks).enumerate() {
+            let partition = part.stream.partition(outlets.queues.len());
+            let Some(source) = outlets.partitions.get(partition) else { continue };
+            let first = next;
+            next += part.len() as u64;
+            let records = part.finish(self.read_ns);
+            count += records.count();
+            cut += records.cut_lines();
+            let mut batch = records.into_batch(Arc::clone(source) as _, first);
+            batch.cost = if n + 1 == parts { left } else { share };
+            batch.ack = Some(ack);
+            left -= batch.cost;
+            queued.entry(partition).or_default().push(batch);
         }
-        intake.receiver.took(count);
-        let m = &intake.shared.metrics;
-        m.read_lines.inc_by(count.lines);
-        m.read_bytes.inc_by(count.bytes);
-        m.cut_lines.inc_by(cut);
-        m.waiting_lines.inc_by(i64::try_from(count.lines).unwrap_or(i64::MAX));
-        for (lane, permit) in permits {
-            if let Some(hauls) = loads.remove(&lane) {
-                hauls.iter().for_each(|haul| intake.shared.taps.read(haul));
-                permit.send(Load::Many(hauls));
+        self.intake.receiver.took(count);
+        context.metrics.count_read(count.lines, count.bytes);
+        context.metrics.cut_lines.inc_by(cut);
+        for (partition, permit) in permits {
+            if let Some(batches) = queued.remove(&partition) {
+                batches.iter().for_each(|batch| batch.show_read(&context.taps));
+                permit.send(QueuedBatches::Many(batches));
             }
         }
     }
-}
-
-fn lane_of(stream: &Stream, lanes: usize) -> usize {
-    stream.0.hash as usize % lanes.max(1)
 }

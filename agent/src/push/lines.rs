@@ -126,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::MultilineConfig;
+    use crate::multiline::MultilineConfig;
 
     fn traces() -> Option<Join> {
         let config = MultilineConfig { r#continue: Some(r"^\s".into()), max_lines: 3, ..MultilineConfig::default() };

@@ -1,6 +1,6 @@
 //! Sources that are no files: what is pushed to the agent, or read where nothing can be read twice.
 //!
-//! In: lines of sources ([`PushSource`]), each through its [`Intake`]. Out: hauls into the same lanes as those of files,
+//! In: lines of sources ([`PushSource`]), each through its [`Intake`]. Out: batches into the same lanes as those of files,
 //! so that transforms, throttles, dead letters, ledger and metrics apply to them as to files. Sources touch what they
 //! read from; the intake touches the state.
 //!
@@ -22,137 +22,64 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use millrace_log::record::{Labels, RecordError, Tenant};
-use tokio_util::sync::CancellationToken;
+use millrace_log::record::{Labels, Tenant};
 
 use crate::config::{Common, SourceConfig};
 use crate::error::AgentError;
 use crate::timestamp::TimeReader;
 use crate::transform::Chain;
 
-/// Their settings.
-pub mod config;
-/// Settings of those that the agent reads on its own host.
-pub mod config_local;
-/// An HTTP door, as several sources have it.
-mod door;
-/// The journal of systemd.
-mod journald;
+/// Why records are not taken.
+mod rejected;
+/// Ids, numbers, streams and ledger of one source.
+pub(crate) mod receiver;
+/// Format of the spool.
+mod frame;
+/// Acknowledged on the disk of this host while the log is away.
+pub(crate) mod spool;
+/// Records of one stream.
+mod records;
+/// Where batches leave to.
+mod exit;
+/// The way in.
+mod intake;
+/// How a source is run.
+mod source;
+/// From the spool into the queues of the senders.
+pub(crate) mod spool_feed;
 /// Lines and events out of bytes.
 mod lines;
+/// One stream of bytes on its way to batches.
+mod channel;
 /// Batches on their way to the log.
 mod outbox;
 /// Programs that sources run.
 mod process;
-/// What a command prints.
-mod source_command;
+/// HTTP listener that several sources share.
+mod door;
 /// Lines and JSON by POST.
 mod source_http;
 /// Loki's push API.
 mod source_loki;
 /// OpenTelemetry logs.
 mod source_otlp;
-/// The standard input.
-mod source_stdin;
-/// Ids, numbers, streams and ledger of one.
-pub(crate) mod receiver;
-/// Acknowledged on the disk of this host while the log is away.
-pub(crate) mod spool;
 /// Syslog by UDP, TCP and TLS.
 mod syslog;
-/// From the spool into the lanes.
-pub(crate) mod spool_feed;
-/// The way in.
-mod intake;
+/// The journal of systemd.
+mod journald;
+/// The standard input.
+mod source_stdin;
+/// What a command prints.
+mod source_command;
 
-pub use intake::{Batch, Intake, Line, Receipt};
-pub(crate) use intake::{Gate, Outlets, Shared};
+pub(crate) use exit::{Gate, Outlets};
+pub(crate) use intake::IntakeContext;
+pub use intake::{Batch, Intake, Receipt};
 pub use receiver::Stream;
-pub(crate) use receiver::{Receiver, Settings};
-pub(crate) use source_otlp::source_name as otlp_name;
-
-/// A source that is no file, opened and not yet running.
-#[async_trait]
-pub(crate) trait PushSource: Send + Sync {
-    /// Runs until `stop`, or until the source has nothing more. At the stop: takes nothing new, waits for receipts that
-    /// its clients wait for (the lanes go on meanwhile), answers them and returns; after `shutdown_timeout` it is
-    /// dropped. What the error says ends the agent.
-    async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError>;
-}
-
-/// Why records were not taken.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Rejected {
-    /// No room: come again.
-    #[error("agent has no room in {what}: the log is slow or away, try again")]
-    Full {
-        /// What is used up.
-        what: &'static str,
-    },
-    /// The agent has not reached the log since its start.
-    #[error("agent has not reached the log yet: is the broker running and `agent.kafka.brokers` right?")]
-    NotReady,
-    /// The agent stops: records that were taken may or may not be in the log.
-    #[error("agent is stopping: try again")]
-    Stopping,
-    /// The spool can't be written.
-    #[error("agent can't write its spool: has the disk room? Try again")]
-    Spool,
-    /// Too many different label sets.
-    #[error(
-        "more than {limit} label sets within an hour (max_streams): use labels with few values, and metadata for others"
-    )]
-    TooManyStreams {
-        /// `max_streams`.
-        limit: usize,
-    },
-    /// Labels that no stream may have.
-    #[error("labels {labels} can't be used: {source}")]
-    Labels {
-        /// All of them.
-        labels: Labels,
-        /// What is wrong.
-        #[source]
-        source: Arc<RecordError>,
-    },
-    /// Numbers of the source's own that do not rise.
-    #[error("number {number} stands behind {next}, which is the next: numbers of a source must rise")]
-    Order {
-        /// The number found.
-        number: u64,
-        /// The lowest that could be taken.
-        next: u64,
-    },
-    /// The state can't be written.
-    #[error("agent can't keep its positions: {source}")]
-    State {
-        /// The cause.
-        #[source]
-        source: Arc<AgentError>,
-    },
-}
-
-impl Rejected {
-    /// Whether the same may be taken later.
-    pub fn is_retriable(&self) -> bool {
-        !matches!(self, Self::Labels { .. } | Self::Order { .. })
-    }
-
-    /// For metrics.
-    pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Self::Full { .. } => "full",
-            Self::NotReady => "not_ready",
-            Self::Stopping => "stopping",
-            Self::Spool => "spool",
-            Self::TooManyStreams { .. } => "streams",
-            Self::Labels { .. } => "labels",
-            Self::Order { .. } => "order",
-            Self::State { .. } => "state",
-        }
-    }
-}
+pub(crate) use receiver::{Receiver, Receivers, Settings};
+pub use records::Line;
+pub use rejected::Rejected;
+pub(crate) use source::PushSource;
 
 /// What a receiver needs to know of a source's configuration.
 pub(crate) fn settings(common: &Common<'_>, host: &str, chain: Option<Arc<Chain>>) -> Result<Settings, AgentError> {

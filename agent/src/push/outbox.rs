@@ -4,19 +4,15 @@
 //! them or will not get them in this run. Touches nothing. How many are on their way is bounded by the agent's memory
 //! and queues, since each batch takes a share of both before it is taken here.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
-
-use millrace_log::record::Labels;
 use tokio_util::sync::CancellationToken;
 
-use super::lines::Lines;
-use super::{Batch, Intake, Line, Receipt, Rejected, Stream};
-use crate::config::MultilineConfig;
-use crate::ledger::REASON_CUT;
+use super::intake::{Batch, Intake, Receipt};
+use super::rejected::Rejected;
 
 /// Receipts in the order of their batches.
 pub(super) struct Outbox<T> {
@@ -146,70 +142,5 @@ pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// One stream of bytes on its way to batches.
-pub(super) struct Channel {
-    lines: Lines,
-    stream: Stream,
-    metadata: Labels,
-    /// How long an event that may go on is waited for.
-    quiet: Duration,
-    fed: Instant,
-}
-
-impl Channel {
-    pub fn new(lines: Lines, stream: Stream, metadata: Labels, multiline: Option<&MultilineConfig>) -> Self {
-        let quiet = multiline.map_or(Duration::ZERO, |multiline| multiline.timeout.0);
-        Self { lines, stream, metadata, quiet, fed: Instant::now() }
-    }
-
-    fn each<'b>(
-        stream: &'b Stream,
-        metadata: &'b Labels,
-        batch: &'b mut Batch,
-        bytes: &'b mut u64,
-    ) -> impl FnMut(&[u8]) {
-        let metadata = (!metadata.is_empty()).then_some(metadata);
-        move |text| {
-            *bytes += text.len() as u64;
-            batch.push(stream, Line { text, time_ns: None, metadata });
-        }
-    }
-
-    /// Takes a piece; gives the bytes of the lines that it added to the batch.
-    pub fn feed(&mut self, piece: &[u8], batch: &mut Batch) -> u64 {
-        let mut bytes = 0;
-        self.lines.feed(piece, &mut Self::each(&self.stream, &self.metadata, batch, &mut bytes));
-        self.fed = Instant::now();
-        bytes
-    }
-
-    /// When an event that may go on will have waited long enough; `None` if there is none.
-    pub fn due(&self) -> Option<Instant> {
-        self.lines.is_waiting().then(|| self.fed + self.quiet)
-    }
-
-    /// Nothing came for a while.
-    pub fn flush(&mut self, batch: &mut Batch) -> u64 {
-        let mut bytes = 0;
-        self.lines.flush(&mut Self::each(&self.stream, &self.metadata, batch, &mut bytes));
-        bytes
-    }
-
-    /// Nothing more comes.
-    pub fn finish(&mut self, batch: &mut Batch) -> u64 {
-        let mut bytes = 0;
-        self.lines.finish(&mut Self::each(&self.stream, &self.metadata, batch, &mut bytes));
-        bytes
-    }
-
-    /// Counts what was cut off.
-    pub fn count_lost(&mut self, intake: &Intake) {
-        let lost = self.lines.take_lost();
-        if lost > 0 {
-            intake.dropped(REASON_CUT, 0, lost);
-        }
     }
 }

@@ -16,16 +16,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use millrace_log::record::{Labels, SourceId, Tenant};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::Rejected;
+use super::rejected::Rejected;
+use crate::batch::{Anchor, BatchSource, Identity};
 use crate::error::AgentError;
-use crate::feed::Feed;
-use crate::ledger::{Count, Lost, SourceLedger, Tally};
-use crate::source::{Anchor, Identity, Taken};
+use crate::ledger::{Count, Lost, SourceLedger, Taken, Tally};
 use crate::state::{ReceiverState, State};
 use crate::timestamp::TimeReader;
 use crate::transform::Chain;
+
+/// All receivers of an agent, shared by its parts.
+pub(crate) type Receivers = Arc<RwLock<Vec<Arc<Receiver>>>>;
 
 /// Numbers reserved at once.
 const BLOCK: u64 = 1 << 20;
@@ -83,6 +85,13 @@ pub(super) struct StreamParts {
     used_ms: AtomicI64,
 }
 
+impl Stream {
+    /// Its partition, of so many.
+    pub(super) fn partition(&self, count: usize) -> usize {
+        self.0.hash as usize % count.max(1)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Streams {
     known: HashMap<(Option<Tenant>, Labels), Stream>,
@@ -103,7 +112,7 @@ struct Range {
 struct Progress {
     tally: Tally,
     topic: String,
-    lanes: Vec<Identity>,
+    partitions: Vec<Identity>,
     bookmark: Option<Bytes>,
     dirty: bool,
 }
@@ -134,11 +143,11 @@ impl Receiver {
             reason: "its entry in the agent's state holds no source id: give the source another `name`".to_owned(),
         };
         let id = |text: &str| SourceId::from_hex(text.as_bytes()).ok_or_else(damaged);
-        let lanes = known.lanes.iter().map(|text| id(text).map(Identity::new)).collect::<Result<_, _>>()?;
+        let partitions = known.lanes.iter().map(|text| id(text).map(Identity::new)).collect::<Result<_, _>>()?;
         let progress = Progress {
             tally: Tally::restore(known.sent, &known.dropped),
             topic: known.topic,
-            lanes,
+            partitions,
             bookmark: known.bookmark.map(Bytes::from),
             dirty: true,
         };
@@ -157,25 +166,25 @@ impl Receiver {
     }
 
     /// Its ids for the partitions of a topic; new ones for another topic. Durable once the state is synced. Blocks.
-    pub fn lanes(
+    pub fn partitions(
         self: &Arc<Self>,
         topic: &str,
         partitions: usize,
         state: &State,
-    ) -> Result<Vec<Arc<Inlet>>, AgentError> {
+    ) -> Result<Vec<Arc<ReceiverPartition>>, AgentError> {
         {
             let mut p = self.progress.lock();
             if p.topic != topic {
                 topic.clone_into(&mut p.topic);
-                p.lanes.clear();
+                p.partitions.clear();
             }
-            while p.lanes.len() < partitions {
-                p.lanes.push(Identity::new(SourceId::random()));
+            while p.partitions.len() < partitions {
+                p.partitions.push(Identity::new(SourceId::random()));
             }
         }
         let reserved = self.range.lock().reserved;
         self.put(state, reserved)?;
-        Ok((0..partitions).map(|lane| Arc::new(Inlet { receiver: Arc::clone(self), lane })).collect())
+        Ok((0..partitions).map(|partition| Arc::new(ReceiverPartition { receiver: Arc::clone(self), partition })).collect())
     }
 
     /// The stream of these labels; those of the configuration win over them.
@@ -257,14 +266,14 @@ impl Receiver {
     }
 
     /// The partition of a hash, as far as is known.
-    pub fn lane_of(&self, hash: u32) -> Option<usize> {
-        let lanes = self.progress.lock().lanes.len();
-        (lanes > 0).then(|| hash as usize % lanes)
+    pub fn partition_of(&self, hash: u32) -> Option<usize> {
+        let count = self.progress.lock().partitions.len();
+        (count > 0).then(|| hash as usize % count)
     }
 
     /// Its partitions, as far as is known.
-    pub fn lane_count(&self) -> usize {
-        self.progress.lock().lanes.len()
+    pub fn partition_count(&self) -> usize {
+        self.progress.lock().partitions.len()
     }
 
     /// Something was taken; it waits for the log.
@@ -329,7 +338,7 @@ impl Receiver {
                 kind: self.settings.kind.to_owned(),
                 reserved,
                 topic: p.topic.clone(),
-                lanes: p.lanes.iter().map(|lane| lane.id.to_string()).collect(),
+                lanes: p.partitions.iter().map(|partition| partition.id.to_string()).collect(),
                 sent: p.tally.sent,
                 dropped: p.tally.dropped(),
                 bookmark: p.bookmark.as_ref().map(|bookmark| bookmark.to_vec()),
@@ -358,16 +367,16 @@ impl Receiver {
 
 /// What a receiver has for one partition.
 #[derive(Debug)]
-pub(crate) struct Inlet {
+pub(crate) struct ReceiverPartition {
     receiver: Arc<Receiver>,
-    lane: usize,
+    partition: usize,
 }
 
-impl Feed for Inlet {
+impl BatchSource for ReceiverPartition {
     fn identity(&self) -> Identity {
         let p = self.receiver.progress.lock();
-        // There from the start: an inlet is only made for a lane that has one.
-        p.lanes.get(self.lane).cloned().unwrap_or_else(|| Identity::new(self.receiver.id))
+        // There from the start: an inlet is only made for a partition that has one.
+        p.partitions.get(self.partition).cloned().unwrap_or_else(|| Identity::new(self.receiver.id))
     }
 
     fn chain(&self) -> Option<&Arc<Chain>> {
@@ -389,8 +398,8 @@ impl Feed for Inlet {
     }
 
     fn move_on(&self, state: &State) -> Result<(), AgentError> {
-        if let Some(lane) = self.receiver.progress.lock().lanes.get_mut(self.lane) {
-            *lane = Identity::new(SourceId::random());
+        if let Some(partition) = self.receiver.progress.lock().partitions.get_mut(self.partition) {
+            *partition = Identity::new(SourceId::random());
         }
         let _raising = self.receiver.raising.blocking_lock();
         let reserved = self.receiver.range.lock().reserved;
@@ -435,7 +444,7 @@ pub(super) mod tests {
         for round in 0..3 {
             let state = state(folder.path());
             let receiver = Receiver::open(settings("a"), &state).unwrap();
-            let lanes = receiver.lanes("logs", 2, &state).unwrap();
+            let lanes = receiver.partitions("logs", 2, &state).unwrap();
             state.sync().unwrap();
             let now: Vec<SourceId> = lanes.iter().map(|lane| lane.identity().id).collect();
             assert!(round == 0 || now == ids);
@@ -457,11 +466,11 @@ pub(super) mod tests {
         let state = state(folder.path());
         let receiver = Receiver::open(settings("a"), &state).unwrap();
         let ids = |topic| -> Vec<SourceId> {
-            receiver.lanes(topic, 2, &state).unwrap().iter().map(|lane| lane.identity().id).collect()
+            receiver.partitions(topic, 2, &state).unwrap().iter().map(|lane| lane.identity().id).collect()
         };
         let first = ids("one");
         assert_eq!(ids("one"), first);
-        receiver.lanes("one", 2, &state).unwrap()[1].move_on(&state).unwrap();
+        receiver.partitions("one", 2, &state).unwrap()[1].move_on(&state).unwrap();
         let moved = ids("one");
         assert!(moved[0] == first[0] && moved[1] != first[1]);
         assert!(ids("two").iter().all(|id| !moved.contains(id)));

@@ -18,11 +18,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command as TokioCommand;
 use tokio_util::sync::CancellationToken;
 
-use super::config_local::{CommandMode, CommandSource, Streams};
+use super::channel::Channel;
+use super::intake::{Batch, Intake};
 use super::lines::Lines;
-use super::outbox::{Channel, Unrepeatable, at};
+use super::outbox::{Unrepeatable, at};
 use super::process::{Backoff, Program, count_end, ending};
-use super::{Batch, Intake, PushSource};
+use super::source::PushSource;
+use crate::config::local::{CommandMode, CommandSource, Streams};
 use crate::error::AgentError;
 use crate::metrics::OfSource;
 use crate::multiline::Join;

@@ -17,9 +17,12 @@ use millrace_log::record::{Labels, Tenant};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{BodyFormat, HttpSource, name_of};
 use super::door::{Answer, Door, Refusal, Serve, Terms, empty, header_text, ready, tenant};
-use super::{Batch, Intake, Line, PushSource, Stream};
+use super::intake::{Batch, Intake};
+use super::receiver::Stream;
+use super::records::Line;
+use super::source::PushSource;
+use crate::config::push::{BodyFormat, HttpSource, name_of};
 use crate::error::AgentError;
 
 /// The source, bound.

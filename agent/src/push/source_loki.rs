@@ -12,9 +12,12 @@ use hyper::body::Incoming;
 use millrace_log::push::loki::{EntryLimits, Form, check, decode};
 use tokio_util::sync::CancellationToken;
 
-use super::config::{LokiSource, name_of};
 use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, empty, header_text, ready, tenant};
-use super::{Intake, Line, PushSource, Rejected};
+use super::intake::Intake;
+use super::records::Line;
+use super::rejected::Rejected;
+use super::source::PushSource;
+use crate::config::push::{LokiSource, name_of};
 use crate::error::AgentError;
 
 const PATH: &str = "/loki/api/v1/push";

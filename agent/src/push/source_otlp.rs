@@ -35,9 +35,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
-use super::config::{OtlpSource, name_of};
 use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, header_text, ready, tenant, with_body};
-use super::{Batch, Intake, Line, PushSource, Stream};
+use super::intake::{Batch, Intake};
+use super::receiver::Stream;
+use super::records::Line;
+use super::source::PushSource;
+use crate::config::push::{OtlpSource, otlp_name};
 use crate::error::AgentError;
 use crate::name::plain_name;
 
@@ -69,7 +72,7 @@ struct Handler {
 impl Otlp {
     /// Binds. Blocks.
     pub fn open(config: &OtlpSource) -> Result<Self, AgentError> {
-        let name = source_name(config);
+        let name = otlp_name(config);
         let terms = Terms::new(&name, &config.auth, &config.limits)?;
         let mut doors = Vec::new();
         for (key, listen) in [("http", &config.http), ("grpc", &config.grpc)] {
@@ -80,12 +83,6 @@ impl Otlp {
         let resource_labels = config.resource_labels.iter().map(|name| (name.clone(), plain(name))).collect();
         Ok(Self { doors, resource_labels, terms })
     }
-}
-
-/// Its name if it was given none.
-pub(crate) fn source_name(config: &OtlpSource) -> String {
-    let address = if config.http.is_empty() { &config.grpc } else { &config.http };
-    name_of(&config.name, "otlp", address)
 }
 
 #[async_trait]

@@ -19,10 +19,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::config_local::StdinSource;
+use super::channel::Channel;
+use super::intake::Intake;
 use super::lines::Lines;
-use super::outbox::{Channel, Unrepeatable, at};
-use super::{Intake, PushSource};
+use super::outbox::{Unrepeatable, at};
+use super::source::PushSource;
+use crate::config::local::StdinSource;
 use crate::error::AgentError;
 use crate::multiline::Join;
 

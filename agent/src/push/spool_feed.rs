@@ -1,6 +1,6 @@
 //! Brings what is in the spool into the lanes, in its order, and deletes what the log has.
 //!
-//! In: frames of [`super::spool`]. Out: [`Load`]s with the ids and numbers that their records were given once and for all:
+//! In: frames of [`super::spool`]. Out: [`QueuedBatches`]s with the ids and numbers that their records were given once and for all:
 //! what is read again after a crash is a repeat that the index knows. Touches the spool's folder and the state, which
 //! keeps how far the log has it.
 
@@ -8,28 +8,23 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::receiver::{Inlet, Receiver, Settings};
-use super::spool::{End, Frame, path_of, read};
+use super::frame::{Frame, path_of, read};
+use super::receiver::{Receiver, ReceiverPartition, Receivers, Settings};
+use super::records::{BATCH_COST, PushedRecords};
+use super::spool::End;
+use crate::batch::{BatchAck, MemoryBudget, MemoryShare, QueuedBatches};
 use crate::error::AgentError;
-use crate::feed::Done;
-use crate::ledger::Receivers;
 use crate::metrics::AgentMetrics;
-use crate::producer::{Budget, Haul, Load, Numbers, Share};
-use crate::source::{Anchor, Taken};
-use crate::split::Piece;
 use crate::state::State;
 use crate::tap::Taps;
 
 /// Bytes read from a segment at a time.
 const READ: u64 = 1 << 20;
-/// Memory that a haul takes besides its bytes.
-const HAUL_COST: usize = 768;
 
 /// What feeding works with.
 pub(crate) struct Feeder {
@@ -39,14 +34,14 @@ pub(crate) struct Feeder {
     /// The first segment of this run.
     pub first_new: u64,
     pub end: watch::Receiver<End>,
-    pub space: Arc<Budget>,
-    pub budget: Arc<Budget>,
+    pub space: Arc<MemoryBudget>,
+    pub budget: Arc<MemoryBudget>,
     pub state: Arc<State>,
     pub metrics: AgentMetrics,
     pub taps: Taps,
     pub receivers: Receivers,
     pub topic: Arc<str>,
-    pub lanes: Vec<mpsc::Sender<Load>>,
+    pub queues: Vec<mpsc::Sender<QueuedBatches>>,
     /// What may be in the lanes at a time.
     pub most: usize,
 }
@@ -90,7 +85,7 @@ struct Progress {
     /// The lowest segment that may be there.
     oldest: u64,
     flight: Flight,
-    inlets: HashMap<String, (Arc<Receiver>, Vec<Arc<Inlet>>)>,
+    partitions: HashMap<String, (Arc<Receiver>, Vec<Arc<ReceiverPartition>>)>,
 }
 
 impl Feeder {
@@ -101,7 +96,7 @@ impl Feeder {
         if let Some((segment, offset)) = self.state.spool_cursor()? {
             at = at.max(Cursor { segment, offset });
         }
-        let mut progress = Progress { at, oldest: start, flight: Flight::default(), inlets: HashMap::new() };
+        let mut progress = Progress { at, oldest: start, flight: Flight::default(), partitions: HashMap::new() };
         loop {
             tokio::select! {
                 biased;
@@ -111,7 +106,7 @@ impl Feeder {
                 },
             }
         }
-        self.lanes.clear();
+        self.queues.clear();
         while progress.flight.settle(&self.state).await?.is_some() {}
         Ok(())
     }
@@ -156,33 +151,35 @@ impl Feeder {
     }
 
     async fn feed(&self, p: &mut Progress, frame: Frame, place: Cursor) -> Result<bool, AgentError> {
-        let cost = frame.window.len() + frame.window.len() / 4 + HAUL_COST;
+        let cost = frame.window.len() + frame.window.len() / 4 + BATCH_COST;
         while p.flight.bytes > 0 && p.flight.bytes + cost > self.most {
             if p.flight.settle(&self.state).await?.is_none() {
                 return Ok(false);
             }
         }
-        let (receiver, inlets) = self.inlets(&mut p.inlets, &frame.source).await?;
+        let (receiver, partitions) = self.partitions(&mut p.partitions, &frame.source).await?;
         if place.segment < self.first_new {
             // Spooled by an earlier run, which counted it for itself.
             let count = frame.count();
             receiver.took(count);
-            self.metrics.read_lines.inc_by(count.lines);
-            self.metrics.read_bytes.inc_by(count.bytes);
-            self.metrics.waiting_lines.inc_by(i64::try_from(count.lines).unwrap_or(i64::MAX));
+            self.metrics.count_read(count.lines, count.bytes);
         }
-        let mut share = Share::none(&self.budget);
+        let mut share = MemoryShare::none(&self.budget);
         share.wait_for(cost).await;
-        let lane = frame.lane.filter(|lane| *lane < self.lanes.len());
-        let lane = lane.unwrap_or(frame.hash as usize % self.lanes.len().max(1));
-        let (Some(sender), Some(inlet)) = (self.lanes.get(lane), inlets.get(lane)) else { return Ok(false) };
-        let Ok(permit) = sender.reserve().await else { return Ok(false) };
-        let (mut parts, answer) = Done::parts(1);
-        let mut haul = haul(frame, inlet);
-        haul.cost = share.keep();
-        haul.done = parts.pop();
-        self.taps.read(&haul);
-        permit.send(Load::One(haul));
+        let count = self.queues.len();
+        let partition = frame.partition.filter(|partition| *partition < count);
+        let partition = partition.unwrap_or(frame.hash as usize % count.max(1));
+        let (Some(queue), Some(source)) = (self.queues.get(partition), partitions.get(partition)) else {
+            return Ok(false);
+        };
+        let Ok(permit) = queue.reserve().await else { return Ok(false) };
+        let (mut acks, answer) = BatchAck::parts(1);
+        let first = frame.first;
+        let mut batch = PushedRecords::from_frame(frame).into_batch(Arc::clone(source) as _, first);
+        batch.cost = share.keep();
+        batch.ack = acks.pop();
+        batch.show_read(&self.taps);
+        permit.send(QueuedBatches::One(batch));
         p.flight.push(place, cost, answer);
         Ok(true)
     }
@@ -220,23 +217,23 @@ impl Feeder {
     }
 
     /// The receiver of a source, also of one that the configuration has no more.
-    async fn inlets<'i>(
+    async fn partitions<'i>(
         &self,
-        known: &'i mut HashMap<String, (Arc<Receiver>, Vec<Arc<Inlet>>)>,
+        known: &'i mut HashMap<String, (Arc<Receiver>, Vec<Arc<ReceiverPartition>>)>,
         name: &str,
-    ) -> Result<&'i (Arc<Receiver>, Vec<Arc<Inlet>>), AgentError> {
+    ) -> Result<&'i (Arc<Receiver>, Vec<Arc<ReceiverPartition>>), AgentError> {
         if !known.contains_key(name) {
             let found = self.receivers.read().iter().find(|receiver| &*receiver.settings.name == name).cloned();
             let (state, topic, count, key) =
-                (self.state.clone(), self.topic.clone(), self.lanes.len(), name.to_owned());
+                (self.state.clone(), self.topic.clone(), self.queues.len(), name.to_owned());
             let made = tokio::task::spawn_blocking(move || {
                 let receiver = match found {
                     Some(receiver) => receiver,
                     None => Receiver::open(Settings::orphan(&key), &state)?,
                 };
-                let inlets = receiver.lanes(&topic, count, &state)?;
+                let partitions = receiver.partitions(&topic, count, &state)?;
                 state.sync()?;
-                Ok::<_, AgentError>((receiver, inlets))
+                Ok::<_, AgentError>((receiver, partitions))
             });
             let made = made.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))?;
             let mut receivers = self.receivers.write();
@@ -247,37 +244,5 @@ impl Feeder {
             known.insert(name.to_owned(), made);
         }
         known.get(name).ok_or(AgentError::Ended { part: "feeder of the spool" })
-    }
-}
-
-fn haul(frame: Frame, inlet: &Arc<Inlet>) -> Haul {
-    let taken = Taken { count: frame.count(), skipped: frame.skipped };
-    let mut start = 0;
-    let mut pieces: Vec<Piece> = Vec::with_capacity(frame.lens.len());
-    for len in &frame.lens {
-        pieces.push(Piece { start, len: *len, span: *len, lines: 1, cut: false });
-        start += len;
-    }
-    for cut in frame.cut {
-        if let Some(piece) = pieces.get_mut(cut) {
-            piece.cut = true;
-        }
-    }
-    Haul {
-        source: Arc::clone(inlet) as _,
-        labels: Bytes::from(frame.labels),
-        streams: None,
-        tenant: frame.tenant.map(Bytes::from),
-        window: frame.window,
-        numbers: if frame.own.is_empty() { Numbers::From(frame.first) } else { Numbers::Own(frame.own) },
-        pieces,
-        times: frame.times,
-        metas: frame.metas.into_iter().map(|meta| meta.map(Bytes::from)).collect(),
-        to: Anchor::default(),
-        taken,
-        read_ns: frame.read_ns,
-        cost: 0,
-        behind: None,
-        done: None,
     }
 }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Reader, Tail, differ, is_rotation_of, mtime};
+use super::reader::{Reader, Tail, differ, is_rotation_of, mtime};
+use crate::batch::{Anchor, BatchSource as _};
 use crate::content::{Content, Size};
 use crate::discover::{FileKey, rotated_from};
 use crate::error::AgentError;
-use crate::feed::Feed as _;
+use crate::file_source::{Sighting, Source};
 use crate::fingerprint::Print;
 use crate::line_end::LineEnd;
-use crate::source::{Anchor, Sighting, Source};
 use crate::split::{Mark, Mode};
 
 impl Reader {
@@ -225,8 +225,8 @@ impl Reader {
             return Ok(false);
         }
         let head = Print::of(&head);
-        let mark = if tail.at_install && tail.entry.from_end {
-            last_line_start(file, tail.size, tail.entry.cutter.max_line(), tail.entry.cutter.line_end())
+        let mark = if tail.at_install && tail.settings.from_end {
+            last_line_start(file, tail.size, tail.settings.cutter.max_line(), tail.settings.cutter.line_end())
                 .map_err(MintError::Read)?
         } else {
             Mark::default()
@@ -234,10 +234,10 @@ impl Reader {
         let before = file.tail_at(mark.offset).map_err(MintError::Read)?;
         let seen =
             Sighting { key, birth_ns: tail.birth_ns, path: tail.path.clone(), now_ms: self.parts.clock.now_ms() };
-        let partitions = i32::try_from(self.parts.lanes.len()).unwrap_or(i32::MAX);
+        let partitions = i32::try_from(self.parts.queues.len()).unwrap_or(i32::MAX);
         let anchor = Anchor { mark, tail: Print::of(&before) };
         let filename = tail.rotated_from.clone().unwrap_or_else(|| tail.path.clone());
-        let source = Source::mint(tail.entry.clone(), &self.parts.topic, partitions, filename, seen, head, anchor);
+        let source = Source::mint(tail.settings.clone(), &self.parts.topic, partitions, filename, seen, head, anchor);
         let source = Arc::new(source);
         source.save(&self.parts.state).map_err(MintError::State)?;
         tracing::info!(path = %tail.path.display(), source = %source.identity().id, partition = source.to.partition, "new file");
@@ -255,7 +255,7 @@ impl Reader {
         (tail.mark, tail.before, tail.pending, tail.flush) = (Mark::default(), Vec::new(), false, false);
         (tail.may_be_new, tail.at_install) = (true, false);
         let path = tail.path.clone();
-        let entry = tail.entry.clone();
+        let settings = tail.settings.clone();
         let source = tail.source.take();
         self.parts.metrics.truncations.inc();
         self.refused.clear();
@@ -296,8 +296,8 @@ impl Reader {
             if !agrees(&file, size, &source) {
                 continue;
             }
-            let matched = entry.globs.matches(&copy);
-            let mut tail = Tail::new(copy.clone(), entry.clone(), file, &metadata, matched);
+            let matched = settings.globs.matches(&copy);
+            let mut tail = Tail::new(copy.clone(), settings.clone(), file, &metadata, matched);
             (tail.size, tail.may_be_new) = (size, false);
             self.tails.insert(other, tail);
             self.paths.insert(copy, other);
@@ -312,19 +312,6 @@ impl Reader {
         source.finish();
         tracing::info!(path = %path.display(), "file was truncated, it is read from its start as a new source");
         Ok(())
-    }
-
-    pub(super) fn drop_tail(&mut self, key: FileKey) {
-        if let Some(tail) = self.tails.remove(&key)
-            && self.paths.get(&tail.path) == Some(&key)
-        {
-            self.paths.remove(&tail.path);
-        }
-        for (_, at) in &mut self.known {
-            if *at == Some(key) {
-                *at = None;
-            }
-        }
     }
 }
 

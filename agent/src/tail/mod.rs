@@ -1,6 +1,6 @@
-//! The thread that reads: finds files, tells which source each one is, reads them in fair turns.
+//! The thread that reads: finds files, tells which source each one is, reads them in fair passes.
 //!
-//! In: folders and files, calls of [`Wake`]. Out: [`Load`]s into the lanes' queues. Touches files (reading only) and
+//! In: folders and files, calls of its wake handle. Out: batches in the queues of the partitions. Touches files (reading only) and
 //! the state (a new source, or an end that must not move, is synced before its first record leaves).
 //!
 //! # Which source is a file?
@@ -23,223 +23,24 @@
 //! that was deleted: not before that, and not while a process has it open for writing, as far as `/proc` tells
 //! (`writers.rs`); where it can't tell, `deleted_wait` after its last growth.
 
-/// Finding files: folders, names, what is to be opened.
-mod scan;
+/// What the reading thread knows.
+mod reader;
 /// Which source a file is.
 mod identify;
-/// Reading: fair turns, time-outs, ends.
-mod turns;
+/// Finding files: folders, names, what is to be opened.
+mod scan;
+/// Reading passes, time-outs, ends of files.
+mod read;
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::Metadata;
-use std::io;
-use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use millrace_log::clock::SharedClock;
-use tokio::sync::mpsc;
-
-use crate::condition::{Conditions, Pause};
-use crate::content::Content;
-use crate::discover::{FileKey, birth_ns, is_rotation};
+use self::read::Pass;
+use self::reader::{ROOM_WAIT, SCAN_GAP};
+pub(crate) use self::reader::{Reader, ReaderParts};
 use crate::error::AgentError;
-use crate::flow::Flow;
-use crate::ledger::Sources;
-use crate::metrics::AgentMetrics;
-use crate::pool::Pool;
-use crate::producer::{Budget, Load};
-use crate::source::{Entry, Source};
-use crate::split::Mark;
-use crate::state::State;
-use crate::tap::Taps;
-use crate::watch::{Wake, Watcher, Woken};
-use crate::writers::Writers;
-
-/// Clocks of file systems tick coarsely, and files change while a folder is read.
-const CLOCK_SLACK_MS: i64 = 2_000;
-/// Two scans are so far apart at least, and ten times as far as the last one took.
-const SCAN_GAP: Duration = Duration::from_millis(20);
-/// How long to wait when the lanes have no room, should their call get lost.
-const ROOM_WAIT: Duration = Duration::from_millis(100);
-/// Memory that a haul takes besides its bytes.
-const HAUL_COST: usize = 512;
-/// Where the kernel tells of every change, looking through folders is only for what a file system keeps from it: at the
-/// earliest after so many intervals, at the latest after so many, between them for a share of the time.
-const WATCHED_FACTOR: RangeInclusive<u32> = 10..=60;
-/// That share: one part in so many.
-const WATCHED_SHARE: u32 = 2000;
-/// How often sources whose file is long gone are looked for.
-const FORGET_EVERY: Duration = Duration::from_secs(600);
-
-/// What the reading thread works with.
-pub(crate) struct ReaderParts {
-    pub entries: Vec<Arc<Entry>>,
-    pub topic: Arc<str>,
-    pub state: Arc<State>,
-    pub sources: Sources,
-    pub lanes: Vec<(mpsc::Sender<Load>, Arc<Flow>)>,
-    pub budget: Arc<Budget>,
-    pub windows: Arc<Pool>,
-    pub wake: Wake,
-    pub clock: SharedClock,
-    pub metrics: AgentMetrics,
-    pub conditions: Conditions,
-    pub taps: Taps,
-    pub scan_interval: Duration,
-    pub fingerprint: usize,
-    pub read_bytes: usize,
-    pub rotated_wait: Duration,
-    pub deleted_wait: Duration,
-    pub close_idle: Duration,
-    pub forget_after_ms: i64,
-    /// When an agent last worked on this state; `None` at its very first start.
-    pub last_alive_ms: Option<i64>,
-}
-
-/// A file with a name (or without, once deleted) that is read or waits to be.
-struct Tail {
-    birth_ns: Option<i64>,
-    path: PathBuf,
-    /// The name it had before it was rotated, if nobody saw it then.
-    rotated_from: Option<PathBuf>,
-    file: Option<Content>,
-    entry: Arc<Entry>,
-    /// `None` while it is empty or waits as a copy.
-    source: Option<Arc<Source>>,
-    mark: Mark,
-    /// What stands before `mark`.
-    before: Vec<u8>,
-    /// Of what can be read; of a packed file unpacked.
-    size: u64,
-    /// As it stands on the disk.
-    stored: u64,
-    mtime: (i64, i64),
-    /// When it last grew.
-    grown: Instant,
-    /// It does not end before, though it is gone: someone had it open for writing.
-    held_until: Instant,
-    /// A packed copy of this file, as was once seen.
-    copy_of: Option<FileKey>,
-    /// Bytes beyond `mark` that are no event yet.
-    pending: bool,
-    /// What is pending has waited long enough.
-    flush: bool,
-    queued: bool,
-    /// Globs match its name; else it was rotated or deleted and ends some day.
-    matched: bool,
-    /// The last scan saw it.
-    present: bool,
-    /// It may become a new source; else it must be one of the known or is left alone.
-    may_be_new: bool,
-    /// The first scan of a first start saw it.
-    at_install: bool,
-    /// The last read failed.
-    failed: bool,
-}
-
-impl Tail {
-    fn new(path: PathBuf, entry: Arc<Entry>, file: Content, metadata: &Metadata, matched: bool) -> Self {
-        let now = Instant::now();
-        Self {
-            birth_ns: birth_ns(metadata),
-            path,
-            rotated_from: None,
-            file: Some(file),
-            entry,
-            source: None,
-            mark: Mark::default(),
-            before: Vec::new(),
-            size: 0,
-            stored: 0,
-            mtime: (0, 0),
-            grown: now,
-            held_until: now,
-            copy_of: None,
-            pending: false,
-            flush: false,
-            queued: false,
-            matched,
-            present: true,
-            may_be_new: matched,
-            at_install: false,
-            failed: false,
-        }
-    }
-
-    /// When it ends if it does not grow.
-    fn end(&self, rotated_wait: Duration) -> Instant {
-        (self.grown + rotated_wait).max(self.held_until)
-    }
-
-    fn due(&self, rotated_wait: Duration) -> Option<Instant> {
-        let wait = self.entry.partial_timeout;
-        let pending = (self.pending && !self.flush).then(|| self.grown + wait);
-        let away = (!self.matched).then(|| self.end(rotated_wait));
-        [pending, away].into_iter().flatten().min()
-    }
-}
-
-/// How a turn ended.
-enum Turn {
-    /// There is more to read.
-    More,
-    /// Read to the end.
-    Idle,
-    /// The lane or memory has no room.
-    Full(Pause),
-    /// The file was truncated or replaced in place.
-    Truncated,
-    /// The lanes are gone: the agent stops.
-    Closed,
-}
-
-pub(crate) struct Reader {
-    parts: ReaderParts,
-    watcher: Option<Watcher>,
-    tails: HashMap<FileKey, Tail>,
-    paths: HashMap<PathBuf, FileKey>,
-    queue: VecDeque<FileKey>,
-    /// Every source of the state and every new one; with the file it is read from now.
-    known: Vec<(Arc<Source>, Option<FileKey>)>,
-    /// Files whose changes the kernel does not tell of, as the last scan found them.
-    links: Vec<(PathBuf, Option<scan::Look>)>,
-    unreadable: HashMap<PathBuf, io::ErrorKind>,
-    first_scan: bool,
-    /// A rotated file changed since then may hold lines that nobody has seen.
-    looked_ms: Option<i64>,
-    timer: Instant,
-    forget: Instant,
-    writers: Writers,
-    /// Packed files that are no known source, with their times: not unpacked again until a source loses its file.
-    refused: HashMap<FileKey, (i64, i64)>,
-}
+use crate::watch::Woken;
 
 impl Reader {
-    pub fn new(parts: ReaderParts) -> Result<Self, AgentError> {
-        let watcher = Watcher::start(parts.wake.clone(), &parts.state.folder().join("VERSION"))?;
-        let known = parts.sources.read().iter().map(|source| (source.clone(), None)).collect();
-        let now = Instant::now();
-        Ok(Self {
-            looked_ms: parts.last_alive_ms,
-            parts,
-            watcher,
-            tails: HashMap::new(),
-            paths: HashMap::new(),
-            queue: VecDeque::new(),
-            known,
-            links: Vec::new(),
-            unreadable: HashMap::new(),
-            first_scan: true,
-            timer: now,
-            forget: now + FORGET_EVERY,
-            writers: Writers::default(),
-            refused: HashMap::new(),
-        })
-    }
-
     /// Reads until the agent stops.
     pub fn run(mut self) -> Result<(), AgentError> {
         let mut next_scan = Instant::now();
@@ -265,7 +66,7 @@ impl Reader {
                 self.timers(now);
             }
             self.adopt()?;
-            let (progress, full, closed) = self.turns()?;
+            let Pass { progress, full, closed } = self.read_pass()?;
             if closed {
                 return Ok(());
             }
@@ -289,30 +90,4 @@ impl Reader {
             }
         }
     }
-
-    fn enqueue(&mut self, key: FileKey) {
-        if let Some(tail) = self.tails.get_mut(&key)
-            && !std::mem::replace(&mut tail.queued, true)
-        {
-            self.queue.push_back(key);
-        }
-    }
-}
-
-/// Whether a path may name a rotated form of a source's file, by the name it has now or the one it had first.
-fn is_rotation_of(path: &Path, source: &Source, now: &Path) -> bool {
-    is_rotation(path, now) || is_rotation(path, &source.filename)
-}
-
-/// Whether both are known and not the same.
-fn differ(a: Option<i64>, b: Option<i64>) -> bool {
-    matches!((a, b), (Some(a), Some(b)) if a != b)
-}
-
-fn mtime(metadata: &Metadata) -> (i64, i64) {
-    (metadata.mtime(), metadata.mtime_nsec())
-}
-
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

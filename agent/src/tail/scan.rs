@@ -5,27 +5,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{
-    CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, WATCHED_SHARE, count, differ, is_rotation_of, mtime,
+use super::reader::{
+    CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, WATCHED_SHARE, count, differ, is_rotation_of, mtime, stamp,
 };
-use crate::content::{Content, is_packed_name};
-use crate::discover::{self, FileKey, Found, birth_ns};
+use crate::batch::BatchSource as _;
+use crate::content::is_packed_name;
+use crate::discover::{self, FileKey, FoundFile, birth_ns};
 use crate::error::AgentError;
-use crate::feed::Feed as _;
-use crate::source::{Sighting, Source};
+use crate::file_source::{Sighting, Source};
 use crate::watch::Watcher;
-
-/// What changes when a file does.
-pub(super) type Look = (FileKey, u64, (i64, i64));
-
-fn look(metadata: &Metadata) -> Look {
-    (FileKey::of(metadata), metadata.len(), mtime(metadata))
-}
 
 /// Sources that no file is read for, as of one scan.
 struct Detached {
@@ -51,7 +43,7 @@ impl Reader {
     /// Looks through all folders. Returns when to do so again at the latest.
     pub(super) fn scan(&mut self) -> Result<Duration, AgentError> {
         let (started, started_ms) = (Instant::now(), self.parts.clock.now_ms());
-        let globs: Vec<_> = self.parts.entries.iter().map(|entry| &entry.globs).collect();
+        let globs: Vec<_> = self.parts.entries.iter().map(|settings| &settings.globs).collect();
         let mut scan = discover::scan(&globs);
         for (path, error) in scan.faults.drain(..) {
             self.unreadable(&path, &error);
@@ -59,7 +51,7 @@ impl Reader {
         if let Some(watcher) = &mut self.watcher {
             watcher.set(&scan.folders);
         }
-        self.links = scan.links.into_iter().map(|(path, found)| (path, found.as_ref().map(look))).collect();
+        self.links = scan.links.into_iter().map(|(path, found)| (path, found.as_ref().map(stamp))).collect();
         let detached = Detached::of(&self.known);
         // A file with two names goes by the one that matches.
         scan.files.sort_by_key(|found| found.rotated_from.is_some());
@@ -131,7 +123,7 @@ impl Reader {
     pub(super) fn look_at_links(&mut self) -> bool {
         let (mut rescan, mut changed) = (false, Vec::new());
         for (path, known) in &mut self.links {
-            let now = std::fs::metadata(path).ok().as_ref().map(look);
+            let now = std::fs::metadata(path).ok().as_ref().map(stamp);
             if now == *known {
                 continue;
             }
@@ -148,7 +140,7 @@ impl Reader {
     }
 
     /// A file that is being read: it may have a new name, or have grown without a word from the kernel.
-    fn seen_again(&mut self, key: FileKey, found: &Found) -> Result<(), AgentError> {
+    fn seen_again(&mut self, key: FileKey, found: &FoundFile) -> Result<(), AgentError> {
         let Some(tail) = self.tails.get_mut(&key) else { return Ok(()) };
         let matched = found.rotated_from.is_none();
         if tail.matched && !matched {
@@ -189,7 +181,7 @@ impl Reader {
     }
 
     /// Whether a file that is not being read is to be opened.
-    fn is_wanted(&self, key: FileKey, found: &Found, detached: &Detached) -> bool {
+    fn is_wanted(&self, key: FileKey, found: &FoundFile, detached: &Detached) -> bool {
         let Some(before) = &found.rotated_from else { return true };
         let packed = is_packed_name(&found.path);
         if packed && self.refused.get(&key) == Some(&mtime(&found.metadata)) {
@@ -212,51 +204,17 @@ impl Reader {
         self.looked_ms.is_some_and(|looked| secs * 1000 + nanos / 1_000_000 >= looked - CLOCK_SLACK_MS)
     }
 
-    fn open_new(&mut self, key: FileKey, found: Found) {
+    fn open_new(&mut self, key: FileKey, found: FoundFile) {
         let Some((file, metadata)) = self.open(key, &found.path) else { return };
         let matched = found.rotated_from.is_none();
-        let entry = self.parts.entries[found.entry].clone();
-        let mut tail = Tail::new(found.path.clone(), entry, file, &metadata, matched);
+        let settings = self.parts.entries[found.entry].clone();
+        let mut tail = Tail::new(found.path.clone(), settings, file, &metadata, matched);
         tail.rotated_from = found.rotated_from;
         tail.may_be_new = matched || self.is_recent(&metadata);
         tail.at_install = self.first_scan && self.parts.last_alive_ms.is_none();
         self.tails.insert(key, tail);
         self.paths.insert(found.path, key);
         self.enqueue(key);
-    }
-
-    /// Opens a path if it still names the file.
-    pub(super) fn open(&mut self, key: FileKey, path: &Path) -> Option<(Content, Metadata)> {
-        match Content::open(path) {
-            Ok((file, metadata)) => {
-                if self.unreadable.remove(path).is_some() {
-                    tracing::info!(path = %path.display(), "file can be read again");
-                }
-                (FileKey::of(&metadata) == key).then_some((file, metadata))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                self.unreadable(path, &error);
-                None
-            }
-        }
-    }
-
-    /// Tells of an unreadable file once, not at every scan.
-    pub(super) fn unreadable(&mut self, path: &Path, error: &io::Error) {
-        if self.unreadable.insert(path.to_owned(), error.kind()) == Some(error.kind()) {
-            return;
-        }
-        let cure = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "let the agent's user read it and enter its folders (group, or setfacl -m u:USER:r)"
-            }
-            _ if error.raw_os_error() == Some(libc::EMFILE) => {
-                "raise the limit of open files (ulimit -n, LimitNOFILE=)"
-            }
-            _ => "look at the file system and its disk",
-        };
-        tracing::warn!(path = %path.display(), %error, cure, "file can't be read, it is tried again at each scan; other files go on");
     }
 
     fn forget_gone(&mut self, now_ms: i64) -> Result<(), AgentError> {

@@ -1,7 +1,7 @@
 //! One event between reading and sending: as a line as long as nobody asks for more, as a VRL value from the first
 //! program on, and at the end as the parts of a record.
 //!
-//! In: a line with its time, what its source says of all its lines ([`Origin`]). Out: [`Shaped`]. Touches nothing.
+//! In: a line with its time, what its source says of all its lines ([`Origin`]). Out: [`Transformed`]. Touches nothing.
 //!
 //! # What a program sees and what its writes do
 //! | path | at first | after a program |
@@ -18,19 +18,14 @@
 //! A record with fields has a JSON object as its value and the header `content-type`.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use millrace_log::record::Labels;
 use vrl::value::{KeyString, ObjectMap, Value};
 
-/// Entries of an event's metadata at most, as in Loki.
-pub(crate) const MAX_METADATA: usize = 128;
-/// Bytes of all of them at most, as in Loki.
-pub(crate) const MAX_METADATA_BYTES: usize = 64 << 10;
-/// Levels of maps and arrays in an event.
-const MAX_DEPTH: usize = 64;
+use super::outcome::{Content, Destination, Transformed};
+use super::value::{article, check_metadata, labels_of, measure, metadata_of, text, texts_of};
 
 const MESSAGE: &str = "message";
 const TIMESTAMP: &str = "timestamp";
@@ -65,66 +60,6 @@ impl Origin {
     }
 }
 
-/// Where an event goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) enum To {
-    /// The topic of the configuration.
-    #[default]
-    Home,
-    /// Another topic.
-    Topic(Arc<str>),
-    /// The dead letters, with the reason.
-    Dead(String),
-    /// Nowhere, with the reason that the ledger counts.
-    Dropped(Arc<str>),
-}
-
-impl To {
-    /// Whether the next step has anything to do with it.
-    pub fn is_alive(&self) -> bool {
-        matches!(self, Self::Home | Self::Topic(_))
-    }
-}
-
-/// The value of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// The line as it was read.
-    Line,
-    /// Another text.
-    Text(Bytes),
-    /// A JSON object.
-    Json(Bytes),
-}
-
-/// What became of an event; `None` is what the source says of all its events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shaped {
-    pub to: To,
-    pub content: Content,
-    /// Header `labels`.
-    pub labels: Option<Bytes>,
-    /// Header `meta`.
-    pub meta: Option<Bytes>,
-    pub time_ns: Option<i64>,
-}
-
-impl Shaped {
-    /// As it was read.
-    pub fn unchanged() -> Self {
-        Self { to: To::Home, content: Content::Line, labels: None, meta: None, time_ns: None }
-    }
-
-    /// Memory of what it holds beyond the line.
-    pub fn size(&self) -> usize {
-        let content = match &self.content {
-            Content::Line => 0,
-            Content::Text(bytes) | Content::Json(bytes) => bytes.len(),
-        };
-        content + self.labels.as_ref().map_or(0, Bytes::len) + self.meta.as_ref().map_or(0, Bytes::len)
-    }
-}
-
 /// An event as it was before a program.
 #[derive(Debug)]
 pub(crate) struct Backup(Option<Value>, Option<Labels>);
@@ -143,14 +78,14 @@ pub(crate) struct Event<'o> {
     labels: Option<Labels>,
     /// Metadata that steps added while there was no VRL value.
     notes: Vec<(Cow<'static, str>, String)>,
-    pub to: To,
+    pub to: Destination,
 }
 
 impl<'o> Event<'o> {
     pub fn new(origin: &'o Origin, line: Bytes, time_ns: i64, seed: u64) -> Self {
         let time = DateTime::from_timestamp_nanos(time_ns);
         let (root, labels, notes) = (None, None, Vec::new());
-        Self { origin, line, line_changed: false, time, seed, root, labels, notes, to: To::Home }
+        Self { origin, line, line_changed: false, time, seed, root, labels, notes, to: Destination::Default }
     }
 
     /// With the metadata that it came with, as its header has it.
@@ -263,16 +198,16 @@ impl<'o> Event<'o> {
     }
 
     /// The parts of the record.
-    pub fn finish(mut self) -> Shaped {
+    pub fn finish(mut self) -> Transformed {
         let to = std::mem::take(&mut self.to);
-        if matches!(to, To::Dropped(_)) {
-            return Shaped { to, content: Content::Line, labels: None, meta: None, time_ns: None };
+        if matches!(to, Destination::Dropped(_)) {
+            return Transformed { to, content: Content::Line, labels: None, meta: None, time_ns: None };
         }
         let labels = self.labels.map(|labels| Bytes::from(labels.to_json()));
         let notes = Labels::new(std::mem::take(&mut self.notes));
         let Some(Value::Object(mut fields)) = self.root.take() else {
             let content = if self.line_changed { Content::Text(self.line) } else { Content::Line };
-            return Shaped { to, content, labels, meta: header(&notes), time_ns: None };
+            return Transformed { to, content, labels, meta: header(&notes), time_ns: None };
         };
         let mut time_ns = None;
         if let Some(Value::Timestamp(time)) = fields.get(TIMESTAMP) {
@@ -300,126 +235,12 @@ impl<'o> Event<'o> {
             // A map of VRL values is always JSON: keys are texts, and what is no number becomes null.
             None => Content::Json(serde_json::to_vec(&fields).unwrap_or_default().into()),
         };
-        Shaped { to, content, labels, meta: header(&metadata), time_ns }
+        Transformed { to, content, labels, meta: header(&metadata), time_ns }
     }
 }
 
 fn header(metadata: &Labels) -> Option<Bytes> {
     (!metadata.is_empty()).then(|| metadata.to_json().into())
-}
-
-/// The bytes of a text.
-fn text(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::Bytes(bytes) => Some(bytes),
-        Value::String(text) => Some(text.as_bytes()),
-        _ => None,
-    }
-}
-
-/// A value as one text: what has no text of its own becomes JSON, null nothing.
-pub(crate) fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        value => Some(value.to_string_lossy().into_owned()),
-    }
-}
-
-fn article(value: &Value) -> String {
-    match value {
-        Value::Array(_) | Value::Integer(_) => format!("an {}", value.kind_str()),
-        Value::Null => "null".to_owned(),
-        _ => format!("a {}", value.kind_str()),
-    }
-}
-
-fn labels_of(pairs: &ObjectMap) -> Result<Labels, String> {
-    let mut labels = Vec::with_capacity(pairs.len());
-    for (name, value) in pairs {
-        match value {
-            Value::Object(_) | Value::Array(_) => {
-                return Err(format!(
-                    "`.labels.{name}` is {}: labels name the stream and are texts, keep other data under another name",
-                    article(value)
-                ));
-            }
-            Value::Null => {}
-            value => labels.push((name.as_str(), value.to_string_lossy().into_owned())),
-        }
-    }
-    let labels = Labels::new(labels);
-    labels.check().map_err(|error| format!("`.labels`: {error}"))?;
-    Ok(labels)
-}
-
-fn check_metadata(pairs: &ObjectMap) -> Result<(), String> {
-    if pairs.is_empty() {
-        return Ok(());
-    }
-    if pairs.len() > MAX_METADATA {
-        return Err(format!("`.metadata` has {} entries, {MAX_METADATA} are allowed", pairs.len()));
-    }
-    let mut left = MAX_METADATA_BYTES;
-    for (name, value) in pairs {
-        left = left.saturating_sub(name.len());
-        measure(value, &mut left, 0, MAX_METADATA_BYTES)
-            .map_err(|_| format!("`.metadata` has more than the {MAX_METADATA_BYTES} bytes that are allowed"))?;
-    }
-    Ok(())
-}
-
-fn metadata_of(pairs: &ObjectMap) -> Labels {
-    Labels::new(pairs.iter().filter_map(|(name, value)| Some((name.as_str(), scalar(value)?))))
-}
-
-/// Takes the bytes of a value, about as JSON has them, from what is left.
-fn measure(value: &Value, left: &mut usize, depth: usize, max: usize) -> Result<(), String> {
-    let too_large = || format!("the event is larger than {max} bytes: see `max_output_bytes`");
-    if depth > MAX_DEPTH {
-        return Err(format!("the event is nested deeper than {MAX_DEPTH} levels"));
-    }
-    let mut take = |bytes: usize| {
-        *left = left.checked_sub(bytes).ok_or_else(too_large)?;
-        Ok::<(), String>(())
-    };
-    match value {
-        Value::Bytes(bytes) => take(bytes.len() + 2),
-        Value::String(text) => take(text.len() + 2),
-        Value::Object(map) => {
-            take(2)?;
-            for (name, value) in map {
-                *left = left.checked_sub(name.len() + 4).ok_or_else(too_large)?;
-                measure(value, left, depth + 1, max)?;
-            }
-            Ok(())
-        }
-        Value::Array(items) => {
-            take(2 + items.len())?;
-            items.iter().try_for_each(|item| measure(item, left, depth + 1, max))
-        }
-        _ => take(8),
-    }
-}
-
-fn texts_of(value: &mut Value, change: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>, depth: usize) {
-    if depth > MAX_DEPTH {
-        return;
-    }
-    match value {
-        Value::Object(map) => map.values_mut().for_each(|value| texts_of(value, change, depth + 1)),
-        Value::Array(items) => items.iter_mut().for_each(|value| texts_of(value, change, depth + 1)),
-        // A card's number may be a number.
-        Value::Integer(number) => {
-            if let Some(new) = change(number.to_string().as_bytes()) {
-                *value = Value::Bytes(new.into());
-            }
-        }
-        other => {
-            if let Some(new) = text(other).and_then(&mut *change) {
-                *other = Value::Bytes(new.into());
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -433,7 +254,7 @@ mod tests {
     }
 
     /// Shapes a line by a change of its VRL value.
-    fn shaped(change: impl FnOnce(&mut ObjectMap)) -> Result<Shaped, String> {
+    fn shaped(change: impl FnOnce(&mut ObjectMap)) -> Result<Transformed, String> {
         let origin = origin();
         let mut event = Event::new(&origin, Bytes::from_static(b"a line"), TIME, 0);
         change(event.root().as_object_mut().unwrap());
@@ -448,57 +269,57 @@ mod tests {
     #[test]
     fn what_a_write_does_depends_on_where() {
         type Change = fn(&mut ObjectMap);
-        let same = Shaped::unchanged;
-        let cases: [(&str, Change, Shaped); 14] = [
+        let same = Transformed::unchanged;
+        let cases: [(&str, Change, Transformed); 14] = [
             ("nothing", |_| {}, same()),
             (
                 "message",
                 |e| drop(e.insert("message".into(), "b".into())),
-                Shaped { content: Content::Text("b".into()), ..same() },
+                Transformed { content: Content::Text("b".into()), ..same() },
             ),
             (
                 "message and field",
                 |e| drop(e.insert("level".into(), "info".into())),
-                Shaped { content: Content::Json(r#"{"level":"info","message":"a line"}"#.into()), ..same() },
+                Transformed { content: Content::Json(r#"{"level":"info","message":"a line"}"#.into()), ..same() },
             ),
-            ("no message", |e| drop(e.remove("message")), Shaped { content: Content::Json("{}".into()), ..same() }),
+            ("no message", |e| drop(e.remove("message")), Transformed { content: Content::Json("{}".into()), ..same() }),
             (
                 "message is a number",
                 |e| drop(e.insert("message".into(), 3.into())),
-                Shaped { content: Content::Json(r#"{"message":3}"#.into()), ..same() },
+                Transformed { content: Content::Json(r#"{"message":3}"#.into()), ..same() },
             ),
             (
                 "label added, one removed",
                 |e| {
                     e.insert("labels".into(), json(r#"{"app":"shop","level":"warn","host":null,"n":7}"#));
                 },
-                Shaped { labels: Some(r#"{"app":"shop","level":"warn","n":"7"}"#.into()), ..same() },
+                Transformed { labels: Some(r#"{"app":"shop","level":"warn","n":"7"}"#.into()), ..same() },
             ),
             ("labels gone", |e| drop(e.remove("labels")), same()),
             (
                 "labels are data",
                 |e| drop(e.insert("labels".into(), "x".into())),
-                Shaped { content: Content::Json(r#"{"labels":"x","message":"a line"}"#.into()), ..same() },
+                Transformed { content: Content::Json(r#"{"labels":"x","message":"a line"}"#.into()), ..same() },
             ),
             (
                 "metadata",
                 |e| drop(e.insert("metadata".into(), json(r#"{"trace":"t1","n":[1],"no":null}"#))),
-                Shaped { meta: Some(r#"{"n":"[1]","trace":"t1"}"#.into()), ..same() },
+                Transformed { meta: Some(r#"{"n":"[1]","trace":"t1"}"#.into()), ..same() },
             ),
             (
                 "timestamp",
                 |e| drop(e.insert("timestamp".into(), DateTime::from_timestamp_nanos(5).into())),
-                Shaped { time_ns: Some(5), ..same() },
+                Transformed { time_ns: Some(5), ..same() },
             ),
             (
                 "timestamp is a text",
                 |e| drop(e.insert("timestamp".into(), "noon".into())),
-                Shaped { content: Content::Json(r#"{"message":"a line","timestamp":"noon"}"#.into()), ..same() },
+                Transformed { content: Content::Json(r#"{"message":"a line","timestamp":"noon"}"#.into()), ..same() },
             ),
             (
                 "host",
                 |e| drop(e.insert("host".into(), "h2".into())),
-                Shaped { content: Content::Json(r#"{"host":"h2","message":"a line"}"#.into()), ..same() },
+                Transformed { content: Content::Json(r#"{"host":"h2","message":"a line"}"#.into()), ..same() },
             ),
             ("host gone", |e| drop(e.remove("host")), same()),
             (
@@ -507,7 +328,7 @@ mod tests {
                     e.clear();
                     e.insert("a".into(), json("[1,null]"));
                 },
-                Shaped { content: Content::Json(r#"{"a":[1,null]}"#.into()), ..same() },
+                Transformed { content: Content::Json(r#"{"a":[1,null]}"#.into()), ..same() },
             ),
         ];
         for (name, change, want) in cases {

@@ -1,30 +1,36 @@
 //! Transforms: what happens to events between reading and sending.
 //!
-//! In: pieces of files with what their sources say of them. Out: one [`Shaped`] for each, in order; the lanes send them.
+//! In: pieces of files with what their sources say of them. Out: one [`Transformed`] for each, in order; the lanes send them.
 //! Touches nothing but files of programs, at the start. Runs on threads for blocking work, never on the reading thread;
 //! a source without transforms does not come here at all.
 //!
 //! Nothing is lost here: whatever a step does, each piece has one outcome, which the ledger counts: sent, or dropped
 //! with a reason. A program is held to a time and a size; a function that panics is a program that failed.
 
-/// The section of the configuration.
-pub mod config;
-/// Tests of transforms, written in YAML.
-pub mod unit_test;
-/// One event on its way.
-mod event;
 /// VRL's functions that programs may call.
 mod functions;
+/// What became of an event.
+mod outcome;
+/// VRL values as texts, labels and metadata.
+mod value;
+/// One event on its way.
+mod event;
 /// One compiled program.
 mod program;
-/// One step, ready for use.
-mod step;
-/// Presets and patterns that hide what must not be seen.
-mod step_redact;
+/// Regular expressions of users.
+mod pattern;
+/// The section of the configuration.
+pub mod config;
+/// Checks of the section.
+pub(crate) mod check;
 /// One in so many.
 mod step_sample;
 /// So many in a time.
 mod step_throttle;
+/// Presets and patterns that hide what must not be seen.
+mod step_redact;
+/// One step, ready for use.
+mod step;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,15 +38,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_log::record::Labels;
 
-use crate::config::{AgentConfig, SourceConfig};
+use self::config::{StepConfig, TransformConfig, Transforms};
+use self::event::Event;
+pub(crate) use self::event::Origin;
+pub(crate) use self::outcome::{Content, Destination, Transformed};
+use self::step::TransformStep;
+pub(crate) use self::step::Worker;
 use crate::error::AgentError;
 use crate::metrics::AgentMetrics;
-use config::{StepConfig, TransformConfig};
-use event::Event;
-pub(crate) use event::{Content, Origin, Shaped, To};
-use step::Step;
-pub(crate) use step::Worker;
-pub use step::{META_ERROR, META_FAILED, META_SAMPLE_RATE};
+pub use self::step::{META_ERROR, META_FAILED, META_SAMPLE_RATE};
 
 /// Events that pass one step before the next has its turn.
 const TURN: usize = 128;
@@ -48,7 +54,7 @@ const TURN: usize = 128;
 /// The steps of one source. Cheap to share.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    steps: Vec<Arc<Step>>,
+    steps: Vec<Arc<TransformStep>>,
 }
 
 /// One line for a chain.
@@ -64,7 +70,7 @@ pub(crate) struct Input {
 
 impl Chain {
     /// Gives each line its outcome, in order.
-    pub fn run(&self, origin: &Origin, lines: impl Iterator<Item = Input>, worker: &mut Worker, out: &mut Vec<Shaped>) {
+    pub fn run(&self, origin: &Origin, lines: impl Iterator<Item = Input>, worker: &mut Worker, out: &mut Vec<Transformed>) {
         let mut lines = lines.peekable();
         let mut events: Vec<Event<'_>> = Vec::with_capacity(TURN);
         while lines.peek().is_some() {
@@ -89,14 +95,14 @@ pub(crate) fn origin(labels_json: &[u8], filename: &str, kind: &'static str) -> 
 
 /// Makes steps; named ones once, shared by all lists that name them. Blocks where a program stands in a file.
 pub(crate) struct Steps<'c> {
-    config: &'c AgentConfig,
+    transforms: &'c Transforms,
     metrics: &'c AgentMetrics,
-    named: HashMap<&'c str, Arc<Step>>,
+    named: HashMap<&'c str, Arc<TransformStep>>,
 }
 
 impl<'c> Steps<'c> {
-    pub fn new(config: &'c AgentConfig, metrics: &'c AgentMetrics) -> Self {
-        Self { config, metrics, named: HashMap::new() }
+    pub fn new(transforms: &'c Transforms, metrics: &'c AgentMetrics) -> Self {
+        Self { transforms, metrics, named: HashMap::new() }
     }
 
     /// The chain of a list of steps that stands at `key`; `None` for an empty one.
@@ -106,7 +112,7 @@ impl<'c> Steps<'c> {
             let key = format!("{key}[{n}]");
             steps.push(match step {
                 StepConfig::Inline(transform) => self.make(&key, &key, transform)?,
-                StepConfig::Name(name) => match (self.named.get(name.as_str()), self.config.transforms.get(name)) {
+                StepConfig::Name(name) => match (self.named.get(name.as_str()), self.transforms.get(name)) {
                     (Some(step), _) => step.clone(),
                     (None, Some(transform)) => {
                         let made = self.make(&format!("transforms.{name}"), name, transform)?;
@@ -125,17 +131,10 @@ impl<'c> Steps<'c> {
         Ok((!steps.is_empty()).then(|| Arc::new(Chain { steps })))
     }
 
-    fn make(&self, key: &str, name: &str, transform: &TransformConfig) -> Result<Arc<Step>, AgentError> {
-        let made = Step::new(name, transform, self.metrics);
+    fn make(&self, key: &str, name: &str, transform: &TransformConfig) -> Result<Arc<TransformStep>, AgentError> {
+        let made = TransformStep::new(name, transform, self.metrics);
         made.map(Arc::new).map_err(|error| AgentError::Setting { key: key.to_owned(), reason: error.to_string() })
     }
-}
-
-/// The chains of all sources, in their order.
-pub(crate) fn chains(config: &AgentConfig, metrics: &AgentMetrics) -> Result<Vec<Option<Arc<Chain>>>, AgentError> {
-    let mut steps = Steps::new(config, metrics);
-    let lists = config.sources.iter().map(SourceConfig::transforms);
-    lists.enumerate().map(|(i, list)| steps.chain(&format!("sources[{i}].transforms"), list)).collect()
 }
 
 #[cfg(test)]

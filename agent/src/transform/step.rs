@@ -15,12 +15,16 @@ use regex::bytes::Regex;
 use vrl::compiler::runtime::Runtime;
 use vrl::value::Value;
 
-use super::config::{OnError, RouteTransform, TransformConfig, is_reason};
-use super::event::{Event, To, scalar};
+use super::check::is_reason;
+use super::config::{OnError, RouteTransform, TransformConfig};
+use super::event::Event;
+use super::outcome::Destination;
+use super::pattern::pattern;
 use super::program::{self, Program, ProgramFault, Purpose, Stop};
-use super::step_redact::{Redactor, pattern};
+use super::step_redact::Redactor;
 use super::step_sample;
 use super::step_throttle::Throttle;
+use super::value::scalar;
 use crate::metrics::{AgentMetrics, Redacted, Throttled, Transform};
 
 /// Metadata of an event that a step failed on: the error.
@@ -50,7 +54,7 @@ pub(crate) struct Worker {
 
 /// A step of one or more sources.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub(crate) struct TransformStep {
     name: Arc<str>,
     action: Action,
     on_error: OnError,
@@ -212,7 +216,7 @@ impl Chosen {
     }
 }
 
-impl Step {
+impl TransformStep {
     /// Compiles.
     pub fn new(name: &str, config: &TransformConfig, metrics: &AgentMetrics) -> Result<Self, StepError> {
         let reason = |given: &str, usual: &str| Arc::from(if given.is_empty() { usual } else { given });
@@ -291,7 +295,7 @@ impl Step {
                         event.note(META_ERROR, error.clone());
                         event.note(META_FAILED, self.name.to_string());
                     }
-                    OnError::DeadLetter => event.to = To::Dead(format!("transform `{}`: {error}", self.name)),
+                    OnError::DeadLetter => event.to = Destination::DeadLetter(format!("transform `{}`: {error}", self.name)),
                 }
                 last_error = Some(error);
             }
@@ -312,7 +316,7 @@ impl Step {
                 let backup = event.backup();
                 match program.run(&mut worker.runtime, event.root()) {
                     Err(Stop::Abort(message)) => {
-                        event.to = To::Dropped(abort_reason(message, reasons, abort));
+                        event.to = Destination::Dropped(abort_reason(message, reasons, abort));
                         Ok(())
                     }
                     Err(Stop::Failed(error)) => {
@@ -330,7 +334,7 @@ impl Step {
             }
             Action::Drop { when, reason } => {
                 if when.holds(event, worker)? {
-                    event.to = To::Dropped(reason.clone());
+                    event.to = Destination::Dropped(reason.clone());
                 }
                 Ok(())
             }
@@ -338,7 +342,7 @@ impl Step {
                 if when.holds(event, worker)?
                     && let Some(topic) = topic.choose(event, worker)?
                 {
-                    event.to = To::Topic(topic);
+                    event.to = Destination::Topic(topic);
                 }
                 Ok(())
             }
@@ -354,7 +358,7 @@ impl Step {
                 if step_sample::is_kept(seed, *rate) {
                     event.note(META_SAMPLE_RATE, rate.to_string());
                 } else {
-                    event.to = To::Dropped(reason.clone());
+                    event.to = Destination::Dropped(reason.clone());
                 }
                 Ok(())
             }
@@ -367,7 +371,7 @@ impl Step {
                     None => String::new(),
                 };
                 if !throttle.keeps(key.as_bytes(), worker.now_ns) {
-                    event.to = To::Dropped(reason.clone());
+                    event.to = Destination::Dropped(reason.clone());
                 }
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! Step `redact`: what must not leave the host is replaced in every text of an event.
+//! TransformStep `redact`: what must not leave the host is replaced in every text of an event.
 //!
 //! In: texts. Out: the same with card numbers, addresses, tokens or one's own patterns replaced, and how many there
 //! were. Touches nothing.
@@ -15,12 +15,10 @@ use std::net::Ipv6Addr;
 use std::sync::{Arc, LazyLock};
 
 use memchr::{memchr, memmem};
-use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex};
 
 use super::config::{Preset, RedactTransform};
-
-/// Memory of one compiled pattern.
-pub(crate) const PATTERN_SIZE: usize = 4 << 20;
+use super::pattern::pattern;
 
 /// What to find and what to put in its place.
 #[derive(Debug)]
@@ -58,11 +56,6 @@ static KNOWN_IP: LazyLock<Result<Arc<(Regex, Regex)>, regex::Error>> =
 
 fn compile<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Arc<[Regex]>, regex::Error> {
     patterns.into_iter().map(pattern).collect()
-}
-
-/// A pattern of one's own.
-pub(crate) fn pattern(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text).size_limit(PATTERN_SIZE).build()
 }
 
 impl Redactor {

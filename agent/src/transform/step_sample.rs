@@ -1,4 +1,4 @@
-//! Step `sample`: one event in so many is kept.
+//! TransformStep `sample`: one event in so many is kept.
 //!
 //! In: a key, or the place of an event in its source. Out: whether it is kept. Touches nothing, remembers nothing: the
 //! same event is kept by every agent and after every restart.

@@ -1,4 +1,4 @@
-//! Step `throttle`: so many events in a time for each key, and the count of those beyond.
+//! TransformStep `throttle`: so many events in a time for each key, and the count of those beyond.
 //!
 //! In: keys and the time. Out: whether an event is kept; the keys that lost most. Touches nothing.
 //!

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::AgentConfig;
 
 /// Labels of the lines of these tests.
 const LABELS: &[u8] = br#"{"app":"shop","host":"h1"}"#;
@@ -14,9 +15,10 @@ fn config(transforms: &str) -> AgentConfig {
 }
 
 /// Runs a list of steps on lines; the counters are those of the run.
-fn run(transforms: &str, lines: &[&str]) -> (Vec<Shaped>, AgentMetrics) {
+fn run(transforms: &str, lines: &[&str]) -> (Vec<Transformed>, AgentMetrics) {
     let (config, metrics) = (config(transforms), AgentMetrics::default());
-    let chain = chains(&config, &metrics).expect(transforms).remove(0).expect("has steps");
+    let mut steps = Steps::new(&config.transforms, &metrics);
+    let chain = steps.chain("sources[0].transforms", config.sources[0].transforms()).expect(transforms).expect("has steps");
     let origin = origin(LABELS, "/x", "file");
     let mut worker = Worker::default();
     worker.now_ns = TIME;
@@ -32,7 +34,7 @@ fn run(transforms: &str, lines: &[&str]) -> (Vec<Shaped>, AgentMetrics) {
 }
 
 /// In short: where to, value, labels, metadata.
-fn shown(shaped: &Shaped) -> String {
+fn shown(shaped: &Transformed) -> String {
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let content = match &shaped.content {
         Content::Line => "line".to_owned(),
@@ -40,10 +42,10 @@ fn shown(shaped: &Shaped) -> String {
         Content::Json(t) => text(t),
     };
     let to = match &shaped.to {
-        To::Home => String::new(),
-        To::Topic(topic) => format!("[{topic}] "),
-        To::Dead(reason) => format!("[dead: {reason}] "),
-        To::Dropped(reason) => return format!("[dropped: {reason}]"),
+        Destination::Default => String::new(),
+        Destination::Topic(topic) => format!("[{topic}] "),
+        Destination::DeadLetter(reason) => format!("[dead: {reason}] "),
+        Destination::Dropped(reason) => return format!("[dropped: {reason}]"),
     };
     let labels = shaped.labels.as_ref().map_or_else(String::new, |l| format!(" labels {}", text(l)));
     let meta = shaped.meta.as_ref().map_or_else(String::new, |m| format!(" meta {}", text(m)));
@@ -139,7 +141,7 @@ fn samples_keep_a_share_and_say_so() {
     let lines: Vec<String> = (0..1000).map(|i| format!("trace={} x", i / 10)).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let (out, _) = run(r#"[{"type": "sample", "rate": 5, "reason": "thin"}]"#, &lines);
-    let kept = out.iter().filter(|s| s.to == To::Home).count();
+    let kept = out.iter().filter(|s| s.to == Destination::Default).count();
     assert!((150..250).contains(&kept), "{kept}");
     for shaped in &out {
         assert!(["[dropped: thin]", r#"line meta {"sample_rate":"5"}"#].contains(&shown(shaped).as_str()));
@@ -150,14 +152,14 @@ fn samples_keep_a_share_and_say_so() {
     for trace in out.chunks(10) {
         assert!(trace.iter().all(|s| s.to == trace[0].to), "{trace:?}");
     }
-    assert!(out.iter().any(|s| s.to == To::Home) && out.iter().any(|s| s.to != To::Home));
+    assert!(out.iter().any(|s| s.to == Destination::Default) && out.iter().any(|s| s.to != Destination::Default));
 }
 
 #[test]
 fn throttles_limit_each_key_and_counters_add_up() {
     let lines: Vec<&str> = ["a", "b"].into_iter().cycle().take(100).collect();
     let (out, metrics) = run(r#"[{"type": "throttle", "limit": 10, "per": "1m", "key": ".message"}]"#, &lines);
-    assert_eq!(out.iter().filter(|s| s.to == To::Home).count(), 20);
+    assert_eq!(out.iter().filter(|s| s.to == Destination::Default).count(), 20);
     let label = crate::metrics::Transform { transform: "sources[0].transforms[0]".to_owned() };
     let count = |family: &prometheus_client::metrics::family::Family<
         _,
@@ -175,7 +177,7 @@ fn different_topics_and_reasons_are_bounded() {
     let lines: Vec<String> = (0..50).map(|i| format!("t{i}")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let (out, _) = run(r#"[{"type": "route", "topic_from": ".message", "allow": ["t*"], "max_topics": 3}]"#, &lines);
-    assert_eq!(out.iter().filter(|s| matches!(s.to, To::Topic(_))).count(), 3);
+    assert_eq!(out.iter().filter(|s| matches!(s.to, Destination::Topic(_))).count(), 3);
     assert!(shown(&out[49]).contains("max_topics"), "{}", shown(&out[49]));
     let (out, _) = run(r#"[{"type": "vrl", "program": "abort string!(.message)"}]"#, &lines);
     let reasons: std::collections::HashSet<String> = out.iter().map(shown).collect();
@@ -229,7 +231,7 @@ proptest! {
             if let Some(meta) = &shaped.meta {
                 prop_assert!(Labels::from_json(meta).is_ok());
             }
-            prop_assert!(dead || !matches!(shaped.to, To::Dead(_)));
+            prop_assert!(dead || !matches!(shaped.to, Destination::DeadLetter(_)));
         }
         if let [only] = programs[..]
             && ODD[only] == ODD[0]

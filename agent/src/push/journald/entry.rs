@@ -5,8 +5,8 @@
 use millrace_log::record::Labels;
 
 use super::export::{CURSOR, Export, Wanted};
-use super::place::MAX_CURSOR;
-use crate::push::config_local::{JournaldSource, priority_name};
+use super::position::MAX_CURSOR;
+use crate::config::local::{JournaldSource, priority_name};
 
 /// Longest value of a label or of metadata; what is beyond is left out.
 const MAX_VALUE: usize = 1024;
@@ -58,18 +58,18 @@ impl Fields {
     }
 
     /// The entry that the reader found last.
-    pub fn entry<'e>(&'e self, export: &'e Export) -> Entry<'e> {
-        Entry { fields: self, export }
+    pub fn entry<'e>(&'e self, export: &'e Export) -> JournalEntry<'e> {
+        JournalEntry { fields: self, export }
     }
 }
 
 /// One entry.
-pub(super) struct Entry<'e> {
+pub(super) struct JournalEntry<'e> {
     fields: &'e Fields,
     export: &'e Export,
 }
 
-impl<'e> Entry<'e> {
+impl<'e> JournalEntry<'e> {
     /// Its place in the journal.
     pub fn cursor(&self) -> &'e [u8] {
         self.export.field(AT_CURSOR).unwrap_or_default()
@@ -152,14 +152,14 @@ impl<'e> Entry<'e> {
 mod tests {
     use bytes::BytesMut;
 
-    use super::super::export::Found;
+    use super::super::export::ExportItem;
     use super::*;
 
     fn read(config: &JournaldSource, entry: &str) -> (String, String, Option<i64>) {
         let fields = Fields::new(config, 100);
         let mut export = fields.reader();
         let text = format!("__CURSOR=c\n{}\n\n", entry.trim().replace("  ", "\n"));
-        assert_eq!(export.next(&mut BytesMut::from(text.as_bytes())), Some(Found::Entry), "{text}");
+        assert_eq!(export.next(&mut BytesMut::from(text.as_bytes())), Some(ExportItem::Entry), "{text}");
         let entry = fields.entry(&export);
         assert_eq!(entry.cursor(), b"c");
         (Labels::new(entry.labels()).to_json(), entry.metadata(Vec::new()).to_json(), entry.time_ns())

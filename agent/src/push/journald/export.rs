@@ -45,7 +45,7 @@ struct Kept {
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ExportItem {
     /// An entry: see [`Export::field`].
     Entry,
     /// Something else begins here.
@@ -104,7 +104,7 @@ impl Export {
     }
 
     /// Takes what it can use off `input`. `None`: more is needed.
-    pub fn next(&mut self, input: &mut BytesMut) -> Option<Found> {
+    pub fn next(&mut self, input: &mut BytesMut) -> Option<ExportItem> {
         loop {
             if input.is_empty() {
                 return None;
@@ -170,7 +170,7 @@ impl Export {
                         return None;
                     } else {
                         self.state = State::Line;
-                        return Some(Found::Resumed(std::mem::take(&mut self.passed)));
+                        return Some(ExportItem::Resumed(std::mem::take(&mut self.passed)));
                     }
                 }
             }
@@ -179,7 +179,7 @@ impl Export {
 
     /// The head of a line. Outer `None`: more is needed.
     #[allow(clippy::option_option)] // the two are different things
-    fn line(&mut self, input: &mut BytesMut) -> Option<Option<Found>> {
+    fn line(&mut self, input: &mut BytesMut) -> Option<Option<ExportItem>> {
         if input.first() == Some(&b'\n') {
             input.advance(1);
             // Empty lines may stand between entries.
@@ -187,7 +187,7 @@ impl Export {
                 return Some(None);
             }
             self.given = true;
-            return Some(Some(Found::Entry));
+            return Some(Some(ExportItem::Entry));
         }
         let head = input.get(..input.len().min(MAX_NAME + 1)).unwrap_or_default();
         let between = self.fields == 0 || self.given;
@@ -210,7 +210,7 @@ impl Export {
         if is_head && self.fields > 0 && !self.given {
             // The one before was broken off; this one is taken with the next turn.
             self.forget();
-            return Some(Some(Found::Malformed("an entry without its end")));
+            return Some(Some(ExportItem::Malformed("an entry without its end")));
         }
         if is_head || self.given {
             self.forget();
@@ -238,10 +238,10 @@ impl Export {
         }
     }
 
-    fn malformed(&mut self, why: &'static str) -> Found {
+    fn malformed(&mut self, why: &'static str) -> ExportItem {
         self.forget();
         self.state = State::Skip { malformed: true };
-        Found::Malformed(why)
+        ExportItem::Malformed(why)
     }
 
     fn forget(&mut self) {
@@ -278,13 +278,13 @@ mod tests {
             input.extend_from_slice(piece);
             while let Some(what) = export.next(&mut input) {
                 found.push(match what {
-                    Found::Entry => {
+                    ExportItem::Entry => {
                         let text = |at| String::from_utf8_lossy(export.field(at).unwrap_or(b"-")).into_owned();
                         let cut = if export.lost(1) > 0 { "…" } else { "" };
                         format!("{}|{}{cut}|{}", text(0), text(1), text(2))
                     }
-                    Found::Malformed(why) => why.to_owned(),
-                    Found::Resumed(passed) => format!("+{passed}"),
+                    ExportItem::Malformed(why) => why.to_owned(),
+                    ExportItem::Resumed(passed) => format!("+{passed}"),
                 });
             }
         }
@@ -351,7 +351,7 @@ mod tests {
             assert!(input.is_empty());
         }
         input.extend_from_slice(b"\n\n");
-        assert_eq!(export.next(&mut input), Some(Found::Entry));
+        assert_eq!(export.next(&mut input), Some(ExportItem::Entry));
         assert_eq!((export.field(1).map(<[u8]>::len), export.lost(1)), (Some(1000), size - 1000));
     }
 

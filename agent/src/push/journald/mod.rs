@@ -2,64 +2,38 @@
 //!
 //! In: entries from a child process. Out: batches through the intake, and a cursor that is kept once the log has what stands
 //! before it. Touches one process; libsystemd is not linked. Leaves the format to `export.rs`, what an entry says to
-//! `entry.rs`, numbers and gaps to `place.rs`.
+//! `entry.rs`, numbers and gaps to `position.rs`.
 //!
 //! # What can be promised
 //! Nothing is lost while the journal keeps it, and nothing comes twice: a killed agent reads from its cursor on and gives
-//! every entry the number that it had (`place.rs` says where that can't be). While the log is slow or away journalctl is not
+//! every entry the number that it had (`position.rs` says where that can't be). While the log is slow or away journalctl is not
 //! read from and waits itself. What journald deletes meanwhile is gone: that is an error event, it is counted, and reading
 //! goes on at what is left.
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-
-use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures::FutureExt as _;
-use millrace_log::record::Labels;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{ChildStderr, ChildStdout, Command};
-use tokio_util::sync::CancellationToken;
-
-use self::entry::{Entry, Fields};
-use self::export::{Export, Found};
-use self::place::{Missing, Place, Step};
-use super::config_local::{Boots, JournaldSource};
-use super::lines::Lines;
-use super::outbox::Outbox;
-use super::process::{Backoff, Program, count_end, ending};
-use super::{Batch, Intake, Line, PushSource, Rejected, Stream};
-use crate::config::ReadFrom;
-use crate::error::AgentError;
-use crate::ledger::REASON_CUT;
-use crate::metrics::OfSource;
-
-/// What an entry says.
-mod entry;
 /// The format that journalctl writes.
 mod export;
 /// Where reading stands.
-mod place;
+mod position;
+/// What an entry says.
+mod entry;
+/// Standard error of journalctl.
+mod complaints;
+/// Reads the journal by a child process.
+mod follow;
 
-/// Bytes read at a time.
-const READ: usize = 64 << 10;
-/// Memory of a batch at most, about.
-const BATCH_BYTES: usize = 256 << 10;
-/// Entries of a batch at most.
-const BATCH_ENTRIES: usize = 4096;
-/// Longest line of what journalctl tells people.
-const MAX_COMPLAINT: usize = 512;
-/// Waits before journalctl is started again.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How long journalctl may take to end.
-const STOP: Duration = Duration::from_secs(1);
-/// How long it may take to find the end of the journal.
-const FIND: Duration = Duration::from_secs(60);
-/// Entries that are not there any more, in the ledger.
-const REASON_GAP: &str = "gap";
-/// What was no entry, in the ledger.
-const REASON_MALFORMED: &str = "malformed";
+use async_trait::async_trait;
+use millrace_log::record::Labels;
+use tokio_util::sync::CancellationToken;
+
+use self::entry::Fields;
+use self::follow::Follower;
+use self::position::JournalPosition;
+use super::intake::Intake;
+use super::outbox::Outbox;
+use super::receiver::Stream;
+use super::source::PushSource;
+use crate::config::local::JournaldSource;
+use crate::error::AgentError;
 
 /// The source, not yet running.
 pub(super) struct Journald {
@@ -76,518 +50,39 @@ impl Journald {
 #[async_trait]
 impl PushSource for Journald {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
-        let lanes = tokio::select! {
+        let partitions = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            lanes = intake.lanes() => lanes,
+            partitions = intake.partitions() => partitions,
         };
-        let Ok(lanes) = lanes else { return Ok(()) };
+        let Ok(partitions) = partitions else { return Ok(()) };
         let plain = intake.stream(&Labels::default(), None).map_err(|why| AgentError::Setting {
             key: format!("sources[{}].labels", self.name),
             reason: why.to_string(),
         })?;
-        let shape = shape(&self.config, &plain, lanes);
-        let damaged = |source| AgentError::Entry { key: self.name.clone(), source };
-        let (place, turned) = Place::restore(intake.bookmark().as_deref(), shape).map_err(damaged)?;
+        let shape = shape(&self.config, &plain, partitions);
+        let damaged = |source| AgentError::StateEntry { key: self.name.clone(), source };
+        let (position, turned) = JournalPosition::restore(intake.bookmark().as_deref(), shape).map_err(damaged)?;
         let follower = Follower {
             fields: Fields::new(&self.config, intake.max_line()),
             name: self.name,
             config: self.config,
             intake,
             plain,
-            place,
+            position,
             outbox: Outbox::new(),
             idle_mark: false,
             partial_sight: false,
         };
         if turned {
-            follower.intake.keep_bookmark_now(follower.place.bookmark()).await?;
+            follower.intake.keep_bookmark_now(follower.position.bookmark()).await?;
         }
         follower.run(&stop).await
     }
 }
 
 /// Stands for everything that decides which entries are read and which partitions they go to.
-fn shape(config: &JournaldSource, plain: &Stream, lanes: usize) -> u32 {
+fn shape(config: &JournaldSource, plain: &Stream, partitions: usize) -> u32 {
     let config = serde_json::to_vec(config).unwrap_or_default();
     let own = crc32c::crc32c_append(crc32c::crc32c(&config), &plain.0.labels);
-    crc32c::crc32c_append(own, &lanes.to_le_bytes())
-}
-
-/// Why journalctl is read from no more.
-enum End {
-    /// The agent stops.
-    Stop,
-    /// It ended, or could not be started.
-    Program(String),
-    /// Something was not sent: it is to be read again.
-    Again,
-}
-
-struct Follower {
-    name: String,
-    config: JournaldSource,
-    intake: Intake,
-    fields: Fields,
-    plain: Stream,
-    place: Place,
-    /// Batches with the bookmark that may be kept once the log has them.
-    outbox: Outbox<Bytes>,
-    /// Entries were passed over since the last batch.
-    idle_mark: bool,
-    /// This user does not see everything: numbers that are left out mean nothing.
-    partial_sight: bool,
-}
-
-impl Follower {
-    async fn run(mut self, stop: &CancellationToken) -> Result<(), AgentError> {
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        loop {
-            let started = Instant::now();
-            let end = match self.find_end(stop).await? {
-                Some(end) => end,
-                None => self.follow(stop).await?,
-            };
-            let wait = backoff.after(started.elapsed());
-            match end {
-                End::Stop => break,
-                End::Again => {
-                    tracing::warn!(source = self.name, "journal is read again from the last cursor that was kept");
-                    self.outbox = Outbox::new();
-                    let kept = self.intake.bookmark();
-                    let damaged = |source| AgentError::Entry { key: self.name.clone(), source };
-                    self.place.back_to(kept.as_deref()).map_err(damaged)?;
-                    self.intake.keep_bookmark_now(self.place.bookmark()).await?;
-                }
-                End::Program(why) => {
-                    tracing::error!(source = self.name, why, again_in = ?wait, "journal is not read: {}", self.cure(&why));
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-        // The lanes go on: what they still bring to the log need not be read again.
-        while let Some((result, mark)) = self.outbox.next().await {
-            if result.is_err() {
-                break;
-            }
-            self.intake.keep_bookmark(mark);
-        }
-        Ok(())
-    }
-
-    fn cure(&self, why: &str) -> String {
-        let program = &self.config.journalctl;
-        if why.contains("not found") {
-            return format!(
-                "install systemd, or name the program by `journalctl` of the source ({program} is not there)"
-            );
-        }
-        if why.contains("ermission") {
-            return "add the agent's user to the group systemd-journal".to_owned();
-        }
-        format!("try `{program} -n 1` as the agent's user, which must be in the group systemd-journal")
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.config.journalctl);
-        command.env("LC_ALL", "C").args(["--output=export", "--no-pager", "--all"]);
-        if !self.config.directory.is_empty() {
-            command.arg(format!("--directory={}", self.config.directory));
-        }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Everything but where to begin.
-    fn selection(&self) -> Vec<String> {
-        let config = &self.config;
-        let option = |name: &'static str| move |value: &String| format!("--{name}={value}");
-        let mut all: Vec<String> = config.units.iter().map(option("unit")).collect();
-        all.extend(config.identifiers.iter().map(option("identifier")));
-        if !config.priority.is_empty() {
-            all.push(format!("--priority={}", config.priority));
-        }
-        if config.boot == Boots::Current {
-            all.push("--boot".to_owned());
-        }
-        all.extend(config.matches.iter().cloned());
-        all
-    }
-
-    fn start(&self, command: &mut Command) -> Result<Program, End> {
-        let of_source = OfSource { source: self.name.clone() };
-        match Program::start(command) {
-            Ok(program) => {
-                self.intake.metrics().program_starts.get_or_create(&of_source).inc();
-                Ok(program)
-            }
-            Err(error) => {
-                count_end(self.intake.metrics(), &self.name, "not started");
-                let why = if error.kind() == std::io::ErrorKind::NotFound { "not found" } else { "can't be started" };
-                Err(End::Program(format!("{} {why}: {error}", self.config.journalctl)))
-            }
-        }
-    }
-
-    /// At the very first start with `read_from: end`: keeps where the journal ends now, so that a crash before the first
-    /// entry skips nothing.
-    async fn find_end(&mut self, stop: &CancellationToken) -> Result<Option<End>, AgentError> {
-        if self.config.read_from == ReadFrom::Beginning || self.intake.bookmark().is_some() {
-            return Ok(None);
-        }
-        let mut program = match self.start(self.command().arg("--lines=1")) {
-            Ok(program) => program,
-            Err(end) => return Ok(Some(end)),
-        };
-        let (Some(mut stdout), Some(mut stderr)) = (program.stdout(), program.stderr()) else {
-            return Ok(Some(End::Program("journalctl has no pipes".to_owned())));
-        };
-        let (mut export, mut buffer, mut complaints) = (self.fields.reader(), BytesMut::new(), Complaints::new());
-        let mut cursor = None;
-        let limit = tokio::time::sleep(FIND);
-        tokio::pin!(limit);
-        loop {
-            buffer.reserve(READ);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(Some(End::Stop)),
-                () = &mut limit => return Ok(Some(End::Program("journalctl does not find the journal's end".to_owned()))),
-                read = stderr.read_buf(complaints.buffer()), if complaints.is_open() => self.heard(&mut complaints, read),
-                read = stdout.read_buf(&mut buffer) => {
-                    if read.unwrap_or(0) == 0 {
-                        break;
-                    }
-                    while let Some(found) = export.next(&mut buffer) {
-                        if found == Found::Entry {
-                            cursor = Some(self.fields.entry(&export).cursor().to_vec());
-                        }
-                    }
-                }
-            }
-        }
-        let status = program.wait().await;
-        let end = ending(&status);
-        count_end(self.intake.metrics(), &self.name, &end);
-        if !status.is_ok_and(|status| status.success()) {
-            return Ok(Some(End::Program(complaints.with(&end))));
-        }
-        if let Some(cursor) = cursor {
-            self.place.begin_at(&cursor);
-        }
-        self.intake.keep_bookmark_now(self.place.bookmark()).await?;
-        Ok(None)
-    }
-
-    /// Reads until journalctl ends, the agent stops, or something must be read again.
-    async fn follow(&mut self, stop: &CancellationToken) -> Result<End, AgentError> {
-        let mut command = self.command();
-        command.args(["--follow", "--no-tail"]);
-        if let Some(cursor) = self.place.cursor() {
-            // Not --after-cursor: the entry itself tells whether anything is missing behind it.
-            command.arg(format!("--cursor={cursor}"));
-        }
-        command.args(self.selection());
-        self.place.started();
-        let mut program = match self.start(&mut command) {
-            Ok(program) => program,
-            Err(end) => return Ok(end),
-        };
-        let (Some(stdout), Some(stderr)) = (program.stdout(), program.stderr()) else {
-            return Ok(End::Program("journalctl has no pipes".to_owned()));
-        };
-        tracing::info!(source = self.name, cursor = self.place.cursor(), "journal is read");
-        let mut complaints = Complaints::new();
-        let end = self.read(stdout, stderr, &mut complaints, stop).await?;
-        if let Some(end) = end {
-            program.stop(STOP).await;
-            return Ok(end);
-        }
-        // It closed its output: it ends, or is made to.
-        let status = match tokio::time::timeout(STOP, program.wait()).await {
-            Ok(status) => ending(&status),
-            Err(_) => {
-                program.stop(STOP).await;
-                "closed output".to_owned()
-            }
-        };
-        count_end(self.intake.metrics(), &self.name, &status);
-        Ok(End::Program(complaints.with(&status)))
-    }
-
-    /// `None`: its output has ended.
-    async fn read(
-        &mut self,
-        mut stdout: ChildStdout,
-        mut stderr: ChildStderr,
-        complaints: &mut Complaints,
-        stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
-        let (mut export, mut buffer) = (self.fields.reader(), BytesMut::new());
-        let mut batch = self.intake.batch();
-        loop {
-            buffer.reserve(READ);
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Some(End::Stop)),
-                Some((result, mark)) = self.outbox.next(), if !self.outbox.is_empty() => {
-                    if let Some(end) = self.settled(result, mark) {
-                        return Ok(Some(end));
-                    }
-                }
-                read = stderr.read_buf(complaints.buffer()), if complaints.is_open() => self.heard(complaints, read),
-                read = stdout.read_buf(&mut buffer) => match read {
-                    Ok(0) => {
-                        let end = self.flush(&mut batch, stop).await;
-                        // What it said last may still be in its pipe.
-                        while complaints.is_open() {
-                            let Some(read) = stderr.read_buf(complaints.buffer()).now_or_never() else { break };
-                            self.heard(complaints, read);
-                        }
-                        return Ok(end);
-                    }
-                    Ok(_) => {
-                        if let Some(end) = self.take(&mut export, &mut buffer, &mut batch, stop).await? {
-                            return Ok(Some(end));
-                        }
-                    }
-                    Err(error) => return Ok(Some(End::Program(format!("output of journalctl can't be read: {error}")))),
-                },
-                // Nothing more at the moment.
-                () = std::future::ready(()), if !batch.is_empty() || self.idle_mark => {
-                    if let Some(end) = self.flush(&mut batch, stop).await {
-                        return Ok(Some(end));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes what the buffer has.
-    async fn take(
-        &mut self,
-        export: &mut Export,
-        buffer: &mut BytesMut,
-        batch: &mut Batch,
-        stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
-        while let Some(found) = export.next(buffer) {
-            match found {
-                Found::Entry => {}
-                Found::Malformed(why) => {
-                    let help = "what journalctl prints is no entry of the journal: is `journalctl` of the source the right program, and is the disk healthy?";
-                    tracing::error!(source = self.name, why, behind = self.place.cursor(), "{help}");
-                    self.intake.dropped(REASON_MALFORMED, 1, 0);
-                    continue;
-                }
-                Found::Resumed(bytes) => {
-                    tracing::warn!(source = self.name, bytes, "passed over what is no entry, the next one is taken");
-                    self.intake.dropped(REASON_MALFORMED, 0, bytes);
-                    continue;
-                }
-            }
-            let whole = self.config.is_unfiltered() && !self.partial_sight;
-            let mut step = self.place.step(self.fields.entry(export).cursor(), whole);
-            if step == Step::Turn {
-                if let Some(end) = self.turn(export, batch, stop).await? {
-                    return Ok(Some(end));
-                }
-                step = self.place.step(self.fields.entry(export).cursor(), whole);
-            }
-            let Step::Take { number, missing } = step else { continue };
-            self.tell(missing);
-            if self.fields.entry(export).is_of_kernel() && !self.config.include_kernel {
-                self.idle_mark = true;
-                continue;
-            }
-            let lost = self.add(batch, &self.fields.entry(export), number);
-            if lost > 0 {
-                self.intake.dropped(REASON_CUT, 0, lost);
-            }
-            if (batch.cost() >= BATCH_BYTES || batch.len() >= BATCH_ENTRIES)
-                && let Some(end) = self.flush(batch, stop).await
-            {
-                return Ok(Some(end));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Adds an entry; gives the bytes that were left out.
-    fn add(&self, batch: &mut Batch, entry: &Entry<'_>, number: u64) -> u64 {
-        let labels = entry.labels();
-        let (text, time_ns) = (entry.text(), entry.time_ns());
-        match self.intake.stream(&Labels::new(labels.iter().cloned()), None) {
-            Ok(stream) => {
-                let metadata = entry.metadata(Vec::new());
-                batch.push_numbered(&stream, number, Line { text, time_ns, metadata: Some(&metadata) });
-            }
-            // Too many, or a value that no label takes: the entry goes on, with its fields beside it.
-            Err(_) => {
-                let metadata = entry.metadata(labels);
-                batch.push_numbered(&self.plain, number, Line { text, time_ns, metadata: Some(&metadata) });
-            }
-        }
-        entry.lost()
-    }
-
-    /// Hands in what there is, waiting for room.
-    async fn flush(&mut self, batch: &mut Batch, stop: &CancellationToken) -> Option<End> {
-        let passed_over = std::mem::take(&mut self.idle_mark);
-        if batch.is_empty() {
-            // Else it goes with the last batch that is on its way, or with the next one.
-            if passed_over && self.outbox.is_empty() {
-                self.intake.keep_bookmark(self.place.bookmark());
-            }
-            return None;
-        }
-        let full = std::mem::replace(batch, self.intake.batch());
-        let sent = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Some(End::Stop),
-            sent = full.send() => sent,
-        };
-        match sent {
-            Ok(receipt) => self.outbox.add(receipt, self.place.bookmark()),
-            Err(why) => return self.settled(Err(why), Bytes::new()),
-        }
-        // A stream that never pauses must not keep cursors from being kept.
-        while let Some(Some((result, mark))) = self.outbox.next().now_or_never() {
-            if let Some(end) = self.settled(result, mark) {
-                return Some(end);
-            }
-        }
-        None
-    }
-
-    fn settled(&mut self, result: Result<(), Rejected>, mark: Bytes) -> Option<End> {
-        match result {
-            Ok(()) => {
-                self.intake.keep_bookmark(mark);
-                None
-            }
-            Err(Rejected::Stopping | Rejected::NotReady) => Some(End::Stop),
-            Err(why) => {
-                tracing::error!(source = self.name, %why, "entries of the journal were not taken");
-                Some(End::Again)
-            }
-        }
-    }
-
-    /// Begins a new epoch of numbers before the entry that was found last.
-    async fn turn(
-        &mut self,
-        export: &Export,
-        batch: &mut Batch,
-        stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
-        if let Some(end) = self.flush(batch, stop).await {
-            return Ok(Some(end));
-        }
-        while !self.outbox.is_empty() {
-            let next = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Some(End::Stop)),
-                next = self.outbox.next() => next,
-            };
-            if let Some((result, mark)) = next
-                && let Some(end) = self.settled(result, mark)
-            {
-                return Ok(Some(end));
-            }
-        }
-        self.place.turn(self.fields.entry(export).cursor(), self.intake.now_ns() / 1_000_000);
-        if self.place.is_counted() {
-            tracing::warn!(
-                source = self.name,
-                "entries of the journal come from several hosts or have no numbers: what is read again after a crash comes twice. Give each host's folder a source of its own"
-            );
-        }
-        self.intake.keep_bookmark_now(self.place.bookmark()).await?;
-        Ok(None)
-    }
-
-    fn tell(&self, missing: Missing) {
-        let lines = match missing {
-            Missing::Nothing => return,
-            Missing::Entries(lines) => Some(lines),
-            Missing::Unknown => None,
-        };
-        self.intake.metrics().source_gaps.get_or_create(&OfSource { source: self.name.clone() }).inc();
-        if let Some(lines) = lines {
-            self.intake.dropped(REASON_GAP, lines, 0);
-        }
-        tracing::error!(
-            source = self.name,
-            lines,
-            before = self.place.cursor(),
-            "entries of the journal are gone that were not read yet, reading goes on behind them: give journald more room (SystemMaxUse= and RuntimeMaxUse= in journald.conf) or find out why the log was away"
-        );
-    }
-
-    /// What journalctl says to people.
-    fn heard(&mut self, complaints: &mut Complaints, read: std::io::Result<usize>) {
-        for line in complaints.heard(read) {
-            if line.contains("not seeing messages") {
-                self.partial_sight = true;
-                let help = "the agent sees only a part of the journal: add its user to the group systemd-journal and restart it";
-                tracing::error!(source = self.name, journalctl = line, "{help}");
-            } else {
-                tracing::warn!(source = self.name, journalctl = line, "journalctl says something");
-            }
-        }
-    }
-}
-
-/// The standard error of journalctl: its lines, and the last one.
-struct Complaints {
-    lines: Lines,
-    buffer: BytesMut,
-    last: String,
-    open: bool,
-}
-
-impl Complaints {
-    fn new() -> Self {
-        Self { lines: Lines::new(MAX_COMPLAINT, None), buffer: BytesMut::new(), last: String::new(), open: true }
-    }
-
-    fn buffer(&mut self) -> &mut BytesMut {
-        self.buffer.clear();
-        self.buffer.reserve(MAX_COMPLAINT);
-        &mut self.buffer
-    }
-
-    fn is_open(&self) -> bool {
-        self.open
-    }
-
-    fn heard(&mut self, read: std::io::Result<usize>) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut each = |line: &[u8]| {
-            let line = String::from_utf8_lossy(line).trim().to_owned();
-            if !line.is_empty() {
-                found.push(line);
-            }
-        };
-        if read.unwrap_or(0) == 0 {
-            self.open = false;
-            self.lines.finish(&mut each);
-        } else {
-            self.lines.feed(&self.buffer, &mut each);
-        }
-        if let Some(last) = found.last() {
-            self.last.clone_from(last);
-        }
-        found
-    }
-
-    /// An end with the last thing that was said.
-    fn with(&self, end: &str) -> String {
-        if self.last.is_empty() {
-            format!("journalctl ended: {end}")
-        } else {
-            format!("journalctl ended: {end}: {}", self.last)
-        }
-    }
+    crc32c::crc32c_append(own, &partitions.to_le_bytes())
 }

@@ -5,7 +5,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::push::config::Framing;
+use crate::config::syslog::Framing;
 
 /// Digits of a message's length at most.
 const MAX_DIGITS: usize = 9;

@@ -10,7 +10,7 @@ use millrace_log::record::Labels;
 use syslog_loose::{Variant, parse_message_with_year_exact_tz};
 
 use crate::name::plain_name;
-use crate::push::config::SyslogFormat;
+use crate::config::syslog::SyslogFormat;
 
 /// Metadata of one message at most; what is beyond stays in no field.
 const MAX_FIELDS: usize = 48;
@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::push::config::SyslogSource;
+    use crate::config::syslog::SyslogSource;
 
     /// 2026-01-02 00:00 UTC.
     const NOW: i64 = 1_767_312_000_000_000_000;

@@ -24,9 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::frames::{Frames, trimmed};
 use self::message::Reader;
-use super::config::{SyslogSource, syslog_name};
 use super::door::{ACCEPT_PAUSE, CERTIFICATES, HANDSHAKE, accept, refresh};
-use super::{Batch, Intake, Line, PushSource, Rejected, Stream};
+use super::intake::{Batch, Intake};
+use super::receiver::Stream;
+use super::records::Line;
+use super::rejected::Rejected;
+use super::source::PushSource;
+use crate::config::syslog::{SyslogSource, syslog_name};
 use crate::error::AgentError;
 use crate::timestamp::offset;
 
@@ -59,7 +63,7 @@ pub(super) struct Syslog {
     udp: Option<StdUdpSocket>,
     tcp: Option<StdTcpListener>,
     tls: Option<Arc<Tls>>,
-    shared: Shared,
+    shared: SyslogContext,
 }
 
 /// The way in, and the stream of what fits into no other.
@@ -71,7 +75,7 @@ struct Way {
 
 /// What all connections have.
 #[derive(Clone)]
-struct Shared {
+struct SyslogContext {
     name: Arc<str>,
     config: Arc<SyslogSource>,
     reader: Arc<Reader>,
@@ -113,7 +117,7 @@ impl Syslog {
         };
         tracing::info!(source = name, udp = config.udp, tcp = config.tcp, tls = tls.is_some(), "listening for syslog");
         let reader = Arc::new(Reader::new(config.format, zone, config.label_fields.clone()));
-        Ok(Self { udp, tcp, tls, shared: Shared { name: name.into(), config: Arc::new(config.clone()), reader } })
+        Ok(Self { udp, tcp, tls, shared: SyslogContext { name: name.into(), config: Arc::new(config.clone()), reader } })
     }
 }
 
@@ -143,7 +147,7 @@ impl PushSource for Syslog {
     }
 }
 
-impl Shared {
+impl SyslogContext {
     fn failed(&self, key: &'static str, address: &str) -> impl FnOnce(std::io::Error) -> AgentError {
         let (name, address) = (self.name.to_string(), address.to_owned());
         move |source| AgentError::Listen { name, key, address, source }

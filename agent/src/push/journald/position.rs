@@ -74,18 +74,18 @@ pub(super) enum Missing {
 
 /// What to do with an entry.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum EntryAction {
     /// It was taken already.
     Repeat,
     /// It has this number.
     Take { number: u64, missing: Missing },
-    /// A new epoch must begin: [`Place::turn`], keep the bookmark, and ask again.
-    Turn,
+    /// A new epoch must begin: [`JournalPosition::begin_epoch`], keep the bookmark, and ask again.
+    NewEpoch,
 }
 
 /// Where reading stands.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct JournalPosition {
     epoch: u32,
     counted: bool,
     shape: u32,
@@ -103,7 +103,7 @@ pub(super) struct Place {
     turns: VecDeque<i64>,
 }
 
-impl Place {
+impl JournalPosition {
     /// From what was kept. `shape` stands for the configuration. `Err` if it can't be read. The second says that a new epoch
     /// has begun, which must be kept before anything is sent.
     pub fn restore(kept: Option<&[u8]>, shape: u32) -> Result<(Self, bool), serde_json::Error> {
@@ -156,13 +156,13 @@ impl Place {
     }
 
     /// An entry; `whole` says that nothing of the journal is left out, so that its numbers have no gaps.
-    pub fn step(&mut self, cursor: &[u8], whole: bool) -> Step {
+    pub fn step(&mut self, cursor: &[u8], whole: bool) -> EntryAction {
         let found = Cursor::parse(cursor);
         if self.fresh {
             let same = self.cursor.as_bytes() == cursor || found.is_some() && found == self.last;
             if same && !self.cursor.is_empty() {
                 self.fresh = false;
-                return Step::Repeat;
+                return EntryAction::Repeat;
             }
         }
         let number = if self.counted {
@@ -170,10 +170,10 @@ impl Place {
         } else {
             match &found {
                 Some(found) => match &self.series {
-                    Some(series) if *series != found.series || found.number <= self.high => return Step::Turn,
+                    Some(series) if *series != found.series || found.number <= self.high => return EntryAction::NewEpoch,
                     _ => found.number,
                 },
-                None => return Step::Turn,
+                None => return EntryAction::NewEpoch,
             }
         };
         let missing = self.missing(found.as_ref(), whole);
@@ -183,7 +183,7 @@ impl Place {
         }
         (self.high, self.last, self.exact) = (number, found, true);
         self.cursor = String::from_utf8_lossy(cursor).into_owned();
-        Step::Take { number: u64::from(self.epoch) << BITS | number, missing }
+        EntryAction::Take { number: u64::from(self.epoch) << BITS | number, missing }
     }
 
     fn missing(&self, found: Option<&Cursor>, whole: bool) -> Missing {
@@ -203,7 +203,7 @@ impl Place {
 
     /// A new epoch begins with the next entry. The bookmark must be durable, and everything that was taken acknowledged,
     /// before it is taken.
-    pub fn turn(&mut self, cursor: &[u8], now_ms: i64) {
+    pub fn begin_epoch(&mut self, cursor: &[u8], now_ms: i64) {
         self.epoch = self.epoch.saturating_add(1);
         (self.series, self.high) = (None, 0);
         self.turns.push_back(now_ms);
@@ -251,23 +251,23 @@ mod tests {
         format!("s={series};i={number:x};b=0;m=1;t=2;x=3").into_bytes()
     }
 
-    fn new() -> Place {
-        Place::restore(None, 7).unwrap().0
+    fn new() -> JournalPosition {
+        JournalPosition::restore(None, 7).unwrap().0
     }
 
-    fn take(place: &mut Place, series: &str, number: u64, whole: bool) -> Step {
+    fn take(place: &mut JournalPosition, series: &str, number: u64, whole: bool) -> EntryAction {
         match place.step(&cursor(series, number), whole) {
-            Step::Turn => {
-                place.turn(&cursor(series, number), 0);
-                assert!(matches!(place.step(&cursor(series, number), whole), Step::Take { .. }));
-                Step::Turn
+            EntryAction::NewEpoch => {
+                place.begin_epoch(&cursor(series, number), 0);
+                assert!(matches!(place.step(&cursor(series, number), whole), EntryAction::Take { .. }));
+                EntryAction::NewEpoch
             }
             step => step,
         }
     }
 
-    fn took(epoch: u64, number: u64, missing: Missing) -> Step {
-        Step::Take { number: epoch << 40 | number, missing }
+    fn took(epoch: u64, number: u64, missing: Missing) -> EntryAction {
+        EntryAction::Take { number: epoch << 40 | number, missing }
     }
 
     #[test]
@@ -278,10 +278,10 @@ mod tests {
             ("a", 5, took(1, 5, Nothing)),
             ("a", 6, took(1, 6, Nothing)),
             ("a", 9, took(1, 9, Entries(2))),
-            ("b", 3, Step::Turn),
+            ("b", 3, EntryAction::NewEpoch),
             ("b", 4, took(2, 4, Nothing)),
-            ("a", 10, Step::Turn),
-            ("a", 10, Step::Turn),
+            ("a", 10, EntryAction::NewEpoch),
+            ("a", 10, EntryAction::NewEpoch),
             ("a", 11, took(4, 11, Nothing)),
         ] {
             assert_eq!(take(&mut place, series, number, true), want, "{series} {number}");
@@ -292,28 +292,28 @@ mod tests {
     fn what_is_gone_between_two_runs_is_told() {
         use Missing::{Entries, Nothing, Unknown};
         for (whole, series, number, want) in [
-            (true, "a", 5, Step::Repeat),
+            (true, "a", 5, EntryAction::Repeat),
             (true, "a", 6, took(1, 6, Nothing)),
             (true, "a", 9, took(1, 9, Entries(3))),
-            (false, "a", 5, Step::Repeat),
+            (false, "a", 5, EntryAction::Repeat),
             (false, "a", 6, took(1, 6, Nothing)),
             (false, "a", 9, took(1, 9, Unknown)),
         ] {
             let mut place = new();
             take(&mut place, "a", 5, whole);
-            let (mut again, turned) = Place::restore(Some(&place.bookmark()), 7).unwrap();
+            let (mut again, turned) = JournalPosition::restore(Some(&place.bookmark()), 7).unwrap();
             assert!(!turned && again.cursor() == Some("s=a;i=5;b=0;m=1;t=2;x=3"));
             assert_eq!(again.step(&cursor(series, number), whole), want, "{whole} {series} {number}");
-            if want == Step::Repeat {
+            if want == EntryAction::Repeat {
                 assert_eq!(again.step(&cursor(series, 8), false), took(1, 8, Nothing), "only the first tells");
             }
         }
         // The series is another one: nothing of the old is there any more.
         let mut place = new();
         take(&mut place, "a", 5, true);
-        let (mut again, _) = Place::restore(Some(&place.bookmark()), 7).unwrap();
-        assert_eq!(again.step(&cursor("b", 1), true), Step::Turn);
-        again.turn(&cursor("b", 1), 0);
+        let (mut again, _) = JournalPosition::restore(Some(&place.bookmark()), 7).unwrap();
+        assert_eq!(again.step(&cursor("b", 1), true), EntryAction::NewEpoch);
+        again.begin_epoch(&cursor("b", 1), 0);
         assert_eq!(again.step(&cursor("b", 1), true), took(2, 1, Unknown));
     }
 
@@ -321,18 +321,18 @@ mod tests {
     fn another_configuration_begins_an_epoch_and_tells_no_gap() {
         let mut place = new();
         take(&mut place, "a", 5, false);
-        let (mut again, turned) = Place::restore(Some(&place.bookmark()), 8).unwrap();
+        let (mut again, turned) = JournalPosition::restore(Some(&place.bookmark()), 8).unwrap();
         assert!(turned);
         assert_eq!(again.step(&cursor("a", 9), false), took(2, 9, Missing::Nothing));
-        assert!(Place::restore(Some(b"soup"), 7).is_err());
+        assert!(JournalPosition::restore(Some(b"soup"), 7).is_err());
     }
 
     #[test]
     fn reading_begins_behind_the_end_without_a_gap() {
         let mut place = new();
         place.begin_at(&cursor("a", 50));
-        let (mut place, _) = Place::restore(Some(&place.bookmark()), 7).unwrap();
-        assert_eq!(place.step(&cursor("a", 50), true), Step::Repeat);
+        let (mut place, _) = JournalPosition::restore(Some(&place.bookmark()), 7).unwrap();
+        assert_eq!(place.step(&cursor("a", 50), true), EntryAction::Repeat);
         assert_eq!(place.step(&cursor("a", 51), true), took(1, 51, Missing::Nothing));
         let mut place = new();
         place.begin_at(&cursor("a", 50));
@@ -344,15 +344,15 @@ mod tests {
         let mut place = new();
         let mut turns = 0;
         for n in 1..200 {
-            turns += usize::from(take(&mut place, if n % 2 == 0 { "a" } else { "b" }, n, true) == Step::Turn);
+            turns += usize::from(take(&mut place, if n % 2 == 0 { "a" } else { "b" }, n, true) == EntryAction::NewEpoch);
         }
         assert!(turns == HASTE && place.is_counted(), "{turns}");
-        let (again, turned) = Place::restore(Some(&place.bookmark()), 7).unwrap();
+        let (again, turned) = JournalPosition::restore(Some(&place.bookmark()), 7).unwrap();
         assert!(turned && !again.is_counted() && again.epoch == place.epoch + 1);
         for strange in ["", "x", "s=a;i=zz", "s=a;i=ffffffffffffffff", "s=;i=1"] {
             let mut place = new();
-            assert_eq!(place.step(strange.as_bytes(), true), Step::Turn, "{strange}");
-            place.turn(strange.as_bytes(), 0);
+            assert_eq!(place.step(strange.as_bytes(), true), EntryAction::NewEpoch, "{strange}");
+            place.begin_epoch(strange.as_bytes(), 0);
             assert_eq!(place.step(strange.as_bytes(), true), took(2, 1, Missing::Nothing));
         }
     }
@@ -364,7 +364,7 @@ mod tests {
         let kept = place.bookmark();
         take(&mut place, "a", 6, true);
         place.back_to(Some(&kept)).unwrap();
-        assert_eq!(place.step(&cursor("a", 5), true), Step::Repeat);
+        assert_eq!(place.step(&cursor("a", 5), true), EntryAction::Repeat);
         assert_eq!(place.step(&cursor("a", 6), true), took(2, 6, Missing::Nothing));
     }
 
@@ -388,30 +388,30 @@ mod tests {
             let mut numbers: Vec<Option<u64>> = vec![None; journal.len()];
             let mut kept: Option<Bytes> = None;
             for (count, age) in runs {
-                let (mut place, turned) = Place::restore(kept.as_deref(), 7).unwrap();
+                let (mut place, turned) = JournalPosition::restore(kept.as_deref(), 7).unwrap();
                 prop_assert!(!turned);
                 let from = place.cursor().map_or(0, |at| journal.iter().position(|c| c == at.as_bytes()).unwrap());
                 let mut marks = vec![kept.clone()];
                 for (at, entry) in journal.iter().enumerate().skip(from).take(count) {
                     let step = match place.step(entry, true) {
-                        Step::Turn => {
+                        EntryAction::NewEpoch => {
                             // Everything before is acknowledged and the bookmark durable.
-                            place.turn(entry, at as i64 * HASTE_MS);
+                            place.begin_epoch(entry, at as i64 * HASTE_MS);
                             marks = vec![Some(place.bookmark())];
                             place.step(entry, true)
                         }
                         step => step,
                     };
                     match step {
-                        Step::Repeat => {}
-                        Step::Take { number, .. } => {
+                        EntryAction::Repeat => {}
+                        EntryAction::Take { number, .. } => {
                             if let Some(before) = numbers[at] {
                                 prop_assert_eq!(before, number);
                             }
                             numbers[at] = Some(number);
                             marks.push(Some(place.bookmark()));
                         }
-                        Step::Turn => prop_assert!(false, "a turn was made"),
+                        EntryAction::NewEpoch => prop_assert!(false, "a turn was made"),
                     }
                 }
                 let index = marks.len().saturating_sub(1 + age);

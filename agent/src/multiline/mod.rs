@@ -6,16 +6,20 @@
 //!
 //! An event that got too long goes on in another: lines that only stand inside of a trace begin one, too.
 
-use std::sync::LazyLock;
+use regex::bytes::Regex;
 
-use regex::bytes::{Regex, RegexSet};
-
-use crate::config::{MultilineConfig, Preset};
+pub use self::config::{MultilineConfig, Preset};
+pub use self::machine::Stage;
+use self::machine::Machine;
+use self::presets::machine;
 use crate::error::AgentError;
 
-/// What is known of an open event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stage(u8);
+/// The section of the configuration.
+mod config;
+/// Recognizes traces.
+mod machine;
+/// Traces of known languages.
+mod presets;
 
 /// Joins lines to events.
 #[derive(Debug, Clone)]
@@ -114,192 +118,6 @@ impl Join {
     }
 }
 
-/// An ordinary line. Stages beyond it are numbered by each language.
-const ORDINARY: u8 = 0;
-
-/// From which stages a line like this leads to which.
-struct Step {
-    from: &'static [u8],
-    pattern: &'static str,
-    to: u8,
-}
-
-const fn step(from: &'static [u8], pattern: &'static str, to: u8) -> Step {
-    Step { from, pattern, to }
-}
-
-/// What traces of one language look like.
-#[derive(Debug)]
-struct Machine {
-    /// What the first line of an event leads to: of several that match, the first.
-    begin: Ways,
-    /// What leads on from each stage.
-    on: Vec<Ways>,
-}
-
-#[derive(Debug)]
-struct Ways {
-    patterns: RegexSet,
-    to: Vec<u8>,
-}
-
-impl Ways {
-    fn new(steps: &[&Step]) -> Self {
-        let patterns = RegexSet::new(steps.iter().map(|step| step.pattern));
-        // A test compiles every preset; without its patterns a preset would join nothing, and lose nothing.
-        Self { patterns: patterns.unwrap_or_default(), to: steps.iter().map(|step| step.to).collect() }
-    }
-
-    fn of(&self, line: &[u8]) -> Option<Stage> {
-        let first = self.patterns.matches(line).iter().next()?;
-        self.to.get(first).copied().map(Stage)
-    }
-}
-
-impl Machine {
-    fn new(begin: &[Step], on: &[Step]) -> Self {
-        let last = begin.iter().chain(on).map(|step| step.to).max().unwrap_or(ORDINARY);
-        let ways = |stage: u8| Ways::new(&on.iter().filter(|step| step.from.contains(&stage)).collect::<Vec<_>>());
-        // What stands inside of a trace only begins the rest of one that was cut.
-        let inside = on.iter().filter(|step| step.from.contains(&ORDINARY));
-        Self {
-            begin: Ways::new(&begin.iter().chain(inside).collect::<Vec<_>>()),
-            on: (ORDINARY..=last).map(ways).collect(),
-        }
-    }
-
-    fn begin(&self, line: &[u8]) -> Stage {
-        self.begin.of(line).unwrap_or(Stage(ORDINARY))
-    }
-
-    fn next(&self, stage: Stage, line: &[u8]) -> Option<Stage> {
-        self.on.get(usize::from(stage.0))?.of(line)
-    }
-}
-
-fn machine(preset: Preset) -> &'static Machine {
-    match preset {
-        Preset::Java => &JAVA,
-        Preset::Python => &PYTHON,
-        Preset::Go => &GO,
-        Preset::Ruby => &RUBY,
-        Preset::Dotnet => &DOTNET,
-    }
-}
-
-/// <https://docs.oracle.com/en/java/javase/21/docs/api/java.base/java/lang/Throwable.html#printStackTrace()>; Kotlin, Scala
-/// and Groovy print the same. The exception's line goes with the message that the logger wrote before it.
-static JAVA: LazyLock<Machine> = LazyLock::new(|| {
-    const NAMED: u8 = 1;
-    const FRAMES: u8 = 2;
-    let any = &[ORDINARY, NAMED, FRAMES];
-    Machine::new(
-        &[step(&[], r"Exception in thread |(?:Exception|Error|Throwable):? *$|(?:Exception|Error|Throwable): ", NAMED)],
-        &[
-            step(any, r"^\s+at [^ ]+\(.*\)", FRAMES),
-            step(any, r"^\s+at (?:[\w$]+\.)+", FRAMES),
-            step(any, r"^\s*\.{3} \d+ (?:more|common frames omitted)", FRAMES),
-            step(any, r"^\s*(?:Caused by|Suppressed|Wrapped by): ", NAMED),
-            step(any, r"^\s*\[CIRCULAR REFERENCE", FRAMES),
-            step(
-                &[ORDINARY],
-                r"^(?:[A-Za-z_][\w$]*\.)+[A-Z][\w$]*(?:Exception|Error|Throwable|Failure|Death)\b",
-                NAMED,
-            ),
-            // The text of an exception may have several lines.
-            step(&[NAMED], r"^\s*nested exception is:", NAMED),
-            step(&[NAMED], r"^\s+\S|^$", NAMED),
-        ],
-    )
-});
-
-/// <https://docs.python.org/3/library/traceback.html>, with groups and chains.
-static PYTHON: LazyLock<Machine> = LazyLock::new(|| {
-    const FRAMES: u8 = 1;
-    const NAMED: u8 = 2;
-    const GAP: u8 = 3;
-    const CHAINED: u8 = 4;
-    let head = r"^\s*(?:\+ )?(?:Exception Group )?Traceback \(most recent call last\):";
-    let chain = r"^\s*\|? *(?:During handling of the above exception|The above exception was the direct cause)";
-    Machine::new(
-        &[step(&[], head, FRAMES)],
-        &[
-            step(&[ORDINARY, CHAINED], head, FRAMES),
-            step(&[ORDINARY], r#"^  File "[^"]*", line \d+"#, FRAMES),
-            step(&[FRAMES], r"^\s+\S", FRAMES),
-            step(&[FRAMES], r"^\S", NAMED),
-            step(&[NAMED, GAP], chain, CHAINED),
-            step(&[NAMED], r"^\s+\S", NAMED),
-            step(&[NAMED], r"^$", GAP),
-            step(&[CHAINED], r"^\s*\|?\s*$", CHAINED),
-        ],
-    )
-});
-
-/// What the runtime prints at a panic and for `debug.Stack`: <https://pkg.go.dev/runtime#hdr-Environment_Variables>.
-static GO: LazyLock<Machine> = LazyLock::new(|| {
-    const PANIC: u8 = 1;
-    const FRAMES: u8 = 2;
-    const GAP: u8 = 3;
-    let goroutine = r"^goroutine \d+ .*\[[^\]]+\]:$";
-    let call = r"^[^\s(]+(?:\(\*?[^()\s]+\)[^\s(]*)?\(.*\)$";
-    Machine::new(
-        &[step(&[], r"\bpanic: |: panic serving |^fatal error: |^runtime: ", PANIC)],
-        &[
-            step(&[ORDINARY, PANIC, FRAMES, GAP], goroutine, FRAMES),
-            step(&[ORDINARY, FRAMES], r"^\t\S+\.(?:go|s):\d+", FRAMES),
-            step(&[PANIC], r"^\[signal |^\s+panic: |^\s+\S|^runtime stack:|^$", PANIC),
-            step(&[PANIC, FRAMES], call, FRAMES),
-            step(&[FRAMES], r"^created by \S+|^\.{3}(?:additional frames elided|\d+ frames elided)", FRAMES),
-            step(&[FRAMES], r"^$", GAP),
-            step(&[GAP, FRAMES], r"^(?:exit status \d+|r[a-z0-9]{1,3} +0x[0-9a-f]+|[re]flags +0x)", GAP),
-        ],
-    )
-});
-
-/// <https://docs.ruby-lang.org/en/master/Exception.html#method-i-full_message>, in both orders, and Rails' pages of errors.
-static RUBY: LazyLock<Machine> = LazyLock::new(|| {
-    const FRAMES: u8 = 1;
-    const RAILS: u8 = 2;
-    let frame = r"^\s*\S.*:\d+:in [`'][^']*'$";
-    Machine::new(
-        &[
-            step(&[], r"\S:\d+:in [`'][^']*': ", FRAMES),
-            step(&[], r"^Traceback \(most recent call last\):", FRAMES),
-            step(&[], r"(?:^|\s)[A-Z]\w*(?:::[A-Z]\w*)* \(.*\):$", RAILS),
-        ],
-        &[
-            step(&[ORDINARY, FRAMES], r"^\s+(?:\d+: )?from \S.*:\d+", FRAMES),
-            step(&[ORDINARY, FRAMES, RAILS], frame, FRAMES),
-            step(&[FRAMES], r"^\s+\.{3} \d+ levels\.{3}|^\s*Caused by: ", FRAMES),
-            step(&[FRAMES], r"^\S+:\d+:in [`'][^']*': .*\([A-Z][\w:]*\)$", FRAMES),
-            step(&[RAILS], r"^\s*$", RAILS),
-        ],
-    )
-});
-
-/// <https://learn.microsoft.com/dotnet/api/system.exception.tostring>, and what the console logger indents.
-static DOTNET: LazyLock<Machine> = LazyLock::new(|| {
-    const NAMED: u8 = 1;
-    const FRAMES: u8 = 2;
-    const CONSOLE: u8 = 3;
-    let any = &[ORDINARY, NAMED, FRAMES];
-    Machine::new(
-        &[
-            step(&[], r"^(?:trce|dbug|info|warn|fail|crit): ", CONSOLE),
-            step(&[], r"Unhandled [Ee]xception[.:]|(?:Exception|Error): ", NAMED),
-        ],
-        &[
-            step(&[CONSOLE], r"^\s{6}|^$", CONSOLE),
-            step(any, r"^\s+at \S", FRAMES),
-            step(any, r"^\s*(?:-+> |\(Inner Exception #\d+\) )", NAMED),
-            step(any, r"^\s*-{3} End of ", FRAMES),
-            step(&[ORDINARY], r"^(?:[A-Za-z_][\w`]*\.)+[A-Z][\w`]*Exception\b", NAMED),
-            step(&[NAMED], r"^\s+\S", NAMED),
-        ],
-    )
-});
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,8 +180,8 @@ mod tests {
     fn every_pattern_of_a_preset_compiles() {
         for of in [Preset::Java, Preset::Python, Preset::Go, Preset::Ruby, Preset::Dotnet] {
             let machine = machine(of);
-            for ways in machine.on.iter().chain([&machine.begin]) {
-                assert_eq!(ways.patterns.len(), ways.to.len(), "{of:?}");
+            for transitions in machine.on.iter().chain([&machine.begin]) {
+                assert_eq!(transitions.patterns.len(), transitions.to.len(), "{of:?}");
             }
         }
     }

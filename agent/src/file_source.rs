@@ -1,92 +1,27 @@
 //! One file as a source of records: its identity, how far it is read and acknowledged, and its part of the ledger.
 //!
-//! In: what the reading thread took and what the lanes got acknowledged. Out: what the checkpoint keeps. Touches the
-//! state through [`State`] only. One lock holds everything that belongs together, so each look is of one moment.
+//! In: what the reading thread took and what the log acknowledged. Out: what the checkpoint keeps. Touches the state through
+//! [`State`] only. One lock holds everything that belongs together, so that each look is at one moment.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_log::record::{Labels, MAX_LABEL_BYTES, SourceId, TopicPartition};
-use parking_lot::Mutex;
+use millrace_log::record::{SourceId, TopicPartition};
+use parking_lot::{Mutex, RwLock};
 
-use crate::cut::Cutter;
+use crate::batch::{Anchor, BatchSource, Identity, partition_of};
 use crate::discover::FileKey;
 use crate::error::AgentError;
-use crate::feed::Feed;
+use crate::file_settings::FileSettings;
 use crate::fingerprint::Print;
-use crate::ledger::Count;
-use crate::ledger::{KIND_FILE, Lost, SourceLedger, Tally};
-use crate::path_labels::PathLabels;
-use crate::split::Mark;
+use crate::ledger::{KIND_FILE, Lost, SourceLedger, Taken, Tally};
 use crate::state::{SourceState, State};
-use crate::timestamp::TimeReader;
 use crate::transform::Chain;
 
-/// Labels of a path leave so much for the end of a name that is too long, or are left out: it tells more.
-const MIN_NAME: usize = 256;
-
-/// One entry of `sources`, ready for use.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub globs: crate::discover::Globs,
-    pub labels: Labels,
-    pub tenant: Option<Bytes>,
-    pub from_end: bool,
-    pub cutter: Cutter,
-    /// Label that tells the stream of a container; empty: none.
-    pub stream_label: String,
-    /// Labels from the path.
-    pub path_labels: PathLabels,
-    pub partial_timeout: std::time::Duration,
-    pub time: Option<TimeReader>,
-    /// What happens to its events before they are sent; `None`: nothing.
-    pub transforms: Option<Arc<Chain>>,
-}
-
-impl Entry {
-    /// Labels of a file as the header carries them, for each stream of a container if they are told apart.
-    fn headers(&self, filename: &Path) -> (Bytes, Option<Arc<[Bytes; 2]>>) {
-        let labels = self.labels_of(filename);
-        let streams = (!self.stream_label.is_empty() && matches!(self.cutter, Cutter::Container(_))).then(|| {
-            let with = |stream: &str| Bytes::from(labels.clone().with(&self.stream_label, stream).to_json());
-            Arc::new([with("stdout"), with("stderr")])
-        });
-        (labels.to_json().into(), streams)
-    }
-
-    fn labels_of(&self, filename: &Path) -> Labels {
-        let name = filename.to_string_lossy();
-        let of_path = self.path_labels.add_to(&self.labels, &name);
-        let named = |known: &Labels, name: &str| match known.get("filename") {
-            Some(_) => known.clone(),
-            None => known.with("filename", name),
-        };
-        let labels = named(&of_path, &name);
-        if labels.check().is_ok() {
-            return labels;
-        }
-        // A very long path: its end tells more than its start. The label of a stream may come on top.
-        let room = |known: &Labels| {
-            let used: usize = known.iter().map(|(n, v)| n.len() + v.len()).sum();
-            MAX_LABEL_BYTES.checked_sub(used + "filename".len() + self.stream_label.len() + 16)
-        };
-        let (known, room) = match room(&of_path) {
-            Some(room) if room >= MIN_NAME => (&of_path, room),
-            _ => (&self.labels, room(&self.labels).unwrap_or(0)),
-        };
-        let from = name.ceil_char_boundary(name.len().saturating_sub(room));
-        named(known, &format!("…{}", name.get(from..).unwrap_or_default()))
-    }
-}
-
-/// A place in the file and the print of what stands before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Anchor {
-    pub mark: Mark,
-    pub tail: Print,
-}
+/// All files of an agent, shared by its parts.
+pub(crate) type Sources = Arc<RwLock<Vec<Arc<Source>>>>;
 
 /// Who a file is when it is seen.
 #[derive(Debug, Clone)]
@@ -97,24 +32,10 @@ pub(crate) struct Sighting {
     pub now_ms: i64,
 }
 
-/// What records carry of their source.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub id: SourceId,
-    /// The id as hexadecimal digits.
-    pub key: Bytes,
-}
-
-impl Identity {
-    pub fn new(id: SourceId) -> Self {
-        Self { id, key: Bytes::copy_from_slice(&id.to_hex()) }
-    }
-}
-
 /// One file, for as long as it is not truncated.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub entry: Arc<Entry>,
+    pub settings: Arc<FileSettings>,
     pub to: TopicPartition,
     pub filename: PathBuf,
     /// Header `labels`.
@@ -141,19 +62,10 @@ struct Progress {
     size: u64,
 }
 
-/// What one read took from a file, or one push brought.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// Everything.
-    pub count: Count,
-    /// Bytes beyond the limit of cut lines.
-    pub skipped: u64,
-}
-
 impl Source {
     /// A source that was not there before.
     pub fn mint(
-        entry: Arc<Entry>,
+        settings: Arc<FileSettings>,
         topic: &Arc<str>,
         partitions: i32,
         filename: PathBuf,
@@ -177,19 +89,19 @@ impl Source {
             size: at.mark.offset,
             seen,
         };
-        let (labels, stream_labels) = entry.headers(&filename);
+        let (labels, stream_labels) = settings.headers(&filename);
         Self {
             labels,
             stream_labels,
             filename,
             to: TopicPartition::new(topic.clone(), partition),
-            entry,
+            settings,
             progress: Mutex::new(progress),
         }
     }
 
     /// A source that the state remembers. If the topic is another, or has lost the partition, it goes on under a new id.
-    pub fn restore(entry: Arc<Entry>, topic: &Arc<str>, partitions: i32, id: SourceId, state: SourceState) -> Self {
+    pub fn restore(settings: Arc<FileSettings>, topic: &Arc<str>, partitions: i32, id: SourceId, state: SourceState) -> Self {
         let anchor = Anchor { mark: state.checkpoint, tail: state.tail };
         let key = FileKey { device: state.device, inode: state.inode };
         let seen = Sighting { key, birth_ns: state.birth_ns, path: state.path.into(), now_ms: state.seen_ms };
@@ -217,13 +129,13 @@ impl Source {
             progress.dirty = true;
             partition = partition_of(new, partitions);
         }
-        let (labels, stream_labels) = entry.headers(&filename);
+        let (labels, stream_labels) = settings.headers(&filename);
         Self {
             labels,
             stream_labels,
             filename,
             to: TopicPartition::new(topic.clone(), partition),
-            entry,
+            settings,
             progress: Mutex::new(progress),
         }
     }
@@ -373,13 +285,13 @@ impl Source {
     }
 }
 
-impl Feed for Source {
+impl BatchSource for Source {
     fn identity(&self) -> Identity {
         self.progress.lock().identity.clone()
     }
 
     fn chain(&self) -> Option<&Arc<Chain>> {
-        self.entry.transforms.as_ref()
+        self.settings.transforms.as_ref()
     }
 
     fn name(&self) -> Cow<'_, str> {
@@ -406,63 +318,5 @@ impl Feed for Source {
         state.put(p.identity.id, &self.to_state(&p))?;
         state.remove(old)?;
         state.sync()
-    }
-}
-
-/// Chosen once per source: ids are random, so their bits spread.
-pub(crate) fn partition_of(id: SourceId, partitions: i32) -> i32 {
-    let [a, b, c, d, ..] = id.0;
-    let count = u32::try_from(partitions.max(1)).unwrap_or(1);
-    i32::try_from(u32::from_le_bytes([a, b, c, d]) % count).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::FileSource;
-
-    #[test]
-    fn labels_of_long_paths_keep_those_of_the_path_and_the_end_of_the_name() {
-        let folder = |len: usize| format!("/{}", "d".repeat(len));
-        let pod = |namespace: usize| format!("/{}_shop-1_u/api/0.log", "n".repeat(namespace));
-        type Case = (&'static str, String, &'static [&'static str], bool);
-        let cases: [Case; 5] = [
-            ("kubernetes", pod(4), &["pod", "namespace", "container", "service"], true),
-            ("kubernetes", folder(2000) + &pod(4), &["pod", "namespace", "container", "service"], false),
-            // What comes from the path is too long by itself: the path is still there.
-            (
-                r"/(?P<a>x+)/(?P<b>x+)/(?P<c>x+)/(?P<d>x+)/",
-                format!("{}/f.log", format!("/{}", "x".repeat(300)).repeat(4)),
-                &[],
-                false,
-            ),
-            // It leaves room, but too little.
-            (
-                r"/(?P<a>x+)/(?P<b>x+)/(?P<c>x+)/",
-                format!("{}/f.log", format!("/{}", "x".repeat(300)).repeat(4)),
-                &[],
-                false,
-            ),
-            ("", folder(600) + "é" + &"é".repeat(400), &[], false),
-        ];
-        for (path_labels, path, want, whole) in cases {
-            let source: FileSource = serde_json::from_value(serde_json::json!({
-                "include": ["/*.log"], "labels": {"env": "prod"}, "path_labels": path_labels, "format": "cri",
-                "stream_label": "stream",
-            }))
-            .unwrap();
-            let entry = crate::run::entry(&source, "h", None).unwrap();
-            let labels = entry.labels_of(Path::new(&path));
-            labels.check().unwrap();
-            labels.clone().with("stream", "stdout").check().unwrap();
-            assert!(["env", "host"].iter().chain(want).all(|name| labels.get(name).is_some()), "{labels:?}");
-            let name = labels.get("filename").unwrap();
-            if whole {
-                assert_eq!(name, path);
-            } else {
-                let end = name.strip_prefix('…').unwrap();
-                assert!(path.ends_with(end) && end.len() > 500, "{name}");
-            }
-        }
     }
 }

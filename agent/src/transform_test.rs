@@ -18,12 +18,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::config::{StepConfig, check_steps};
-use super::{Chain, Content, Input, Origin, Shaped, Steps, To, Worker};
 use crate::config::{AgentConfig, FileSource, SourceConfig};
 use crate::discover::Globs;
 use crate::error::AgentError;
 use crate::metrics::AgentMetrics;
+use crate::transform::check::check_steps;
+use crate::transform::config::StepConfig;
+use crate::transform::{Chain, Content, Destination, Input, META_ERROR, Origin, Steps, Transformed, Worker};
 
 /// Event time of inputs that name none: 2026-01-01T00:00:00Z.
 const USUAL_TIME_NS: i64 = 1_767_225_600_000_000_000;
@@ -186,7 +187,7 @@ pub fn run(config: &AgentConfig, file: &TestFile) -> Result<Vec<TestResult>, Age
 
 fn run_one(config: &AgentConfig, test: &TransformTest) -> Result<TestResult, AgentError> {
     let metrics = AgentMetrics::default();
-    let mut steps = Steps::new(config, &metrics);
+    let mut steps = Steps::new(&config.transforms, &metrics);
     let mut worker = Worker::default();
     let mut differences = Vec::new();
     // Inputs of one source share its steps, as they do in the agent.
@@ -216,8 +217,8 @@ fn run_one(config: &AgentConfig, test: &TransformTest) -> Result<TestResult, Age
             let input = Input { line: line.clone(), time_ns: time, meta: None, seed: i as u64 };
             chain.run(&origin, std::iter::once(input), &mut worker, &mut out);
         }
-        let shaped = out.pop().unwrap_or_else(Shaped::unchanged);
-        let found = Found { config, line: &line, labels: &labels, time, shaped: &shaped };
+        let shaped = out.pop().unwrap_or_else(Transformed::unchanged);
+        let found = ActualEvent { config, line: &line, labels: &labels, time, shaped: &shaped };
         compare(i + 1, want, &found, &mut differences);
     }
     Ok(TestResult { name: test.name.clone(), passed: differences.is_empty(), differences })
@@ -235,15 +236,15 @@ fn labels_of(config: &AgentConfig, source: Option<&FileSource>, input: &TestInpu
 }
 
 /// What became of an event.
-struct Found<'a> {
+struct ActualEvent<'a> {
     config: &'a AgentConfig,
     line: &'a [u8],
     labels: &'a Labels,
     time: i64,
-    shaped: &'a Shaped,
+    shaped: &'a Transformed,
 }
 
-impl Found<'_> {
+impl ActualEvent<'_> {
     fn fields(&self) -> Option<Map<String, Json>> {
         match &self.shaped.content {
             Content::Json(json) => serde_json::from_slice(json).ok(),
@@ -273,10 +274,10 @@ impl Found<'_> {
     /// In one word or sentence, where it went.
     fn fate(&self) -> String {
         match &self.shaped.to {
-            To::Home => format!("sent to topic `{}`", self.config.kafka.topic),
-            To::Topic(topic) => format!("sent to topic `{topic}`"),
-            To::Dead(reason) => format!("dead letter: {reason}"),
-            To::Dropped(reason) => format!("dropped: {reason}"),
+            Destination::Default => format!("sent to topic `{}`", self.config.kafka.topic),
+            Destination::Topic(topic) => format!("sent to topic `{topic}`"),
+            Destination::DeadLetter(reason) => format!("dead letter: {reason}"),
+            Destination::Dropped(reason) => format!("dropped: {reason}"),
         }
     }
 }
@@ -285,23 +286,23 @@ fn shown(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-fn compare(event: usize, want: &Want, found: &Found<'_>, out: &mut Vec<Difference>) {
+fn compare(event: usize, want: &Want, found: &ActualEvent<'_>, out: &mut Vec<Difference>) {
     let mut differ = |key: &str, want: String, found: String| {
         out.push(Difference { event, key: key.to_owned(), want, found });
     };
     let nothing = || "nothing".to_owned();
     match (&found.shaped.to, &want.dropped, &want.dead_letter) {
-        (To::Dropped(reason), Some(want), _) if **reason == **want => return,
+        (Destination::Dropped(reason), Some(want), _) if **reason == **want => return,
         (_, Some(want), _) => return differ("dropped", want.clone(), found.fate()),
-        (To::Dropped(_), None, _) => return differ("dropped", nothing(), found.fate()),
-        (To::Dead(reason), None, Some(want)) if reason.contains(want.as_str()) => {}
+        (Destination::Dropped(_), None, _) => return differ("dropped", nothing(), found.fate()),
+        (Destination::DeadLetter(reason), None, Some(want)) if reason.contains(want.as_str()) => {}
         (_, None, Some(want)) => return differ("dead_letter", want.clone(), found.fate()),
-        (To::Dead(_), None, None) => return differ("dead_letter", nothing(), found.fate()),
+        (Destination::DeadLetter(_), None, None) => return differ("dead_letter", nothing(), found.fate()),
         _ => {}
     }
     if let Some(topic) = &want.topic {
         let is = match &found.shaped.to {
-            To::Topic(topic) => topic.to_string(),
+            Destination::Topic(topic) => topic.to_string(),
             _ => found.config.kafka.topic.clone(),
         };
         if is != *topic {
@@ -361,7 +362,7 @@ fn compare(event: usize, want: &Want, found: &Found<'_>, out: &mut Vec<Differenc
     }
     if let Some(error) = &want.error {
         let metadata = found.metadata();
-        let is = metadata.get(super::META_ERROR).unwrap_or("nothing");
+        let is = metadata.get(META_ERROR).unwrap_or("nothing");
         if !is.contains(error.as_str()) {
             differ("error", error.clone(), is.to_owned());
         }

@@ -9,13 +9,15 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::config::name_of;
-use crate::config::{MultilineConfig, ReadFrom, TimestampConfig};
+use super::file::ReadFrom;
+use super::push::name_of;
+use crate::checks::LABEL_RULE;
+use crate::multiline::MultilineConfig;
+use crate::timestamp::TimestampConfig;
 use crate::transform::config::StepConfig;
 
 /// Fields of a journal entry that one source may ask for.
 const MAX_FIELDS: usize = 64;
-const LABEL_RULE: &str = "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*";
 
 /// Which boots of the journal are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -249,7 +251,7 @@ fn is_field_name(name: &str) -> bool {
 const PRIORITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
 /// The name of a priority as journald writes it.
-pub(super) fn priority_name(digit: &[u8]) -> Option<&'static str> {
+pub(crate) fn priority_name(digit: &[u8]) -> Option<&'static str> {
     let [digit @ b'0'..=b'7'] = digit else { return None };
     PRIORITIES.get(usize::from(digit - b'0')).copied()
 }
@@ -269,7 +271,7 @@ impl JournaldSource {
     }
 
     /// Whether everything is read that the journal has.
-    pub(super) fn is_unfiltered(&self) -> bool {
+    pub(crate) fn is_unfiltered(&self) -> bool {
         self.units.is_empty()
             && self.identifiers.is_empty()
             && self.priority.is_empty()

@@ -10,7 +10,8 @@ use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::TimestampConfig;
+use crate::checks::{LABEL_RULE, check_listen};
+use crate::timestamp::TimestampConfig;
 use crate::transform::config::StepConfig;
 
 /// Who may push. Left out: everybody who can connect.
@@ -277,135 +278,15 @@ impl Default for OtlpSource {
     }
 }
 
-/// How messages of a connection are told from each other (RFC 6587).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// Message by message: a number before `<` is a length, all else a line.
-    #[default]
-    Auto,
-    /// Each message is a line.
-    Newline,
-    /// Each message begins with its length.
-    OctetCounting,
-}
-
-/// How messages are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SyslogFormat {
-    /// RFC 5424 if it is that, else RFC 3164.
-    #[default]
-    Auto,
-    /// BSD syslog.
-    Rfc3164,
-    /// The syslog protocol.
-    Rfc5424,
-}
-
-/// Syslog by UDP, TCP and TLS.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SyslogSource {
-    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
-    pub name: String,
-    /// Address for datagrams, `host:port`. Empty: none.
-    pub udp: String,
-    /// Address for connections, `host:port`. Empty: none.
-    pub tcp: String,
-    /// TLS for connections. Left out: plain text.
-    pub tls: Option<TlsConfig>,
-    /// How messages of a connection are told from each other: `auto`, `newline` or `octet_counting`.
-    pub framing: Framing,
-    /// How messages are written: `auto`, `rfc3164` or `rfc5424`. What is none of that is kept, marked `syslog=malformed`.
-    pub format: SyslogFormat,
-    /// Offset for times that name none, as in RFC 3164: `UTC`, `+02:00`, `-0530`.
-    pub timezone: String,
-    /// Labels of all messages.
-    pub labels: BTreeMap<String, String>,
-    /// Labels from fields: label to `hostname`, `appname`, `procid`, `msgid`, `facility`, `severity`, `peer` or, for
-    /// structured data, `ID_PARAM`. Fields that are no label become metadata.
-    pub label_fields: BTreeMap<String, String>,
-    /// Label sets at a time at most; beyond, fields become metadata.
-    pub max_streams: usize,
-    /// Whose records these are. Empty: `default`.
-    pub tenant: String,
-    /// Longer messages are cut here and marked.
-    pub max_line_bytes: ByteSize,
-    /// Connections at once; others wait to be accepted.
-    pub max_connections: usize,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
-    pub transforms: Vec<StepConfig>,
-}
-
-impl Default for SyslogSource {
-    fn default() -> Self {
-        let label_fields = [("host", "hostname"), ("service", "appname")];
-        Self {
-            name: String::new(),
-            udp: "127.0.0.1:5514".to_owned(),
-            tcp: "127.0.0.1:5514".to_owned(),
-            tls: None,
-            framing: Framing::Auto,
-            format: SyslogFormat::Auto,
-            timezone: "UTC".to_owned(),
-            labels: BTreeMap::new(),
-            label_fields: label_fields.map(|(label, field)| (label.to_owned(), field.to_owned())).into(),
-            max_streams: 5000,
-            tenant: String::new(),
-            max_line_bytes: ByteSize(256 << 10),
-            max_connections: 1000,
-            transforms: Vec::new(),
-        }
-    }
-}
-
-impl SyslogSource {
-    /// Reports what types can't say.
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if self.udp.is_empty() && self.tcp.is_empty() {
-            faults.add("udp", "is empty, and so is `tcp`: give one of them an address");
-        }
-        for (key, listen) in [("udp", &self.udp), ("tcp", &self.tcp)] {
-            if !listen.is_empty() {
-                check_listen(key, listen, faults);
-            }
-        }
-        if let Some(tls) = &self.tls {
-            if self.tcp.is_empty() {
-                faults.add("tls", "is for connections, and `tcp` is empty");
-            }
-            faults.within("tls", |f| tls.check(f));
-        }
-        if crate::timestamp::offset(&self.timezone).is_none() {
-            faults.add("timezone", format!("`{}` is no offset: expected `UTC` or one such as `+02:00`", self.timezone));
-        }
-        for (label, field) in &self.label_fields {
-            if !is_label_name(label) {
-                faults.add(&format!("label_fields.{label}"), "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
-            } else if field.is_empty() {
-                faults.add(&format!("label_fields.{label}"), "is empty: name a field such as `hostname`");
-            }
-        }
-        if !(1..=100_000).contains(&self.max_connections) {
-            faults.add("max_connections", format!("is {}: expected 1 to 100000", self.max_connections));
-        }
-    }
-}
-
-pub(crate) fn syslog_name(config: &SyslogSource) -> String {
-    name_of(&config.name, "syslog", if config.tcp.is_empty() { &config.udp } else { &config.tcp })
+/// Name of a source of type `otlp`.
+pub(crate) fn otlp_name(config: &OtlpSource) -> String {
+    let address = if config.http.is_empty() { &config.grpc } else { &config.http };
+    name_of(&config.name, "otlp", address)
 }
 
 /// The name of a source that was given none.
 pub(crate) fn name_of(given: &str, kind: &str, address: &str) -> String {
     if given.is_empty() { format!("{kind}:{address}") } else { given.to_owned() }
-}
-
-pub(crate) fn check_listen(key: &str, listen: &str, faults: &mut Faults) {
-    if listen.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?))).is_none() {
-        faults.add(key, format!("`{listen}` is no address: expected host:port"));
-    }
 }
 
 fn check_door(auth: &PushAuth, tls: Option<&TlsConfig>, limits: &PushLimits, waiting: ByteSize, faults: &mut Faults) {
@@ -454,7 +335,7 @@ impl HttpSource {
         ] {
             for (label, from) in map {
                 if !is_label_name(label) {
-                    faults.add(&format!("{key}.{label}"), "is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*");
+                    faults.add(&format!("{key}.{label}"), LABEL_RULE);
                 } else if from.is_empty() || from.split('.').any(str::is_empty) {
                     faults.add(&format!("{key}.{label}"), "is empty: name where the label's value stands");
                 } else if key == "label_headers" && http::HeaderName::try_from(from.as_str()).is_err() {
