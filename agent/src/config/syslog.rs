@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use millrace_log::record::is_label_name;
-use millrace_log::tls::TlsConfig;
+use millrace_broker::tls::TlsConfig;
 use millrace_log::value::{ByteSize, Faults};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -34,8 +34,8 @@ pub(super) struct Machine {
 
 #[derive(Debug)]
 pub(super) struct Transitions {
-    patterns: RegexSet,
-    to: Vec<u8>,
+    pub patterns: RegexSet,
+    pub to: Vec<u8>,
 }
 
 impl Transitions {
