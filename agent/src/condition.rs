@@ -1,6 +1,6 @@
-//! What is in the agent's way now, for whoever looks at 3 in the morning: why reading stands still, and what the log says.
+//! Bottlenecks of the agent at present: why reading is paused, and what the log answers.
 //!
-//! In: what the reading thread and the lanes meet. Out: [`Condition`], with the ledger, and two gauges. Touches nothing.
+//! In: what the reading thread and the senders meet. Out: [`Condition`], with the ledger, and two gauges. Touches nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::{AgentMetrics, PauseReason};
 
-/// Why reading of files stands still.
+/// Why reading of files is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Pause {
     /// `max_waiting_bytes` is used up.
@@ -31,7 +31,7 @@ impl Pause {
     }
 }
 
-/// What is in the way at one moment.
+/// Bottlenecks at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Condition {
@@ -66,7 +66,9 @@ impl Conditions {
     pub fn new(metrics: &AgentMetrics, max_waiting: usize) -> Self {
         metrics.max_waiting_bytes.set(i64::try_from(max_waiting).unwrap_or(i64::MAX));
         for pause in [Pause::Memory, Pause::Queue, Pause::Log] {
-            metrics.paused.get_or_create(&PauseReason { reason: pause.reason() }).set(0);
+            let reason = PauseReason { reason: pause.reason() };
+            metrics.paused.get_or_create(&reason).set(0);
+            metrics.pauses.get_or_create(&reason);
         }
         Self(Arc::new(ConditionState { now: Mutex::default(), metrics: metrics.clone() }))
     }

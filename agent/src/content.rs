@@ -253,7 +253,7 @@ impl Packed {
                 }
                 Err(error) => {
                     // Damaged here: what stands before can be read.
-                    tracing::warn!(%error, at, "packed file is damaged, it is read up to there");
+                    tracing::warn!(%error, at, "compressed file is damaged, reading it up to there");
                     return Ok(*self.size.insert(Size::Torn(at)));
                 }
             }

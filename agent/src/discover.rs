@@ -109,7 +109,7 @@ impl FileKey {
     }
 }
 
-/// When a file was made, in ns since 1970, where the file system tells.
+/// When a file was made, in ns since 1970, where the file system knows.
 pub fn birth_ns(metadata: &Metadata) -> Option<i64> {
     let since = metadata.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_nanos()).ok()
@@ -135,8 +135,8 @@ pub struct Scan {
     pub files: Vec<FoundFile>,
     /// Folders looked into.
     pub folders: Vec<PathBuf>,
-    /// Files reached by symbolic links, or with several names, and links that lead nowhere now: the kernel does not tell
-    /// of what is written by another name in another folder.
+    /// Files reached by symbolic links, or with several names, and links that lead nowhere now: the kernel does not report
+    /// writes by another name in another folder.
     pub links: Vec<(PathBuf, Option<Metadata>)>,
     /// What could not be looked into.
     pub faults: Vec<(PathBuf, std::io::Error)>,

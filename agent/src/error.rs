@@ -1,5 +1,5 @@
 //! Why the agent could not start or go on. What can go on (an unreadable file, a log that is away) is no error here:
-//! it is told once as a `tracing` event and tried again.
+//! it is logged once and retried.
 
 use std::io;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ pub enum AgentError {
     },
     /// A value of the database can't be written or read as JSON.
     #[error(
-        "entry {key} of the agent's positions is damaged: {source}: its file would be read from the start if you remove the folder"
+        "entry {key} of the agent's positions is damaged: {source}: removing the folder would make the agent read all files from the start"
     )]
     StateEntry {
         /// Its key.
@@ -55,7 +55,7 @@ pub enum AgentError {
         source: serde_json::Error,
     },
     /// A glob of the configuration.
-    #[error("glob `{pattern}` can't be read: {source}")]
+    #[error("invalid glob `{pattern}`: {source}")]
     Glob {
         /// As written.
         pattern: String,
@@ -64,7 +64,7 @@ pub enum AgentError {
         source: globset::Error,
     },
     /// A regular expression of the configuration.
-    #[error("regular expression `{pattern}` can't be read: {source}")]
+    #[error("invalid regular expression `{pattern}`: {source}")]
     Regex {
         /// As written.
         pattern: String,
@@ -73,7 +73,7 @@ pub enum AgentError {
         source: Box<regex::Error>,
     },
     /// A setting that a check should have reported.
-    #[error("`agent.{key}` is wrong: {reason}: run `millrace validate`")]
+    #[error("invalid setting `agent.{key}`: {reason}: run `millrace validate`")]
     Setting {
         /// Path of the key in the agent's section.
         key: String,
@@ -82,7 +82,7 @@ pub enum AgentError {
     },
     /// An address can't be listened on.
     #[error(
-        "source {name} can't listen on {address}: {source}: stop the process that has the port, or set `{key}` of the source to another"
+        "source {name} can't listen on {address}: {source}: stop the process that uses the port, or set `{key}` of the source to another address"
     )]
     Listen {
         /// The source.
@@ -96,7 +96,7 @@ pub enum AgentError {
         source: io::Error,
     },
     /// The standard input can't be read.
-    #[error("source {name} can't read the standard input: {source}: what was read before goes to the log")]
+    #[error("source {name} can't read standard input: {source}: lines read before are still sent")]
     Input {
         /// The source.
         name: String,
@@ -105,7 +105,7 @@ pub enum AgentError {
         source: io::Error,
     },
     /// The system gave no thread.
-    #[error("thread {name} can't be started: {source}: is the process limit (ulimit -u) reached?")]
+    #[error("can't start thread {name}: {source}: check the process limit (ulimit -u)")]
     Thread {
         /// Its name.
         name: &'static str,
@@ -114,7 +114,7 @@ pub enum AgentError {
         source: io::Error,
     },
     /// A part ended that must not.
-    #[error("{part} of the agent ended unexpectedly: this is a bug, restart the agent and report it")]
+    #[error("{part} of the agent ended unexpectedly: this is a bug, please restart the agent and report it")]
     Ended {
         /// Which part.
         part: &'static str,

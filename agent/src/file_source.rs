@@ -150,7 +150,7 @@ impl Source {
         self.progress.lock().head
     }
 
-    /// The file grew: its head can be told better.
+    /// The file grew: its head is longer now.
     pub fn set_head(&self, head: Print) {
         let mut p = self.progress.lock();
         p.head = head;

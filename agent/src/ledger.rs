@@ -13,11 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
-
-/// A line's rest beyond `max_line_bytes`.
-pub const REASON_CUT: &str = "cut";
-/// The log refused the record for good; it is in the dead-letter topic.
-pub const REASON_DEAD_LETTER: &str = "dead_letter";
+pub use crate::metrics::{REASON_CUT, REASON_DEAD_LETTER};
 
 /// What was not sent, by reason: [`REASON_CUT`], [`REASON_DEAD_LETTER`], or what a transform says.
 pub(crate) type Lost = BTreeMap<Arc<str>, Count>;

@@ -1,4 +1,7 @@
-//! The agent's counters and gauges, all `millrace_agent_*`.
+//! Metrics of the agent: counters and gauges, all `millrace_agent_*`.
+//!
+//! In: what the parts count. Out: the registry's answer at `/metrics`. Touches nothing. Series whose labels are known at
+//! the start are there from the start, as zero, so that dashboards and rates begin with them.
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
@@ -9,6 +12,59 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+
+/// Names of the metrics, without the prefix `millrace_agent_` (and `_total` behind those of counters).
+#[allow(missing_docs)] // each stands beside its help text below
+pub mod names {
+    pub const READ_LINES: &str = "read_lines";
+    pub const READ_BYTES: &str = "read_bytes";
+    pub const SENT_LINES: &str = "sent_lines";
+    pub const SENT_BYTES: &str = "sent_bytes";
+    pub const SENT_RECORDS: &str = "sent_records";
+    pub const DROPPED_LINES: &str = "dropped_lines";
+    pub const DROPPED_BYTES: &str = "dropped_bytes";
+    pub const CUT_LINES: &str = "cut_lines";
+    pub const RETRIES: &str = "retries";
+    pub const WAITING_LINES: &str = "waiting_lines";
+    pub const WAITING_BYTES: &str = "waiting_bytes";
+    pub const MAX_WAITING_BYTES: &str = "max_waiting_bytes";
+    pub const PAUSES: &str = "pauses";
+    pub const PAUSED: &str = "paused";
+    pub const FILES: &str = "files";
+    pub const OPEN_FILES: &str = "open_files";
+    pub const UNREADABLE_FILES: &str = "unreadable_files";
+    pub const NEW_SOURCES: &str = "new_sources";
+    pub const TRUNCATIONS: &str = "truncations";
+    pub const FINISHED_FILES: &str = "finished_files";
+    pub const MOVED_SOURCES: &str = "moved_sources";
+    pub const PARTIAL_LINES: &str = "partial_lines";
+    pub const UNTIMED_LINES: &str = "untimed_lines";
+    pub const CHECKPOINTS: &str = "checkpoints";
+    pub const CHECKPOINT_SECONDS: &str = "checkpoint_seconds";
+    pub const LEDGER_MISMATCHES: &str = "ledger_mismatches";
+    pub const SCANS: &str = "scans";
+    pub const SCAN_SECONDS: &str = "scan_seconds";
+    pub const REFUSED_PUSHES: &str = "refused_pushes";
+    pub const PUSH_STREAMS: &str = "push_streams";
+    pub const SOURCE_GAPS: &str = "source_gaps";
+    pub const PROGRAM_STARTS: &str = "program_starts";
+    pub const PROGRAM_ENDS: &str = "program_ends";
+    pub const SPOOL_BYTES: &str = "spool_bytes";
+    pub const SPOOL_DAMAGED_BYTES: &str = "spool_damaged_bytes";
+    pub const SPOOL_FAILURES: &str = "spool_failures";
+    pub const TRANSFORM_EVENTS_IN: &str = "transform_events_in";
+    pub const TRANSFORM_EVENTS_OUT: &str = "transform_events_out";
+    pub const TRANSFORM_EVENTS_DROPPED: &str = "transform_events_dropped";
+    pub const TRANSFORM_EVENTS_FAILED: &str = "transform_events_failed";
+    pub const TRANSFORM_SECONDS: &str = "transform_seconds";
+    pub const TRANSFORM_THROTTLED: &str = "transform_throttled";
+    pub const TRANSFORM_REDACTED: &str = "transform_redacted";
+}
+
+/// A line's rest beyond `max_line_bytes`.
+pub const REASON_CUT: &str = "cut";
+/// The log refused the record for good, or a transform failed on it; it is in the dead-letter topic.
+pub const REASON_DEAD_LETTER: &str = "dead_letter";
 
 /// Label of the metrics about pauses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,7 +110,7 @@ pub struct Redacted {
 pub struct Refused {
     /// Its name.
     pub source: String,
-    /// `full`, `streams`, `labels`, `not_ready`, `stopping`, `order`, `state`, or what its door says.
+    /// `full`, `streams`, `labels`, `not_ready`, `stopping`, `order`, `state`, `spool`.
     pub reason: &'static str,
 }
 
@@ -67,7 +123,7 @@ pub struct ProgramEnd {
     pub end: String,
 }
 
-/// A source that is no file.
+/// A source that is not a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfSource {
     /// Its name.
@@ -101,17 +157,17 @@ pub struct AgentMetrics {
     pub waiting_bytes: Gauge,
     /// Limit of `waiting_bytes`.
     pub max_waiting_bytes: Gauge,
-    /// Times that reading stood still because the log is slow or away, by what was used up.
+    /// Times that reading paused because the log is slow or unreachable, by reason.
     pub pauses: Family<PauseReason, Counter>,
-    /// Whether reading stands still now, by what is used up or waited for.
+    /// Whether reading is paused now, by reason.
     pub paused: Family<PauseReason, Gauge>,
     /// Files being read.
     pub files: Gauge,
     /// Files held open.
     pub open_files: Gauge,
-    /// Files that can't be read now.
+    /// Files that can't be read at present.
     pub unreadable_files: Gauge,
-    /// Source ids made.
+    /// Source ids created.
     pub new_sources: Counter,
     /// Files found truncated or replaced in place.
     pub truncations: Counter,
@@ -121,17 +177,17 @@ pub struct AgentMetrics {
     pub moved_sources: Counter,
     /// Lines sent before their line end came.
     pub partial_lines: Counter,
-    /// Lines without a readable time where one was asked for.
+    /// Lines without a readable timestamp where one is configured.
     pub untimed_lines: Counter,
     /// Checkpoints written.
     pub checkpoints: Counter,
     /// Seconds spent writing them.
     pub checkpoint_seconds: Counter<f64, AtomicU64>,
-    /// Files whose ledger does not add up: must be 0.
+    /// Checks that found the ledger of a source unbalanced: must be 0.
     pub ledger_mismatches: Counter,
-    /// Folders looked through.
+    /// Scans of folders.
     pub scans: Counter,
-    /// Seconds spent looking through folders.
+    /// Seconds spent scanning folders.
     pub scan_seconds: Counter<f64, AtomicU64>,
     /// Pushes refused, by source and reason.
     pub refused: Family<Refused, Counter>,
@@ -149,7 +205,7 @@ pub struct AgentMetrics {
     pub spool_damaged_bytes: Counter,
     /// Writes to the spool that failed.
     pub spool_failures: Counter,
-    /// Events that came to a transform.
+    /// Events that entered a transform.
     pub transform_in: Family<Transform, Counter>,
     /// Events that went on from it.
     pub transform_out: Family<Transform, Counter>,
@@ -170,58 +226,84 @@ impl AgentMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self::default();
         let r = registry.sub_registry_with_prefix("millrace_agent");
-        r.register("read_lines", "Lines taken from files", m.read_lines.clone());
-        r.register("read_bytes", "Bytes taken from files", m.read_bytes.clone());
-        r.register("sent_lines", "Lines acknowledged by the log", m.sent_lines.clone());
-        r.register("sent_bytes", "Bytes of files acknowledged by the log", m.sent_bytes.clone());
-        r.register("sent_records", "Records acknowledged by the log", m.sent_records.clone());
-        r.register("dropped_lines", "Lines not sent, by reason", m.dropped_lines.clone());
-        r.register("dropped_bytes", "Bytes not sent, by reason", m.dropped_bytes.clone());
-        r.register("cut_lines", "Lines sent cut at max_line_bytes", m.cut_lines.clone());
-        r.register("retries", "Requests to the log sent again", m.retries.clone());
-        r.register("waiting_lines", "Lines read and not yet acknowledged", m.waiting_lines.clone());
-        r.register("waiting_bytes", "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
-        r.register("max_waiting_bytes", "Limit of the memory that holds lines", m.max_waiting_bytes.clone());
-        let help = "Times that reading stood still because the log is slow or away, by what was used up";
-        r.register("pauses", help, m.pauses.clone());
+        for reason in [REASON_CUT, REASON_DEAD_LETTER] {
+            m.expect_dropped(reason);
+        }
+        r.register(names::READ_LINES, "Lines taken from files", m.read_lines.clone());
+        r.register(names::READ_BYTES, "Bytes taken from files", m.read_bytes.clone());
+        r.register(names::SENT_LINES, "Lines acknowledged by the log", m.sent_lines.clone());
+        r.register(names::SENT_BYTES, "Bytes of files acknowledged by the log", m.sent_bytes.clone());
+        r.register(names::SENT_RECORDS, "Records acknowledged by the log", m.sent_records.clone());
+        r.register(names::DROPPED_LINES, "Lines not sent, by reason", m.dropped_lines.clone());
+        r.register(names::DROPPED_BYTES, "Bytes not sent, by reason", m.dropped_bytes.clone());
+        r.register(names::CUT_LINES, "Lines sent cut at max_line_bytes", m.cut_lines.clone());
+        r.register(names::RETRIES, "Requests to the log sent again", m.retries.clone());
+        r.register(names::WAITING_LINES, "Lines read and not yet acknowledged", m.waiting_lines.clone());
+        r.register(names::WAITING_BYTES, "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
+        r.register(names::MAX_WAITING_BYTES, "Limit of the memory that holds lines", m.max_waiting_bytes.clone());
+        let help = "Times that reading paused because the log is slow or unreachable, by reason";
+        r.register(names::PAUSES, help, m.pauses.clone());
         r.register(
-            "paused",
-            "Whether reading stands still now, by what is used up (memory, queue) or waited for (log)",
+            names::PAUSED,
+            "Whether reading is paused now, by reason: memory or queue (used up), log (waited for)",
             m.paused.clone(),
         );
-        r.register("files", "Files being read", m.files.clone());
-        r.register("open_files", "Files held open", m.open_files.clone());
-        r.register("unreadable_files", "Files that can't be read now", m.unreadable_files.clone());
-        r.register("new_sources", "Source ids made", m.new_sources.clone());
-        r.register("truncations", "Files found truncated or replaced in place", m.truncations.clone());
-        r.register("finished_files", "Renamed or deleted files read to their end", m.finished_files.clone());
-        r.register("moved_sources", "Source ids replaced after a gap in what the log took", m.moved_sources.clone());
-        r.register("partial_lines", "Lines sent before their line end came", m.partial_lines.clone());
-        r.register("untimed_lines", "Lines without a readable time where one was asked for", m.untimed_lines.clone());
-        r.register("checkpoints", "Checkpoints written", m.checkpoints.clone());
-        r.register("checkpoint_seconds", "Time spent writing checkpoints", m.checkpoint_seconds.clone());
-        r.register("ledger_mismatches", "Files whose ledger did not add up, must be 0", m.ledger_mismatches.clone());
-        r.register("scans", "Times that the folders were looked through", m.scans.clone());
-        r.register("scan_seconds", "Time spent looking through folders", m.scan_seconds.clone());
-        r.register("refused_pushes", "Pushes refused, by source and reason", m.refused.clone());
-        r.register("push_streams", "Label sets of sources that are no files", m.push_streams.clone());
-        let help = "Times that entries were missing where a source read on";
-        r.register("source_gaps", help, m.source_gaps.clone());
-        r.register("program_starts", "Starts of programs that sources run", m.program_starts.clone());
-        r.register("program_ends", "Ends of programs that sources run, by how they ended", m.program_ends.clone());
-        r.register("spool_bytes", "Bytes in the spool", m.spool_bytes.clone());
-        r.register("spool_damaged_bytes", "Bytes of the spool found damaged", m.spool_damaged_bytes.clone());
-        r.register("spool_failures", "Writes to the spool that failed", m.spool_failures.clone());
-        r.register("transform_events_in", "Events that came to a transform", m.transform_in.clone());
-        r.register("transform_events_out", "Events that went on from a transform", m.transform_out.clone());
+        r.register(names::FILES, "Files being read", m.files.clone());
+        r.register(names::OPEN_FILES, "Files held open", m.open_files.clone());
+        r.register(names::UNREADABLE_FILES, "Files that can't be read at present", m.unreadable_files.clone());
+        r.register(names::NEW_SOURCES, "Source ids created", m.new_sources.clone());
+        r.register(names::TRUNCATIONS, "Files found truncated or replaced in place", m.truncations.clone());
+        r.register(names::FINISHED_FILES, "Renamed or deleted files read to their end", m.finished_files.clone());
+        r.register(names::MOVED_SOURCES, "Source ids replaced after a gap in what the log took", m.moved_sources.clone());
+        r.register(names::PARTIAL_LINES, "Lines sent before their line end came", m.partial_lines.clone());
+        r.register(names::UNTIMED_LINES, "Lines without a readable timestamp where one is configured", m.untimed_lines.clone());
+        r.register(names::CHECKPOINTS, "Checkpoints written", m.checkpoints.clone());
+        r.register(names::CHECKPOINT_SECONDS, "Time spent writing checkpoints", m.checkpoint_seconds.clone());
+        r.register(names::LEDGER_MISMATCHES, "Checks that found the ledger of a source unbalanced, must be 0", m.ledger_mismatches.clone());
+        r.register(names::SCANS, "Scans of folders", m.scans.clone());
+        r.register(names::SCAN_SECONDS, "Time spent scanning folders", m.scan_seconds.clone());
+        r.register(names::REFUSED_PUSHES, "Pushes refused, by source and reason", m.refused.clone());
+        r.register(names::PUSH_STREAMS, "Label sets of sources that are not files", m.push_streams.clone());
+        let help = "Times that entries were missing where a source continued";
+        r.register(names::SOURCE_GAPS, help, m.source_gaps.clone());
+        r.register(names::PROGRAM_STARTS, "Starts of programs that sources run", m.program_starts.clone());
+        r.register(names::PROGRAM_ENDS, "Ends of programs that sources run, by how they ended", m.program_ends.clone());
+        r.register(names::SPOOL_BYTES, "Bytes in the spool", m.spool_bytes.clone());
+        r.register(names::SPOOL_DAMAGED_BYTES, "Bytes of the spool found damaged", m.spool_damaged_bytes.clone());
+        r.register(names::SPOOL_FAILURES, "Writes to the spool that failed", m.spool_failures.clone());
+        r.register(names::TRANSFORM_EVENTS_IN, "Events that entered a transform", m.transform_in.clone());
+        r.register(names::TRANSFORM_EVENTS_OUT, "Events that left a transform", m.transform_out.clone());
         let help = "Events that a transform dropped or sent to the dead letters";
-        r.register("transform_events_dropped", help, m.transform_dropped.clone());
-        r.register("transform_events_failed", "Events that a transform failed on", m.transform_failed.clone());
-        r.register("transform_seconds", "Time spent in a transform", m.transform_seconds.clone());
-        r.register("transform_throttled", "Events that a throttle dropped, by key", m.throttled.clone());
-        r.register("transform_redacted", "Texts that a transform replaced", m.redacted.clone());
+        r.register(names::TRANSFORM_EVENTS_DROPPED, help, m.transform_dropped.clone());
+        r.register(names::TRANSFORM_EVENTS_FAILED, "Events that a transform failed on", m.transform_failed.clone());
+        r.register(names::TRANSFORM_SECONDS, "Time spent in a transform", m.transform_seconds.clone());
+        r.register(names::TRANSFORM_THROTTLED, "Events that a throttle dropped, by key", m.throttled.clone());
+        r.register(names::TRANSFORM_REDACTED, "Matches that a transform redacted", m.redacted.clone());
         m
     }
+    /// Shows what may be dropped for a reason as zero until something is.
+    pub(crate) fn expect_dropped(&self, reason: &str) {
+        let reason = Reason { reason: Cow::Owned(reason.to_owned()) };
+        self.dropped_lines.get_or_create(&reason);
+        self.dropped_bytes.get_or_create(&reason);
+    }
+
+    /// Shows pushes of a source refused for each of these reasons as zero until one is.
+    pub(crate) fn expect_refused(&self, source: &str, reasons: &[&'static str]) {
+        for reason in reasons {
+            self.refused.get_or_create(&Refused { source: source.to_owned(), reason });
+        }
+    }
+
+    /// Shows gaps and starts of programs of a source as zero until there are some.
+    pub(crate) fn expect_programs(&self, source: &str, has_gaps: bool) {
+        let source = OfSource { source: source.to_owned() };
+        self.program_starts.get_or_create(&source);
+        if has_gaps {
+            self.source_gaps.get_or_create(&source);
+        }
+    }
+
     /// Counts lines that a source took in and that now wait for the log.
     pub(crate) fn count_read(&self, lines: u64, bytes: u64) {
         self.read_lines.inc_by(lines);

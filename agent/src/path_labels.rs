@@ -35,16 +35,16 @@ impl PathLabels {
             pattern => (&[pattern], None),
         };
         let patterns: Result<Vec<Regex>, _> = texts.iter().map(|text| Regex::new(text)).collect();
-        let patterns = patterns.map_err(|error| format!("is no regular expression: {error}"))?;
+        let patterns = patterns.map_err(|error| format!("invalid regular expression: {error}"))?;
         for pattern in &patterns {
             let groups: Vec<&str> = pattern.capture_names().flatten().collect();
             if groups.is_empty() {
-                let text = "names no label: expected kubernetes, docker, or a regular expression with groups such as \
+                let text = "has no named group: expected kubernetes, docker, or a regular expression with groups such as \
                             (?P<service>[^/]+)";
                 return Err(text.to_owned());
             }
             if let Some(wrong) = groups.iter().find(|name| !is_label_name(name)) {
-                return Err(format!("group `{wrong}` is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*"));
+                return Err(format!("invalid label name `{wrong}` of a group: expected [a-zA-Z_][a-zA-Z0-9_]*"));
             }
             if groups.len() > MAX_GROUPS {
                 return Err(format!("has {} named groups, {MAX_GROUPS} are allowed", groups.len()));
@@ -113,9 +113,9 @@ mod tests {
     fn what_is_no_pattern_is_told() {
         let many: String = (0..9).map(|n| format!("(?P<a{n}>x)")).collect();
         for (setting, want) in [
-            ("kubernets", "names no label"),
-            ("(", "no regular expression"),
-            ("(?P<a.b>x)", "no label name"),
+            ("kubernets", "has no named group"),
+            ("(", "invalid regular expression"),
+            ("(?P<a.b>x)", "invalid label name"),
             (many.as_str(), "9 named groups"),
         ] {
             let error = PathLabels::new(setting).unwrap_err();

@@ -1,7 +1,7 @@
 //! Memory for what is read, used over and over.
 //!
 //! In: sizes. Out: [`Window`]s, which become [`Bytes`] without a copy and come back here when the last user drops them.
-//! Touches nothing. Windows are made by the reading thread and dropped by the lanes' threads: allocators keep a multiple of
+//! Touches nothing. Windows are made by the reading thread and dropped by the threads of the senders: allocators keep a multiple of
 //! what such large pieces need, so that the agent's memory would have little to do with its limit.
 
 use std::ops::{Deref, DerefMut};

@@ -19,11 +19,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use millrace_log::fs::{Filesystem as _, RealFs, replace};
 use millrace_log::record::SourceId;
 use serde::{Deserialize, Serialize};
 
@@ -179,9 +180,9 @@ impl State {
         let database_file = File::open(folder.join("db")).map_err(failed("opening the database in"))?;
         let state = Self { folder: folder.to_owned(), db, sources, receivers, meta, database_file, _lock: lock };
         state.sync()?;
-        sync_folder(folder).map_err(failed("syncing"))?;
+        RealFs.sync_dir(folder).map_err(failed("syncing"))?;
         if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_folder(parent).map_err(failed("syncing the parent of"))?;
+            RealFs.sync_dir(parent).map_err(failed("syncing the parent of"))?;
         }
         Ok(state)
     }
@@ -198,7 +199,7 @@ impl State {
         Ok(())
     }
 
-    /// Keeps a source that is no file; durable only after [`State::sync`].
+    /// Keeps a source that is not a file; durable only after [`State::sync`].
     pub fn put_receiver(&self, name: &str, state: &ReceiverState) -> Result<(), AgentError> {
         let json = serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })?;
         self.receivers.insert(name, json).map_err(|e| self.failed(e))?;
@@ -300,12 +301,7 @@ fn check_version(folder: &Path) -> Result<(), AgentError> {
             _ => Err(AgentError::Newer { path: folder.to_owned(), found: text.trim().chars().take(20).collect(), supported: FORMAT_VERSION }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Renamed into place, so that a crash leaves no empty VERSION behind.
-            let new = folder.join("VERSION.new");
-            let mut file = File::create(&new).map_err(failed("writing"))?;
-            file.write_all(format!("{FORMAT_VERSION}\n").as_bytes()).map_err(failed("writing"))?;
-            file.sync_all().map_err(failed("syncing"))?;
-            fs::rename(&new, &path).map_err(failed("writing"))
+            replace(&RealFs, &path, format!("{FORMAT_VERSION}\n").as_bytes()).map_err(failed("writing"))
         }
         Err(source) => Err(failed("reading")(source)),
     }
@@ -331,10 +327,6 @@ fn wait_for_release(file: &Path) -> io::Result<()> {
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
     }
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

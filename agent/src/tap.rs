@@ -3,7 +3,7 @@
 //! In: records on their way ([`View`]). Out: [`Seen`] records, through a bounded queue for each [`Tap`]. Touches nothing.
 //!
 //! Looking never slows the agent. While nobody looks, a batch costs one look at a number. A tap that is too slow, or whose
-//! filter takes more than a tenth of the time, misses records and is told how many ([`Tap::missed`]); nothing waits for it.
+//! filter takes more than a tenth of the time, misses records and can ask how many ([`Tap::missed`]); nothing waits for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub struct Seen {
     pub kind: String,
     /// The file, or the name of another source.
     pub source: String,
-    /// Its place in the source: with the id of the source, what the record is told by.
+    /// Its place in the source: with the id of the source, what identifies the record.
     pub position: u64,
     /// Event time, ns since 1970.
     pub time_ns: i64,

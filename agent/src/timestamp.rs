@@ -21,12 +21,12 @@ pub struct TimestampConfig {
     /// `rfc3339`, `unix` (seconds, with or without a fraction), `unix_ms`, `unix_us`, `unix_ns`, or a strftime pattern
     /// such as `%d/%b/%Y:%H:%M:%S %z`.
     pub format: String,
-    /// Regular expression whose group `time` (or first group, or whole match) is the time. Left out, and no `field`:
-    /// the time stands at the start of the line.
+    /// Regular expression whose group `time` (or first group, or whole match) is the time. Without `regex` and `field`
+    /// the time is at the start of the line.
     pub regex: Option<String>,
     /// Name of the field of a JSON line that holds the time.
     pub field: Option<String>,
-    /// Offset for times that name none: `UTC`, `+02:00`, `-0530`.
+    /// Offset for times without one: `UTC`, `+02:00`, `-0530`.
     pub timezone: String,
 }
 
@@ -39,7 +39,7 @@ impl Default for TimestampConfig {
 impl TimestampConfig {
     pub(crate) fn check(&self, faults: &mut Faults) {
         if self.regex.is_some() && self.field.is_some() {
-            faults.add("field", "stands beside `regex`: give only one of the two");
+            faults.add("field", "can't be combined with `regex`");
         }
         if let Some(pattern) = &self.regex {
             check_regex("regex", pattern, faults);
@@ -48,7 +48,7 @@ impl TimestampConfig {
             faults.add("format", message);
         }
         if offset(&self.timezone).is_none() {
-            faults.add("timezone", format!("`{}` is no offset: expected `UTC` or as in `+02:00`", self.timezone));
+            faults.add("timezone", format!("invalid offset `{}`: expected `UTC`, or one such as `+02:00`", self.timezone));
         }
     }
 }
@@ -86,7 +86,7 @@ pub fn check_format(format: &str) -> Result<(), String> {
         "rfc3339" | "unix" | "unix_ms" | "unix_us" | "unix_ns" => Ok(()),
         _ if format.contains('%') && pattern(format).is_some() => Ok(()),
         _ => Err(format!(
-            "`{format}` is no format: expected rfc3339, unix, unix_ms, unix_us, unix_ns or a strftime pattern such as `%Y-%m-%d %H:%M:%S`"
+            "invalid format `{format}`: expected rfc3339, unix, unix_ms, unix_us, unix_ns or a strftime pattern such as `%Y-%m-%d %H:%M:%S`"
         )),
     }
 }
@@ -131,10 +131,10 @@ impl TimeReader {
             "unix_ms" => Format::Unix(1_000),
             "unix_us" => Format::Unix(1_000_000),
             "unix_ns" => Format::Unix(1_000_000_000),
-            text => Format::Pattern(pattern(text).ok_or_else(|| wrong("format", format!("`{text}` can't be read")))?),
+            text => Format::Pattern(pattern(text).ok_or_else(|| wrong("format", format!("invalid format `{text}`")))?),
         };
         let offset =
-            offset(&config.timezone).ok_or_else(|| wrong("timezone", format!("`{}` is no offset", config.timezone)))?;
+            offset(&config.timezone).ok_or_else(|| wrong("timezone", format!("invalid offset `{}`", config.timezone)))?;
         Ok(Self { place, format, offset })
     }
 

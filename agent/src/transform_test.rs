@@ -130,7 +130,7 @@ fn source_of<'c>(config: &'c AgentConfig, filename: &str) -> Option<&'c FileSour
 }
 
 impl TestFile {
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub fn check(&self, config: &AgentConfig, faults: &mut Faults) {
         if self.tests.is_empty() {
             faults.add("tests", "is empty: name at least one test");
@@ -161,7 +161,7 @@ impl TransformTest {
         for (i, input) in self.input.iter().enumerate() {
             faults.within(&format!("input[{i}]"), |f| {
                 if bad_time(&input.time) {
-                    f.add("time", "is no time: expected RFC 3339, as in 2026-03-01T12:00:00Z");
+                    f.add("time", "invalid time: expected RFC 3339, as in 2026-03-01T12:00:00Z");
                 }
                 if self.transforms.is_none() && source_of(config, &input.filename).is_none() {
                     let what = format!(
@@ -174,7 +174,7 @@ impl TransformTest {
         }
         for (i, want) in self.want.iter().enumerate() {
             if bad_time(&want.time) {
-                faults.add(&format!("want[{i}].time"), "is no time: expected RFC 3339, as in 2026-03-01T12:00:00Z");
+                faults.add(&format!("want[{i}].time"), "invalid time: expected RFC 3339, as in 2026-03-01T12:00:00Z");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Wakes the reading thread: when the kernel tells of a change in a folder (inotify), when memory or a queue has room
+//! Wakes the reading thread: when the kernel reports a change in a folder (inotify), when memory or a queue has room
 //! again, and when the agent stops.
 //!
 //! Touches inotify, on a thread of its own that only waits. The slow scan works without it: when the kernel gives no
@@ -26,7 +26,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(crate) struct Woken {
     /// Files that changed.
     pub changed: HashSet<PathBuf>,
-    /// Files came, went or were renamed, or too much changed to be told.
+    /// Files came, went or were renamed, or too much changed to be listed.
     pub rescan: bool,
     /// The agent stops.
     pub stop: bool,
@@ -43,19 +43,19 @@ struct Inner {
 pub(crate) struct Wake(Arc<(Mutex<Inner>, Condvar)>);
 
 impl Wake {
-    fn tell(&self, change: impl FnOnce(&mut Inner)) {
+    fn update(&self, change: impl FnOnce(&mut Inner)) {
         change(&mut self.0.0.lock());
         self.0.1.notify_one();
     }
 
     /// There is room in a queue or in memory again.
     pub fn room(&self) {
-        self.tell(|inner| inner.room = true);
+        self.update(|inner| inner.room = true);
     }
 
     /// The agent stops.
     pub fn stop(&self) {
-        self.tell(|inner| inner.woken.stop = true);
+        self.update(|inner| inner.woken.stop = true);
     }
 
     /// Waits until something happens or `until` is reached, and takes what happened.
@@ -83,7 +83,7 @@ pub(crate) struct Watcher {
     known: HashMap<PathBuf, (WatchDescriptor, bool)>,
     full: bool,
     /// Every folder is watched, and lies on a disk of this host.
-    tells_all: bool,
+    reports_all: bool,
     stop: Option<WatchDescriptor>,
     thread: Option<std::thread::JoinHandle<()>>,
     wake: Wake,
@@ -95,7 +95,7 @@ impl Watcher {
         let inotify = match Inotify::init() {
             Ok(inotify) => inotify,
             Err(error) => {
-                tracing::warn!(%error, "inotify is not available, files are looked at once per scan_interval; raise sysctl fs.inotify.max_user_instances");
+                tracing::warn!(%error, "inotify is not available, files are checked once per scan_interval; raise sysctl fs.inotify.max_user_instances");
                 return Ok(None);
             }
         };
@@ -103,7 +103,7 @@ impl Watcher {
         let stop = match watches.add(own, WatchMask::DELETE_SELF) {
             Ok(stop) => stop,
             Err(error) => {
-                tracing::warn!(%error, "inotify gives no watches, files are looked at once per scan_interval; raise sysctl fs.inotify.max_user_watches");
+                tracing::warn!(%error, "inotify watches are not available, files are checked once per scan_interval; raise sysctl fs.inotify.max_user_watches");
                 return Ok(None);
             }
         };
@@ -121,7 +121,7 @@ impl Watcher {
             folders,
             known,
             full: false,
-            tells_all: false,
+            reports_all: false,
             stop: Some(stop),
             thread: Some(thread),
             wake,
@@ -143,29 +143,29 @@ impl Watcher {
                     self.folders.lock().insert(watch.clone(), folder.clone());
                     self.known.insert(folder.clone(), (watch, is_local(folder)));
                     self.full = false;
-                    self.wake.tell(|inner| inner.woken.rescan = true);
+                    self.wake.update(|inner| inner.woken.rescan = true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     if !std::mem::replace(&mut self.full, true) {
-                        tracing::warn!(%error, folder = %folder.display(), "folder can't be watched, its files are looked at once per scan_interval; raise sysctl fs.inotify.max_user_watches");
+                        tracing::warn!(%error, folder = %folder.display(), "can't watch folder, its files are checked once per scan_interval; raise sysctl fs.inotify.max_user_watches");
                     }
                     break;
                 }
             }
         }
-        self.tells_all = folders.iter().all(|folder| self.known.get(folder).is_some_and(|(_, local)| *local));
+        self.reports_all = folders.iter().all(|folder| self.known.get(folder).is_some_and(|(_, local)| *local));
     }
 
-    /// Whether the kernel tells of every change: all folders are watched, and no other host writes to them.
-    pub const fn tells_all(&self) -> bool {
-        self.tells_all
+    /// Whether the kernel reports every change: all folders are watched, and no other host writes to them.
+    pub const fn reports_all(&self) -> bool {
+        self.reports_all
     }
 }
 
 /// Whether a folder lies on a file system whose every change goes through this kernel.
 fn is_local(folder: &Path) -> bool {
-    // ext2 to 4, XFS, Btrfs, tmpfs, F2FS, ZFS, bcachefs. Not overlays: what is written below them is not told.
+    // ext2 to 4, XFS, Btrfs, tmpfs, F2FS, ZFS, bcachefs. Not overlays: what is written below them is not reported.
     const LOCAL: [u64; 7] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e];
     rustix::fs::statfs(folder).is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
 }
@@ -189,7 +189,7 @@ fn listen(mut inotify: Inotify, folders: &Folders, wake: &Wake, stop: &WatchDesc
             Ok(events) => events,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                tracing::warn!(%error, "inotify failed, files are looked at once per scan_interval");
+                tracing::warn!(%error, "inotify failed, files are checked once per scan_interval");
                 return;
             }
         };
@@ -222,7 +222,7 @@ fn listen(mut inotify: Inotify, folders: &Folders, wake: &Wake, stop: &WatchDesc
                 changed.push(folder.join(name));
             }
         }
-        wake.tell(|inner| {
+        wake.update(|inner| {
             inner.woken.rescan |= rescan;
             if inner.woken.changed.len() + changed.len() > MAX_CHANGED {
                 inner.woken.changed.clear();

@@ -1,8 +1,8 @@
-//! Whether anyone still has a deleted file open for writing, as far as `/proc` tells.
+//! Whether anyone still has a deleted file open for writing, as far as `/proc` shows.
 //!
 //! In: files that no name leads to any more. Out: [`Holder`]. Touches `/proc`, reading only: one look at all processes
-//! serves all files for [`FRESH`]. What other users' processes have open is told to root and to a process with
-//! CAP_SYS_PTRACE only, and nothing is told of processes in other PID namespaces: then the answer is "unknown".
+//! serves all files for [`FRESH`]. What other users' processes have open is visible to root and to a process with
+//! CAP_SYS_PTRACE only, and processes in other PID namespaces are invisible: then the answer is "unknown".
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::discover::FileKey;
 
-/// A look is good for so long.
+/// A scan is used for so long.
 const FRESH: Duration = Duration::from_secs(2);
 /// PID namespace of the host itself, fixed by the kernel (`PROC_PID_INIT_INO`).
 const HOST_NAMESPACE: &str = "pid:[4026531836]";

@@ -22,7 +22,7 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 /// Requests that are read ahead: one is under way, one is made meanwhile, the rest is read.
 const AHEAD: usize = 4;
 
-/// Limits of one partition, shared by its lane and the reading thread.
+/// Limits of one partition, shared by its sender and the reading thread.
 #[derive(Debug)]
 pub(crate) struct Flow {
     max_batch: usize,

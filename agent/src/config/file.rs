@@ -27,33 +27,34 @@ pub struct FileSource {
     /// Whether symbolic links to files and folders are followed. When a link is switched to another file, the one it
     /// led to is read to its end.
     pub follow_symlinks: bool,
-    /// Labels of the stream; `host` and `filename` are added unless they are given here.
+    /// Labels of the stream; `host` and `filename` are added unless set here.
     pub labels: BTreeMap<String, String>,
     /// Labels from the path: `kubernetes` (namespace, pod, container and, unless it is given, service, from paths below
-    /// `/var/log/pods` and `/var/log/containers`), `docker` (container_id), or a regular expression whose named groups are
-    /// labels, as in `/srv/(?P<service>[^/]+)/`. Labels that are given win. Empty: none.
+    /// `/var/log/pods` and `/var/log/containers`), `docker` (container_id), or a regular expression whose named groups
+    /// are labels, as in `/srv/(?P<service>[^/]+)/`. Configured labels take precedence. Empty: none.
     pub path_labels: String,
-    /// What lines hold: `plain` text, or what a container runtime writes: `cri` (containerd, CRI-O), `docker` (json-file), or
-    /// `auto` for both, told line by line. Parts of a line are joined, the time is the runtime's unless `timestamp` finds
-    /// another, and what no runtime wrote goes on as it is, with the metadata `container=malformed`.
+    /// Format of the lines: `plain` text, or what a container runtime writes: `cri` (containerd, CRI-O), `docker`
+    /// (json-file), or `auto` for both, detected line by line. Parts of a line are joined, the time is the runtime's
+    /// unless `timestamp` finds another, and lines that no runtime wrote are sent unchanged, with the metadata
+    /// `container=malformed`.
     pub format: FileFormat,
-    /// Label that tells the stream of a container, `stdout` or `stderr`. Empty: metadata `stream` instead.
+    /// Label with the stream of a container, `stdout` or `stderr`. Empty: metadata `stream` instead.
     pub stream_label: String,
     /// Encoding of the file: `utf-8`, `utf-16le`, `utf-16be`, `latin-1` or `windows-1252`. Records are UTF-8.
     pub encoding: Encoding,
-    /// Whose lines these are. Empty: `default`.
+    /// Tenant of the lines. Empty: `default`.
     pub tenant: String,
-    /// Where to start in files that were there before the agent's first start.
+    /// Where to start in files that existed before the first start of the agent.
     pub read_from: ReadFrom,
-    /// Longer lines are cut here and marked.
+    /// Longer lines are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
-    /// A last line without a line end is sent when it has not grown for so long.
+    /// A last line without a line end is sent when it has not grown for this long.
     pub partial_timeout: Span,
-    /// Joins lines, as of a stack trace, to one event.
+    /// Joins several lines, such as a stack trace, to one event.
     pub multiline: Option<MultilineConfig>,
-    /// How to find the event time in a line. Left out: the time of reading.
+    /// Where and how to parse the event time in a line. Left out: the time of reading.
     pub timestamp: Option<TimestampConfig>,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -82,7 +83,7 @@ impl Default for FileSource {
 impl FileSource {
     pub(super) fn check(&self, faults: &mut Faults) {
         if self.include.is_empty() {
-            faults.add("include", "is empty: name at least one glob, as in [\"/var/log/app/*.log\"]");
+            faults.add("include", "is empty: add at least one glob, as in [\"/var/log/app/*.log\"]");
         }
         for (key, globs) in [("include", &self.include), ("exclude", &self.exclude)] {
             for (i, glob) in globs.iter().enumerate() {
@@ -104,7 +105,7 @@ impl FileSource {
             faults.add("stream_label", LABEL_RULE);
         }
         if self.format != FileFormat::Plain && self.encoding != Encoding::Utf8 {
-            faults.add("encoding", "belongs to `format: plain`: container runtimes write UTF-8");
+            faults.add("encoding", "requires `format: plain`: container runtimes write UTF-8");
         }
         check_tenant(&self.tenant, faults);
         check_max_line(self.max_line_bytes, faults);
@@ -131,7 +132,7 @@ pub enum FileFormat {
     Cri,
     /// Lines of Docker's json-file.
     Docker,
-    /// Either, told line by line.
+    /// Either, detected line by line.
     Auto,
 }
 

@@ -29,13 +29,14 @@ pub enum Client {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
-    /// Addresses `host:port` to start from.
+    /// Bootstrap addresses of the brokers, `host:port`.
     pub brokers: Vec<String>,
     /// TLS to the brokers.
     pub tls: bool,
     /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
     pub ca_file: String,
-    /// File with this client's own certificate and those between it and its authority, PEM, for listeners that ask for one.
+    /// File with this client's own certificate and those between it and its authority, PEM, for listeners that require
+    /// one.
     pub cert_file: String,
     /// File with the private key of `cert_file`, PEM, not encrypted.
     pub key_file: String,
@@ -46,13 +47,13 @@ pub struct KafkaConfig {
     /// Password for SASL.
     pub sasl_password: Secret,
     /// Which client writes to the log: `native` is Millrace's own and takes a fraction of the CPU and memory,
-    /// `librdkafka` has settings for everything.
+    /// `librdkafka` supports more settings.
     pub client: Client,
     /// Further settings of librdkafka by their own names; they need `client: librdkafka`.
     pub options: BTreeMap<String, String>,
-    /// Topic that lines go to; made if it does not exist.
+    /// Topic that lines are sent to; created if it does not exist.
     pub topic: String,
-    /// Number of partitions if the topic must be made.
+    /// Number of partitions if the topic must be created.
     pub partitions: i32,
 }
 
@@ -109,7 +110,7 @@ impl KafkaConfig {
     pub(super) fn check(&self, faults: &mut Faults) {
         self.connection().check(faults);
         if self.client == Client::Native && !self.options.is_empty() {
-            faults.add("options", "are settings of librdkafka: add `client: librdkafka`, or remove them");
+            faults.add("options", "require `client: librdkafka`: add it, or remove them");
         }
         if !is_topic_name(&self.topic) {
             faults.add("topic", TOPIC_RULE);

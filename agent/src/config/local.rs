@@ -1,6 +1,7 @@
 //! Settings of sources that the agent reads on its own host: the journal, the standard input, the output of commands.
 //!
-//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't express. Touches
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +35,9 @@ pub enum Boots {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournaldSource {
-    /// Name in ledger and metrics; the place in the journal is kept under it. Empty: made of type and folder.
+    /// Name in ledger and metrics; the position in the journal is stored under it. Empty: type and folder.
     pub name: String,
-    /// The program that reads the journal; a name is looked for on `PATH`.
+    /// Program that reads the journal; a name without a path is searched in `PATH`.
     pub journalctl: String,
     /// Folder with journal files. Empty: the journal of this host.
     pub directory: String,
@@ -46,30 +47,30 @@ pub struct JournaldSource {
     pub identifiers: Vec<String>,
     /// The least important priority to read, as in `warning`, or a range as in `err..alert`. Empty: everything.
     pub priority: String,
-    /// Further conditions of journalctl: `FIELD=value`; several of one field are alternatives, `+` stands between groups of
-    /// which one is enough.
+    /// Further matches of journalctl: `FIELD=value`; several of one field are alternatives, `+` separates groups of
+    /// which one must match.
     pub matches: Vec<String>,
     /// Which boots: `all` or `current`.
     pub boot: Boots,
-    /// Where to start at the very first time: `beginning` of the journal, or its `end`.
+    /// Where to start at the first run: `beginning` or `end` of the journal.
     pub read_from: ReadFrom,
     /// Whether messages of the kernel are read.
     pub include_kernel: bool,
     /// Labels of all entries.
     pub labels: BTreeMap<String, String>,
-    /// Labels from fields of the journal: label to fields, the first of which that is there counts. The end `.service` of a
-    /// unit is left out, scopes (sessions of users) only count where no other field is there, `PRIORITY` is a name such as
-    /// `warning`.
+    /// Labels from fields of the journal: label to fields, of which the first present one is used. The end `.service`
+    /// of a unit is left out, scopes (sessions of users) only count where no other field is there, `PRIORITY` is a name
+    /// such as `warning`.
     pub label_fields: BTreeMap<String, Vec<String>>,
     /// Structured metadata from fields of the journal: name to field.
     pub metadata_fields: BTreeMap<String, String>,
-    /// Label sets at a time at most; beyond, what would be labels becomes metadata.
+    /// Maximum number of label sets; beyond it, the fields for labels become metadata.
     pub max_streams: usize,
-    /// Whose records these are. Empty: `default`.
+    /// Tenant of the records. Empty: `default`.
     pub tenant: String,
-    /// Longer messages are cut here and marked.
+    /// Longer messages are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -119,17 +120,17 @@ impl Default for JournaldSource {
 pub struct StdinSource {
     /// Name in ledger and metrics. Empty: `stdin`.
     pub name: String,
-    /// Labels of the stream; `host` is added unless it is given here.
+    /// Labels of the stream; `host` is added unless set here.
     pub labels: BTreeMap<String, String>,
-    /// Whose lines these are. Empty: `default`.
+    /// Tenant of the lines. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are cut here and marked.
+    /// Longer lines are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
-    /// Joins lines, as of a stack trace, to one event.
+    /// Joins several lines, such as a stack trace, to one event.
     pub multiline: Option<MultilineConfig>,
-    /// How to find the event time in a line. Left out: the time of reading.
+    /// Where and how to parse the event time in a line. Left out: the time of reading.
     pub timestamp: Option<TimestampConfig>,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -151,7 +152,7 @@ impl Default for StdinSource {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CommandMode {
-    /// All the time: started again when it ends.
+    /// Continuously: restarted when it ends.
     #[default]
     Stream,
     /// Every `interval`, to its end.
@@ -175,43 +176,43 @@ pub enum Streams {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommandSource {
-    /// Name in ledger and metrics. Empty: made of type and program.
+    /// Name in ledger and metrics. Empty: type and program.
     pub name: String,
-    /// Program and arguments. There is no shell unless this names one: `[sh, -c, "a | b"]`.
+    /// Program and arguments, run without a shell; to use one: `[sh, -c, "a | b"]`.
     pub command: Vec<String>,
-    /// `stream`: it runs all the time and is started again when it ends; `interval`: it runs every `interval`.
+    /// `stream`: runs continuously and is restarted when it ends; `interval`: runs every `interval`.
     pub mode: CommandMode,
-    /// From start to start with `mode: interval`; a run that takes longer has the next one wait.
+    /// Time from start to start with `mode: interval`; a longer run delays the next one.
     pub interval: Span,
-    /// With `mode: interval`: a run that takes longer is ended. 0: it may take as long as it wants.
+    /// With `mode: interval`: a longer run is stopped. 0: no limit.
     pub timeout: Span,
-    /// First wait before `mode: stream` starts an ended command again; each further wait is twice as long.
+    /// First wait before `mode: stream` restarts a command; each further wait is twice as long.
     pub restart_wait: Span,
-    /// Longest such wait; a command that ran longer than this begins with the first wait again.
+    /// Longest wait before a restart; after a run longer than this the first wait is used again.
     pub restart_max: Span,
-    /// How long a command may take to end after SIGTERM, at the stop and at `timeout`, before it is killed.
+    /// How long a command may take to end after SIGTERM, when the agent stops and at `timeout`, before it is killed.
     pub stop_timeout: Span,
-    /// Folder that it runs in. Empty: that of the agent.
+    /// Working directory. Empty: that of the agent.
     pub working_directory: String,
-    /// Variables besides those of the agent.
+    /// Environment variables besides those of the agent.
     pub environment: BTreeMap<String, Secret>,
-    /// Whether the agent's own variables are passed on.
+    /// Whether the environment of the agent is inherited.
     pub inherit_environment: bool,
     /// What is read: `both`, `stdout` or `stderr`.
     pub streams: Streams,
-    /// Name of a label that says `stdout` or `stderr`. Empty: the metadata `stream` says it.
+    /// Label with the stream, `stdout` or `stderr`. Empty: metadata `stream` instead.
     pub stream_label: String,
-    /// Labels of all lines; `host` is added unless it is given here.
+    /// Labels of all lines; `host` is added unless set here.
     pub labels: BTreeMap<String, String>,
-    /// Whose lines these are. Empty: `default`.
+    /// Tenant of the lines. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are cut here and marked.
+    /// Longer lines are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
-    /// Joins lines, as of a stack trace, to one event.
+    /// Joins several lines, such as a stack trace, to one event.
     pub multiline: Option<MultilineConfig>,
-    /// How to find the event time in a line. Left out: the time of reading.
+    /// Where and how to parse the event time in a line. Left out: the time of reading.
     pub timestamp: Option<TimestampConfig>,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -279,18 +280,18 @@ impl JournaldSource {
             && self.boot == Boots::All
     }
 
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, faults: &mut Faults) {
         if self.journalctl.is_empty() {
-            faults.add("journalctl", "is empty: leave it out to find `journalctl` on PATH");
+            faults.add("journalctl", "is empty: remove it to find `journalctl` on PATH");
         }
         for (key, list) in [("units", &self.units), ("identifiers", &self.identifiers)] {
             for (i, value) in list.iter().enumerate() {
                 if value.is_empty() || value.chars().any(char::is_control) {
                     faults.add(&format!("{key}[{i}]"), "is empty or has control characters");
                 } else if key == "units" && value.contains(['*', '?', '[']) {
-                    let text = "is a pattern, which journalctl only compares with units that the journal has at that \
-                                moment: name the units, or use `matches` or a transform of type drop";
+                    let text = "is a pattern, which journalctl matches only against units that are in the journal when it \
+                                starts: list the units, or use `matches` or a transform of type drop";
                     faults.add(&format!("{key}[{i}]"), text);
                 }
             }
@@ -299,7 +300,7 @@ impl JournaldSource {
             let names = PRIORITIES.join(", ");
             faults.add(
                 "priority",
-                format!("`{}` is none: expected one of {names}, or as in `err..alert`", self.priority),
+                format!("invalid priority `{}`: expected one of {names}, or a range such as `err..alert`", self.priority),
             );
         }
         for (i, condition) in self.matches.iter().enumerate() {
@@ -307,7 +308,7 @@ impl JournaldSource {
             if condition != "+" && !is_condition {
                 faults.add(
                     &format!("matches[{i}]"),
-                    format!("`{condition}` is no condition: expected FIELD=value, or +"),
+                    format!("invalid condition `{condition}`: expected FIELD=value, or +"),
                 );
             }
         }
@@ -321,22 +322,22 @@ impl JournaldSource {
                 faults.add(&key, "is empty: name a field such as `_SYSTEMD_UNIT`");
             }
             for field in from.iter().filter(|field| !is_field_name(field)) {
-                faults.add(&key, format!("`{field}` is no field of the journal: expected one such as `_SYSTEMD_UNIT`"));
+                faults.add(&key, format!("invalid journal field `{field}`: expected one such as `_SYSTEMD_UNIT`"));
             }
         }
         for (name, field) in &self.metadata_fields {
             let key = format!("metadata_fields.{name}");
             fields += 1;
             if !is_label_name(name) {
-                faults.add(&key, "is no name of metadata: expected [a-zA-Z_][a-zA-Z0-9_]*");
+                faults.add(&key, "invalid metadata name: expected [a-zA-Z_][a-zA-Z0-9_]*");
             } else if !is_field_name(field) {
-                faults.add(&key, format!("`{field}` is no field of the journal: expected one such as `_PID`"));
+                faults.add(&key, format!("invalid journal field `{field}`: expected one such as `_PID`"));
             }
         }
         if fields > MAX_FIELDS {
             faults.add(
                 "metadata_fields",
-                format!("{fields} fields are asked for with those of labels, {MAX_FIELDS} may be"),
+                format!("has {fields} fields together with `label_fields`, {MAX_FIELDS} are allowed"),
             );
         }
     }
@@ -348,7 +349,7 @@ impl StdinSource {
         if self.name.is_empty() { "stdin".to_owned() } else { self.name.clone() }
     }
 
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, faults: &mut Faults) {
         if let Some(multiline) = &self.multiline {
             faults.within("multiline", |f| multiline.check(f));
@@ -362,7 +363,7 @@ impl CommandSource {
         name_of(&self.name, "command", self.command.first().map_or("", String::as_str))
     }
 
-    /// Reports what types can't say; `shutdown` is what the agent has for its stop.
+    /// Reports what types can't express; `shutdown` is what the agent has for its stop.
     pub(crate) fn check(&self, shutdown: Span, faults: &mut Faults) {
         if self.command.first().is_none_or(String::is_empty) {
             faults.add("command", "is empty: name a program and its arguments, as in [vmstat, -n, \"10\"]");
@@ -388,7 +389,7 @@ impl CommandSource {
         }
         for name in self.environment.keys() {
             if name.is_empty() || name.contains(['=', '\0']) {
-                faults.add(&format!("environment.{name}"), "is no name of a variable");
+                faults.add(&format!("environment.{name}"), "invalid variable name");
             }
         }
         if !self.stream_label.is_empty() {

@@ -1,7 +1,7 @@
 //! The section `agent:` of the configuration.
 //!
-//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing
-//! but the files that programs of transforms stand in (`transform/config.rs`).
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't express. Touches
+//! nothing but the files that programs of transforms stand in (`transform/config.rs`).
 
 /// Sources that are files.
 mod file;
@@ -38,59 +38,61 @@ use crate::transform::config::Transforms;
 pub struct AgentConfig {
     /// What to read. A file that several entries match belongs to the first.
     pub sources: Vec<SourceConfig>,
-    /// What may happen to events on their way, by name; sources list what happens to theirs.
+    /// Named transforms. A source lists the ones that apply to its events.
     pub transforms: Transforms,
-    /// Files with tests of the transforms: what `millrace test` runs without naming files. `*` and `?` stand in the name.
+    /// Files with tests of the transforms, run by `millrace test` without arguments. `*` and `?` are wildcards in file
+    /// names.
     pub transform_tests: Vec<String>,
     /// The log to write to.
     pub kafka: KafkaConfig,
-    /// Value of the label `host`. Left out: the name of this host.
+    /// Value of the label `host`. Default: the name of this host.
     pub host: Option<String>,
-    /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where neither the role `aggregator` nor `broker.http`
-    /// is in the process. Absent: none.
+    /// Address of the HTTP endpoint for `/metrics`, `/ready` and the ledger, `host:port`, where neither the role
+    /// `aggregator` nor `broker.http` runs in the process. Absent: no endpoint.
     pub http: Option<String>,
-    /// Who may ask there. Left out: everybody who can connect, and live records (`millrace tap`) on loopback only.
+    /// Credentials that this endpoint requires. Left out: no authentication, and live records (`millrace tap`) on
+    /// loopback only.
     pub http_auth: PushAuth,
-    /// How often folders are looked through for new, renamed and gone files where the kernel can't tell of all of them, as
-    /// on network file systems, and how often files behind links are looked at. Where it tells (inotify on a disk of this
-    /// host), changes are seen at once and a look every tenth interval is enough (up to every sixtieth where there are
-    /// thousands of files); where inotify's limits are reached, it is twice as often.
+    /// How often folders are scanned for new, renamed and deleted files where the kernel does not report all of them,
+    /// as on network file systems, and how often files behind links are checked. Where it does (inotify on a local
+    /// disk), changes are seen at once and folders are scanned every tenth interval (up to every sixtieth with
+    /// thousands of files); where the limits of inotify are reached, twice per interval.
     pub scan_interval: Span,
-    /// How often positions of acknowledged lines are written to the disk.
+    /// How often positions of acknowledged lines are written to disk.
     pub checkpoint_interval: Span,
-    /// Bytes at the head of a file that identify it, besides device and inode.
+    /// Bytes at the start of a file that identify it, together with device and inode.
     pub fingerprint_bytes: ByteSize,
-    /// Bytes read from one file before the next has its turn.
+    /// Bytes read from one file before the next file is read.
     pub read_bytes: ByteSize,
-    /// Records in one request to the producer at most.
+    /// Maximum number of records in one request to the log.
     pub batch_records: usize,
-    /// Bytes of lines in one request to the producer at most, about. Requests are smaller, 128 KiB, while the log answers
-    /// within 10 ms, and grow with the time that it takes at least.
+    /// Approximate maximum of bytes of lines in one request to the log. Requests are smaller, 128 KiB, while the log
+    /// answers within 10 ms, and grow with its response time.
     pub batch_bytes: ByteSize,
-    /// Pieces of files waiting for each partition at most.
+    /// Maximum number of batches waiting for each partition.
     pub queue_pieces: usize,
-    /// Memory for lines read and not yet acknowledged; when it is used up, the agent stops reading.
+    /// Memory for lines read and not yet acknowledged; when it is used up, the agent pauses reading.
     pub max_waiting_bytes: ByteSize,
-    /// A spool for what is pushed to the agent (everything but files). It takes half of `max_waiting_bytes` for what comes
-    /// in, so that clients are answered while everything else waits for the log. Absent: none.
+    /// Disk spool for data pushed to the agent (all sources except files). It uses half of `max_waiting_bytes` for
+    /// incoming data, so that clients get a response while the rest waits for the log. Absent: no spool.
     pub spool: Option<SpoolConfig>,
-    /// How long a file that was renamed away or deleted is still read after its last growth. A deleted file is read
-    /// longer, as long as a process has it open for writing.
+    /// How long a renamed or deleted file is still read after its last growth. A deleted file is read longer, as long
+    /// as a process has it open for writing.
     pub rotated_wait: Span,
     /// How long a deleted file is still read after its last growth where the agent can't see who has it open: without
     /// root or CAP_SYS_PTRACE, or in a container.
     pub deleted_wait: Span,
-    /// Close files that did not grow for so long; they are opened again when they grow.
+    /// Close files that did not grow for this long; they are reopened when they grow.
     pub close_idle: Span,
-    /// Forget positions of files that have been gone for so long.
+    /// Forget positions of files that have been gone for this long.
     pub forget_after: Span,
     /// First wait after a failed request; each further wait is twice as long.
     pub retry_initial: Span,
     /// Longest wait between two attempts.
     pub retry_max: Span,
-    /// How long a stopping agent waits for what it has sent to be acknowledged.
+    /// How long a stopping agent waits for acknowledgements.
     pub shutdown_timeout: Span,
-    /// Topic for records that the log refuses for good.
+    /// Topic for records that the log rejects permanently, and that transforms send there (dead letters).
     pub dead_letter_topic: String,
 }
 
@@ -134,10 +136,10 @@ impl AgentConfig {
         warn_named(&self.transforms, warnings);
     }
 
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub fn check(&self, faults: &mut Faults) {
         if self.sources.is_empty() {
-            faults.add("sources", "is empty: name at least one `- type: file` with `include`, or leave `agent` out");
+            faults.add("sources", "is empty: add at least one source, such as `- type: file` with `include`, or remove the section `agent`");
         }
         faults.within("sources", |f| {
             for (i, source) in self.sources.iter().enumerate() {
@@ -156,13 +158,13 @@ impl AgentConfig {
                         common.check(f);
                         let same = |other: &SourceConfig| other.common().is_some_and(|other| other.name == common.name);
                         if self.sources.iter().take(i).any(same) {
-                            let text = format!("`{}` is the name of another source: give each its own", common.name);
+                            let text = format!("duplicate name `{}`: give each source its own", common.name);
                             f.add("name", text);
                         }
                     }
                     let is_stdin = |source: &SourceConfig| matches!(source, SourceConfig::Stdin(_));
                     if is_stdin(source) && self.sources.iter().take(i).any(is_stdin) {
-                        f.add("type", "is `stdin` a second time: only one source can read the standard input");
+                        f.add("type", "duplicate source of type `stdin`: only one source can read standard input");
                     }
                     check_steps(source.transforms(), &self.transforms, f);
                 });
@@ -174,7 +176,7 @@ impl AgentConfig {
             check_listen("http", http, faults);
         }
         if self.host.as_deref() == Some("") {
-            faults.add("host", "is empty: leave it out to use the name of this host");
+            faults.add("host", "is empty: remove it to use the name of this host");
         }
         for (key, span) in [
             ("scan_interval", self.scan_interval),
@@ -213,7 +215,7 @@ impl AgentConfig {
             faults.add("dead_letter_topic", TOPIC_RULE);
         }
         if self.dead_letter_topic == self.kafka.topic {
-            faults.add("dead_letter_topic", "is the topic of the lines: dead letters need one of their own");
+            faults.add("dead_letter_topic", "must differ from `kafka.topic`");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Settings of sources that are pushed to by HTTP.
 //!
-//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't express. Touches
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use crate::checks::{LABEL_RULE, check_listen};
 use crate::timestamp::TimestampConfig;
 use crate::transform::config::StepConfig;
 
-/// Who may push. Left out: everybody who can connect.
+/// Credentials that clients must send. Left out: no authentication.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PushAuth {
@@ -26,19 +27,19 @@ pub struct PushAuth {
     pub password: Secret,
 }
 
-/// What clients may ask for.
+/// Limits for clients.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PushLimits {
-    /// Bytes of a body as sent.
+    /// Maximum size of a request body as sent.
     pub max_body: ByteSize,
-    /// Bytes of a body when decompressed; half of `agent.max_waiting_bytes` at most.
+    /// Maximum size of a decompressed body; at most half of `agent.max_waiting_bytes`.
     pub max_body_unpacked: ByteSize,
-    /// Connections at once; others wait to be accepted.
+    /// Maximum number of concurrent connections; others wait to be accepted.
     pub max_connections: usize,
-    /// How long a client may take for its request, and for the next one on an idle connection.
+    /// Timeout for reading a request, and for the next one on an idle connection.
     pub read_timeout: Span,
-    /// How long a client waits for the log before it is told to come again.
+    /// How long a client waits for the log before it gets status 503.
     pub answer_timeout: Span,
 }
 
@@ -54,13 +55,13 @@ impl Default for PushLimits {
     }
 }
 
-/// A spool on the disk of this host: pushes are answered once they are in it, also while the log is away.
+/// Disk spool: pushes are acknowledged once they are in it, even while the log is unreachable.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
-    /// Folder. Empty: `spool` in the agent's own.
+    /// Folder of the spool. Empty: `spool` in the folder of the agent.
     pub folder: String,
-    /// Bytes in it at most; beyond, clients are told to come again.
+    /// Maximum size; beyond it, pushes get status 429.
     pub max_bytes: ByteSize,
 }
 
@@ -71,7 +72,7 @@ impl Default for SpoolConfig {
 }
 
 impl SpoolConfig {
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, faults: &mut Faults) {
         if self.max_bytes < ByteSize::mib(1) {
             faults.add("max_bytes", format!("is {}: expected 1MiB at least", self.max_bytes));
@@ -98,13 +99,13 @@ pub enum BodyFormat {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSource {
-    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    /// Name in ledger and metrics; positions are stored under it. Empty: type and address.
     pub name: String,
     /// Address to listen on, `host:port`.
     pub listen: String,
     /// Path that takes pushes.
     pub path: String,
-    /// What bodies hold: `auto`, `text`, `ndjson` or `json`.
+    /// Format of bodies: `auto`, `text`, `ndjson` or `json`.
     pub format: BodyFormat,
     /// Labels of all records.
     pub labels: BTreeMap<String, String>,
@@ -114,23 +115,23 @@ pub struct HttpSource {
     pub label_params: BTreeMap<String, String>,
     /// Labels from fields of JSON records: label to field, `.` leads inside of objects.
     pub label_fields: BTreeMap<String, String>,
-    /// Label sets at a time at most; one that brought nothing for an hour makes room.
+    /// Maximum number of label sets; one without records for an hour is released.
     pub max_streams: usize,
-    /// Whose records these are. Empty: `default`.
+    /// Tenant of the records. Empty: `default`.
     pub tenant: String,
     /// Header that names the tenant, such as `X-Scope-OrgID`. Empty: none.
     pub tenant_header: String,
-    /// Longer lines are cut here and marked.
+    /// Longer lines are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
-    /// How to find the event time in a record. Left out: the time of the push.
+    /// Where and how to parse the event time in a record. Left out: the time of the push.
     pub timestamp: Option<TimestampConfig>,
     /// Who may push.
     pub auth: PushAuth,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// What clients may ask for.
+    /// Limits for clients.
     pub limits: PushLimits,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -162,29 +163,29 @@ impl Default for HttpSource {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LokiSource {
-    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    /// Name in ledger and metrics; positions are stored under it. Empty: type and address.
     pub name: String,
     /// Address to listen on, `host:port`.
     pub listen: String,
     /// Labels added to all streams.
     pub labels: BTreeMap<String, String>,
-    /// Streams at a time at most; one that brought nothing for an hour makes room.
+    /// Maximum number of streams; one without records for an hour is released.
     pub max_streams: usize,
-    /// Whose entries these are where the header `X-Scope-OrgID` is missing. Empty: `default`.
+    /// Tenant of entries without the header `X-Scope-OrgID`. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are refused with Loki's text.
+    /// Longer lines are rejected with Loki's error message.
     pub max_line_bytes: ByteSize,
-    /// Bytes of the structured metadata of one entry at most.
+    /// Maximum bytes of structured metadata of one entry.
     pub max_metadata: ByteSize,
-    /// Names of structured metadata of one entry at most.
+    /// Maximum number of structured metadata names of one entry.
     pub max_metadata_names: usize,
     /// Who may push.
     pub auth: PushAuth,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// What clients may ask for.
+    /// Limits for clients.
     pub limits: PushLimits,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -211,7 +212,7 @@ impl Default for LokiSource {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSource {
-    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    /// Name in ledger and metrics; positions are stored under it. Empty: type and address.
     pub name: String,
     /// Address for OTLP/HTTP, `host:port`. Empty: none.
     pub http: String,
@@ -221,19 +222,19 @@ pub struct OtlpSource {
     pub labels: BTreeMap<String, String>,
     /// Attributes of resources that become labels, with `_` for what no label's name can have; all others are metadata.
     pub resource_labels: Vec<String>,
-    /// Label sets at a time at most; one that brought nothing for an hour makes room.
+    /// Maximum number of label sets; one without records for an hour is released.
     pub max_streams: usize,
-    /// Whose records these are where the header `X-Scope-OrgID` is missing. Empty: `default`.
+    /// Tenant of records without the header `X-Scope-OrgID`. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are cut here and marked.
+    /// Longer lines are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
     /// Who may push.
     pub auth: PushAuth,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// What clients may ask for.
+    /// Limits for clients.
     pub limits: PushLimits,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -291,10 +292,10 @@ pub(crate) fn name_of(given: &str, kind: &str, address: &str) -> String {
 
 fn check_door(auth: &PushAuth, tls: Option<&TlsConfig>, limits: &PushLimits, waiting: ByteSize, faults: &mut Faults) {
     if !auth.username.is_empty() && auth.password == Secret::default() {
-        faults.add("auth.password", "is empty: a user needs a password");
+        faults.add("auth.password", "is empty: `username` requires a password");
     }
     if auth.username.is_empty() && auth.password != Secret::default() {
-        faults.add("auth.username", "is empty: a password needs a user");
+        faults.add("auth.username", "is empty: `password` requires a user");
     }
     if let Some(tls) = tls {
         faults.within("tls", |f| tls.check(f));
@@ -322,7 +323,7 @@ fn check_door(auth: &PushAuth, tls: Option<&TlsConfig>, limits: &PushLimits, wai
 }
 
 impl HttpSource {
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
         if !self.path.starts_with('/') {
@@ -337,24 +338,24 @@ impl HttpSource {
                 if !is_label_name(label) {
                     faults.add(&format!("{key}.{label}"), LABEL_RULE);
                 } else if from.is_empty() || from.split('.').any(str::is_empty) {
-                    faults.add(&format!("{key}.{label}"), "is empty: name where the label's value stands");
+                    faults.add(&format!("{key}.{label}"), "is empty: name the header, parameter or field with the value of the label");
                 } else if key == "label_headers" && http::HeaderName::try_from(from.as_str()).is_err() {
-                    faults.add(&format!("{key}.{label}"), format!("`{from}` is no name of a header"));
+                    faults.add(&format!("{key}.{label}"), format!("invalid header name `{from}`"));
                 }
             }
         }
         if self.format == BodyFormat::Text && !self.label_fields.is_empty() {
-            faults.add("label_fields", "are fields of JSON, and `format` is `text`");
+            faults.add("label_fields", "require JSON, but `format` is `text`");
         }
         if !self.tenant_header.is_empty() && http::HeaderName::try_from(self.tenant_header.as_str()).is_err() {
-            faults.add("tenant_header", format!("`{}` is no name of a header", self.tenant_header));
+            faults.add("tenant_header", format!("invalid header name `{}`", self.tenant_header));
         }
         check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
     }
 }
 
 impl LokiSource {
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
         check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
@@ -362,7 +363,7 @@ impl LokiSource {
 }
 
 impl OtlpSource {
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
         if self.http.is_empty() && self.grpc.is_empty() {
             faults.add("http", "is empty, and so is `grpc`: give one of them an address");
@@ -376,7 +377,7 @@ impl OtlpSource {
             faults.add("grpc", "is the address of `http`: each of the two takes both protocols, leave one empty");
         }
         for (i, name) in self.resource_labels.iter().enumerate().filter(|(_, name)| name.is_empty()) {
-            faults.add(&format!("resource_labels[{i}]"), format!("`{name}` is no name of an attribute"));
+            faults.add(&format!("resource_labels[{i}]"), format!("invalid attribute name `{name}`"));
         }
         check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
     }

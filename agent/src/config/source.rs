@@ -40,7 +40,7 @@ pub enum SourceConfig {
     Command(CommandSource),
 }
 
-/// What all sources that are no files have.
+/// What all sources that are not files have.
 #[derive(Debug)]
 pub(crate) struct Common<'c> {
     /// The type as it is written.
@@ -152,7 +152,7 @@ impl SourceConfig {
 impl Common<'_> {
     pub(super) fn check(&self, faults: &mut Faults) {
         if self.name.len() > 200 || self.name.chars().any(char::is_control) {
-            faults.add("name", "is no name: expected up to 200 characters");
+            faults.add("name", "invalid name: expected up to 200 characters, no control characters");
         }
         check_labels(self.labels, MAX_LABELS, MAX_LABEL_BYTES, faults);
         check_tenant(self.tenant, faults);

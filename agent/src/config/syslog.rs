@@ -14,7 +14,7 @@ use super::push::name_of;
 use crate::checks::{LABEL_RULE, check_listen};
 use crate::transform::config::StepConfig;
 
-/// How messages of a connection are told from each other (RFC 6587).
+/// How messages of a connection are delimited (RFC 6587).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
@@ -44,7 +44,7 @@ pub enum SyslogFormat {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyslogSource {
-    /// Name in ledger and metrics; positions are kept under it. Empty: made of type and address.
+    /// Name in ledger and metrics; positions are stored under it. Empty: type and address.
     pub name: String,
     /// Address for datagrams, `host:port`. Empty: none.
     pub udp: String,
@@ -52,26 +52,26 @@ pub struct SyslogSource {
     pub tcp: String,
     /// TLS for connections. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// How messages of a connection are told from each other: `auto`, `newline` or `octet_counting`.
+    /// How messages of a connection are delimited: `auto`, `newline` or `octet_counting`.
     pub framing: Framing,
-    /// How messages are written: `auto`, `rfc3164` or `rfc5424`. What is none of that is kept, marked `syslog=malformed`.
+    /// How messages are written: `auto`, `rfc3164` or `rfc5424`. Anything else is kept, marked `syslog=malformed`.
     pub format: SyslogFormat,
-    /// Offset for times that name none, as in RFC 3164: `UTC`, `+02:00`, `-0530`.
+    /// Offset for times without one, as in RFC 3164: `UTC`, `+02:00`, `-0530`.
     pub timezone: String,
     /// Labels of all messages.
     pub labels: BTreeMap<String, String>,
     /// Labels from fields: label to `hostname`, `appname`, `procid`, `msgid`, `facility`, `severity`, `peer` or, for
     /// structured data, `ID_PARAM`. Fields that are no label become metadata.
     pub label_fields: BTreeMap<String, String>,
-    /// Label sets at a time at most; beyond, fields become metadata.
+    /// Maximum number of label sets; beyond it, fields become metadata.
     pub max_streams: usize,
-    /// Whose records these are. Empty: `default`.
+    /// Tenant of the records. Empty: `default`.
     pub tenant: String,
-    /// Longer messages are cut here and marked.
+    /// Longer messages are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
-    /// Connections at once; others wait to be accepted.
+    /// Maximum number of concurrent connections; others wait to be accepted.
     pub max_connections: usize,
-    /// What happens to each event, in this order: names of `agent.transforms`, or transforms written out.
+    /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
 }
 
@@ -98,10 +98,10 @@ impl Default for SyslogSource {
 }
 
 impl SyslogSource {
-    /// Reports what types can't say.
+    /// Reports what types can't express.
     pub(crate) fn check(&self, faults: &mut Faults) {
         if self.udp.is_empty() && self.tcp.is_empty() {
-            faults.add("udp", "is empty, and so is `tcp`: give one of them an address");
+            faults.add("udp", "is empty, and so is `tcp`: set at least one of them");
         }
         for (key, listen) in [("udp", &self.udp), ("tcp", &self.tcp)] {
             if !listen.is_empty() {
@@ -110,12 +110,12 @@ impl SyslogSource {
         }
         if let Some(tls) = &self.tls {
             if self.tcp.is_empty() {
-                faults.add("tls", "is for connections, and `tcp` is empty");
+                faults.add("tls", "requires `tcp`, which is empty");
             }
             faults.within("tls", |f| tls.check(f));
         }
         if crate::timestamp::offset(&self.timezone).is_none() {
-            faults.add("timezone", format!("`{}` is no offset: expected `UTC` or one such as `+02:00`", self.timezone));
+            faults.add("timezone", format!("invalid offset `{}`: expected `UTC`, or one such as `+02:00`", self.timezone));
         }
         for (label, field) in &self.label_fields {
             if !is_label_name(label) {

@@ -41,7 +41,7 @@ pub(crate) struct Container {
     pub runtime: Runtime,
     /// Longest event; its lines.
     pub splitter: Splitter,
-    /// Whether the stream is told by a label; else it is metadata.
+    /// Whether the stream becomes a label; else it is metadata.
     pub label: bool,
 }
 

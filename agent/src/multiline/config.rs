@@ -12,8 +12,8 @@ use crate::checks::check_regex;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MultilineConfig {
-    /// Traces of a language, each with the message before it: `java` (Kotlin and Scala as well), `python`, `go`, `ruby`,
-    /// `dotnet`. Left out: the patterns below say what belongs together.
+    /// Traces of a language, each with the message before it: `java` (Kotlin and Scala as well), `python`, `go`,
+    /// `ruby`, `dotnet`. Left out: the patterns below are used.
     pub preset: Option<Preset>,
     /// Regular expression of a line that starts an event. Alone: all other lines continue it.
     pub start: Option<String>,
@@ -23,9 +23,9 @@ pub struct MultilineConfig {
     pub continue_past: Option<String>,
     /// Regular expression of the last line of an event. With `start`: only of one that `start` began.
     pub halt: Option<String>,
-    /// Lines in one event at most.
+    /// Maximum number of lines in one event.
     pub max_lines: usize,
-    /// An event that has not grown for so long is whole.
+    /// An event that has not grown for this long is complete.
     pub timeout: Span,
 }
 
@@ -69,15 +69,15 @@ impl MultilineConfig {
         ];
         let mut given = patterns.iter().filter_map(|(key, pattern)| Some((*key, pattern.as_ref()?))).peekable();
         match (self.preset, given.peek()) {
-            (Some(_), Some((key, _))) => faults.add(key, "stands beside `preset`: give only one of the two"),
-            (None, None) => faults.add("start", "is missing: give a `preset`, or `start`, `continue` or `halt`"),
+            (Some(_), Some((key, _))) => faults.add(key, "can't be combined with `preset`"),
+            (None, None) => faults.add("start", "missing: set `preset`, or one of `start`, `continue` and `halt`"),
             _ => {}
         }
         for (key, pattern) in given {
             check_regex(key, pattern, faults);
         }
         if self.r#continue.is_some() && self.halt.is_some() && self.start.is_some() {
-            faults.add("halt", "stands beside `start` and `continue`: what does not continue an event ends it");
+            faults.add("halt", "can't be combined with `start` and `continue`: a line that does not continue an event ends it");
         }
         if !(2..=100_000).contains(&self.max_lines) {
             faults.add("max_lines", format!("is {}: expected 2 to 100000", self.max_lines));

@@ -42,7 +42,7 @@ pub(super) enum Room<'e> {
 }
 
 impl Exit {
-    /// Room, if there is some now. `partitions` tells for a number of partitions which of them are needed.
+    /// Room, if there is some now. `partitions` selects those that are needed, of so many.
     pub fn room_now(&self, cost: usize, partitions: impl Fn(usize) -> Vec<usize>) -> Result<Room<'_>, Rejected> {
         match self {
             Self::Queues(outlets) => {

@@ -10,12 +10,12 @@
 //!
 //! Rule for changes: readers ignore fields of the head that they don't know; another layout gets another mark.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut as _, Bytes};
 use memchr::memmem;
+use millrace_log::fs::{File, Filesystem};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Count;
@@ -163,14 +163,13 @@ pub(crate) fn path_of(folder: &Path, segment: u64) -> PathBuf {
 }
 
 /// Frames from a place of a segment on, about `most` bytes of them; `end` is how far it is written. Blocks.
-pub(crate) fn read(path: &Path, from: u64, end: u64, most: u64) -> io::Result<Parsed> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
+pub(crate) fn read(fs: &dyn Filesystem, path: &Path, from: u64, end: u64, most: u64) -> io::Result<Parsed> {
+    let file = fs.open(path)?;
     let all = end.saturating_sub(from);
-    let mut bytes = Vec::new();
-    (&file).take(all.min(most)).read_to_end(&mut bytes)?;
-    let (frames, mut damages) = parse(&Bytes::copy_from_slice(&bytes), from);
-    if (bytes.len() as u64) < all.min(most) || bytes.len() as u64 == all {
+    let bytes = read_part(&*file, from, all.min(most))?;
+    let got = bytes.len() as u64;
+    let (frames, mut damages) = parse(&bytes, from);
+    if got < all.min(most) || got == all {
         return Ok((frames, damages));
     }
     if let Some(last) = frames.last().map(|(_, next)| *next) {
@@ -179,8 +178,16 @@ pub(crate) fn read(path: &Path, from: u64, end: u64, most: u64) -> io::Result<Pa
         return Ok((frames, damages));
     }
     // No frame ends within so much: all of the rest, then.
-    file.take(all - bytes.len() as u64).read_to_end(&mut bytes)?;
-    Ok(parse(&Bytes::from(bytes), from))
+    Ok(parse(&read_part(&*file, from, all)?, from))
+}
+
+/// Up to `len` bytes; fewer at the end of the file.
+fn read_part(file: &dyn File, from: u64, len: u64) -> io::Result<Bytes> {
+    let len = len.min(file.len()?.saturating_sub(from));
+    let mut bytes = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?];
+    let read = file.read_at(from, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes.into())
 }
 
 #[cfg(test)]

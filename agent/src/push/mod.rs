@@ -1,6 +1,6 @@
-//! Sources that are no files: what is pushed to the agent, or read where nothing can be read twice.
+//! Sources that are not files: what is pushed to the agent, or read where nothing can be read twice.
 //!
-//! In: lines of sources ([`PushSource`]), each through its [`Intake`]. Out: batches into the same lanes as those of files,
+//! In: lines of sources ([`PushSource`]), each through its [`Intake`]. Out: batches into the same queues as those of files,
 //! so that transforms, throttles, dead letters, ledger and metrics apply to them as to files. Sources touch what they
 //! read from; the intake touches the state.
 //!
@@ -8,12 +8,12 @@
 //! - A [`Batch`] is handed in whole or not at all, and its [`Receipt`] comes true when the log has all of it (or a
 //!   transform dropped it, or it is a dead letter). A source acknowledges to its own clients only then.
 //! - There is one memory cap for the agent. Where it is reached, [`Batch::send`] waits (for sources that can stop
-//!   reading), [`Batch::send_within`] waits for a while (for clients that can be told to come again) and
+//!   reading), [`Batch::send_within`] waits for a while (for clients that can retry) and
 //!   [`Batch::offer`] does not wait (for sources that can't: what they lose goes to [`Intake::dropped`]).
 //! - Positions are durable numbers that are never given twice (`receiver.rs`). A source whose records have numbers of
 //!   their own hands them in by [`Batch::push_numbered`], and is exactly-once over crashes.
 //! - With a spool (`agent.spool`) a receipt comes true once the batch is synced to it; from there `spool_feed.rs` brings
-//!   it into the lanes, with the numbers that it was given on its way in.
+//!   it into the queues of the senders, with the numbers that it was given on its way in.
 //! - Label sets are bounded: [`Intake::stream`] refuses those beyond `max_streams`.
 //!
 //! # A new source

@@ -74,7 +74,7 @@ impl Unrepeatable {
             }
             Err(why) => {
                 self.waiting -= lines;
-                tracing::error!(source = self.name, %why, lines, "lines are lost: their source can't be read again");
+                tracing::error!(source = self.name, %why, lines, "lost lines: the source can't be read again");
                 intake.dropped(why.reason(), lines, bytes);
                 matches!(why, Rejected::Spool)
             }
@@ -86,7 +86,7 @@ impl Unrepeatable {
         let Some((result, sent)) = self.outbox.next().await else { return };
         self.waiting -= sent.lines;
         if let Err(why) = result {
-            tracing::error!(source = self.name, %why, lines = sent.lines, "lines are lost: their source can't be read again");
+            tracing::error!(source = self.name, %why, lines = sent.lines, "lost lines: the source can't be read again");
             if matches!(why, Rejected::Spool) {
                 // Others stay as waiting in the ledger of this run: the log may have them.
                 intake.dropped(why.reason(), sent.lines, sent.bytes);
@@ -131,7 +131,7 @@ impl Drop for Unrepeatable {
             tracing::error!(
                 source = self.name,
                 lines = self.waiting,
-                "the log has not acknowledged these lines, and their source can't be read again: they may be lost"
+                "lines may be lost: the log has not acknowledged them, and the source can't be read again"
             );
         }
     }

@@ -1,8 +1,8 @@
-//! One source that is no file, as long as its name stays: its ids, its durable counter, its streams and its part of the
-//! ledger.
+//! One source that is not a file, as long as its name stays: its ids, its durable counter, its streams and its part of
+//! the ledger.
 //!
-//! In: settings, what [`super::intake`] takes and what the lanes got acknowledged. Out: numbers that are never given
-//! twice, ids for records. Touches the state.
+//! In: settings, what [`super::intake`] takes and what the log acknowledged. Out: numbers that are never given twice,
+//! ids for records. Touches the state.
 //!
 //! # Ids and numbers
 //! A receiver has one source id for each partition of its topic, and one counter for all of them: positions rise in each
@@ -36,7 +36,7 @@ const STREAM_IDLE_MS: i64 = 3_600_000;
 /// Looks for idle streams are so far apart at least.
 const SWEEP_EVERY_MS: i64 = 1_000;
 
-/// One source that is no file, ready for use.
+/// One source that is not a file, ready for use.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// Unique among the sources of an agent: its ids and numbers are kept under it.
@@ -117,7 +117,7 @@ struct Progress {
     dirty: bool,
 }
 
-/// One source that is no file.
+/// One source that is not a file.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     pub settings: Settings,
@@ -444,9 +444,9 @@ pub(super) mod tests {
         for round in 0..3 {
             let state = state(folder.path());
             let receiver = Receiver::open(settings("a"), &state).unwrap();
-            let lanes = receiver.partitions("logs", 2, &state).unwrap();
+            let partitions = receiver.partitions("logs", 2, &state).unwrap();
             state.sync().unwrap();
-            let now: Vec<SourceId> = lanes.iter().map(|lane| lane.identity().id).collect();
+            let now: Vec<SourceId> = partitions.iter().map(|partition| partition.identity().id).collect();
             assert!(round == 0 || now == ids);
             ids = now;
             for count in [1, 3, 2 * BLOCK] {
@@ -461,12 +461,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn another_topic_gets_other_ids_and_a_lane_moves_on_alone() {
+    fn another_topic_gets_other_ids_and_a_partition_moves_on_alone() {
         let folder = tempfile::tempdir().unwrap();
         let state = state(folder.path());
         let receiver = Receiver::open(settings("a"), &state).unwrap();
         let ids = |topic| -> Vec<SourceId> {
-            receiver.partitions(topic, 2, &state).unwrap().iter().map(|lane| lane.identity().id).collect()
+            receiver.partitions(topic, 2, &state).unwrap().iter().map(|partition| partition.identity().id).collect()
         };
         let first = ids("one");
         assert_eq!(ids("one"), first);

@@ -12,19 +12,19 @@ use crate::error::AgentError;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Rejected {
     /// No room: come again.
-    #[error("agent has no room in {what}: the log is slow or away, try again")]
+    #[error("agent has no room in {what}: the log is slow or unreachable, try again later")]
     Full {
         /// What is used up.
         what: &'static str,
     },
     /// The agent has not reached the log since its start.
-    #[error("agent has not reached the log yet: is the broker running and `agent.kafka.brokers` right?")]
+    #[error("agent has not reached the log yet: check that the broker runs and `agent.kafka.brokers`")]
     NotReady,
     /// The agent stops: records that were taken may or may not be in the log.
     #[error("agent is stopping: try again")]
     Stopping,
     /// The spool can't be written.
-    #[error("agent can't write its spool: has the disk room? Try again")]
+    #[error("agent can't write its spool: check that the disk has room, and try again")]
     Spool,
     /// Too many different label sets.
     #[error(
@@ -35,7 +35,7 @@ pub enum Rejected {
         limit: usize,
     },
     /// Labels that no stream may have.
-    #[error("labels {labels} can't be used: {source}")]
+    #[error("invalid labels {labels}: {source}")]
     Labels {
         /// All of them.
         labels: Labels,
@@ -44,7 +44,7 @@ pub enum Rejected {
         source: Arc<RecordError>,
     },
     /// Numbers of the source's own that do not rise.
-    #[error("number {number} stands behind {next}, which is the next: numbers of a source must rise")]
+    #[error("number {number} is below {next}, the next expected: numbers of a source must rise")]
     Order {
         /// The number found.
         number: u64,
@@ -52,7 +52,7 @@ pub enum Rejected {
         next: u64,
     },
     /// The state can't be written.
-    #[error("agent can't keep its positions: {source}")]
+    #[error("agent can't save its positions: {source}")]
     State {
         /// The cause.
         #[source]
@@ -61,6 +61,10 @@ pub enum Rejected {
 }
 
 impl Rejected {
+    /// All reasons, for metrics.
+    pub(crate) const REASONS: [&'static str; 8] =
+        ["full", "not_ready", "stopping", "spool", "streams", "labels", "order", "state"];
+
     /// Whether the same may be taken later.
     pub fn is_retriable(&self) -> bool {
         !matches!(self, Self::Labels { .. } | Self::Order { .. })

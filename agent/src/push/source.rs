@@ -12,7 +12,7 @@ use crate::error::AgentError;
 #[async_trait]
 pub(crate) trait PushSource: Send + Sync {
     /// Runs until `stop`, or until the source has nothing more. At the stop: takes nothing new, waits for receipts that
-    /// its clients wait for (the lanes go on meanwhile), answers them and returns; after `shutdown_timeout` it is
+    /// its clients wait for (the senders go on meanwhile), answers them and returns; after `shutdown_timeout` it is
     /// dropped. What the error says ends the agent.
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError>;
 }

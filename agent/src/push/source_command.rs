@@ -67,17 +67,17 @@ impl PushSource for Command {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
         let mut sent = Unrepeatable::new(&self.name);
         let mut backoff = Backoff::new(self.config.restart_wait.0, self.config.restart_max.0);
-        let mut turns = tokio::time::interval(self.config.interval.0);
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(self.config.interval.0);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            if self.config.mode == CommandMode::Interval && !sent.until(turns.tick(), &intake, &stop).await {
+            if self.config.mode == CommandMode::Interval && !sent.until(ticks.tick(), &intake, &stop).await {
                 break;
             }
             let started = Instant::now();
             let Some(end) = self.once(&intake, &mut sent, &stop).await? else { break };
             let ran = started.elapsed();
             let wait = if self.config.mode == CommandMode::Stream { backoff.after(ran) } else { Duration::ZERO };
-            self.tell(&end, ran, wait);
+            self.report(&end, ran, wait);
             count_end(intake.metrics(), &self.name, &end.what);
             if !sent.until(tokio::time::sleep(wait), &intake, &stop).await {
                 break;
@@ -98,7 +98,7 @@ struct End {
 }
 
 impl Command {
-    fn tell(&self, end: &End, ran: Duration, wait: Duration) {
+    fn report(&self, end: &End, ran: Duration, wait: Duration) {
         let (source, what, detail) = (&*self.name, &*end.what, end.detail.as_deref());
         match (self.config.mode, what) {
             (CommandMode::Interval, "exit code 0") => tracing::debug!(source, ?ran, "command ended"),

@@ -73,11 +73,11 @@ impl Handler {
     async fn push(&self, request: Request<Incoming>) -> Result<(), Refusal> {
         self.terms.admit(request.headers())?;
         if request.uri().path() != self.config.path {
-            let text = format!("no such path: pushes go to {}", self.config.path);
+            let text = format!("no such path: push to {}", self.config.path);
             return Err(Refusal::new(StatusCode::NOT_FOUND, text));
         }
         if !matches!(*request.method(), Method::POST | Method::PUT) {
-            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "pushes are sent by POST"));
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use POST"));
         }
         let (head, body) = request.into_parts();
         let tenant = tenant(&head.headers, &self.config.tenant_header)?;
@@ -163,7 +163,7 @@ impl Reader<'_> {
             }
             if json {
                 let value: &RawValue = serde_json::from_slice(line)
-                    .map_err(|error| Refusal::bad(format!("line {number} of the body is no JSON: {error}")))?;
+                    .map_err(|error| Refusal::bad(format!("line {number} of the body is not valid JSON: {error}")))?;
                 self.value(value, &format!("line {number}"))?;
             } else {
                 self.add(line, None, &format!("line {number}"))?;
@@ -173,7 +173,7 @@ impl Reader<'_> {
     }
 
     fn json(&mut self, body: &[u8]) -> Result<(), Refusal> {
-        let fault = |error: serde_json::Error| Refusal::bad(format!("body is no JSON: {error}"));
+        let fault = |error: serde_json::Error| Refusal::bad(format!("body is not valid JSON: {error}"));
         if !body.trim_ascii_start().starts_with(b"[") {
             let value: &RawValue = serde_json::from_slice(body).map_err(fault)?;
             return self.value(value, "the body");

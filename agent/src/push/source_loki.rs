@@ -78,7 +78,7 @@ impl Handler {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
         }
         if request.method() != Method::POST {
-            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "pushes are sent by POST"));
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use POST"));
         }
         let (head, body) = request.into_parts();
         let whose = tenant(&head.headers, TENANT_HEADER)?;

@@ -273,10 +273,10 @@ impl Handler {
 fn read_export(body: Bytes, json: bool) -> Result<ExportLogsServiceRequest, Refusal> {
     if json {
         return serde_json::from_slice(&body)
-            .map_err(|error| Refusal::bad(format!("body is no OTLP in JSON: {error}")));
+            .map_err(|error| Refusal::bad(format!("body is not valid OTLP/JSON: {error}")));
     }
     ExportLogsServiceRequest::decode(body)
-        .map_err(|error| Refusal::bad(format!("body is no OTLP in protobuf: {error}")))
+        .map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))
 }
 
 #[async_trait]

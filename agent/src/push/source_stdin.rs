@@ -152,7 +152,7 @@ impl PushSource for Stdin {
         channel.count_lost(&intake);
         sent.send(&intake, batch, bytes).await;
         drop(input);
-        tracing::info!(source = name, "standard input is read no more");
+        tracing::info!(source = name, "stopped reading standard input");
         sent.drain(&intake).await;
         outcome
     }

@@ -5,16 +5,16 @@
 //!
 //! # Recovery
 //! A frame counts once it is synced; only then its client is answered. At the start the last segment is cut behind its
-//! last whole frame. A frame elsewhere that is damaged is told with file and place, counted and passed over: the next one
+//! last whole frame. A frame elsewhere that is damaged is logged with file and offset, counted and skipped: the next one
 //! is found by its mark and its checksum. Nothing here needs deleting by hand.
 //! The format stands in `frame.rs`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millrace_log::fs::{File, Filesystem, read_all};
 use tokio::sync::{mpsc, watch};
 
 use super::frame::{Frame, parse, path_of};
@@ -54,6 +54,7 @@ pub(crate) struct SpoolQueue {
 
 /// The spool, opened.
 pub(crate) struct Spool {
+    fs: Arc<dyn Filesystem>,
     folder: PathBuf,
     /// Segments that were there at the start, with their lengths.
     pub old: Vec<End>,
@@ -68,7 +69,7 @@ pub(crate) struct Spool {
 
 struct Active {
     segment: u64,
-    file: File,
+    file: Arc<dyn File>,
     len: u64,
     /// There may be bytes behind `len`.
     failed: bool,
@@ -79,42 +80,43 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentErr
     move |source| AgentError::File { what, path, source }
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-fn begin(folder: &Path, segment: u64) -> io::Result<Active> {
+fn begin(fs: &dyn Filesystem, folder: &Path, segment: u64) -> io::Result<Active> {
     // An empty one may be there, of a try after which the folder could not be synced.
-    let file = OpenOptions::new().create(true).truncate(true).write(true).open(path_of(folder, segment))?;
-    sync_folder(folder)?;
+    let file = fs.create(&path_of(folder, segment))?;
+    fs.sync_dir(folder)?;
     Ok(Active { segment, file, len: 0, failed: false })
 }
 
 impl Spool {
     /// Opens the folder (made if new), cuts a torn tail and begins a segment. Blocks.
-    pub fn open(folder: &Path, max_bytes: u64, metrics: &AgentMetrics) -> Result<Self, AgentError> {
-        fs::create_dir_all(folder).map_err(failed("creating", folder))?;
+    pub fn open(
+        fs: &Arc<dyn Filesystem>,
+        folder: &Path,
+        max_bytes: u64,
+        metrics: &AgentMetrics,
+    ) -> Result<Self, AgentError> {
+        fs.create_dir_all(folder).map_err(failed("creating", folder))?;
         let mut old = Vec::new();
-        for entry in fs::read_dir(folder).map_err(failed("reading", folder))? {
-            let entry = entry.map_err(failed("reading", folder))?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".spool")).filter(|name| name.len() == 20);
+        for entry in fs.list(folder).map_err(failed("reading", folder))? {
+            let number = entry.name.strip_suffix(".spool").filter(|name| name.len() == 20);
             if let Some(segment) = number.and_then(|number| number.parse().ok()) {
-                let len = entry.metadata().map_err(failed("reading", folder))?.len();
+                let path = path_of(folder, segment);
+                let len = fs.open(&path).and_then(|file| file.len()).map_err(failed("reading", &path))?;
                 old.push(End { segment, len });
             }
         }
         old.sort_unstable_by_key(|end| end.segment);
         if let Some(last) = old.last_mut() {
-            last.len = cut_tail(&path_of(folder, last.segment))?;
+            last.len = cut_tail(&**fs, &path_of(folder, last.segment))?;
         }
         let next = old.last().map_or(1, |last| last.segment + 1);
-        let active = begin(folder, next).map_err(failed("creating a segment in", folder))?;
+        let active = begin(&**fs, folder, next).map_err(failed("creating a segment in", folder))?;
         let space = Arc::new(MemoryBudget::new(usize::try_from(max_bytes).unwrap_or(usize::MAX)));
         let used: u64 = old.iter().map(|end| end.len).sum();
         space.take_anyway(usize::try_from(used).unwrap_or(usize::MAX));
         metrics.spool_bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
         Ok(Self {
+            fs: Arc::clone(fs),
             folder: folder.to_owned(),
             old,
             first_new: next,
@@ -159,8 +161,8 @@ impl Spool {
                     self.end.send_replace(End { segment: self.active.segment, len: self.active.len });
                 }
                 Err(error) => {
-                    // The clients of these are told: nothing of them counts.
-                    tracing::error!(%error, folder = %self.folder.display(), pushes = group.len(), "spool can't be written, pushes are refused: has the disk room?");
+                    // Their clients get an error: nothing of them counts.
+                    tracing::error!(%error, folder = %self.folder.display(), pushes = group.len(), "can't write the spool, pushes are refused: check that the disk has room");
                     self.metrics.spool_failures.inc();
                 }
             }
@@ -189,11 +191,14 @@ impl Spool {
         } else if self.active.len >= self.segment_bytes {
             self.roll()?;
         }
-        let done = self.active.file.write_all(bytes).and_then(|()| self.active.file.sync_data());
+        let done = {
+            let written = self.active.file.write_at(self.active.len, &mut [IoSlice::new(bytes)]);
+            written.and_then(|()| self.active.file.sync_data())
+        };
         if let Err(error) = done {
             self.active.failed = true;
             if let Err(cut) = self.mend() {
-                tracing::error!(error = %cut, "segment of the spool can't be ended after a failure, it is tried again");
+                tracing::error!(error = %cut, "can't close the spool segment after a failed write, retrying");
             }
             return Err(error);
         }
@@ -203,29 +208,29 @@ impl Spool {
 
     /// What a write or fsync failed on may or may not be there: it must not be found later.
     fn mend(&mut self) -> io::Result<()> {
-        self.active.file.set_len(self.active.len)?;
-        self.active.file.sync_all()?;
+        self.active.file.truncate(self.active.len)?;
+        self.active.file.sync_data()?;
         self.roll()
     }
 
     fn roll(&mut self) -> io::Result<()> {
-        self.active = begin(&self.folder, self.active.segment + 1)?;
+        self.active = begin(&*self.fs, &self.folder, self.active.segment + 1)?;
         self.end.send_replace(End { segment: self.active.segment, len: 0 });
         Ok(())
     }
 }
 
 /// Cuts the last segment behind its last whole frame; its length then.
-fn cut_tail(path: &Path) -> Result<u64, AgentError> {
-    let bytes = Bytes::from(fs::read(path).map_err(failed("reading", path))?);
+fn cut_tail(fs: &dyn Filesystem, path: &Path) -> Result<u64, AgentError> {
+    let bytes = Bytes::from(read_all(fs, path).map_err(failed("reading", path))?);
     let (_, damages) = parse(&bytes, 0);
     let len = bytes.len() as u64;
     match damages.last().filter(|damage| damage.to == len) {
         None => Ok(len),
         Some(tail) => {
-            tracing::warn!(path = %path.display(), offset = tail.from, bytes = len - tail.from, "spool was not written to its end, what no client was told of is cut off");
-            let file = OpenOptions::new().write(true).open(path).map_err(failed("opening", path))?;
-            file.set_len(tail.from).and_then(|()| file.sync_all()).map_err(failed("cutting", path))?;
+            tracing::warn!(path = %path.display(), offset = tail.from, bytes = len - tail.from, "spool ends in a torn write, removed the part that no client was acknowledged");
+            let file = fs.open(path).map_err(failed("opening", path))?;
+            file.truncate(tail.from).and_then(|()| file.sync_data()).map_err(failed("cutting", path))?;
             Ok(tail.from)
         }
     }
@@ -236,25 +241,43 @@ mod tests {
     use std::future::Future as _;
     use std::pin::Pin;
 
+    use millrace_log::fs::{RealFs, SimFs};
+
     use super::super::frame::tests::{frame, numbers, segment};
     use super::super::frame::{Parsed, read};
     use super::*;
 
+    /// A folder of segments in memory.
+    fn disk(segments: &[(u64, &[u8])]) -> (SimFs, Arc<dyn Filesystem>) {
+        let sim = SimFs::new();
+        sim.create_dir_all(folder()).unwrap();
+        for (segment, bytes) in segments {
+            sim.set_content(&path_of(folder(), *segment), bytes.to_vec());
+        }
+        (sim.clone(), Arc::new(sim))
+    }
+
+    fn folder() -> &'static Path {
+        Path::new("/spool")
+    }
+
+    fn open(fs: &Arc<dyn Filesystem>) -> Spool {
+        Spool::open(fs, folder(), 1 << 20, &AgentMetrics::default()).unwrap()
+    }
+
     #[test]
     fn a_segment_cut_at_any_byte_keeps_all_whole_frames() {
         let (bytes, ends) = segment(4);
-        let folder = tempfile::tempdir().unwrap();
-        let path = path_of(folder.path(), 1);
         for cut in 0..=bytes.len() {
-            fs::write(&path, &bytes[..cut]).unwrap();
+            let (sim, fs) = disk(&[(1, &bytes[..cut])]);
+            let path = path_of(folder(), 1);
             let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
-            let len = cut_tail(&path).unwrap();
+            let len = cut_tail(&*fs, &path).unwrap();
             assert_eq!(len, ends[whole] as u64, "cut at {cut}");
-            assert_eq!(fs::metadata(&path).unwrap().len(), len);
-            let (frames, damages) = read(&path, 0, len, 10).unwrap();
-            let mut frames = frames;
+            assert_eq!(sim.content(&path).unwrap().len() as u64, len);
+            let (mut frames, damages) = read(&*fs, &path, 0, len, 10).unwrap();
             while let Some(next) = frames.last().map(|(_, next)| *next).filter(|next| *next < len) {
-                frames.extend(read(&path, next, len, 10).unwrap().0);
+                frames.extend(read(&*fs, &path, next, len, 10).unwrap().0);
             }
             assert_eq!((numbers(&frames), damages), ((0..whole as u64).collect(), vec![]));
         }
@@ -262,12 +285,10 @@ mod tests {
 
     #[test]
     fn the_last_segment_is_cut_at_the_start_and_a_new_one_begins() {
-        let folder = tempfile::tempdir().unwrap();
         let (bytes, ends) = segment(2);
-        fs::write(path_of(folder.path(), 3), &bytes).unwrap();
-        fs::write(path_of(folder.path(), 4), &bytes[..bytes.len() - 1]).unwrap();
-        fs::write(folder.path().join("README"), "not ours").unwrap();
-        let spool = Spool::open(folder.path(), 1 << 20, &AgentMetrics::default()).unwrap();
+        let (sim, fs) = disk(&[(3, &bytes), (4, &bytes[..bytes.len() - 1])]);
+        sim.set_content(&folder().join("README"), b"not ours".to_vec());
+        let spool = open(&fs);
         let (whole, cut) = (bytes.len() as u64, ends[1] as u64);
         assert_eq!(spool.old, [End { segment: 3, len: whole }, End { segment: 4, len: cut }]);
         assert_eq!(*spool.end().borrow(), End { segment: 5, len: 0 });
@@ -276,31 +297,54 @@ mod tests {
 
     #[test]
     fn what_could_not_be_written_is_cut_off_before_anything_else_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(folder.path(), 1 << 20, &AgentMetrics::default()).unwrap();
+        let (sim, fs) = disk(&[]);
+        let mut spool = open(&fs);
         let bytes = |n| frame(n).encode();
         spool.append(&bytes(0)).unwrap();
-        // The disk fills in the middle of a write, and can't even cut it off.
-        let path = path_of(folder.path(), 1);
-        let half = &bytes(1)[..20];
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(half).unwrap();
-        spool.active.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        for _ in 0..3 {
+        // The write is torn, and nothing can be changed from then on: not even the rest be cut off.
+        sim.tear_next_write(20);
+        sim.fail_next_syncs(3);
+        spool.append(&bytes(1)).unwrap_err();
+        for _ in 0..2 {
             spool.append(&bytes(1)).unwrap_err();
         }
         assert_eq!((spool.active.segment, spool.active.len), (1, bytes(0).len() as u64));
         // A segment that was begun and never used is in the way of nothing.
-        fs::write(path_of(folder.path(), 2), "").unwrap();
-        spool.active.file = OpenOptions::new().write(true).open(&path).unwrap();
+        sim.set_content(&path_of(folder(), 2), Vec::new());
         spool.append(&bytes(2)).unwrap();
         let found: Vec<Parsed> =
-            (1..=2).map(|n| read(&path_of(folder.path(), n), 0, 1 << 20, 1 << 20).unwrap()).collect();
+            (1..=2).map(|n| read(&*fs, &path_of(folder(), n), 0, 1 << 20, 1 << 20).unwrap()).collect();
         let found: Vec<(Vec<u64>, usize)> = found.iter().map(|(f, damages)| (numbers(f), damages.len())).collect();
         assert_eq!(found, [(vec![0], 0), (vec![2], 0)]);
-        assert_eq!(*spool.end().borrow(), End { segment: 2, len: 0 }, "told once it is counted");
+        assert_eq!(*spool.end().borrow(), End { segment: 2, len: 0 }, "shown once it is counted");
     }
 
-    /// Looks, whenever a client is told, what the feeder could read and whether all of it is counted.
+    #[test]
+    fn what_a_client_was_told_of_survives_a_power_cut_at_any_change() {
+        for changes in 0..40 {
+            let (sim, fs) = disk(&[]);
+            sim.sync_dir(Path::new("/")).unwrap();
+            sim.sync_dir(folder()).unwrap();
+            sim.stop_after(Some(changes));
+            let mut acknowledged = Vec::new();
+            if let Ok(mut spool) = Spool::open(&fs, folder(), 1 << 20, &AgentMetrics::default()) {
+                // Segments are as short as can be, so that they change on the way.
+                spool.segment_bytes = 300;
+                acknowledged.extend((0..10).filter(|n| spool.append(&frame(*n).encode()).is_ok()));
+            }
+            sim.crash_keeping(|unsynced| unsynced / 2);
+            let spool = open(&fs);
+            let mut found = Vec::new();
+            for end in &spool.old {
+                let (frames, damages) = read(&*fs, &path_of(folder(), end.segment), 0, end.len, 1 << 20).unwrap();
+                assert_eq!(damages, [], "{changes}");
+                found.extend(numbers(&frames));
+            }
+            assert!(acknowledged.iter().all(|n| found.contains(n)), "{changes}: {acknowledged:?} of {found:?}");
+        }
+    }
+
+    /// Looks, whenever a client gets its answer, what the feeder could read and whether all of it is counted.
     struct Looker {
         end: watch::Receiver<End>,
         receiver: Arc<Receiver>,
@@ -319,7 +363,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = crate::state::State::open(&folder.path().join("state")).unwrap();
         let receiver = Receiver::open(crate::push::receiver::tests::settings("a"), &Arc::new(state)).unwrap();
-        let spool = Spool::open(&folder.path().join("spool"), 1 << 20, &AgentMetrics::default()).unwrap();
+        let spool = Spool::open(&RealFs::shared(), &folder.path().join("spool"), 1 << 20, &AgentMetrics::default()).unwrap();
         let looker = Arc::new(Looker { end: spool.end(), receiver: receiver.clone(), seen: Default::default() });
         let (sender, jobs) = mpsc::channel(8);
         let mut answers = Vec::new();

@@ -1,15 +1,17 @@
-//! Brings what is in the spool into the lanes, in its order, and deletes what the log has.
+//! Feeds what is in the spool to the senders, in order, and deletes what the log has.
 //!
 //! In: frames of [`super::spool`]. Out: [`QueuedBatches`]s with the ids and numbers that their records were given once and for all:
 //! what is read again after a crash is a repeat that the index knows. Touches the spool's folder and the state, which
 //! keeps how far the log has it.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt as _};
+use millrace_log::fs::Filesystem;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,7 @@ const READ: u64 = 1 << 20;
 
 /// What feeding works with.
 pub(crate) struct Feeder {
+    pub fs: Arc<dyn Filesystem>,
     pub folder: PathBuf,
     /// Segments that were there at the start.
     pub old: Vec<End>,
@@ -42,7 +45,7 @@ pub(crate) struct Feeder {
     pub receivers: Receivers,
     pub topic: Arc<str>,
     pub queues: Vec<mpsc::Sender<QueuedBatches>>,
-    /// What may be in the lanes at a time.
+    /// Memory of what may be in the queues at a time.
     pub most: usize,
 }
 
@@ -53,7 +56,7 @@ struct Cursor {
     offset: u64,
 }
 
-/// What is in the lanes, in order.
+/// What is in the queues, in order.
 #[derive(Default)]
 struct Flight {
     answers: FuturesOrdered<BoxFuture<'static, Option<Cursor>>>,
@@ -89,7 +92,7 @@ struct Progress {
 }
 
 impl Feeder {
-    /// Runs until `stop`; then waits for what is in the lanes. What the log does not take is fed again at the next start.
+    /// Runs until `stop`; then waits for what is in the queues. What the log does not take is fed again at the next start.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let start = self.old.first().map_or(self.first_new, |first| first.segment);
         let mut at = Cursor { segment: start, offset: 0 };
@@ -128,15 +131,12 @@ impl Feeder {
             };
         }
         let (path, from) = (path_of(&self.folder, p.at.segment), p.at.offset);
-        let part = tokio::task::spawn_blocking(move || read(&path, from, limit, READ)).await;
-        let part = part.map_err(|_| AgentError::Ended { part: "reader of the spool" })?;
-        let path = path_of(&self.folder, p.at.segment);
         let (frames, damages) =
-            part.map_err(|source| AgentError::File { what: "reading", path: path.clone(), source })?;
+            self.blocking("reading", &path, move |fs, path| read(fs, path, from, limit, READ)).await?;
         let mut next = frames.last().map_or(from, |(_, next)| *next);
         for damage in damages {
             self.metrics.spool_damaged_bytes.inc_by(damage.to - damage.from);
-            tracing::error!(path = %path.display(), offset = damage.from, bytes = damage.to - damage.from, "spool is damaged here: the records that stood there are lost, the others go on; look after the disk");
+            tracing::error!(path = %path.display(), offset = damage.from, bytes = damage.to - damage.from, "spool is damaged here: the records at this offset are lost, the others are sent; check the disk");
             next = next.max(damage.to);
         }
         for (frame, behind) in frames {
@@ -193,23 +193,33 @@ impl Feeder {
             return Ok((end.len, false));
         }
         let path = path_of(&self.folder, segment);
-        match tokio::fs::metadata(&path).await {
-            Ok(metadata) => Ok((metadata.len(), true)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, true)),
-            Err(source) => Err(AgentError::File { what: "reading", path, source }),
-        }
+        let len = self.blocking("reading", &path, |fs, path| exists(fs.open(path).and_then(|file| file.len()))).await?;
+        Ok((len.unwrap_or(0), true))
+    }
+
+    /// Runs a call to the file system on a thread for blocking work.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        path: &Path,
+        call: impl FnOnce(&dyn Filesystem, &Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let (fs, owned) = (Arc::clone(&self.fs), path.to_owned());
+        let done = tokio::task::spawn_blocking(move || call(&*fs, &owned)).await;
+        let done = done.map_err(|_| AgentError::Ended { part: "reader of the spool" })?;
+        done.map_err(|source| AgentError::File { what, path: path.to_owned(), source })
     }
 
     /// Deletes segments before one that is still needed.
     async fn forget(&self, oldest: u64, needed: u64) -> Result<u64, AgentError> {
         for segment in oldest..needed {
             let path = path_of(&self.folder, segment);
-            let len = tokio::fs::metadata(&path).await.map(|metadata| metadata.len()).unwrap_or_default();
-            match tokio::fs::remove_file(&path).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(AgentError::File { what: "removing", path, source }),
-            }
+            let removed = |fs: &dyn Filesystem, path: &Path| {
+                let len = exists(fs.open(path).and_then(|file| file.len()))?;
+                exists(fs.remove(path))?;
+                Ok(len.unwrap_or(0))
+            };
+            let len = self.blocking("removing", &path, removed).await?;
             self.space.give(usize::try_from(len).unwrap_or(usize::MAX));
             self.metrics.spool_bytes.set(i64::try_from(self.space.used()).unwrap_or(i64::MAX));
         }
@@ -244,5 +254,14 @@ impl Feeder {
             known.insert(name.to_owned(), made);
         }
         known.get(name).ok_or(AgentError::Ended { part: "feeder of the spool" })
+    }
+}
+
+/// `None` if there is no such file.
+fn exists<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }

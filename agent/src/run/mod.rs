@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use millrace_log::client::BatchProducer;
 use millrace_log::clock::SharedClock;
+use millrace_log::fs::RealFs;
 use millrace_log::record::{Labels, SourceId, TopicPartition};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
@@ -99,6 +100,12 @@ impl Agent {
                 SourceConfig::File(file) => files.push(Arc::new(FileSettings::new(file, &host, chain)?)),
                 other => {
                     if let (Some(common), Some(source)) = (other.common(), push::open(other)?) {
+                        metrics.expect_refused(&common.name, &push::Rejected::REASONS);
+                        match other {
+                            SourceConfig::Journald(_) => metrics.expect_programs(&common.name, true),
+                            SourceConfig::Command(_) => metrics.expect_programs(&common.name, false),
+                            _ => {}
+                        }
                         pushed.push((source, push::settings(&common, &host, chain)?));
                     }
                 }
@@ -115,7 +122,7 @@ impl Agent {
                 "" => data_dir.join("spool"),
                 folder => folder.into(),
             };
-            let opened = Spool::open(&folder, settings.max_bytes.0, &metrics)?;
+            let opened = Spool::open(&RealFs::shared(), &folder, settings.max_bytes.0, &metrics)?;
             let (jobs, queue) = mpsc::channel(SPOOL_JOBS);
             spool_queue = Some(Arc::new(SpoolQueue { jobs, space: opened.space.clone() }));
             spool = Some((opened, queue));
@@ -303,6 +310,7 @@ impl Agent {
     fn feeder(&self, spool: SpoolStart, topic: &Arc<str>, queues: Vec<mpsc::Sender<QueuedBatches>>) -> Feeder {
         let SpoolStart { folder, old, first_new, end, space } = spool;
         Feeder {
+            fs: RealFs::shared(),
             folder,
             first_new,
             old,
@@ -442,5 +450,45 @@ fn host_name() -> String {
     match name.trim() {
         "" => "unknown".to_owned(),
         name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_log::clock::SystemClock;
+
+    use super::*;
+
+    /// Of the series that Grafana's dashboards ask for, none is missing before something was counted.
+    #[tokio::test]
+    async fn all_metrics_of_the_dashboards_are_there_from_the_start() {
+        let config: AgentConfig = serde_json::from_str(
+            r#"{"transforms": {"calm": {"type": "throttle", "limit": 1}, "noise": {"type": "drop", "match": "x"}},
+                "sources": [{"type": "file", "include": ["/none/*.log"], "transforms": ["calm", "noise"]},
+                            {"type": "http", "listen": "127.0.0.1:0", "name": "pushed"}]}"#,
+        )
+        .unwrap();
+        let (folder, mut registry) = (tempfile::tempdir().unwrap(), Registry::default());
+        let producer = config.kafka.producer().unwrap();
+        let agent = Agent::open(config, folder.path(), producer, SystemClock::shared(), &mut registry).unwrap();
+        let mut exposed = String::new();
+        prometheus_client::encoding::text::encode(&mut exposed, &registry).unwrap();
+        let series = |line: &&str| !line.starts_with('#');
+        let dashboards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards/grafana");
+        let metric = regex::Regex::new(r"millrace_agent_[a-z_]+").unwrap();
+        let mut asked = 0;
+        for file in std::fs::read_dir(dashboards).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap_or_default();
+            for name in metric.find_iter(&text) {
+                asked += 1;
+                let found = exposed.lines().filter(series).any(|line| line.starts_with(name.as_str()));
+                assert!(found, "{} is not exposed:\n{exposed}", name.as_str());
+            }
+        }
+        assert!(asked > 10, "the dashboards ask for metrics of the agent");
+        for reason in ["cut", "dead_letter", "throttle", "drop"] {
+            assert!(exposed.contains(&format!("millrace_agent_dropped_lines_total{{reason=\"{reason}\"}} 0")), "{exposed}");
+        }
+        drop(agent);
     }
 }

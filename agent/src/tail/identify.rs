@@ -275,7 +275,7 @@ impl Reader {
             if let Some(tail) = self.tails.get_mut(&other) {
                 tail.size = tail.file.as_ref().map_or(0, whole_size);
                 if agrees_tail(tail, &source) && self.attach(other, index) {
-                    tracing::info!(path = %path.display(), "file was truncated after a copy was made, the copy is read to its end");
+                    tracing::info!(path = %path.display(), "file was truncated after it was copied, reading the copy to its end");
                     self.enqueue(other);
                     return Ok(());
                 }
@@ -302,7 +302,7 @@ impl Reader {
             self.tails.insert(other, tail);
             self.paths.insert(copy, other);
             if self.attach(other, index) {
-                tracing::info!(path = %path.display(), "file was truncated after a copy was made, the copy is read to its end");
+                tracing::info!(path = %path.display(), "file was truncated after it was copied, reading the copy to its end");
                 self.timer = self.timer.min(Instant::now() + self.parts.rotated_wait);
                 self.enqueue(other);
                 return Ok(());
@@ -310,7 +310,7 @@ impl Reader {
             self.drop_tail(other);
         }
         source.finish();
-        tracing::info!(path = %path.display(), "file was truncated, it is read from its start as a new source");
+        tracing::info!(path = %path.display(), "file was truncated, reading it from its start as a new source");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that reads: finds files, tells which source each one is, reads them in fair passes.
+//! The thread that reads: finds files, decides which source each one is, reads them in fair passes.
 //!
 //! In: folders and files, calls of its wake handle. Out: batches in the queues of the partitions. Touches files (reading only) and
 //! the state (a new source, or an end that must not move, is synced before its first record leaves).
@@ -20,8 +20,8 @@
 //!
 //! # When does a file end?
 //! One that was renamed away: `rotated_wait` after its last growth; should it grow again, it is taken up again. One
-//! that was deleted: not before that, and not while a process has it open for writing, as far as `/proc` tells
-//! (`writers.rs`); where it can't tell, `deleted_wait` after its last growth.
+//! that was deleted: not before that, and not while a process has it open for writing, as far as `/proc` shows
+//! (`writers.rs`); where that is unknown, `deleted_wait` after its last growth.
 
 /// What the reading thread knows.
 mod reader;

@@ -203,7 +203,7 @@ impl Reader {
             if let Some(source) = &tail.source {
                 source.finish();
             }
-            tracing::info!(path = %tail.path.display(), "rotated file is read to its end");
+            tracing::info!(path = %tail.path.display(), "finished reading rotated file");
             self.parts.metrics.finished_files.inc();
         }
         self.drop_tail(key);

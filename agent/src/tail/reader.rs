@@ -39,7 +39,7 @@ pub(super) const SCAN_GAP: Duration = Duration::from_millis(20);
 pub(super) const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// Memory that a batch takes besides its bytes.
 pub(super) const BATCH_COST: usize = 512;
-/// Where the kernel tells of every change, looking through folders is only for what a file system keeps from it: at the
+/// Where the kernel reports every change, looking through folders is only for what a file system keeps from it: at the
 /// earliest after so many intervals, at the latest after so many, between them for a share of the time.
 pub(super) const WATCHED_FACTOR: RangeInclusive<u32> = 10..=60;
 /// That share: one part in so many.
@@ -201,7 +201,7 @@ pub(crate) struct Reader {
     pub queue: VecDeque<FileKey>,
     /// Every source of the state and every new one; with the file it is read from now.
     pub known: Vec<(Arc<Source>, Option<FileKey>)>,
-    /// Files whose changes the kernel does not tell of, as the last scan found them.
+    /// Files whose changes the kernel does not report, as the last scan found them.
     pub links: Vec<(PathBuf, Option<FileStamp>)>,
     pub unreadable: HashMap<PathBuf, io::ErrorKind>,
     pub first_scan: bool,
@@ -255,21 +255,21 @@ impl Reader {
         }
     }
 
-    /// Tells of an unreadable file once, not at every scan.
+    /// Reports an unreadable file once, not at every scan.
     pub fn unreadable(&mut self, path: &Path, error: &io::Error) {
         if self.unreadable.insert(path.to_owned(), error.kind()) == Some(error.kind()) {
             return;
         }
-        let cure = match error.kind() {
+        let hint = match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                "let the agent's user read it and enter its folders (group, or setfacl -m u:USER:r)"
+                "give the agent's user read permission, and execute permission on the folders (by group, or setfacl -m u:USER:r)"
             }
             _ if error.raw_os_error() == Some(libc::EMFILE) => {
                 "raise the limit of open files (ulimit -n, LimitNOFILE=)"
             }
-            _ => "look at the file system and its disk",
+            _ => "check the file system and its disk",
         };
-        tracing::warn!(path = %path.display(), %error, cure, "file can't be read, it is tried again at each scan; other files go on");
+        tracing::warn!(path = %path.display(), %error, hint, "can't read file, retrying at each scan; other files are not affected");
     }
 
     /// Forgets a file that is no longer read.

@@ -105,10 +105,10 @@ impl Reader {
             self.first_scan = false;
         }
         let interval = self.parts.scan_interval;
-        let told = self.watcher.as_ref().is_some_and(Watcher::tells_all);
+        let reported = self.watcher.as_ref().is_some_and(Watcher::reports_all);
         let waits =
             !self.unreadable.is_empty() || self.tails.values().any(|t| t.source.is_none() && t.stored > 0 || t.failed);
-        Ok(match (told, waits) {
+        Ok(match (reported, waits) {
             (true, false) => {
                 let (least, most) = (interval * *WATCHED_FACTOR.start(), interval * *WATCHED_FACTOR.end());
                 (started.elapsed() * WATCHED_SHARE).clamp(least, most)
@@ -118,7 +118,7 @@ impl Reader {
         })
     }
 
-    /// Looks at the files of whose changes the kernel does not tell. Whether folders must be looked through: a name leads
+    /// Looks at the files whose changes the kernel does not report. Whether folders must be looked through: a name leads
     /// to another file now, or to one that is not read.
     pub(super) fn look_at_links(&mut self) -> bool {
         let (mut rescan, mut changed) = (false, Vec::new());

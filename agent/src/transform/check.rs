@@ -26,7 +26,7 @@ impl VrlTransform {
         let timezone = program::timezone(&self.timezone);
         if timezone.is_none() {
             let message =
-                format!("`{}` is no time zone: expected a name such as `UTC` or `Europe/Berlin`", self.timezone);
+                format!("unknown time zone `{}`: expected a name such as `UTC` or `Europe/Berlin`", self.timezone);
             faults.add("timezone", message);
         }
         if self.time_limit.0 < Duration::from_millis(1) || self.time_limit.0 > Duration::from_secs(60) {
@@ -92,7 +92,7 @@ fn check_condition(faults: &mut Faults, r#if: Option<&String>, r#match: Option<&
 
 fn check_reason(faults: &mut Faults, reason: &str) {
     if !reason.is_empty() && !is_reason(reason) {
-        faults.add("reason", format!("`{reason}` is no reason: expected up to 40 lower-case letters, digits and `_`"));
+        faults.add("reason", format!("invalid reason `{reason}`: expected up to 40 lower-case letters, digits and `_`"));
     }
 }
 
@@ -111,7 +111,7 @@ impl TransformConfig {
             Self::Vrl(vrl) => vrl.check(faults),
             Self::Drop(drop) => {
                 if drop.r#if.is_none() && drop.r#match.is_none() {
-                    faults.add("if", "is missing: say with `if` or `match` what is dropped");
+                    faults.add("if", "missing: set `if` or `match`, which say what is dropped");
                 }
                 check_condition(faults, drop.r#if.as_ref(), drop.r#match.as_ref());
                 check_reason(faults, &drop.reason);
@@ -119,7 +119,7 @@ impl TransformConfig {
             Self::Route(route) => route.check(faults),
             Self::Sample(sample) => {
                 if sample.rate == 0 {
-                    faults.add("rate", "is 0: one in how many is kept? To drop all, use `type: drop`");
+                    faults.add("rate", "is 0: expected 1 or more; to drop everything, use `type: drop`");
                 }
                 check_expression(faults, "key", sample.key.as_ref(), Purpose::Value);
                 check_condition(faults, sample.r#if.as_ref(), sample.r#match.as_ref());
@@ -128,19 +128,19 @@ impl TransformConfig {
             Self::Throttle(throttle) => throttle.check(faults),
             Self::Redact(redact) => {
                 if redact.presets.is_empty() && redact.patterns.is_empty() {
-                    faults.add("presets", "is empty: name presets (card, email, jwt, token, ip) or `patterns`");
+                    faults.add("presets", "missing: set `presets` (card, email, jwt, token, ip) or `patterns`");
                 }
                 for (i, text) in redact.patterns.iter().enumerate() {
                     match pattern(text) {
                         Err(error) => faults.add(&format!("patterns[{i}]"), error.to_string()),
                         Ok(found) if found.is_match(b"") => {
-                            faults.add(&format!("patterns[{i}]"), "matches the empty text: it would match everywhere");
+                            faults.add(&format!("patterns[{i}]"), "matches the empty string, so it would match everywhere");
                         }
                         Ok(_) => {}
                     }
                 }
                 if redact.replacement.len() > 256 {
-                    faults.add("replacement", "has more than the 256 bytes that are allowed");
+                    faults.add("replacement", "is longer than 256 bytes");
                 }
             }
         }
@@ -152,24 +152,24 @@ impl RouteTransform {
         check_condition(faults, self.r#if.as_ref(), self.r#match.as_ref());
         check_expression(faults, "topic_from", self.topic_from.as_ref(), Purpose::Value);
         match (&self.topic, &self.topic_from) {
-            (None, None) => faults.add("topic", "is missing: give `topic` or `topic_from`"),
-            (Some(_), Some(_)) => faults.add("topic_from", "stands beside `topic`: give only one of the two"),
+            (None, None) => faults.add("topic", "missing: set `topic` or `topic_from`"),
+            (Some(_), Some(_)) => faults.add("topic_from", "can't be combined with `topic`"),
             (Some(topic), None) => {
                 if !is_topic_name(topic) {
                     faults.add("topic", TOPIC_RULE);
                 }
                 if !self.allow.is_empty() || !self.prefix.is_empty() {
-                    faults.add("topic", "stands beside `allow` or `prefix`: these are for `topic_from`");
+                    faults.add("topic", "can't be combined with `allow` or `prefix`, which belong to `topic_from`");
                 }
             }
             (None, Some(_)) if self.allow.is_empty() => {
-                faults.add("allow", "is empty: name the topics that lines may choose, as in [\"logs-*\"]");
+                faults.add("allow", "missing: list the topics that `topic_from` may choose, as in [\"logs-*\"]");
             }
             (None, Some(_)) => {}
         }
         for (i, allowed) in self.allow.iter().enumerate() {
             if !is_allowed_form(allowed) {
-                faults.add(&format!("allow[{i}]"), "is no topic: expected a topic's name, or its start and `*`");
+                faults.add(&format!("allow[{i}]"), "invalid topic: expected a topic name, or its beginning and `*`");
             }
         }
         if !(1..=10_000).contains(&self.max_topics) {
@@ -181,10 +181,10 @@ impl RouteTransform {
 impl ThrottleTransform {
     fn check(&self, faults: &mut Faults) {
         if self.limit == 0 {
-            faults.add("limit", "is 0: how many are kept? To drop all, use `type: drop`");
+            faults.add("limit", "is 0: expected 1 or more; to drop everything, use `type: drop`");
         }
         if self.limit > 1_000_000_000 || self.burst > 1_000_000_000 {
-            faults.add("limit", "is above 1000000000: a limit nobody reaches");
+            faults.add("limit", "is above 1000000000");
         }
         if self.per.0 < Duration::from_millis(1) || self.per.0 > Duration::from_secs(24 * 3600) {
             faults.add("per", format!("is {}: expected 1ms to 1d", self.per));
@@ -205,7 +205,7 @@ pub(crate) fn check_named(transforms: &Transforms, faults: &mut Faults) {
             let good = (1..=64).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
             if !good {
-                f.add(name, "is no name: expected up to 64 letters, digits, `_`, `-` and `.`");
+                f.add(name, "invalid name: expected up to 64 letters, digits, `_`, `-` and `.`");
             }
             f.within(name, |f| transform.check(f));
         }
@@ -244,8 +244,8 @@ pub(crate) fn check_steps(steps: &[StepConfig], named: &Transforms, faults: &mut
             StepConfig::Name(name) => {
                 let known: Vec<&str> = named.keys().map(String::as_str).collect();
                 let known =
-                    if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
-                faults.add(&format!("transforms[{i}]"), format!("`{name}` is not in `agent.transforms`: {known}"));
+                    if known.is_empty() { "`agent.transforms` is empty".to_owned() } else { format!("`agent.transforms` has {}", known.join(", ")) };
+                faults.add(&format!("transforms[{i}]"), format!("unknown transform `{name}`: {known}"));
             }
         }
     }
@@ -342,7 +342,7 @@ mod tests {
         check_steps(&steps, &named, &mut faults);
         let found: Vec<String> = faults.into_vec().into_iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
         assert_eq!(found.len(), 2, "{found:#?}");
-        assert_eq!(found[0], "transforms[1]: `prase` is not in `agent.transforms`: it has parse");
+        assert_eq!(found[0], "transforms[1]: unknown transform `prase`: `agent.transforms` has parse");
         assert!(found[1].starts_with("transforms[2].if: error[E"), "{}", found[1]);
     }
 }

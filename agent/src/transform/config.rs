@@ -65,13 +65,13 @@ pub struct VrlTransform {
     pub program: Option<String>,
     /// File with the program, instead of `program`.
     pub file: Option<PathBuf>,
-    /// What becomes of an event that the program fails on: `pass` or `dead_letter`.
+    /// What to do with an event on which the program fails: `pass` or `dead_letter`.
     pub on_error: OnError,
-    /// Time zone of times that name none, by its name in the tz database.
+    /// Time zone of times without one, by its name in the tz database.
     pub timezone: String,
     /// Longest run on one event; a longer one is a failure.
     pub time_limit: Span,
-    /// Largest event that a program may leave; a larger one is a failure.
+    /// Largest event that a program may produce; a larger one is a failure.
     pub max_output_bytes: ByteSize,
 }
 
@@ -92,13 +92,13 @@ impl Default for VrlTransform {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DropTransform {
-    /// VRL expression that is true for what is dropped, as in `.level == "debug"`.
+    /// VRL expression that is true for events to drop, as in `.level == "debug"`.
     pub r#if: Option<String>,
-    /// Regular expression that the line of what is dropped matches; with `if` both must hold.
+    /// Regular expression matching the lines to drop; with `if`, both must hold.
     pub r#match: Option<String>,
-    /// Reason that the ledger counts: lower-case letters, digits and `_`. Empty: `drop`.
+    /// Reason in the ledger and in metrics: lower-case letters, digits and `_`. Empty: `drop`.
     pub reason: String,
-    /// What becomes of an event that `if` fails on: `pass` or `dead_letter`.
+    /// What to do with an event on which `if` fails: `pass` or `dead_letter`.
     pub on_error: OnError,
 }
 
@@ -106,22 +106,23 @@ pub struct DropTransform {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTransform {
-    /// VRL expression that is true for what is routed. Left out: everything.
+    /// VRL expression that is true for events to route. Left out: all events.
     pub r#if: Option<String>,
-    /// Regular expression that the line of what is routed matches; with `if` both must hold.
+    /// Regular expression matching the lines to route; with `if`, both must hold.
     pub r#match: Option<String>,
-    /// The topic; made if it does not exist.
+    /// The topic; created if it does not exist.
     pub topic: Option<String>,
-    /// VRL expression that gives the topic's name, as in `.labels.team`, instead of `topic`. Null or an empty text:
-    /// the event goes where it would have gone.
+    /// VRL expression that gives the topic's name, as in `.labels.team`, instead of `topic`. With null or an empty
+    /// string the event is not routed.
     pub topic_from: Option<String>,
-    /// Put before the name that `topic_from` gives.
+    /// Prefix of the name that `topic_from` returns.
     pub prefix: String,
-    /// Topics that `topic_from` may name, with `prefix`; a `*` at the end stands for any rest. Any other name is a failure.
+    /// Topics that `topic_from` may return, with `prefix`; a `*` at the end matches any rest. Any other name is a
+    /// failure.
     pub allow: Vec<String>,
-    /// Different topics that `topic_from` may name at most; one more is a failure.
+    /// Maximum number of different topics that `topic_from` may return; one more is a failure.
     pub max_topics: usize,
-    /// What becomes of an event that can't be routed: `pass` or `dead_letter`.
+    /// What to do with an event that can't be routed: `pass` or `dead_letter`.
     pub on_error: OnError,
 }
 
@@ -144,19 +145,19 @@ impl Default for RouteTransform {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SampleTransform {
-    /// One in so many is kept, with the metadata `sample_rate`. Which one depends on its place in the file alone, so
-    /// that a line read again after a crash is kept again.
+    /// One of this many events is kept, with the metadata `sample_rate`. The choice depends on the position in the file
+    /// alone, so that a line read again after a crash is kept again.
     pub rate: u64,
     /// VRL expression: events with the same value are kept or dropped together, on every host, as in `.trace_id`.
-    /// Events without a value are taken one by one.
+    /// Events without a value are sampled individually.
     pub key: Option<String>,
-    /// VRL expression that is true for what is sampled; the rest is kept. Left out: everything.
+    /// VRL expression that is true for events to sample; others are kept. Left out: all events.
     pub r#if: Option<String>,
-    /// Regular expression that the line of what is sampled matches; with `if` both must hold.
+    /// Regular expression matching the lines to sample; with `if`, both must hold.
     pub r#match: Option<String>,
-    /// Reason that the ledger counts: lower-case letters, digits and `_`. Empty: `sample`.
+    /// Reason in the ledger and in metrics: lower-case letters, digits and `_`. Empty: `sample`.
     pub reason: String,
-    /// What becomes of an event that an expression fails on: `pass` or `dead_letter`.
+    /// What to do with an event on which an expression fails: `pass` or `dead_letter`.
     pub on_error: OnError,
 }
 
@@ -172,21 +173,21 @@ impl Default for SampleTransform {
 pub struct ThrottleTransform {
     /// Events kept in each `per`, for each key.
     pub limit: u64,
-    /// The time that `limit` is for.
+    /// Period of `limit`.
     pub per: Span,
-    /// Events of one key that may come at once after a quiet time. 0: as many as `limit`.
+    /// Maximum burst of events of one key after a quiet period. 0: same as `limit`.
     pub burst: u64,
     /// VRL expression: each value has a limit of its own, as in `.labels.service`. Left out: one limit for all.
     pub key: Option<String>,
-    /// Keys that are remembered; what comes on top shares one limit.
+    /// Maximum number of keys; further keys share one limit.
     pub max_keys: usize,
-    /// VRL expression that is true for what is throttled; the rest is kept. Left out: everything.
+    /// VRL expression that is true for events to throttle; others are kept. Left out: all events.
     pub r#if: Option<String>,
-    /// Regular expression that the line of what is throttled matches; with `if` both must hold.
+    /// Regular expression matching the lines to throttle; with `if`, both must hold.
     pub r#match: Option<String>,
-    /// Reason that the ledger counts: lower-case letters, digits and `_`. Empty: `throttle`.
+    /// Reason in the ledger and in metrics: lower-case letters, digits and `_`. Empty: `throttle`.
     pub reason: String,
-    /// What becomes of an event that an expression fails on: `pass` or `dead_letter`.
+    /// What to do with an event on which an expression fails: `pass` or `dead_letter`.
     pub on_error: OnError,
 }
 
@@ -232,11 +233,11 @@ impl Preset {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedactTransform {
-    /// What is known: `card`, `email`, `jwt`, `token`, `ip`.
+    /// Built-in patterns: `card`, `email`, `jwt`, `token`, `ip`.
     pub presets: Vec<Preset>,
-    /// Regular expressions of one's own; with a group only the group is replaced.
+    /// Further regular expressions; with a group, only the group is replaced.
     pub patterns: Vec<String>,
-    /// What is put there; `{name}` is the name of the preset, or `pattern`.
+    /// Replacement text; `{name}` is the name of the preset, or `pattern`.
     pub replacement: String,
 }
 
@@ -252,8 +253,8 @@ impl VrlTransform {
         match (&self.program, &self.file) {
             (Some(text), None) => Ok(text.clone()),
             (None, Some(path)) => read(path),
-            (None, None) => Err("is missing: give `program` or `file`".to_owned()),
-            (Some(_), Some(_)) => Err("stands beside `file`: give only one of the two".to_owned()),
+            (None, None) => Err("missing: set `program` or `file`".to_owned()),
+            (Some(_), Some(_)) => Err("can't be combined with `file`".to_owned()),
         }
     }
 }

@@ -178,7 +178,7 @@ impl<'o> Event<'o> {
     pub fn verify(&mut self, max_bytes: usize) -> Result<(), String> {
         let Some(root) = &self.root else { return Ok(()) };
         let Value::Object(fields) = root else {
-            return Err(format!("the event is {} now: a program must leave a map in `.`", article(root)));
+            return Err(format!("the event is {} after the program: a program must leave an object in `.`", article(root)));
         };
         let mut left = max_bytes;
         measure(root, &mut left, 0, max_bytes)?;
@@ -377,7 +377,7 @@ mod tests {
         let origin = origin();
         let mut event = Event::new(&origin, Bytes::from_static(b"x"), TIME, 0);
         *event.root() = json("[1]");
-        assert_eq!(event.verify(100), Err("the event is an array now: a program must leave a map in `.`".to_owned()));
+        assert_eq!(event.verify(100), Err("the event is an array after the program: a program must leave an object in `.`".to_owned()));
     }
 
     #[test]

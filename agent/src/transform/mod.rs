@@ -1,6 +1,6 @@
 //! Transforms: what happens to events between reading and sending.
 //!
-//! In: pieces of files with what their sources say of them. Out: one [`Transformed`] for each, in order; the lanes send them.
+//! In: pieces of files with what their sources say of them. Out: one [`Transformed`] for each, in order; the senders send them.
 //! Touches nothing but files of programs, at the start. Runs on threads for blocking work, never on the reading thread;
 //! a source without transforms does not come here at all.
 //!
@@ -48,8 +48,8 @@ use crate::error::AgentError;
 use crate::metrics::AgentMetrics;
 pub use self::step::{META_ERROR, META_FAILED, META_SAMPLE_RATE};
 
-/// Events that pass one step before the next has its turn.
-const TURN: usize = 128;
+/// Events that pass one step before the next one sees them.
+const EVENTS_AT_ONCE: usize = 128;
 
 /// The steps of one source. Cheap to share.
 #[derive(Debug)]
@@ -72,10 +72,10 @@ impl Chain {
     /// Gives each line its outcome, in order.
     pub fn run(&self, origin: &Origin, lines: impl Iterator<Item = Input>, worker: &mut Worker, out: &mut Vec<Transformed>) {
         let mut lines = lines.peekable();
-        let mut events: Vec<Event<'_>> = Vec::with_capacity(TURN);
+        let mut events: Vec<Event<'_>> = Vec::with_capacity(EVENTS_AT_ONCE);
         while lines.peek().is_some() {
-            let turn = lines.by_ref().take(TURN);
-            events.extend(turn.map(|input| {
+            let some = lines.by_ref().take(EVENTS_AT_ONCE);
+            events.extend(some.map(|input| {
                 Event::new(origin, input.line, input.time_ns, input.seed).with_meta(input.meta.as_deref())
             }));
             for step in &self.steps {
@@ -122,7 +122,7 @@ impl<'c> Steps<'c> {
                     (None, None) => {
                         return Err(AgentError::Setting {
                             key,
-                            reason: format!("`{name}` is not in `agent.transforms`"),
+                            reason: format!("unknown transform `{name}`: not in `agent.transforms`"),
                         });
                     }
                 },

@@ -92,7 +92,7 @@ impl Program {
             Ok(Err(list)) => return Err(faults(source, list)),
             Err(_) => {
                 return Err(whole(
-                    "VRL's compiler panicked: this is a bug of it, write the program otherwise".to_owned(),
+                    "the VRL compiler panicked, which is a bug in VRL: rewrite the program".to_owned(),
                 ));
             }
         };
@@ -100,7 +100,7 @@ impl Program {
         let result = program.final_type_info().result;
         if purpose == Purpose::Condition && !result.kind().is_boolean() {
             return Err(whole(format!(
-                "must be true or false, is {}: compare it, as in `.level == \"debug\"`",
+                "must be a boolean, is {}: compare it, as in `.level == \"debug\"`",
                 result.kind()
             )));
         }
@@ -118,7 +118,7 @@ impl Program {
         }));
         let Ok(done) = done else {
             *runtime = Runtime::default();
-            return Err(Stop::Failed("a function panicked on this line: this is a bug of it".to_owned()));
+            return Err(Stop::Failed("a VRL function panicked on this line, which is a bug in VRL".to_owned()));
         };
         runtime.clear();
         done.map_err(|stop| match stop {
@@ -350,7 +350,7 @@ mod tests {
     fn conditions_say_yes_or_no_and_change_nothing() {
         assert!(compile(".level == \"debug\"", Purpose::Condition).is_ok());
         let faults = compile("downcase(\"X\")", Purpose::Condition).expect_err("a text");
-        assert!(faults[0].message.starts_with("must be true or false, is string"), "{}", faults[0].message);
+        assert!(faults[0].message.starts_with("must be a boolean, is string"), "{}", faults[0].message);
         let faults = compile(".x = 1\ntrue", Purpose::Condition).expect_err("writes");
         assert!(faults[0].message.contains("read-only"), "{}", faults[0].message);
     }

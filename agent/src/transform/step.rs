@@ -1,7 +1,7 @@
 //! One step of a source, ready for use: what it does to one event, and what it counts.
 //!
-//! In: its configuration; events. Out: changed events, or where they go instead. Touches the log of this program, to
-//! tell now and then what failed and what was throttled; reads the file of a program when it is made.
+//! In: its configuration; events. Out: changed events, or where they go instead. Writes to the log of this program,
+//! now and then, what failed and what was throttled; reads the file of a program when it is made.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const MAX_REASONS: usize = 32;
 /// Bytes of a key.
 const MAX_KEY: usize = 256;
 /// Between two lines in the log of one step.
-const TELL_EVERY_NS: i64 = 60_000_000_000;
+const REPORT_EVERY_NS: i64 = 60_000_000_000;
 /// Longest run of an expression.
 const EXPRESSION_LIMIT: Duration = Duration::from_millis(100);
 
@@ -48,7 +48,7 @@ const EXPRESSION_LIMIT: Duration = Duration::from_millis(100);
 pub(crate) struct Worker {
     runtime: Runtime,
     found: Vec<u64>,
-    /// The present, for throttles and for telling.
+    /// The present, for throttles and reports.
     pub now_ns: i64,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct TransformStep {
     action: Action,
     on_error: OnError,
     counters: Counters,
-    told_ns: AtomicI64,
+    reported_ns: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -123,7 +123,7 @@ impl Condition {
             None => Ok(true),
             Some(program) => match program.run(&mut worker.runtime, event.root()) {
                 Ok(Value::Boolean(yes)) => Ok(yes),
-                Ok(other) => Err(format!("the condition gave {}, not true or false", other.kind_str())),
+                Ok(other) => Err(format!("the condition returned {}, expected true or false", other.kind_str())),
                 Err(Stop::Abort(_)) => Ok(false),
                 Err(Stop::Failed(error)) => Err(error),
             },
@@ -205,10 +205,10 @@ impl Chosen {
             None => *pattern == name,
         });
         if !is_topic_name(&name) || !allowed {
-            return Err(format!("topic `{}` is not among those that `allow` names", program::short(&name)));
+            return Err(format!("topic `{}` is not allowed: see `allow`", program::short(&name)));
         }
         if known.len() >= self.max {
-            return Err(format!("topic `{name}` would be one more than the {} of `max_topics`", self.max));
+            return Err(format!("topic `{name}` exceeds the limit of {} topics (max_topics)", self.max));
         }
         let topic: Arc<str> = name.into();
         known.insert(topic.clone());
@@ -219,12 +219,16 @@ impl Chosen {
 impl TransformStep {
     /// Compiles.
     pub fn new(name: &str, config: &TransformConfig, metrics: &AgentMetrics) -> Result<Self, StepError> {
-        let reason = |given: &str, usual: &str| Arc::from(if given.is_empty() { usual } else { given });
+        let reason = |given: &str, usual: &str| -> Arc<str> {
+            let reason = if given.is_empty() { usual } else { given };
+            metrics.expect_dropped(reason);
+            reason.into()
+        };
         let (action, on_error) = match config {
             TransformConfig::Vrl(vrl) => {
                 let source = vrl.source().map_err(StepError::Setting)?;
                 let zone = program::timezone(&vrl.timezone)
-                    .ok_or_else(|| StepError::Setting(format!("`{}` is no time zone", vrl.timezone)))?;
+                    .ok_or_else(|| StepError::Setting(format!("unknown time zone `{}`", vrl.timezone)))?;
                 let (program, warnings) = Program::compile(&source, Purpose::Change, zone, vrl.time_limit.0)?;
                 for warning in warnings {
                     tracing::warn!(
@@ -236,7 +240,7 @@ impl TransformStep {
                     );
                 }
                 let max_output = usize::try_from(vrl.max_output_bytes.0).unwrap_or(usize::MAX);
-                (Action::Vrl { program, max_output, reasons: Mutex::default(), abort: "abort".into() }, vrl.on_error)
+                (Action::Vrl { program, max_output, reasons: Mutex::default(), abort: reason("", "abort") }, vrl.on_error)
             }
             TransformConfig::Drop(drop) => {
                 let when = Condition::new(drop.r#if.as_ref(), drop.r#match.as_ref())?;
@@ -278,7 +282,7 @@ impl TransformStep {
             failed: metrics.transform_failed.get_or_create(&label).clone(),
             seconds: metrics.transform_seconds.get_or_create(&label).clone(),
         };
-        Ok(Self { name: name.into(), action, on_error, counters, told_ns: AtomicI64::new(i64::MIN) })
+        Ok(Self { name: name.into(), action, on_error, counters, reported_ns: AtomicI64::new(i64::MIN) })
     }
 
     /// Does its work on those events that are still on their way.
@@ -307,7 +311,7 @@ impl TransformStep {
         counters.dropped.inc_by(entered - left);
         counters.failed.inc_by(failed);
         counters.seconds.inc_by(started.elapsed().as_secs_f64());
-        self.tell(worker.now_ns, last_error);
+        self.report(worker.now_ns, last_error);
     }
 
     fn apply(&self, event: &mut Event<'_>, worker: &mut Worker) -> Result<(), String> {
@@ -389,27 +393,27 @@ impl TransformStep {
         }
     }
 
-    /// Tells at most once a minute what failed and what was throttled.
-    fn tell(&self, now_ns: i64, error: Option<String>) {
+    /// Logs at most once a minute what failed and what was throttled.
+    fn report(&self, now_ns: i64, error: Option<String>) {
         let throttled = matches!(self.action, Action::Throttle { .. });
         if error.is_none() && !throttled {
             return;
         }
-        let told = self.told_ns.load(Ordering::Relaxed);
-        if told != i64::MIN && now_ns.saturating_sub(told) < TELL_EVERY_NS
-            || self.told_ns.compare_exchange(told, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        let reported = self.reported_ns.load(Ordering::Relaxed);
+        if reported != i64::MIN && now_ns.saturating_sub(reported) < REPORT_EVERY_NS
+            || self.reported_ns.compare_exchange(reported, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
             return;
         }
         if let Some(error) = error {
             let failed = self.counters.failed.get();
-            tracing::warn!(transform = %self.name, failed, on_error = ?self.on_error, error, "transform fails on lines");
+            tracing::warn!(transform = %self.name, failed, on_error = ?self.on_error, error, "transform failed on lines");
         }
         if let Action::Throttle { throttle, reason, .. } = &self.action {
             let summary = throttle.summary();
             if summary.total > 0 {
                 let top: Vec<String> = summary.top.iter().map(|(key, count)| format!("{key}: {count}")).collect();
-                tracing::warn!(transform = %self.name, %reason, dropped = summary.total, keys = top.join(", "), "throttle drops lines");
+                tracing::warn!(transform = %self.name, %reason, dropped = summary.total, keys = top.join(", "), "throttle dropped lines");
             }
         }
     }

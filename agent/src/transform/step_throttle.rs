@@ -18,7 +18,7 @@ const OTHERS: &str = "(others)";
 /// Makes the counter of a key's losses.
 type Counters = Box<dyn Fn(&str) -> Counter + Send + Sync>;
 
-/// One limit for each key, shared by all lanes.
+/// One limit for each key, shared by all senders.
 pub(crate) struct Throttle {
     /// Nanoseconds that one event takes from the allowance.
     interval_ns: i64,
@@ -70,6 +70,8 @@ impl Throttle {
         let burst = if burst == 0 { limit } else { i64::try_from(burst).unwrap_or(i64::MAX) };
         let interval_ns = (per / limit).max(1);
         let tolerance_ns = interval_ns.saturating_mul(burst - 1);
+        // There from the start, as zero.
+        counters(OTHERS);
         Self { interval_ns, tolerance_ns, max_keys, counters, inner: Mutex::default() }
     }
 

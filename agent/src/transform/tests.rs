@@ -92,13 +92,13 @@ fn steps_do_what_they_say() {
         (
             r#"[{"type": "route", "topic_from": ".message", "allow": ["a", "b*"], "on_error": "dead_letter"}]"#,
             "c",
-            "[dead: transform `sources[0].transforms[0]`: topic `c` is not among those that `allow` names] line",
+            "[dead: transform `sources[0].transforms[0]`: topic `c` is not allowed: see `allow`] line",
         ),
         (r#"[{"type": "route", "topic_from": ".message", "allow": ["a", "b*"]}]"#, "bee", "[bee] line"),
         (
             r#"[{"type": "route", "topic_from": ".message", "allow": ["*"]}]"#,
             "../etc",
-            r#"line meta {"transform_error":"topic `../etc` is not among those that `allow` names","transform_failed":"sources[0].transforms[0]"}"#,
+            r#"line meta {"transform_error":"topic `../etc` is not allowed: see `allow`","transform_failed":"sources[0].transforms[0]"}"#,
         ),
         (
             r#"[{"type": "redact", "presets": ["card", "email"]}]"#,

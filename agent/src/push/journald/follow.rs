@@ -87,7 +87,7 @@ impl Follower {
             match end {
                 End::Stop => break,
                 End::Again => {
-                    tracing::warn!(source = self.name, "journal is read again from the last cursor that was kept");
+                    tracing::warn!(source = self.name, "reading the journal again from the last saved cursor");
                     self.outbox = Outbox::new();
                     let kept = self.intake.bookmark();
                     let damaged = |source| AgentError::StateEntry { key: self.name.clone(), source };
@@ -95,7 +95,7 @@ impl Follower {
                     self.intake.keep_bookmark_now(self.position.bookmark()).await?;
                 }
                 End::Program(why) => {
-                    tracing::error!(source = self.name, why, again_in = ?wait, "journal is not read: {}", self.cure(&why));
+                    tracing::error!(source = self.name, why, again_in = ?wait, "can't read the journal: {}", self.cure(&why));
                 }
             }
             tokio::select! {
@@ -103,7 +103,7 @@ impl Follower {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        // The lanes go on: what they still bring to the log need not be read again.
+        // The senders go on: what they still bring to the log need not be read again.
         while let Some((result, mark)) = self.outbox.next().await {
             if result.is_err() {
                 break;
@@ -188,7 +188,7 @@ impl Follower {
             buffer.reserve(READ);
             tokio::select! {
                 () = stop.cancelled() => return Ok(Some(End::Stop)),
-                () = &mut limit => return Ok(Some(End::Program("journalctl does not find the journal's end".to_owned()))),
+                () = &mut limit => return Ok(Some(End::Program("journalctl did not find the end of the journal in time".to_owned()))),
                 read = stderr.read_buf(complaints.buffer()), if complaints.is_open() => self.heard(&mut complaints, read),
                 read = stdout.read_buf(&mut buffer) => {
                     if read.unwrap_or(0) == 0 {
@@ -232,7 +232,7 @@ impl Follower {
         let (Some(stdout), Some(stderr)) = (program.stdout(), program.stderr()) else {
             return Ok(End::Program("journalctl has no pipes".to_owned()));
         };
-        tracing::info!(source = self.name, cursor = self.position.cursor(), "journal is read");
+        tracing::info!(source = self.name, cursor = self.position.cursor(), "reading the journal");
         let mut complaints = Complaints::new();
         let end = self.read(stdout, stderr, &mut complaints, stop).await?;
         if let Some(end) = end {
@@ -287,7 +287,7 @@ impl Follower {
                             return Ok(Some(end));
                         }
                     }
-                    Err(error) => return Ok(Some(End::Program(format!("output of journalctl can't be read: {error}")))),
+                    Err(error) => return Ok(Some(End::Program(format!("can't read the output of journalctl: {error}")))),
                 },
                 // Nothing more at the moment.
                 () = std::future::ready(()), if !batch.is_empty() || self.idle_mark => {
@@ -311,13 +311,13 @@ impl Follower {
             match found {
                 ExportItem::Entry => {}
                 ExportItem::Malformed(why) => {
-                    let help = "what journalctl prints is no entry of the journal: is `journalctl` of the source the right program, and is the disk healthy?";
+                    let help = "journalctl printed something that is not a journal entry: check that `journalctl` of the source is the right program, and the health of the disk";
                     tracing::error!(source = self.name, why, behind = self.position.cursor(), "{help}");
                     self.intake.dropped(REASON_MALFORMED, 1, 0);
                     continue;
                 }
                 ExportItem::Resumed(bytes) => {
-                    tracing::warn!(source = self.name, bytes, "passed over what is no entry, the next one is taken");
+                    tracing::warn!(source = self.name, bytes, "skipped to the next journal entry");
                     self.intake.dropped(REASON_MALFORMED, 0, bytes);
                     continue;
                 }
@@ -404,7 +404,7 @@ impl Follower {
             }
             Err(Rejected::Stopping | Rejected::NotReady) => Some(End::Stop),
             Err(why) => {
-                tracing::error!(source = self.name, %why, "entries of the journal were not taken");
+                tracing::error!(source = self.name, %why, "journal entries were not accepted");
                 Some(End::Again)
             }
         }
@@ -436,7 +436,7 @@ impl Follower {
         if self.position.is_counted() {
             tracing::warn!(
                 source = self.name,
-                "entries of the journal come from several hosts or have no numbers: what is read again after a crash comes twice. Give each host's folder a source of its own"
+                "journal entries come from several hosts or have no sequence numbers: entries read again after a crash are stored twice. Configure a separate source for the folder of each host"
             );
         }
         self.intake.keep_bookmark_now(self.position.bookmark()).await?;
@@ -457,7 +457,7 @@ impl Follower {
             source = self.name,
             lines,
             before = self.position.cursor(),
-            "entries of the journal are gone that were not read yet, reading goes on behind them: give journald more room (SystemMaxUse= and RuntimeMaxUse= in journald.conf) or find out why the log was away"
+            "journald deleted entries before they were read, reading continues after them: give journald more space (SystemMaxUse= and RuntimeMaxUse= in journald.conf) or find out why the log was unreachable"
         );
     }
 
@@ -466,10 +466,10 @@ impl Follower {
         for line in complaints.heard(read) {
             if line.contains("not seeing messages") {
                 self.partial_sight = true;
-                let help = "the agent sees only a part of the journal: add its user to the group systemd-journal and restart it";
+                let help = "the agent can read only a part of the journal: add its user to the group systemd-journal and restart it";
                 tracing::error!(source = self.name, journalctl = line, "{help}");
             } else {
-                tracing::warn!(source = self.name, journalctl = line, "journalctl says something");
+                tracing::warn!(source = self.name, journalctl = line, "message from journalctl");
             }
         }
     }

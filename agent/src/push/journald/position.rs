@@ -64,7 +64,7 @@ impl Cursor {
 /// What comes before an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Nothing, as far as can be told.
+    /// Nothing, as far as is known.
     Nothing,
     /// So many entries.
     Entries(u64),
@@ -99,8 +99,8 @@ pub(super) struct JournalPosition {
     high: u64,
     /// journalctl has just begun: its first entry may be the last one again.
     fresh: bool,
-    /// Times of the last turns.
-    turns: VecDeque<i64>,
+    /// When the last epochs began.
+    epochs: VecDeque<i64>,
 }
 
 impl JournalPosition {
@@ -113,7 +113,7 @@ impl JournalPosition {
         };
         let mut kept: Kept = serde_json::from_slice(kept)?;
         let turned = kept.counted || kept.shape != shape;
-        // Another selection may leave the last entry out: its absence tells nothing.
+        // Another selection may leave the last entry out: its absence means nothing.
         kept.exact &= kept.shape == shape;
         if turned {
             kept = Kept { epoch: kept.epoch.saturating_add(1), begun: false, counted: false, shape, ..kept };
@@ -134,7 +134,7 @@ impl JournalPosition {
             last,
             exact: kept.exact,
             fresh: true,
-            turns: VecDeque::new(),
+            epochs: VecDeque::new(),
         }
     }
 
@@ -145,7 +145,7 @@ impl JournalPosition {
         self.exact = false;
     }
 
-    /// What journalctl is told to begin with; it gives this entry again, if it is there.
+    /// What journalctl begins with; it gives this entry again, if it is there.
     pub fn cursor(&self) -> Option<&str> {
         (!self.cursor.is_empty()).then_some(self.cursor.as_str())
     }
@@ -206,19 +206,19 @@ impl JournalPosition {
     pub fn begin_epoch(&mut self, cursor: &[u8], now_ms: i64) {
         self.epoch = self.epoch.saturating_add(1);
         (self.series, self.high) = (None, 0);
-        self.turns.push_back(now_ms);
-        if self.turns.len() > HASTE {
-            self.turns.pop_front();
+        self.epochs.push_back(now_ms);
+        if self.epochs.len() > HASTE {
+            self.epochs.pop_front();
         }
-        let hasty = self.turns.len() == HASTE && self.turns.front().is_some_and(|first| now_ms - first < HASTE_MS);
+        let hasty = self.epochs.len() == HASTE && self.epochs.front().is_some_and(|first| now_ms - first < HASTE_MS);
         self.counted = hasty || Cursor::parse(cursor).is_none();
     }
 
     /// Something was not sent and must be read again from `kept`, under new numbers.
     pub fn back_to(&mut self, kept: Option<&[u8]>) -> Result<(), serde_json::Error> {
-        let (epoch, turns) = (self.epoch, std::mem::take(&mut self.turns));
+        let (epoch, epochs) = (self.epoch, std::mem::take(&mut self.epochs));
         let (place, _) = Self::restore(kept, self.shape)?;
-        *self = Self { epoch: epoch.saturating_add(1), series: None, high: 0, counted: false, turns, ..place };
+        *self = Self { epoch: epoch.saturating_add(1), series: None, high: 0, counted: false, epochs, ..place };
         Ok(())
     }
 
@@ -342,11 +342,11 @@ mod tests {
     #[test]
     fn interleaved_series_and_strange_cursors_are_counted() {
         let mut place = new();
-        let mut turns = 0;
+        let mut epochs = 0;
         for n in 1..200 {
-            turns += usize::from(take(&mut place, if n % 2 == 0 { "a" } else { "b" }, n, true) == EntryAction::NewEpoch);
+            epochs += usize::from(take(&mut place, if n % 2 == 0 { "a" } else { "b" }, n, true) == EntryAction::NewEpoch);
         }
-        assert!(turns == HASTE && place.is_counted(), "{turns}");
+        assert!(epochs == HASTE && place.is_counted(), "{epochs}");
         let (again, turned) = JournalPosition::restore(Some(&place.bookmark()), 7).unwrap();
         assert!(turned && !again.is_counted() && again.epoch == place.epoch + 1);
         for strange in ["", "x", "s=a;i=zz", "s=a;i=ffffffffffffffff", "s=;i=1"] {

@@ -23,7 +23,7 @@ enum Rest {
 
 /// A stream that does not keep to its framing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("message begins with no length such as `83 `: is the client set to octet counting?")]
+#[error("message does not begin with a length such as `83 `: check that the client uses octet counting")]
 pub(super) struct NoLength;
 
 /// Messages of one connection.

@@ -87,7 +87,7 @@ impl Syslog {
         let name = syslog_name(config);
         let wrong = |key: &str, reason: String| AgentError::Setting { key: format!("sources[{name}].{key}"), reason };
         let zone = offset(&config.timezone)
-            .ok_or_else(|| wrong("timezone", format!("`{}` is no offset such as +02:00", config.timezone)))?;
+            .ok_or_else(|| wrong("timezone", format!("invalid offset `{}`: expected one such as +02:00", config.timezone)))?;
         let tls = match &config.tls {
             None => None,
             Some(tls) => Some(Arc::new(Tls::open_one_way(tls.clone()).map_err(|e| wrong("tls", e.to_string()))?)),
@@ -102,7 +102,7 @@ impl Syslog {
                 let socket = StdUdpSocket::bind(address).map_err(listen("udp", address))?;
                 socket.set_nonblocking(true).map_err(listen("udp", address))?;
                 if let Err(error) = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, UDP_BUFFER) {
-                    tracing::warn!(source = name, %error, "kernel gives no larger buffer for datagrams");
+                    tracing::warn!(source = name, %error, "can't enlarge the receive buffer for datagrams");
                 }
                 Some(socket)
             }
@@ -191,7 +191,7 @@ impl SyslogContext {
             if lines > 0
                 && let Err(why) = batch.send_within(UDP_WAIT).await
             {
-                tracing::warn!(source = &*self.name, %why, lines, "datagrams are dropped: use TCP where nothing may be lost");
+                tracing::warn!(source = &*self.name, %why, lines, "dropped datagrams: use TCP where nothing may be lost");
                 intake.dropped(why.reason(), lines, bytes);
             }
         }
@@ -275,7 +275,7 @@ impl SyslogContext {
                 Ok(0) => true,
                 Ok(_) => false,
                 Err(error) => {
-                    tracing::info!(source = &*self.name, %peer, %error, "connection broke off");
+                    tracing::info!(source = &*self.name, %peer, %error, "connection lost");
                     true
                 }
             };
@@ -285,7 +285,7 @@ impl SyslogContext {
                     Ok(Some(message)) => self.add(&mut batch, way, &message, peer),
                     Ok(None) => break,
                     Err(error) => {
-                        tracing::warn!(source = &*self.name, %peer, %error, "connection is ended");
+                        tracing::warn!(source = &*self.name, %peer, %error, "closing connection");
                         broken = true;
                         break;
                     }
@@ -318,7 +318,7 @@ impl SyslogContext {
         match batch.send().await {
             Ok(_) => true,
             Err(why) => {
-                tracing::error!(source = &*self.name, %peer, %why, lines, "messages of a client are lost, its connection is ended");
+                tracing::error!(source = &*self.name, %peer, %why, lines, "lost messages of a client, closing its connection");
                 intake.dropped(why.reason(), lines, bytes);
                 false
             }
