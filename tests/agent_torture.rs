@@ -573,7 +573,7 @@ impl Play {
 
     /// The books of the agent, as it left them on the disk.
     fn ledger(&self, killed: bool) {
-        assert!(!self.site.output("agent").contains("does not add up"), "{}", self.site.output("agent"));
+        assert!(!self.site.output("agent").contains("is not balanced"), "{}", self.site.output("agent"));
         let state = State::open(&self.site.folder.path().join("data/agent")).unwrap();
         let mut records = 0;
         for (id, source) in state.all().unwrap() {

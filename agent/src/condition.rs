@@ -68,7 +68,7 @@ impl Conditions {
         for pause in [Pause::Memory, Pause::Queue, Pause::Log] {
             let reason = PauseReason { reason: pause.reason() };
             metrics.paused.get_or_create(&reason).set(0);
-            metrics.pauses.get_or_create(&reason);
+            drop(metrics.pauses.get_or_create(&reason));
         }
         Self(Arc::new(ConditionState { now: Mutex::default(), metrics: metrics.clone() }))
     }

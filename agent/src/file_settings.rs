@@ -74,7 +74,9 @@ impl FileSettings {
             FileFormat::Auto => Some(Runtime::Any),
         };
         let cutter = match (runtime, file.encoding.decoder()) {
-            (Some(runtime), _) => Cutter::Container(Container { runtime, splitter, label: !file.stream_label.is_empty() }),
+            (Some(runtime), _) => {
+                Cutter::Container(Container { runtime, splitter, label: !file.stream_label.is_empty() })
+            }
             (None, Some(encoding)) => Cutter::Encoded(Encoded { splitter, encoding }),
             (None, None) => Cutter::Lines(splitter),
         };

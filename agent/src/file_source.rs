@@ -101,7 +101,13 @@ impl Source {
     }
 
     /// A source that the state remembers. If the topic is another, or has lost the partition, it goes on under a new id.
-    pub fn restore(settings: Arc<FileSettings>, topic: &Arc<str>, partitions: i32, id: SourceId, state: SourceState) -> Self {
+    pub fn restore(
+        settings: Arc<FileSettings>,
+        topic: &Arc<str>,
+        partitions: i32,
+        id: SourceId,
+        state: SourceState,
+    ) -> Self {
         let anchor = Anchor { mark: state.checkpoint, tail: state.tail };
         let key = FileKey { device: state.device, inode: state.inode };
         let seen = Sighting { key, birth_ns: state.birth_ns, path: state.path.into(), now_ms: state.seen_ms };

@@ -12,7 +12,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-
 /// Names of the metrics, without the prefix `millrace_agent_` (and `_total` behind those of counters).
 #[allow(missing_docs)] // each stands beside its help text below
 pub mod names {
@@ -254,12 +253,24 @@ impl AgentMetrics {
         r.register(names::NEW_SOURCES, "Source ids created", m.new_sources.clone());
         r.register(names::TRUNCATIONS, "Files found truncated or replaced in place", m.truncations.clone());
         r.register(names::FINISHED_FILES, "Renamed or deleted files read to their end", m.finished_files.clone());
-        r.register(names::MOVED_SOURCES, "Source ids replaced after a gap in what the log took", m.moved_sources.clone());
+        r.register(
+            names::MOVED_SOURCES,
+            "Source ids replaced after a gap in what the log took",
+            m.moved_sources.clone(),
+        );
         r.register(names::PARTIAL_LINES, "Lines sent before their line end came", m.partial_lines.clone());
-        r.register(names::UNTIMED_LINES, "Lines without a readable timestamp where one is configured", m.untimed_lines.clone());
+        r.register(
+            names::UNTIMED_LINES,
+            "Lines without a readable timestamp where one is configured",
+            m.untimed_lines.clone(),
+        );
         r.register(names::CHECKPOINTS, "Checkpoints written", m.checkpoints.clone());
         r.register(names::CHECKPOINT_SECONDS, "Time spent writing checkpoints", m.checkpoint_seconds.clone());
-        r.register(names::LEDGER_MISMATCHES, "Checks that found the ledger of a source unbalanced, must be 0", m.ledger_mismatches.clone());
+        r.register(
+            names::LEDGER_MISMATCHES,
+            "Checks that found the ledger of a source unbalanced, must be 0",
+            m.ledger_mismatches.clone(),
+        );
         r.register(names::SCANS, "Scans of folders", m.scans.clone());
         r.register(names::SCAN_SECONDS, "Time spent scanning folders", m.scan_seconds.clone());
         r.register(names::REFUSED_PUSHES, "Pushes refused, by source and reason", m.refused.clone());
@@ -284,23 +295,23 @@ impl AgentMetrics {
     /// Shows what may be dropped for a reason as zero until something is.
     pub(crate) fn expect_dropped(&self, reason: &str) {
         let reason = Reason { reason: Cow::Owned(reason.to_owned()) };
-        self.dropped_lines.get_or_create(&reason);
-        self.dropped_bytes.get_or_create(&reason);
+        drop(self.dropped_lines.get_or_create(&reason));
+        drop(self.dropped_bytes.get_or_create(&reason));
     }
 
     /// Shows pushes of a source refused for each of these reasons as zero until one is.
     pub(crate) fn expect_refused(&self, source: &str, reasons: &[&'static str]) {
         for reason in reasons {
-            self.refused.get_or_create(&Refused { source: source.to_owned(), reason });
+            drop(self.refused.get_or_create(&Refused { source: source.to_owned(), reason }));
         }
     }
 
     /// Shows gaps and starts of programs of a source as zero until there are some.
     pub(crate) fn expect_programs(&self, source: &str, has_gaps: bool) {
         let source = OfSource { source: source.to_owned() };
-        self.program_starts.get_or_create(&source);
+        drop(self.program_starts.get_or_create(&source));
         if has_gaps {
-            self.source_gaps.get_or_create(&source);
+            drop(self.source_gaps.get_or_create(&source));
         }
     }
 

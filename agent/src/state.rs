@@ -194,14 +194,16 @@ impl State {
 
     /// Keeps a source; durable only after [`State::sync`].
     pub fn put(&self, id: SourceId, state: &SourceState) -> Result<(), AgentError> {
-        let json = serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: id.to_string(), source })?;
+        let json =
+            serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: id.to_string(), source })?;
         self.sources.insert(id.0, json).map_err(|e| self.failed(e))?;
         Ok(())
     }
 
     /// Keeps a source that is not a file; durable only after [`State::sync`].
     pub fn put_receiver(&self, name: &str, state: &ReceiverState) -> Result<(), AgentError> {
-        let json = serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })?;
+        let json =
+            serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })?;
         self.receivers.insert(name, json).map_err(|e| self.failed(e))?;
         Ok(())
     }
@@ -298,7 +300,11 @@ fn check_version(folder: &Path) -> Result<(), AgentError> {
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(found) if found <= FORMAT_VERSION => Ok(()),
-            _ => Err(AgentError::Newer { path: folder.to_owned(), found: text.trim().chars().take(20).collect(), supported: FORMAT_VERSION }),
+            _ => Err(AgentError::Newer {
+                path: folder.to_owned(),
+                found: text.trim().chars().take(20).collect(),
+                supported: FORMAT_VERSION,
+            }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             replace(&RealFs, &path, format!("{FORMAT_VERSION}\n").as_bytes()).map_err(failed("writing"))

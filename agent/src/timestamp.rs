@@ -48,7 +48,10 @@ impl TimestampConfig {
             faults.add("format", message);
         }
         if offset(&self.timezone).is_none() {
-            faults.add("timezone", format!("invalid offset `{}`: expected `UTC`, or one such as `+02:00`", self.timezone));
+            faults.add(
+                "timezone",
+                format!("invalid offset `{}`: expected `UTC`, or one such as `+02:00`", self.timezone),
+            );
         }
     }
 }
@@ -133,8 +136,8 @@ impl TimeReader {
             "unix_ns" => Format::Unix(1_000_000_000),
             text => Format::Pattern(pattern(text).ok_or_else(|| wrong("format", format!("invalid format `{text}`")))?),
         };
-        let offset =
-            offset(&config.timezone).ok_or_else(|| wrong("timezone", format!("invalid offset `{}`", config.timezone)))?;
+        let offset = offset(&config.timezone)
+            .ok_or_else(|| wrong("timezone", format!("invalid offset `{}`", config.timezone)))?;
         Ok(Self { place, format, offset })
     }
 

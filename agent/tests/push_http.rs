@@ -99,8 +99,8 @@ async fn bodies_of_each_form_and_compression_are_taken() {
         ("/logs", vec![("content-encoding", "gzip")], b"no gzip".to_vec(), 400, "decompressed", vec![]),
         ("/logs", vec![("content-encoding", "br")], b"x".to_vec(), 400, "not supported", vec![]),
         ("/logs", vec![], vec![b'x'; 3000], 413, "limits.max_body", vec![]),
-        ("/logs", vec![nd], b"{}\n{\n".to_vec(), 400, "line 2 of the body is no JSON", vec![]),
-        ("/logs", vec![json_type], b"[{}".to_vec(), 400, "body is no JSON", vec![]),
+        ("/logs", vec![nd], b"{}\n{\n".to_vec(), 400, "line 2 of the body is not valid JSON", vec![]),
+        ("/logs", vec![json_type], b"[{}".to_vec(), 400, "body is not valid JSON", vec![]),
         ("/logs", vec![("x-scope-orgid", "a/b")], b"x".to_vec(), 400, "tenant `a/b`", vec![]),
         ("/other", vec![], b"x".to_vec(), 404, "/logs", vec![]),
     ];

@@ -261,9 +261,13 @@ async fn wrong_transforms_stop_the_start_with_the_reason() {
         (
             r#"{"x": {"type": "vrl", "program": "x = "}}"#,
             r#"["x"]"#,
-            "`agent.transforms.x` is wrong: error[E204]: syntax error",
+            "invalid setting `agent.transforms.x`: error[E204]: syntax error",
         ),
-        ("{}", r#"["y"]"#, "`agent.sources[0].transforms[0]` is wrong: `y` is not in `agent.transforms`"),
+        (
+            "{}",
+            r#"["y"]"#,
+            "invalid setting `agent.sources[0].transforms[0]`: unknown transform `y`: not in `agent.transforms`",
+        ),
     ] {
         let config = with(&place, named, steps);
         let opened = millrace_agent::Agent::open(

@@ -300,7 +300,10 @@ impl JournaldSource {
             let names = PRIORITIES.join(", ");
             faults.add(
                 "priority",
-                format!("invalid priority `{}`: expected one of {names}, or a range such as `err..alert`", self.priority),
+                format!(
+                    "invalid priority `{}`: expected one of {names}, or a range such as `err..alert`",
+                    self.priority
+                ),
             );
         }
         for (i, condition) in self.matches.iter().enumerate() {

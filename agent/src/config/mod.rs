@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::file::{Encoding, FileFormat, FileSource, ReadFrom};
 pub use self::kafka::{Client, KafkaConfig};
+use self::push::{PushAuth, SpoolConfig};
 pub(crate) use self::source::Common;
 pub use self::source::SourceConfig;
-use self::push::{PushAuth, SpoolConfig};
 use crate::checks::{TOPIC_RULE, check_listen};
 pub use crate::multiline::{MultilineConfig, Preset};
 pub use crate::timestamp::TimestampConfig;

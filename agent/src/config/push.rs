@@ -338,7 +338,10 @@ impl HttpSource {
                 if !is_label_name(label) {
                     faults.add(&format!("{key}.{label}"), LABEL_RULE);
                 } else if from.is_empty() || from.split('.').any(str::is_empty) {
-                    faults.add(&format!("{key}.{label}"), "is empty: name the header, parameter or field with the value of the label");
+                    faults.add(
+                        &format!("{key}.{label}"),
+                        "is empty: name the header, parameter or field with the value of the label",
+                    );
                 } else if key == "label_headers" && http::HeaderName::try_from(from.as_str()).is_err() {
                     faults.add(&format!("{key}.{label}"), format!("invalid header name `{from}`"));
                 }

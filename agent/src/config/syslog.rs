@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use millrace_log::record::is_label_name;
 use millrace_broker::tls::TlsConfig;
+use millrace_log::record::is_label_name;
 use millrace_log::value::{ByteSize, Faults};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -115,7 +115,10 @@ impl SyslogSource {
             faults.within("tls", |f| tls.check(f));
         }
         if crate::timestamp::offset(&self.timezone).is_none() {
-            faults.add("timezone", format!("invalid offset `{}`: expected `UTC`, or one such as `+02:00`", self.timezone));
+            faults.add(
+                "timezone",
+                format!("invalid offset `{}`: expected `UTC`, or one such as `+02:00`", self.timezone),
+            );
         }
         for (label, field) in &self.label_fields {
             if !is_label_name(label) {

@@ -172,14 +172,13 @@ impl PartitionSender {
             }
         }
         self.show_dropped(outgoing);
-        let (refused, ()) =
-            tokio::try_join!(self.send_lines(outgoing, lines), async {
-                if !dead.is_empty() {
-                    let records = self.failed_by_transforms(outgoing, &dead).await;
-                    send_to_dead_letters(&self.context, &self.flow, records).await;
-                }
-                Ok(())
-            })?;
+        let (refused, ()) = tokio::try_join!(self.send_lines(outgoing, lines), async {
+            if !dead.is_empty() {
+                let records = self.failed_by_transforms(outgoing, &dead).await;
+                send_to_dead_letters(&self.context, &self.flow, records).await;
+            }
+            Ok(())
+        })?;
         refused.into_iter().for_each(|index| lose(index, &dead_letter_reason));
         Ok(())
     }

@@ -77,7 +77,10 @@ impl MultilineConfig {
             check_regex(key, pattern, faults);
         }
         if self.r#continue.is_some() && self.halt.is_some() && self.start.is_some() {
-            faults.add("halt", "can't be combined with `start` and `continue`: a line that does not continue an event ends it");
+            faults.add(
+                "halt",
+                "can't be combined with `start` and `continue`: a line that does not continue an event ends it",
+            );
         }
         if !(2..=100_000).contains(&self.max_lines) {
             faults.add("max_lines", format!("is {}: expected 2 to 100000", self.max_lines));

@@ -54,7 +54,8 @@ impl Transitions {
 impl Machine {
     pub fn new(begin: &[Transition], on: &[Transition]) -> Self {
         let last = begin.iter().chain(on).map(|step| step.to).max().unwrap_or(ORDINARY);
-        let transitions = |stage: u8| Transitions::new(&on.iter().filter(|step| step.from.contains(&stage)).collect::<Vec<_>>());
+        let transitions =
+            |stage: u8| Transitions::new(&on.iter().filter(|step| step.from.contains(&stage)).collect::<Vec<_>>());
         // What stands inside of a trace only begins the rest of one that was cut.
         let inside = on.iter().filter(|step| step.from.contains(&ORDINARY));
         Self {

@@ -9,8 +9,8 @@
 use regex::bytes::Regex;
 
 pub use self::config::{MultilineConfig, Preset};
-pub use self::machine::Stage;
 use self::machine::Machine;
+pub use self::machine::Stage;
 use self::presets::machine;
 use crate::error::AgentError;
 

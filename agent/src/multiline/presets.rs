@@ -24,7 +24,11 @@ static JAVA: LazyLock<Machine> = LazyLock::new(|| {
     const FRAMES: u8 = 2;
     let any = &[ORDINARY, NAMED, FRAMES];
     Machine::new(
-        &[leads(&[], r"Exception in thread |(?:Exception|Error|Throwable):? *$|(?:Exception|Error|Throwable): ", NAMED)],
+        &[leads(
+            &[],
+            r"Exception in thread |(?:Exception|Error|Throwable):? *$|(?:Exception|Error|Throwable): ",
+            NAMED,
+        )],
         &[
             leads(any, r"^\s+at [^ ]+\(.*\)", FRAMES),
             leads(any, r"^\s+at (?:[\w$]+\.)+", FRAMES),

@@ -61,8 +61,7 @@ impl Exit {
             Self::Spool(spool) => {
                 let space = MemoryShare::take(&spool.space, cost)
                     .ok_or(Rejected::Full { what: "the spool (agent.spool.max_bytes)" })?;
-                let permit =
-                    spool.jobs.try_reserve().map_err(|_| Rejected::Full { what: "the queue of the spool" })?;
+                let permit = spool.jobs.try_reserve().map_err(|_| Rejected::Full { what: "the queue of the spool" })?;
                 Ok(Room::Spool { permit, space })
             }
         }

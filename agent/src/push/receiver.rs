@@ -184,7 +184,9 @@ impl Receiver {
         }
         let reserved = self.range.lock().reserved;
         self.put(state, reserved)?;
-        Ok((0..partitions).map(|partition| Arc::new(ReceiverPartition { receiver: Arc::clone(self), partition })).collect())
+        Ok((0..partitions)
+            .map(|partition| Arc::new(ReceiverPartition { receiver: Arc::clone(self), partition }))
+            .collect())
     }
 
     /// The stream of these labels; those of the configuration win over them.

@@ -363,7 +363,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = crate::state::State::open(&folder.path().join("state")).unwrap();
         let receiver = Receiver::open(crate::push::receiver::tests::settings("a"), &Arc::new(state)).unwrap();
-        let spool = Spool::open(&RealFs::shared(), &folder.path().join("spool"), 1 << 20, &AgentMetrics::default()).unwrap();
+        let spool =
+            Spool::open(&RealFs::shared(), &folder.path().join("spool"), 1 << 20, &AgentMetrics::default()).unwrap();
         let looker = Arc::new(Looker { end: spool.end(), receiver: receiver.clone(), seen: Default::default() });
         let (sender, jobs) = mpsc::channel(8);
         let mut answers = Vec::new();

@@ -374,11 +374,7 @@ impl Agent {
     }
 
     /// Lets sources that are not files hand in what they have, once their ids are durable.
-    async fn open_gates(
-        &self,
-        topic: &Arc<str>,
-        queues: &[mpsc::Sender<QueuedBatches>],
-    ) -> Result<(), AgentError> {
+    async fn open_gates(&self, topic: &Arc<str>, queues: &[mpsc::Sender<QueuedBatches>]) -> Result<(), AgentError> {
         if self.gates.is_empty() {
             return Ok(());
         }
@@ -487,7 +483,10 @@ mod tests {
         }
         assert!(asked > 10, "the dashboards ask for metrics of the agent");
         for reason in ["cut", "dead_letter", "throttle", "drop"] {
-            assert!(exposed.contains(&format!("millrace_agent_dropped_lines_total{{reason=\"{reason}\"}} 0")), "{exposed}");
+            assert!(
+                exposed.contains(&format!("millrace_agent_dropped_lines_total{{reason=\"{reason}\"}} 0")),
+                "{exposed}"
+            );
         }
         drop(agent);
     }

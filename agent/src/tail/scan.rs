@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reader::{
-    CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, WATCHED_SHARE, count, differ, is_rotation_of, mtime, stamp,
+    CLOCK_SLACK_MS, FORGET_EVERY, Reader, Tail, WATCHED_FACTOR, WATCHED_SHARE, count, differ, is_rotation_of, mtime,
+    stamp,
 };
 use crate::batch::BatchSource as _;
 use crate::content::is_packed_name;

@@ -92,7 +92,8 @@ fn check_condition(faults: &mut Faults, r#if: Option<&String>, r#match: Option<&
 
 fn check_reason(faults: &mut Faults, reason: &str) {
     if !reason.is_empty() && !is_reason(reason) {
-        faults.add("reason", format!("invalid reason `{reason}`: expected up to 40 lower-case letters, digits and `_`"));
+        faults
+            .add("reason", format!("invalid reason `{reason}`: expected up to 40 lower-case letters, digits and `_`"));
     }
 }
 
@@ -134,7 +135,10 @@ impl TransformConfig {
                     match pattern(text) {
                         Err(error) => faults.add(&format!("patterns[{i}]"), error.to_string()),
                         Ok(found) if found.is_match(b"") => {
-                            faults.add(&format!("patterns[{i}]"), "matches the empty string, so it would match everywhere");
+                            faults.add(
+                                &format!("patterns[{i}]"),
+                                "matches the empty string, so it would match everywhere",
+                            );
                         }
                         Ok(_) => {}
                     }
@@ -243,8 +247,11 @@ pub(crate) fn check_steps(steps: &[StepConfig], named: &Transforms, faults: &mut
             StepConfig::Name(name) if named.contains_key(name) => {}
             StepConfig::Name(name) => {
                 let known: Vec<&str> = named.keys().map(String::as_str).collect();
-                let known =
-                    if known.is_empty() { "`agent.transforms` is empty".to_owned() } else { format!("`agent.transforms` has {}", known.join(", ")) };
+                let known = if known.is_empty() {
+                    "`agent.transforms` is empty".to_owned()
+                } else {
+                    format!("`agent.transforms` has {}", known.join(", "))
+                };
                 faults.add(&format!("transforms[{i}]"), format!("unknown transform `{name}`: {known}"));
             }
         }

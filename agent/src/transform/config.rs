@@ -260,7 +260,7 @@ impl VrlTransform {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("{} can't be read: {error}", path.display());
+    let failed = |error: std::io::Error| format!("can't read {}: {error}", path.display());
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > MAX_PROGRAM {
         return Err(format!("{} has {size} bytes, {MAX_PROGRAM} are allowed", path.display()));

@@ -178,7 +178,10 @@ impl<'o> Event<'o> {
     pub fn verify(&mut self, max_bytes: usize) -> Result<(), String> {
         let Some(root) = &self.root else { return Ok(()) };
         let Value::Object(fields) = root else {
-            return Err(format!("the event is {} after the program: a program must leave an object in `.`", article(root)));
+            return Err(format!(
+                "the event is {} after the program: a program must leave an object in `.`",
+                article(root)
+            ));
         };
         let mut left = max_bytes;
         measure(root, &mut left, 0, max_bytes)?;
@@ -282,7 +285,11 @@ mod tests {
                 |e| drop(e.insert("level".into(), "info".into())),
                 Transformed { content: Content::Json(r#"{"level":"info","message":"a line"}"#.into()), ..same() },
             ),
-            ("no message", |e| drop(e.remove("message")), Transformed { content: Content::Json("{}".into()), ..same() }),
+            (
+                "no message",
+                |e| drop(e.remove("message")),
+                Transformed { content: Content::Json("{}".into()), ..same() },
+            ),
             (
                 "message is a number",
                 |e| drop(e.insert("message".into(), 3.into())),
@@ -377,7 +384,10 @@ mod tests {
         let origin = origin();
         let mut event = Event::new(&origin, Bytes::from_static(b"x"), TIME, 0);
         *event.root() = json("[1]");
-        assert_eq!(event.verify(100), Err("the event is an array after the program: a program must leave an object in `.`".to_owned()));
+        assert_eq!(
+            event.verify(100),
+            Err("the event is an array after the program: a program must leave an object in `.`".to_owned())
+        );
     }
 
     #[test]

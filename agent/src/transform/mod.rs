@@ -44,9 +44,9 @@ pub(crate) use self::event::Origin;
 pub(crate) use self::outcome::{Content, Destination, Transformed};
 use self::step::TransformStep;
 pub(crate) use self::step::Worker;
+pub use self::step::{META_ERROR, META_FAILED, META_SAMPLE_RATE};
 use crate::error::AgentError;
 use crate::metrics::AgentMetrics;
-pub use self::step::{META_ERROR, META_FAILED, META_SAMPLE_RATE};
 
 /// Events that pass one step before the next one sees them.
 const EVENTS_AT_ONCE: usize = 128;
@@ -70,7 +70,13 @@ pub(crate) struct Input {
 
 impl Chain {
     /// Gives each line its outcome, in order.
-    pub fn run(&self, origin: &Origin, lines: impl Iterator<Item = Input>, worker: &mut Worker, out: &mut Vec<Transformed>) {
+    pub fn run(
+        &self,
+        origin: &Origin,
+        lines: impl Iterator<Item = Input>,
+        worker: &mut Worker,
+        out: &mut Vec<Transformed>,
+    ) {
         let mut lines = lines.peekable();
         let mut events: Vec<Event<'_>> = Vec::with_capacity(EVENTS_AT_ONCE);
         while lines.peek().is_some() {

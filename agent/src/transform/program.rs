@@ -91,9 +91,7 @@ impl Program {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(list)) => return Err(faults(source, list)),
             Err(_) => {
-                return Err(whole(
-                    "the VRL compiler panicked, which is a bug in VRL: rewrite the program".to_owned(),
-                ));
+                return Err(whole("the VRL compiler panicked, which is a bug in VRL: rewrite the program".to_owned()));
             }
         };
         let program = compiled.program;

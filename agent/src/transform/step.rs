@@ -240,7 +240,10 @@ impl TransformStep {
                     );
                 }
                 let max_output = usize::try_from(vrl.max_output_bytes.0).unwrap_or(usize::MAX);
-                (Action::Vrl { program, max_output, reasons: Mutex::default(), abort: reason("", "abort") }, vrl.on_error)
+                (
+                    Action::Vrl { program, max_output, reasons: Mutex::default(), abort: reason("", "abort") },
+                    vrl.on_error,
+                )
             }
             TransformConfig::Drop(drop) => {
                 let when = Condition::new(drop.r#if.as_ref(), drop.r#match.as_ref())?;
@@ -299,7 +302,9 @@ impl TransformStep {
                         event.note(META_ERROR, error.clone());
                         event.note(META_FAILED, self.name.to_string());
                     }
-                    OnError::DeadLetter => event.to = Destination::DeadLetter(format!("transform `{}`: {error}", self.name)),
+                    OnError::DeadLetter => {
+                        event.to = Destination::DeadLetter(format!("transform `{}`: {error}", self.name))
+                    }
                 }
                 last_error = Some(error);
             }

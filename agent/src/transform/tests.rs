@@ -18,7 +18,8 @@ fn config(transforms: &str) -> AgentConfig {
 fn run(transforms: &str, lines: &[&str]) -> (Vec<Transformed>, AgentMetrics) {
     let (config, metrics) = (config(transforms), AgentMetrics::default());
     let mut steps = Steps::new(&config.transforms, &metrics);
-    let chain = steps.chain("sources[0].transforms", config.sources[0].transforms()).expect(transforms).expect("has steps");
+    let chain =
+        steps.chain("sources[0].transforms", config.sources[0].transforms()).expect(transforms).expect("has steps");
     let origin = origin(LABELS, "/x", "file");
     let mut worker = Worker::default();
     worker.now_ns = TIME;

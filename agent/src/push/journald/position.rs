@@ -170,7 +170,9 @@ impl JournalPosition {
         } else {
             match &found {
                 Some(found) => match &self.series {
-                    Some(series) if *series != found.series || found.number <= self.high => return EntryAction::NewEpoch,
+                    Some(series) if *series != found.series || found.number <= self.high => {
+                        return EntryAction::NewEpoch;
+                    }
                     _ => found.number,
                 },
                 None => return EntryAction::NewEpoch,
@@ -344,7 +346,8 @@ mod tests {
         let mut place = new();
         let mut epochs = 0;
         for n in 1..200 {
-            epochs += usize::from(take(&mut place, if n % 2 == 0 { "a" } else { "b" }, n, true) == EntryAction::NewEpoch);
+            epochs +=
+                usize::from(take(&mut place, if n % 2 == 0 { "a" } else { "b" }, n, true) == EntryAction::NewEpoch);
         }
         assert!(epochs == HASTE && place.is_counted(), "{epochs}");
         let (again, turned) = JournalPosition::restore(Some(&place.bookmark()), 7).unwrap();

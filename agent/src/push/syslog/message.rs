@@ -9,8 +9,8 @@ use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, TimeZone as _};
 use millrace_log::record::Labels;
 use syslog_loose::{Variant, parse_message_with_year_exact_tz};
 
-use crate::name::plain_name;
 use crate::config::syslog::SyslogFormat;
+use crate::name::plain_name;
 
 /// Metadata of one message at most; what is beyond stays in no field.
 const MAX_FIELDS: usize = 48;

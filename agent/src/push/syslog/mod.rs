@@ -86,8 +86,9 @@ impl Syslog {
     pub fn open(config: &SyslogSource) -> Result<Self, AgentError> {
         let name = syslog_name(config);
         let wrong = |key: &str, reason: String| AgentError::Setting { key: format!("sources[{name}].{key}"), reason };
-        let zone = offset(&config.timezone)
-            .ok_or_else(|| wrong("timezone", format!("invalid offset `{}`: expected one such as +02:00", config.timezone)))?;
+        let zone = offset(&config.timezone).ok_or_else(|| {
+            wrong("timezone", format!("invalid offset `{}`: expected one such as +02:00", config.timezone))
+        })?;
         let tls = match &config.tls {
             None => None,
             Some(tls) => Some(Arc::new(Tls::open_one_way(tls.clone()).map_err(|e| wrong("tls", e.to_string()))?)),
@@ -117,7 +118,12 @@ impl Syslog {
         };
         tracing::info!(source = name, udp = config.udp, tcp = config.tcp, tls = tls.is_some(), "listening for syslog");
         let reader = Arc::new(Reader::new(config.format, zone, config.label_fields.clone()));
-        Ok(Self { udp, tcp, tls, shared: SyslogContext { name: name.into(), config: Arc::new(config.clone()), reader } })
+        Ok(Self {
+            udp,
+            tcp,
+            tls,
+            shared: SyslogContext { name: name.into(), config: Arc::new(config.clone()), reader },
+        })
     }
 }
 
