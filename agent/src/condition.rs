@@ -48,12 +48,12 @@ pub struct Condition {
 
 #[derive(Debug)]
 struct ConditionState {
-    now: Mutex<Now>,
+    now: Mutex<CurrentState>,
     metrics: AgentMetrics,
 }
 
 #[derive(Debug, Default)]
-struct Now {
+struct CurrentState {
     paused: Option<Pause>,
     troubles: BTreeMap<String, String>,
 }

@@ -42,11 +42,11 @@ pub(crate) struct Source {
     pub labels: Bytes,
     /// The same for each stream of a container.
     pub stream_labels: Option<Arc<[Bytes; 2]>>,
-    progress: Mutex<Progress>,
+    progress: Mutex<FileProgress>,
 }
 
 #[derive(Debug)]
-struct Progress {
+struct FileProgress {
     identity: Identity,
     follows: Option<String>,
     seen: Sighting,
@@ -75,7 +75,7 @@ impl Source {
     ) -> Self {
         let id = SourceId::random();
         let partition = partition_of(id, partitions);
-        let progress = Progress {
+        let progress = FileProgress {
             identity: Identity::new(id),
             follows: None,
             head,
@@ -113,7 +113,7 @@ impl Source {
         let seen = Sighting { key, birth_ns: state.birth_ns, path: state.path.into(), now_ms: state.seen_ms };
         let filename: PathBuf = state.filename.into();
         let moved = state.topic != **topic || !(0..partitions).contains(&state.partition);
-        let mut progress = Progress {
+        let mut progress = FileProgress {
             identity: Identity::new(id),
             follows: state.follows,
             seen,
@@ -250,7 +250,7 @@ impl Source {
         Ok(())
     }
 
-    fn to_state(&self, p: &Progress) -> SourceState {
+    fn to_state(&self, p: &FileProgress) -> SourceState {
         SourceState {
             topic: self.to.topic.to_string(),
             partition: self.to.partition,

@@ -82,7 +82,7 @@ pub struct Splitter {
 }
 
 /// An event that may go on.
-struct Open {
+struct OpenEvent {
     event: Piece,
     last: Piece,
     stage: Stage,
@@ -169,15 +169,15 @@ impl Splitter {
     }
 
     fn joined(&self, join: &Join, c: &mut Cursor<'_>, flush: bool) {
-        let mut open: Option<Open> = None;
+        let mut open: Option<OpenEvent> = None;
         loop {
             // Where the window goes on if the open event must wait for more.
             let back = (c.at, c.mode, c.outcome);
             let was_rest = c.mode == Mode::Rest;
             let Some(line) = self.next(c, flush) else {
                 match open {
-                    Some(Open { event, .. }) if flush => c.pieces.push(event),
-                    Some(Open { event, .. }) => {
+                    Some(OpenEvent { event, .. }) if flush => c.pieces.push(event),
+                    Some(OpenEvent { event, .. }) => {
                         (c.at, c.mode, c.outcome) = (event.start as usize, Mode::Start, back.2);
                     }
                     None => {}
@@ -185,7 +185,7 @@ impl Splitter {
                 return;
             };
             let text = |piece: &Piece| &c.window[piece.start as usize..(piece.start + piece.len) as usize];
-            if let Some(Open { event, last, stage }) = &mut open {
+            if let Some(OpenEvent { event, last, stage }) = &mut open {
                 let end = line.start + line.len;
                 let fits = (end - event.start) as usize <= self.max_line && event.lines < join.max_lines;
                 if fits
@@ -208,7 +208,7 @@ impl Splitter {
                 open = None;
             } else {
                 let stage = join.begin(&c.window[line.start as usize..(line.start + line.len) as usize]);
-                open = Some(Open { event: line, last: line, stage });
+                open = Some(OpenEvent { event: line, last: line, stage });
             }
         }
     }

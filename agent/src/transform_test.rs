@@ -133,7 +133,7 @@ impl TestFile {
     /// Reports what types can't express.
     pub fn check(&self, config: &AgentConfig, faults: &mut Faults) {
         if self.tests.is_empty() {
-            faults.add("tests", "is empty: name at least one test");
+            faults.add("tests", "is empty: add at least one test");
         }
         for (i, test) in self.tests.iter().enumerate() {
             faults.within(&format!("tests[{i}]"), |f| test.check(config, f));
@@ -144,14 +144,14 @@ impl TestFile {
 impl TransformTest {
     fn check(&self, config: &AgentConfig, faults: &mut Faults) {
         if self.name.is_empty() {
-            faults.add("name", "is empty: say what the test shows");
+            faults.add("name", "is empty: describe what the test shows");
         }
         if self.input.is_empty() {
-            faults.add("input", "is empty: give at least one `- line: …`");
+            faults.add("input", "is empty: add at least one `- line: …`");
         }
         if self.input.len() != self.want.len() {
             let message =
-                format!("has {} entries for {} of `input`: each has its own", self.want.len(), self.input.len());
+                format!("has {} entries, but `input` has {}: expected one for each", self.want.len(), self.input.len());
             faults.add("want", message);
         }
         if let Some(steps) = &self.transforms {
@@ -165,7 +165,7 @@ impl TransformTest {
                 }
                 if self.transforms.is_none() && source_of(config, &input.filename).is_none() {
                     let what = format!(
-                        "`{}` is read by no source of the configuration: name a file that is, or `transforms`",
+                        "no source of the configuration reads `{}`: use a file that one does, or set `transforms`",
                         input.filename
                     );
                     f.add("filename", what);

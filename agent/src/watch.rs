@@ -33,17 +33,17 @@ pub(crate) struct Woken {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct WakeState {
     woken: Woken,
     room: bool,
 }
 
 /// Wakes the reading thread. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wake(Arc<(Mutex<Inner>, Condvar)>);
+pub(crate) struct Wake(Arc<(Mutex<WakeState>, Condvar)>);
 
 impl Wake {
-    fn update(&self, change: impl FnOnce(&mut Inner)) {
+    fn update(&self, change: impl FnOnce(&mut WakeState)) {
         change(&mut self.0.0.lock());
         self.0.1.notify_one();
     }

@@ -81,7 +81,7 @@ impl Text {
 
 /// An event, complete or not.
 #[derive(Debug)]
-struct Event {
+struct ContainerEvent {
     at: u64,
     text: Text,
     span: u32,
@@ -95,25 +95,25 @@ struct Event {
 
 /// What is open of a stream.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenStream {
     /// A line whose last part has not come.
-    parts: Option<Event>,
+    parts: Option<ContainerEvent>,
     /// An event that may go on with the next line: what is known of it, where its last line begins, when that was written.
-    event: Option<(Event, Stage, usize, i64)>,
+    event: Option<(ContainerEvent, Stage, usize, i64)>,
 }
 
-impl Open {
+impl OpenStream {
     fn is_none(&self) -> bool {
         self.parts.is_none() && self.event.is_none()
     }
 }
 
 /// A pass over the lines of a window.
-struct Pass<'w> {
+struct CutPass<'w> {
     container: &'w Container,
     window: &'w [u8],
-    events: Vec<Event>,
-    open: [Open; 2],
+    events: Vec<ContainerEvent>,
+    open: [OpenStream; 2],
     /// Bytes beyond the limit.
     skipped: u64,
 }
@@ -133,7 +133,7 @@ impl Container {
         let raw = Splitter { max_line: self.raw_line(), join: None };
         let mut lines = Vec::with_capacity((window.len() - known) / 128 + 1);
         let all = raw.split(&window[known..], mark, flush, &mut lines);
-        let mut pass = Pass {
+        let mut pass = CutPass {
             container: self,
             window,
             events: Vec::with_capacity(lines.len()),
@@ -178,7 +178,7 @@ impl Container {
             pass.close_all();
             safe = (lines.len(), pass.events.len(), pass.skipped);
         }
-        let Pass { mut events, .. } = pass;
+        let CutPass { mut events, .. } = pass;
         events.truncate(safe.1);
         events.sort_by_key(|event| event.at);
         let mut outcome = Outcome { mark: all.mark, skipped: safe.2, ends: 0 };
@@ -191,7 +191,7 @@ impl Container {
         self.assemble(events, outcome, window)
     }
 
-    fn assemble(&self, events: Vec<Event>, outcome: Outcome, window: &mut Window) -> Cut {
+    fn assemble(&self, events: Vec<ContainerEvent>, outcome: Outcome, window: &mut Window) -> Cut {
         let mut cut = Cut { outcome, ..Cut::default() };
         let mut metas = false;
         for event in events {
@@ -215,7 +215,7 @@ impl Container {
         cut
     }
 
-    fn meta(&self, event: &Event, text: &[u8]) -> Option<Bytes> {
+    fn meta(&self, event: &ContainerEvent, text: &[u8]) -> Option<Bytes> {
         let stream = event.stream.name().filter(|_| !self.label);
         if event.attrs.is_empty() && !event.malformed && stream.is_none() {
             // That a text is no UTF-8 is said for every source alike.
@@ -242,7 +242,7 @@ fn bounded(attrs: BTreeMap<String, String>) -> BTreeMap<String, String> {
     named.take(ATTRIBUTES.0).map(|(n, v)| (name(&n), value(v))).collect()
 }
 
-impl Pass<'_> {
+impl CutPass<'_> {
     fn is_open(&self) -> bool {
         self.open.iter().any(|open| !open.is_none())
     }
@@ -253,7 +253,7 @@ impl Pass<'_> {
         if line.len > max {
             self.skipped += u64::from(line.len - max);
         }
-        self.events.push(Event {
+        self.events.push(ContainerEvent {
             at,
             text: Text::At(line.start, line.len.min(max)),
             span: line.span - line.len.saturating_sub(max),
@@ -270,9 +270,9 @@ impl Pass<'_> {
     fn ends_all(&mut self, written: &Written<'_>) -> bool {
         let (own, other) = if written.stream == Stream::Err { (1, 0) } else { (0, 1) };
         let waits_since = match &self.open[other] {
-            Open { parts: Some(parts), .. } => parts.time_ns.map(|since| (since, OTHER_PART)),
-            Open { event: Some((_, _, _, since)), .. } => Some((*since, OTHER_STREAM)),
-            Open { .. } => None,
+            OpenStream { parts: Some(parts), .. } => parts.time_ns.map(|since| (since, OTHER_PART)),
+            OpenStream { event: Some((_, _, _, since)), .. } => Some((*since, OTHER_STREAM)),
+            OpenStream { .. } => None,
         };
         if waits_since.is_some_and(|(since, limit)| written.time_ns.saturating_sub(since) > limit) {
             self.close(other);
@@ -298,7 +298,7 @@ impl Pass<'_> {
     }
 
     /// The stage of an event that `line` goes on with; `None` if it begins another.
-    fn goes_on(&self, join: &Join, event: &Event, stage: Stage, last: usize, line: &[u8]) -> Option<Stage> {
+    fn goes_on(&self, join: &Join, event: &ContainerEvent, stage: Stage, last: usize, line: &[u8]) -> Option<Stage> {
         let text = event.text.get(self.window);
         let has_room = !event.cut
             && text.len() + 1 + line.len() <= self.container.splitter.max_line
@@ -327,7 +327,7 @@ impl Pass<'_> {
                         Text::Own(text)
                     }
                 };
-                Event {
+                ContainerEvent {
                     at,
                     cut: over > 0,
                     text,
@@ -348,7 +348,7 @@ impl Pass<'_> {
     }
 
     /// A whole line of a stream: an event, or more of one.
-    fn line(&mut self, own: usize, line: Event, time_ns: i64) {
+    fn line(&mut self, own: usize, line: ContainerEvent, time_ns: i64) {
         let Some(join) = &self.container.splitter.join else {
             self.events.push(line);
             return;
@@ -376,7 +376,7 @@ impl Pass<'_> {
     }
 
     fn close(&mut self, stream: usize) {
-        let Open { parts, event } = std::mem::take(&mut self.open[stream]);
+        let OpenStream { parts, event } = std::mem::take(&mut self.open[stream]);
         self.events.extend(event.map(|(event, ..)| event));
         if let Some(parts) = parts {
             self.events.push(parts);

@@ -41,7 +41,7 @@ pub(crate) struct PartitionSender {
 
 /// What became of records of one destination.
 #[derive(Default)]
-struct Rest {
+struct GroupResult {
     /// They belong to another destination now.
     open: Vec<u32>,
     /// They were refused for good, and are dead letters.
@@ -189,13 +189,13 @@ impl PartitionSender {
         while !open.is_empty() {
             let groups = self.by_partition(outgoing, open).await?;
             let sends = groups.into_iter().map(|(to, indices)| self.send_to(outgoing, to, indices));
-            let rests: Vec<Result<Rest, AgentError>> =
+            let results: Vec<Result<GroupResult, AgentError>> =
                 futures::stream::iter(sends).buffer_unordered(AT_ONCE).collect().await;
             open = Vec::new();
-            for rest in rests {
-                let rest = rest?;
-                open.extend(rest.open);
-                refused.extend(rest.refused);
+            for result in results {
+                let result = result?;
+                open.extend(result.open);
+                refused.extend(result.refused);
             }
             open.sort_unstable();
         }
@@ -238,11 +238,16 @@ impl PartitionSender {
     }
 
     /// Sends to one partition until all is taken, refused for good, or belongs elsewhere now.
-    async fn send_to(&self, outgoing: &Outgoing, to: TopicPartition, indices: Vec<u32>) -> Result<Rest, AgentError> {
+    async fn send_to(
+        &self,
+        outgoing: &Outgoing,
+        to: TopicPartition,
+        indices: Vec<u32>,
+    ) -> Result<GroupResult, AgentError> {
         let context = &*self.context;
         let is_routed = to.topic != self.to.topic;
         let mut backoff = Backoff::new(context);
-        let mut rest = Rest::default();
+        let mut result = GroupResult::default();
         let mut groups = VecDeque::from([indices]);
         while let Some(group) = groups.pop_front() {
             let records = encode(outgoing, &group, context.producer.spare(&to)).await;
@@ -258,8 +263,8 @@ impl PartitionSender {
                     backoff.wait(&to, &error).await;
                     // The topic may have been created anew, and a source under a new id may have another partition.
                     if is_routed && (moved || self.has_changed(&to.topic).await?) {
-                        rest.open = groups.into_iter().flatten().collect();
-                        return Ok(rest);
+                        result.open = groups.into_iter().flatten().collect();
+                        return Ok(result);
                     }
                 }
                 Sent::Refused(failed, error) => {
@@ -269,20 +274,20 @@ impl PartitionSender {
                     {
                         self.show_sent(outgoing, &without(&group, &[index]), &to);
                         self.refused_for_good(outgoing, index, &to, &reason).await;
-                        rest.refused.push(index);
+                        result.refused.push(index);
                         continue;
                     }
                     // One of them spoils the request for all: find out which.
                     let (failed, moved) = self.partly_taken(outgoing, &to, &group, &failed).await?;
                     failed.into_iter().rev().for_each(|index| groups.push_front(vec![index]));
                     if is_routed && moved {
-                        rest.open = groups.into_iter().flatten().collect();
-                        return Ok(rest);
+                        result.open = groups.into_iter().flatten().collect();
+                        return Ok(result);
                     }
                 }
             }
         }
-        Ok(rest)
+        Ok(result)
     }
 
     /// The log took a group without those at `failed`. Returns these, and whether a source goes on under a new id.

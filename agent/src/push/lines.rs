@@ -9,7 +9,7 @@ use crate::multiline::{Join, Stage};
 
 /// An event that may go on.
 #[derive(Debug)]
-struct Open {
+struct OpenEvent {
     text: Vec<u8>,
     /// Where its last line begins.
     last: usize,
@@ -26,7 +26,7 @@ pub(super) struct Lines {
     line: Vec<u8>,
     /// Bytes of it beyond.
     beyond: u64,
-    event: Option<Open>,
+    event: Option<OpenEvent>,
     lost: u64,
 }
 
@@ -91,7 +91,7 @@ impl Lines {
         if is_cut {
             each(line);
         } else {
-            self.event = Some(Open { text: line.to_vec(), last: 0, stage: join.begin(line), lines: 1 });
+            self.event = Some(OpenEvent { text: line.to_vec(), last: 0, stage: join.begin(line), lines: 1 });
         }
     }
 

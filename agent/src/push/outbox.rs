@@ -43,13 +43,13 @@ impl<T: Send + 'static> Outbox<T> {
 /// Lines that can't be read again, until the log has them: whoever is cut off in the middle says how many are lost.
 pub(super) struct Unrepeatable {
     name: String,
-    outbox: Outbox<Sent>,
+    outbox: Outbox<SentLines>,
     waiting: u64,
 }
 
 /// What a batch of such lines holds.
 #[derive(Debug, Clone, Copy)]
-struct Sent {
+struct SentLines {
     lines: u64,
     bytes: u64,
 }
@@ -69,7 +69,7 @@ impl Unrepeatable {
         self.waiting += lines;
         match batch.send().await {
             Ok(receipt) => {
-                self.outbox.add(receipt, Sent { lines, bytes });
+                self.outbox.add(receipt, SentLines { lines, bytes });
                 true
             }
             Err(why) => {

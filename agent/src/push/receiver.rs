@@ -93,14 +93,14 @@ impl Stream {
 }
 
 #[derive(Debug, Default)]
-struct Streams {
+struct KnownStreams {
     known: HashMap<(Option<Tenant>, Labels), Stream>,
     swept_ms: i64,
 }
 
 /// A run of numbers.
 #[derive(Debug)]
-struct Range {
+struct NumberRange {
     next: u64,
     /// Durable: numbers below may have been given.
     reserved: u64,
@@ -109,7 +109,7 @@ struct Range {
 }
 
 #[derive(Debug)]
-struct Progress {
+struct ReceiverProgress {
     tally: Tally,
     topic: String,
     partitions: Vec<Identity>,
@@ -123,11 +123,11 @@ pub(crate) struct Receiver {
     pub settings: Settings,
     id: SourceId,
     start: u64,
-    range: Mutex<Range>,
+    range: Mutex<NumberRange>,
     /// Who raises the reserved numbers holds it.
     raising: tokio::sync::Mutex<()>,
-    progress: Mutex<Progress>,
-    streams: Mutex<Streams>,
+    progress: Mutex<ReceiverProgress>,
+    streams: Mutex<KnownStreams>,
 }
 
 impl Receiver {
@@ -144,7 +144,7 @@ impl Receiver {
         };
         let id = |text: &str| SourceId::from_hex(text.as_bytes()).ok_or_else(damaged);
         let partitions = known.lanes.iter().map(|text| id(text).map(Identity::new)).collect::<Result<_, _>>()?;
-        let progress = Progress {
+        let progress = ReceiverProgress {
             tally: Tally::restore(known.sent, &known.dropped),
             topic: known.topic,
             partitions,
@@ -155,7 +155,7 @@ impl Receiver {
         let receiver = Arc::new(Self {
             id: id(&known.id)?,
             start: known.reserved,
-            range: Mutex::new(Range { next: known.reserved, reserved, own: 0 }),
+            range: Mutex::new(NumberRange { next: known.reserved, reserved, own: 0 }),
             raising: tokio::sync::Mutex::default(),
             progress: Mutex::new(progress),
             streams: Mutex::default(),

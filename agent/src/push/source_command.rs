@@ -90,7 +90,7 @@ impl PushSource for Command {
 
 /// How a run ended.
 #[derive(Debug)]
-struct End {
+struct CommandEnd {
     /// For metrics.
     what: String,
     /// What else is to be said.
@@ -98,19 +98,19 @@ struct End {
 }
 
 impl Command {
-    fn report(&self, end: &End, ran: Duration, wait: Duration) {
+    fn report(&self, end: &CommandEnd, ran: Duration, wait: Duration) {
         let (source, what, detail) = (&*self.name, &*end.what, end.detail.as_deref());
         match (self.config.mode, what) {
             (CommandMode::Interval, "exit code 0") => tracing::debug!(source, ?ran, "command ended"),
             (CommandMode::Interval, "timeout") => {
-                tracing::error!(source, timeout = %self.config.timeout, "command took too long and was ended: raise `timeout`, or find out what it waits for");
+                tracing::error!(source, timeout = %self.config.timeout, "command timed out and was stopped: raise `timeout`, or find out what it waits for");
             }
             (CommandMode::Interval, _) => tracing::error!(source, end = what, detail, ?ran, "command failed"),
             (CommandMode::Stream, "exit code 0") => {
-                tracing::info!(source, ?ran, again_in = ?wait, "command ended and is started again");
+                tracing::info!(source, ?ran, restart_in = ?wait, "command ended, restarting it");
             }
             (CommandMode::Stream, _) => {
-                tracing::error!(source, end = what, detail, ?ran, again_in = ?wait, "command failed and is started again");
+                tracing::error!(source, end = what, detail, ?ran, restart_in = ?wait, "command failed, restarting it");
             }
         }
     }
@@ -151,7 +151,7 @@ impl Command {
         intake: &Intake,
         sent: &mut Unrepeatable,
         stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
+    ) -> Result<Option<CommandEnd>, AgentError> {
         let mut program = match Program::start(&mut self.command()) {
             Ok(program) => program,
             Err(error) => {
@@ -163,7 +163,7 @@ impl Command {
                 let detail = format!(
                     "{program} can't be started{folder}: {error}: name it with its path, or add its folder to PATH"
                 );
-                return Ok(Some(End { what: "not started".to_owned(), detail: Some(detail) }));
+                return Ok(Some(CommandEnd { what: "not started".to_owned(), detail: Some(detail) }));
             }
         };
         intake.metrics().program_starts.get_or_create(&OfSource { source: self.name.clone() }).inc();
@@ -219,7 +219,7 @@ impl Command {
             return Ok(None);
         }
         let what = if too_long { "timeout".to_owned() } else { end.unwrap_or_default() };
-        Ok(Some(End { what, detail: None }))
+        Ok(Some(CommandEnd { what, detail: None }))
     }
 }
 

@@ -92,7 +92,7 @@ impl Handler {
             .terms
             .decode(size, move || {
                 let body = unpack(body, packed, config.limits.max_body_unpacked.0)?;
-                let mut reader = Reader { config: &config, intake: &intake, batch, tenant, labels, last: None };
+                let mut reader = BodyReader { config: &config, intake: &intake, batch, tenant, labels, last: None };
                 reader.read(&body, format)?;
                 Ok(reader.batch)
             })
@@ -132,7 +132,7 @@ fn request_labels(config: &HttpSource, headers: &HeaderMap, uri: &Uri) -> BTreeM
 }
 
 /// Reads one body into a batch.
-struct Reader<'c> {
+struct BodyReader<'c> {
     config: &'c HttpSource,
     intake: &'c Intake,
     batch: Batch,
@@ -142,7 +142,7 @@ struct Reader<'c> {
     last: Option<(Vec<String>, Stream)>,
 }
 
-impl Reader<'_> {
+impl BodyReader<'_> {
     fn read(&mut self, body: &Bytes, format: BodyFormat) -> Result<(), Refusal> {
         match format {
             BodyFormat::Json => self.json(body),

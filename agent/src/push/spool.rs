@@ -40,7 +40,7 @@ pub(crate) struct Job {
 
 /// What is on the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct End {
+pub(crate) struct SpoolEnd {
     pub segment: u64,
     pub len: u64,
 }
@@ -57,13 +57,13 @@ pub(crate) struct Spool {
     fs: Arc<dyn Filesystem>,
     folder: PathBuf,
     /// Segments that were there at the start, with their lengths.
-    pub old: Vec<End>,
+    pub old: Vec<SpoolEnd>,
     /// The first segment of this run.
     pub first_new: u64,
     pub space: Arc<MemoryBudget>,
     active: Active,
     segment_bytes: u64,
-    end: watch::Sender<End>,
+    end: watch::Sender<SpoolEnd>,
     metrics: AgentMetrics,
 }
 
@@ -102,7 +102,7 @@ impl Spool {
             if let Some(segment) = number.and_then(|number| number.parse().ok()) {
                 let path = path_of(folder, segment);
                 let len = fs.open(&path).and_then(|file| file.len()).map_err(failed("reading", &path))?;
-                old.push(End { segment, len });
+                old.push(SpoolEnd { segment, len });
             }
         }
         old.sort_unstable_by_key(|end| end.segment);
@@ -122,7 +122,7 @@ impl Spool {
             first_new: next,
             space,
             segment_bytes: (max_bytes / 16).clamp(64 << 10, 16 << 20),
-            end: watch::Sender::new(End { segment: active.segment, len: 0 }),
+            end: watch::Sender::new(SpoolEnd { segment: active.segment, len: 0 }),
             active,
             metrics: metrics.clone(),
         })
@@ -133,7 +133,7 @@ impl Spool {
     }
 
     /// Tells how far the spool is written.
-    pub fn end(&self) -> watch::Receiver<End> {
+    pub fn end(&self) -> watch::Receiver<SpoolEnd> {
         self.end.subscribe()
     }
 
@@ -158,7 +158,7 @@ impl Spool {
                         self.written(job);
                     }
                     // After all of them are counted: what is fed is settled soon.
-                    self.end.send_replace(End { segment: self.active.segment, len: self.active.len });
+                    self.end.send_replace(SpoolEnd { segment: self.active.segment, len: self.active.len });
                 }
                 Err(error) => {
                     // Their clients get an error: nothing of them counts.
@@ -215,7 +215,7 @@ impl Spool {
 
     fn roll(&mut self) -> io::Result<()> {
         self.active = begin(&*self.fs, &self.folder, self.active.segment + 1)?;
-        self.end.send_replace(End { segment: self.active.segment, len: 0 });
+        self.end.send_replace(SpoolEnd { segment: self.active.segment, len: 0 });
         Ok(())
     }
 }
@@ -290,8 +290,8 @@ mod tests {
         sim.set_content(&folder().join("README"), b"not ours".to_vec());
         let spool = open(&fs);
         let (whole, cut) = (bytes.len() as u64, ends[1] as u64);
-        assert_eq!(spool.old, [End { segment: 3, len: whole }, End { segment: 4, len: cut }]);
-        assert_eq!(*spool.end().borrow(), End { segment: 5, len: 0 });
+        assert_eq!(spool.old, [SpoolEnd { segment: 3, len: whole }, SpoolEnd { segment: 4, len: cut }]);
+        assert_eq!(*spool.end().borrow(), SpoolEnd { segment: 5, len: 0 });
         assert_eq!(spool.space.used() as u64, whole + cut);
     }
 
@@ -316,7 +316,7 @@ mod tests {
             (1..=2).map(|n| read(&*fs, &path_of(folder(), n), 0, 1 << 20, 1 << 20).unwrap()).collect();
         let found: Vec<(Vec<u64>, usize)> = found.iter().map(|(f, damages)| (numbers(f), damages.len())).collect();
         assert_eq!(found, [(vec![0], 0), (vec![2], 0)]);
-        assert_eq!(*spool.end().borrow(), End { segment: 2, len: 0 }, "shown once it is counted");
+        assert_eq!(*spool.end().borrow(), SpoolEnd { segment: 2, len: 0 }, "shown once it is counted");
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
 
     /// Looks, whenever a client gets its answer, what the feeder could read and whether all of it is counted.
     struct Looker {
-        end: watch::Receiver<End>,
+        end: watch::Receiver<SpoolEnd>,
         receiver: Arc<Receiver>,
         seen: parking_lot::Mutex<Vec<(u64, u64)>>,
     }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{Frame, path_of, read};
 use super::receiver::{Receiver, ReceiverPartition, Receivers, Settings};
 use super::records::{BATCH_COST, PushedRecords};
-use super::spool::End;
+use super::spool::SpoolEnd;
 use crate::batch::{BatchAck, MemoryBudget, MemoryShare, QueuedBatches};
 use crate::error::AgentError;
 use crate::metrics::AgentMetrics;
@@ -33,10 +33,10 @@ pub(crate) struct Feeder {
     pub fs: Arc<dyn Filesystem>,
     pub folder: PathBuf,
     /// Segments that were there at the start.
-    pub old: Vec<End>,
+    pub old: Vec<SpoolEnd>,
     /// The first segment of this run.
     pub first_new: u64,
-    pub end: watch::Receiver<End>,
+    pub end: watch::Receiver<SpoolEnd>,
     pub space: Arc<MemoryBudget>,
     pub budget: Arc<MemoryBudget>,
     pub state: Arc<State>,
@@ -51,7 +51,7 @@ pub(crate) struct Feeder {
 
 /// A place in the spool: everything before it is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Cursor {
+struct SpoolCursor {
     segment: u64,
     offset: u64,
 }
@@ -59,14 +59,14 @@ struct Cursor {
 /// What is in the queues, in order.
 #[derive(Default)]
 struct Flight {
-    answers: FuturesOrdered<BoxFuture<'static, Option<Cursor>>>,
+    answers: FuturesOrdered<BoxFuture<'static, Option<SpoolCursor>>>,
     /// Segment and memory of each.
     frames: VecDeque<(u64, usize)>,
     bytes: usize,
 }
 
 impl Flight {
-    fn push(&mut self, place: Cursor, cost: usize, answer: oneshot::Receiver<bool>) {
+    fn push(&mut self, place: SpoolCursor, cost: usize, answer: oneshot::Receiver<bool>) {
         self.frames.push_back((place.segment, cost));
         self.bytes += cost;
         self.answers.push_back(Box::pin(async move { matches!(answer.await, Ok(true)).then_some(place) }));
@@ -83,8 +83,8 @@ impl Flight {
 }
 
 /// Where feeding stands.
-struct Progress {
-    at: Cursor,
+struct FeedState {
+    at: SpoolCursor,
     /// The lowest segment that may be there.
     oldest: u64,
     flight: Flight,
@@ -95,11 +95,11 @@ impl Feeder {
     /// Runs until `stop`; then waits for what is in the queues. What the log does not take is fed again at the next start.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let start = self.old.first().map_or(self.first_new, |first| first.segment);
-        let mut at = Cursor { segment: start, offset: 0 };
+        let mut at = SpoolCursor { segment: start, offset: 0 };
         if let Some((segment, offset)) = self.state.spool_cursor()? {
-            at = at.max(Cursor { segment, offset });
+            at = at.max(SpoolCursor { segment, offset });
         }
-        let mut progress = Progress { at, oldest: start, flight: Flight::default(), partitions: HashMap::new() };
+        let mut progress = FeedState { at, oldest: start, flight: Flight::default(), partitions: HashMap::new() };
         loop {
             tokio::select! {
                 biased;
@@ -115,14 +115,14 @@ impl Feeder {
     }
 
     /// Feeds the next frames, or waits for them. `false`: there will be none.
-    async fn step(&mut self, p: &mut Progress) -> Result<bool, AgentError> {
+    async fn step(&mut self, p: &mut FeedState) -> Result<bool, AgentError> {
         let needed = p.flight.frames.front().map_or(p.at.segment, |(segment, _)| *segment);
         p.oldest = self.forget(p.oldest, needed).await?;
         let end = *self.end.borrow_and_update();
         let (limit, sealed) = self.limit(p.at.segment, end).await?;
         if p.at.offset >= limit {
             if sealed {
-                p.at = Cursor { segment: p.at.segment + 1, offset: 0 };
+                p.at = SpoolCursor { segment: p.at.segment + 1, offset: 0 };
                 return Ok(true);
             }
             return tokio::select! {
@@ -140,7 +140,7 @@ impl Feeder {
             next = next.max(damage.to);
         }
         for (frame, behind) in frames {
-            let place = Cursor { segment: p.at.segment, offset: behind };
+            let place = SpoolCursor { segment: p.at.segment, offset: behind };
             if !self.feed(p, frame, place).await? {
                 return Ok(false);
             }
@@ -150,7 +150,7 @@ impl Feeder {
         Ok(true)
     }
 
-    async fn feed(&self, p: &mut Progress, frame: Frame, place: Cursor) -> Result<bool, AgentError> {
+    async fn feed(&self, p: &mut FeedState, frame: Frame, place: SpoolCursor) -> Result<bool, AgentError> {
         let cost = frame.window.len() + frame.window.len() / 4 + BATCH_COST;
         while p.flight.bytes > 0 && p.flight.bytes + cost > self.most {
             if p.flight.settle(&self.state).await?.is_none() {
@@ -185,7 +185,7 @@ impl Feeder {
     }
 
     /// How far a segment goes, and whether it grows no more.
-    async fn limit(&self, segment: u64, end: End) -> Result<(u64, bool), AgentError> {
+    async fn limit(&self, segment: u64, end: SpoolEnd) -> Result<(u64, bool), AgentError> {
         if let Some(old) = self.old.iter().find(|old| old.segment == segment) {
             return Ok((old.len, true));
         }

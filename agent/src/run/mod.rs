@@ -434,9 +434,9 @@ type PartitionQueue = (mpsc::Sender<QueuedBatches>, Arc<Flow>);
 /// Where feeding from the spool begins.
 struct SpoolStart {
     folder: std::path::PathBuf,
-    old: Vec<push::spool::End>,
+    old: Vec<push::spool::SpoolEnd>,
     first_new: u64,
-    end: watch::Receiver<push::spool::End>,
+    end: watch::Receiver<push::spool::SpoolEnd>,
     space: Arc<MemoryBudget>,
 }
 

@@ -65,10 +65,10 @@ pub(crate) struct TransformStep {
 #[derive(Debug)]
 enum Action {
     Vrl { program: Program, max_output: usize, reasons: Mutex<HashSet<Arc<str>>>, abort: Arc<str> },
-    Drop { when: Condition, reason: Arc<str> },
-    Route { when: Condition, topic: Topic },
-    Sample { when: Condition, rate: u64, key: Option<Program>, reason: Arc<str> },
-    Throttle { when: Condition, key: Option<Program>, throttle: Throttle, reason: Arc<str> },
+    Drop { when: EventFilter, reason: Arc<str> },
+    Route { when: EventFilter, topic: Topic },
+    Sample { when: EventFilter, rate: u64, key: Option<Program>, reason: Arc<str> },
+    Throttle { when: EventFilter, key: Option<Program>, throttle: Throttle, reason: Arc<str> },
     Redact { redactor: Redactor, found: Vec<Counter> },
 }
 
@@ -100,12 +100,12 @@ impl From<Vec<ProgramFault>> for StepError {
 
 /// Which events a step is for.
 #[derive(Debug)]
-struct Condition {
+struct EventFilter {
     program: Option<Program>,
     pattern: Option<Regex>,
 }
 
-impl Condition {
+impl EventFilter {
     fn new(r#if: Option<&String>, r#match: Option<&String>) -> Result<Self, StepError> {
         Ok(Self {
             program: expression(r#if, Purpose::Condition)?,
@@ -246,21 +246,21 @@ impl TransformStep {
                 )
             }
             TransformConfig::Drop(drop) => {
-                let when = Condition::new(drop.r#if.as_ref(), drop.r#match.as_ref())?;
+                let when = EventFilter::new(drop.r#if.as_ref(), drop.r#match.as_ref())?;
                 (Action::Drop { when, reason: reason(&drop.reason, "drop") }, drop.on_error)
             }
             TransformConfig::Route(route) => {
-                let when = Condition::new(route.r#if.as_ref(), route.r#match.as_ref())?;
+                let when = EventFilter::new(route.r#if.as_ref(), route.r#match.as_ref())?;
                 (Action::Route { when, topic: Topic::new(route)? }, route.on_error)
             }
             TransformConfig::Sample(sample) => {
-                let when = Condition::new(sample.r#if.as_ref(), sample.r#match.as_ref())?;
+                let when = EventFilter::new(sample.r#if.as_ref(), sample.r#match.as_ref())?;
                 let key = expression(sample.key.as_ref(), Purpose::Value)?;
                 let reason = reason(&sample.reason, "sample");
                 (Action::Sample { when, rate: sample.rate, key, reason }, sample.on_error)
             }
             TransformConfig::Throttle(config) => {
-                let when = Condition::new(config.r#if.as_ref(), config.r#match.as_ref())?;
+                let when = EventFilter::new(config.r#if.as_ref(), config.r#match.as_ref())?;
                 let key = expression(config.key.as_ref(), Purpose::Value)?;
                 let (family, transform) = (metrics.throttled.clone(), name.to_owned());
                 let counters = Box::new(move |key: &str| {

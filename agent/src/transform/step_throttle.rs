@@ -26,7 +26,7 @@ pub(crate) struct Throttle {
     tolerance_ns: i64,
     max_keys: usize,
     counters: Counters,
-    inner: Mutex<Inner>,
+    inner: Mutex<Allowances>,
 }
 
 impl std::fmt::Debug for Throttle {
@@ -43,7 +43,7 @@ struct Losses {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Allowances {
     /// When the allowance of each key would be used up, ns since 1970.
     keys: HashMap<Box<[u8]>, i64>,
     /// The same for all that found no room.
@@ -78,7 +78,7 @@ impl Throttle {
     /// Whether an event of this key is kept now.
     pub fn keeps(&self, key: &[u8], now_ns: i64) -> bool {
         let mut inner = self.inner.lock();
-        let Inner { keys, rest, dropped, forget_ns } = &mut *inner;
+        let Allowances { keys, rest, dropped, forget_ns } = &mut *inner;
         if keys.len() >= self.max_keys && !keys.contains_key(key) && now_ns >= *forget_ns {
             keys.retain(|_, used_up| *used_up > now_ns);
             // Going through all of them for each event would be the attack that the bound is against.

@@ -36,7 +36,7 @@ pub(super) struct Wanted {
 
 /// One kept field.
 #[derive(Debug, Clone, Default)]
-struct Kept {
+struct FieldValue {
     found: bool,
     value: Vec<u8>,
     /// Bytes of the value beyond the limit.
@@ -55,7 +55,7 @@ pub(super) enum ExportItem {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// At the start of a line.
     Line,
     /// In a value that ends with its line.
@@ -75,9 +75,9 @@ enum State {
 /// Reads entries.
 #[derive(Debug)]
 pub(super) struct Export {
-    state: State,
+    state: ParserState,
     wanted: Vec<Wanted>,
-    kept: Vec<Kept>,
+    kept: Vec<FieldValue>,
     /// The field that is being read, if it is kept.
     field: Option<usize>,
     /// Fields of the entry so far.
@@ -89,8 +89,8 @@ pub(super) struct Export {
 
 impl Export {
     pub fn new(wanted: Vec<Wanted>) -> Self {
-        let kept = vec![Kept::default(); wanted.len()];
-        Self { state: State::Line, wanted, kept, field: None, fields: 0, given: false, passed: 0 }
+        let kept = vec![FieldValue::default(); wanted.len()];
+        Self { state: ParserState::Line, wanted, kept, field: None, fields: 0, given: false, passed: 0 }
     }
 
     /// A field of the entry that was found last, by its place in the list of those asked for.
@@ -110,21 +110,21 @@ impl Export {
                 return None;
             }
             match self.state {
-                State::Line => {
+                ParserState::Line => {
                     if let Some(found) = self.line(input)? {
                         return Some(found);
                     }
                 }
-                State::Text => {
+                ParserState::Text => {
                     let end = memchr(b'\n', input);
                     let taken = end.unwrap_or(input.len());
                     self.keep(input.get(..taken).unwrap_or_default());
                     input.advance(taken + usize::from(end.is_some()));
                     if end.is_some() {
-                        self.state = State::Line;
+                        self.state = ParserState::Line;
                     }
                 }
-                State::Length => {
+                ParserState::Length => {
                     if input.len() < 8 {
                         return None;
                     }
@@ -132,26 +132,26 @@ impl Export {
                     if length > MAX_VALUE {
                         return Some(self.malformed("a field of more than 1 GiB"));
                     }
-                    self.state = State::Value(length);
+                    self.state = ParserState::Value(length);
                     if length == 0 {
-                        self.state = State::Close;
+                        self.state = ParserState::Close;
                     }
                 }
-                State::Value(left) => {
+                ParserState::Value(left) => {
                     let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
                     self.keep(input.get(..taken).unwrap_or_default());
                     input.advance(taken);
                     let left = left - taken as u64;
-                    self.state = if left == 0 { State::Close } else { State::Value(left) };
+                    self.state = if left == 0 { ParserState::Close } else { ParserState::Value(left) };
                 }
-                State::Close => {
+                ParserState::Close => {
                     if input.first() != Some(&b'\n') {
                         return Some(self.malformed("a field longer than it says"));
                     }
                     input.advance(1);
-                    self.state = State::Line;
+                    self.state = ParserState::Line;
                 }
-                State::Skip { malformed } => {
+                ParserState::Skip { malformed } => {
                     let end = memchr(b'\n', input);
                     let taken = end.map_or(input.len(), |end| end + 1);
                     if malformed {
@@ -159,17 +159,17 @@ impl Export {
                     }
                     input.advance(taken);
                     if end.is_some() {
-                        self.state = if malformed { State::Lost } else { State::Line };
+                        self.state = if malformed { ParserState::Lost } else { ParserState::Line };
                     }
                 }
-                State::Lost => {
+                ParserState::Lost => {
                     let known = input.len().min(HEAD.len());
                     if input.get(..known) != HEAD.get(..known) {
-                        self.state = State::Skip { malformed: true };
+                        self.state = ParserState::Skip { malformed: true };
                     } else if known < HEAD.len() {
                         return None;
                     } else {
-                        self.state = State::Line;
+                        self.state = ParserState::Line;
                         return Some(ExportItem::Resumed(std::mem::take(&mut self.passed)));
                     }
                 }
@@ -192,7 +192,7 @@ impl Export {
         let head = input.get(..input.len().min(MAX_NAME + 1)).unwrap_or_default();
         let between = self.fields == 0 || self.given;
         if between && head.starts_with(b"--") {
-            self.state = State::Skip { malformed: false };
+            self.state = ParserState::Skip { malformed: false };
             return Some(None);
         }
         let Some(end) = head.iter().position(|b| matches!(b, b'=' | b'\n')) else {
@@ -224,7 +224,7 @@ impl Export {
                 _ => self.field = None,
             }
         }
-        self.state = if is_text { State::Text } else { State::Length };
+        self.state = if is_text { ParserState::Text } else { ParserState::Length };
         input.advance(end + 1);
         Some(None)
     }
@@ -240,7 +240,7 @@ impl Export {
 
     fn malformed(&mut self, why: &'static str) -> ExportItem {
         self.forget();
-        self.state = State::Skip { malformed: true };
+        self.state = ParserState::Skip { malformed: true };
         ExportItem::Malformed(why)
     }
 

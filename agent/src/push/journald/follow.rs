@@ -48,7 +48,7 @@ const REASON_GAP: &str = "gap";
 const REASON_MALFORMED: &str = "malformed";
 
 /// Why journalctl is read from no more.
-enum End {
+enum FollowEnd {
     /// The agent stops.
     Stop,
     /// It ended, or could not be started.
@@ -85,8 +85,8 @@ impl Follower {
             };
             let wait = backoff.after(started.elapsed());
             match end {
-                End::Stop => break,
-                End::Again => {
+                FollowEnd::Stop => break,
+                FollowEnd::Again => {
                     tracing::warn!(source = self.name, "reading the journal again from the last saved cursor");
                     self.outbox = Outbox::new();
                     let kept = self.intake.bookmark();
@@ -94,8 +94,8 @@ impl Follower {
                     self.position.back_to(kept.as_deref()).map_err(damaged)?;
                     self.intake.keep_bookmark_now(self.position.bookmark()).await?;
                 }
-                End::Program(why) => {
-                    tracing::error!(source = self.name, why, again_in = ?wait, "can't read the journal: {}", self.cure(&why));
+                FollowEnd::Program(why) => {
+                    tracing::error!(source = self.name, why, retry_in = ?wait, "can't read the journal: {}", self.cure(&why));
                 }
             }
             tokio::select! {
@@ -152,7 +152,7 @@ impl Follower {
         all
     }
 
-    fn start(&self, command: &mut Command) -> Result<Program, End> {
+    fn start(&self, command: &mut Command) -> Result<Program, FollowEnd> {
         let of_source = OfSource { source: self.name.clone() };
         match Program::start(command) {
             Ok(program) => {
@@ -162,14 +162,14 @@ impl Follower {
             Err(error) => {
                 count_end(self.intake.metrics(), &self.name, "not started");
                 let why = if error.kind() == std::io::ErrorKind::NotFound { "not found" } else { "can't be started" };
-                Err(End::Program(format!("{} {why}: {error}", self.config.journalctl)))
+                Err(FollowEnd::Program(format!("{} {why}: {error}", self.config.journalctl)))
             }
         }
     }
 
     /// At the very first start with `read_from: end`: keeps where the journal ends now, so that a crash before the first
     /// entry skips nothing.
-    async fn find_end(&mut self, stop: &CancellationToken) -> Result<Option<End>, AgentError> {
+    async fn find_end(&mut self, stop: &CancellationToken) -> Result<Option<FollowEnd>, AgentError> {
         if self.config.read_from == ReadFrom::Beginning || self.intake.bookmark().is_some() {
             return Ok(None);
         }
@@ -178,7 +178,7 @@ impl Follower {
             Err(end) => return Ok(Some(end)),
         };
         let (Some(mut stdout), Some(mut stderr)) = (program.stdout(), program.stderr()) else {
-            return Ok(Some(End::Program("journalctl has no pipes".to_owned())));
+            return Ok(Some(FollowEnd::Program("journalctl has no pipes".to_owned())));
         };
         let (mut export, mut buffer, mut complaints) = (self.fields.reader(), BytesMut::new(), Complaints::new());
         let mut cursor = None;
@@ -187,8 +187,8 @@ impl Follower {
         loop {
             buffer.reserve(READ);
             tokio::select! {
-                () = stop.cancelled() => return Ok(Some(End::Stop)),
-                () = &mut limit => return Ok(Some(End::Program("journalctl did not find the end of the journal in time".to_owned()))),
+                () = stop.cancelled() => return Ok(Some(FollowEnd::Stop)),
+                () = &mut limit => return Ok(Some(FollowEnd::Program("journalctl did not find the end of the journal in time".to_owned()))),
                 read = stderr.read_buf(complaints.buffer()), if complaints.is_open() => self.heard(&mut complaints, read),
                 read = stdout.read_buf(&mut buffer) => {
                     if read.unwrap_or(0) == 0 {
@@ -206,7 +206,7 @@ impl Follower {
         let end = ending(&status);
         count_end(self.intake.metrics(), &self.name, &end);
         if !status.is_ok_and(|status| status.success()) {
-            return Ok(Some(End::Program(complaints.with(&end))));
+            return Ok(Some(FollowEnd::Program(complaints.with(&end))));
         }
         if let Some(cursor) = cursor {
             self.position.begin_at(&cursor);
@@ -216,7 +216,7 @@ impl Follower {
     }
 
     /// Reads until journalctl ends, the agent stops, or something must be read again.
-    async fn follow(&mut self, stop: &CancellationToken) -> Result<End, AgentError> {
+    async fn follow(&mut self, stop: &CancellationToken) -> Result<FollowEnd, AgentError> {
         let mut command = self.command();
         command.args(["--follow", "--no-tail"]);
         if let Some(cursor) = self.position.cursor() {
@@ -230,7 +230,7 @@ impl Follower {
             Err(end) => return Ok(end),
         };
         let (Some(stdout), Some(stderr)) = (program.stdout(), program.stderr()) else {
-            return Ok(End::Program("journalctl has no pipes".to_owned()));
+            return Ok(FollowEnd::Program("journalctl has no pipes".to_owned()));
         };
         tracing::info!(source = self.name, cursor = self.position.cursor(), "reading the journal");
         let mut complaints = Complaints::new();
@@ -248,7 +248,7 @@ impl Follower {
             }
         };
         count_end(self.intake.metrics(), &self.name, &status);
-        Ok(End::Program(complaints.with(&status)))
+        Ok(FollowEnd::Program(complaints.with(&status)))
     }
 
     /// `None`: its output has ended.
@@ -258,14 +258,14 @@ impl Follower {
         mut stderr: ChildStderr,
         complaints: &mut Complaints,
         stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
+    ) -> Result<Option<FollowEnd>, AgentError> {
         let (mut export, mut buffer) = (self.fields.reader(), BytesMut::new());
         let mut batch = self.intake.batch();
         loop {
             buffer.reserve(READ);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(Some(End::Stop)),
+                () = stop.cancelled() => return Ok(Some(FollowEnd::Stop)),
                 Some((result, mark)) = self.outbox.next(), if !self.outbox.is_empty() => {
                     if let Some(end) = self.settled(result, mark) {
                         return Ok(Some(end));
@@ -287,7 +287,7 @@ impl Follower {
                             return Ok(Some(end));
                         }
                     }
-                    Err(error) => return Ok(Some(End::Program(format!("can't read the output of journalctl: {error}")))),
+                    Err(error) => return Ok(Some(FollowEnd::Program(format!("can't read the output of journalctl: {error}")))),
                 },
                 // Nothing more at the moment.
                 () = std::future::ready(()), if !batch.is_empty() || self.idle_mark => {
@@ -306,7 +306,7 @@ impl Follower {
         buffer: &mut BytesMut,
         batch: &mut Batch,
         stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
+    ) -> Result<Option<FollowEnd>, AgentError> {
         while let Some(found) = export.next(buffer) {
             match found {
                 ExportItem::Entry => {}
@@ -368,7 +368,7 @@ impl Follower {
     }
 
     /// Hands in what there is, waiting for room.
-    async fn flush(&mut self, batch: &mut Batch, stop: &CancellationToken) -> Option<End> {
+    async fn flush(&mut self, batch: &mut Batch, stop: &CancellationToken) -> Option<FollowEnd> {
         let passed_over = std::mem::take(&mut self.idle_mark);
         if batch.is_empty() {
             // Else it goes with the last batch that is on its way, or with the next one.
@@ -380,7 +380,7 @@ impl Follower {
         let full = std::mem::replace(batch, self.intake.batch());
         let sent = tokio::select! {
             biased;
-            () = stop.cancelled() => return Some(End::Stop),
+            () = stop.cancelled() => return Some(FollowEnd::Stop),
             sent = full.send() => sent,
         };
         match sent {
@@ -396,16 +396,16 @@ impl Follower {
         None
     }
 
-    fn settled(&mut self, result: Result<(), Rejected>, mark: Bytes) -> Option<End> {
+    fn settled(&mut self, result: Result<(), Rejected>, mark: Bytes) -> Option<FollowEnd> {
         match result {
             Ok(()) => {
                 self.intake.keep_bookmark(mark);
                 None
             }
-            Err(Rejected::Stopping | Rejected::NotReady) => Some(End::Stop),
+            Err(Rejected::Stopping | Rejected::NotReady) => Some(FollowEnd::Stop),
             Err(why) => {
                 tracing::error!(source = self.name, %why, "journal entries were not accepted");
-                Some(End::Again)
+                Some(FollowEnd::Again)
             }
         }
     }
@@ -416,14 +416,14 @@ impl Follower {
         export: &Export,
         batch: &mut Batch,
         stop: &CancellationToken,
-    ) -> Result<Option<End>, AgentError> {
+    ) -> Result<Option<FollowEnd>, AgentError> {
         if let Some(end) = self.flush(batch, stop).await {
             return Ok(Some(end));
         }
         while !self.outbox.is_empty() {
             let next = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(Some(End::Stop)),
+                () = stop.cancelled() => return Ok(Some(FollowEnd::Stop)),
                 next = self.outbox.next() => next,
             };
             if let Some((result, mark)) = next

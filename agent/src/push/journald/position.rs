@@ -31,8 +31,8 @@ const HASTE_MS: i64 = 60_000;
 /// What is kept for the next start, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Kept {
-    /// Cursor of the last entry; empty if there was none.
+struct Bookmark {
+    /// EntryCursor of the last entry; empty if there was none.
     cursor: String,
     /// Whether that entry was read: else it only says where reading began.
     exact: bool,
@@ -46,12 +46,12 @@ struct Kept {
 
 /// The parts of a cursor that are used here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Cursor {
+struct EntryCursor {
     series: String,
     number: u64,
 }
 
-impl Cursor {
+impl EntryCursor {
     /// `s=…;i=…;b=…;m=…;t=…;x=…` with hexadecimal numbers, parts in any order.
     fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
@@ -91,7 +91,7 @@ pub(super) struct JournalPosition {
     shape: u32,
     /// Text of the last cursor; empty if there was none.
     cursor: String,
-    last: Option<Cursor>,
+    last: Option<EntryCursor>,
     exact: bool,
     /// Series of the epoch, once an entry of it was taken.
     series: Option<String>,
@@ -108,21 +108,21 @@ impl JournalPosition {
     /// has begun, which must be kept before anything is sent.
     pub fn restore(kept: Option<&[u8]>, shape: u32) -> Result<(Self, bool), serde_json::Error> {
         let Some(kept) = kept else {
-            let place = Self::at(Kept { epoch: 1, shape, ..Kept::default() });
+            let place = Self::at(Bookmark { epoch: 1, shape, ..Bookmark::default() });
             return Ok((place, false));
         };
-        let mut kept: Kept = serde_json::from_slice(kept)?;
+        let mut kept: Bookmark = serde_json::from_slice(kept)?;
         let turned = kept.counted || kept.shape != shape;
         // Another selection may leave the last entry out: its absence means nothing.
         kept.exact &= kept.shape == shape;
         if turned {
-            kept = Kept { epoch: kept.epoch.saturating_add(1), begun: false, counted: false, shape, ..kept };
+            kept = Bookmark { epoch: kept.epoch.saturating_add(1), begun: false, counted: false, shape, ..kept };
         }
         Ok((Self::at(kept), turned))
     }
 
-    fn at(kept: Kept) -> Self {
-        let last = Cursor::parse(kept.cursor.as_bytes());
+    fn at(kept: Bookmark) -> Self {
+        let last = EntryCursor::parse(kept.cursor.as_bytes());
         let of_epoch = last.as_ref().filter(|_| kept.begun);
         Self {
             epoch: kept.epoch,
@@ -141,7 +141,7 @@ impl JournalPosition {
     /// Begins behind an entry that is not read itself.
     pub fn begin_at(&mut self, cursor: &[u8]) {
         self.cursor = String::from_utf8_lossy(cursor).into_owned();
-        self.last = Cursor::parse(cursor);
+        self.last = EntryCursor::parse(cursor);
         self.exact = false;
     }
 
@@ -157,7 +157,7 @@ impl JournalPosition {
 
     /// An entry; `whole` says that nothing of the journal is left out, so that its numbers have no gaps.
     pub fn step(&mut self, cursor: &[u8], whole: bool) -> EntryAction {
-        let found = Cursor::parse(cursor);
+        let found = EntryCursor::parse(cursor);
         if self.fresh {
             let same = self.cursor.as_bytes() == cursor || found.is_some() && found == self.last;
             if same && !self.cursor.is_empty() {
@@ -188,7 +188,7 @@ impl JournalPosition {
         EntryAction::Take { number: u64::from(self.epoch) << BITS | number, missing }
     }
 
-    fn missing(&self, found: Option<&Cursor>, whole: bool) -> Missing {
+    fn missing(&self, found: Option<&EntryCursor>, whole: bool) -> Missing {
         match (&self.last, found) {
             (Some(last), Some(found)) if last.series == found.series => {
                 match found.number.saturating_sub(last.number) {
@@ -213,7 +213,7 @@ impl JournalPosition {
             self.epochs.pop_front();
         }
         let hasty = self.epochs.len() == HASTE && self.epochs.front().is_some_and(|first| now_ms - first < HASTE_MS);
-        self.counted = hasty || Cursor::parse(cursor).is_none();
+        self.counted = hasty || EntryCursor::parse(cursor).is_none();
     }
 
     /// Something was not sent and must be read again from `kept`, under new numbers.
@@ -231,7 +231,7 @@ impl JournalPosition {
 
     /// To be kept once everything that was taken is acknowledged.
     pub fn bookmark(&self) -> Bytes {
-        let kept = Kept {
+        let kept = Bookmark {
             cursor: self.cursor.clone(),
             exact: self.exact,
             epoch: self.epoch,

@@ -21,7 +21,7 @@ const MALFORMED: (&str, &str) = ("syslog", "malformed");
 
 /// How messages are read.
 #[derive(Debug, Clone)]
-pub(super) struct Reader {
+pub(super) struct MessageReader {
     variant: Variant,
     zone: FixedOffset,
     /// Label to field.
@@ -37,7 +37,7 @@ pub(super) struct Read<'m> {
     pub metadata: Labels,
 }
 
-impl Reader {
+impl MessageReader {
     pub fn new(format: SyslogFormat, zone: FixedOffset, labels: BTreeMap<String, String>) -> Self {
         let variant = match format {
             SyslogFormat::Auto => Variant::Either,
@@ -144,9 +144,9 @@ mod tests {
     /// 2026-01-02 00:00 UTC.
     const NOW: i64 = 1_767_312_000_000_000_000;
 
-    fn reader() -> Reader {
+    fn reader() -> MessageReader {
         let config = SyslogSource::default();
-        Reader::new(SyslogFormat::Auto, FixedOffset::east_opt(0).unwrap(), config.label_fields)
+        MessageReader::new(SyslogFormat::Auto, FixedOffset::east_opt(0).unwrap(), config.label_fields)
     }
 
     fn ns(rfc3339: &str) -> Option<i64> {

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::frames::{Frames, trimmed};
-use self::message::Reader;
+use self::message::MessageReader;
 use super::door::{ACCEPT_PAUSE, CERTIFICATES, HANDSHAKE, accept, refresh};
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
@@ -78,7 +78,7 @@ struct Way {
 struct SyslogContext {
     name: Arc<str>,
     config: Arc<SyslogSource>,
-    reader: Arc<Reader>,
+    reader: Arc<MessageReader>,
 }
 
 impl Syslog {
@@ -117,7 +117,7 @@ impl Syslog {
             }
         };
         tracing::info!(source = name, udp = config.udp, tcp = config.tcp, tls = tls.is_some(), "listening for syslog");
-        let reader = Arc::new(Reader::new(config.format, zone, config.label_fields.clone()));
+        let reader = Arc::new(MessageReader::new(config.format, zone, config.label_fields.clone()));
         Ok(Self {
             udp,
             tcp,
