@@ -55,7 +55,7 @@ pub struct BrokerMetrics {
     pub bytes_out: Counter,
     /// Records given.
     pub records_out: Counter,
-    /// Time from a whole request to its answer; long polls and joins wait on purpose.
+    /// Time from a complete request to its response, including the waits of long polls and joins.
     pub request_seconds: Family<ApiLabel, Histogram, fn() -> Histogram>,
     /// Time from an append to its flush.
     pub flush_seconds: Histogram,
@@ -98,7 +98,7 @@ impl BrokerMetrics {
         r.register("millrace_log_out_records", "Records fetched", metrics.records_out.clone());
         r.register_with_unit(
             "millrace_log_request",
-            "Time from a whole request to its answer; long polls and joins wait on purpose",
+            "Time from a complete request to its response, including the waits of long polls and joins",
             Unit::Seconds,
             metrics.request_seconds.clone(),
         );
@@ -111,14 +111,14 @@ impl BrokerMetrics {
         r.register("millrace_log_connections", "Open connections", metrics.connections.clone());
         r.register(
             "millrace_log_connections_ended",
-            "Connections that have ended or were not taken, by cause",
+            "Connections closed or rejected, by cause",
             metrics.connections_ended.clone(),
         );
         r.register("millrace_log_failed_logins", "SASL logins that failed", metrics.failed_logins.clone());
-        r.register("millrace_log_denied", "Accesses that the rules refused", metrics.denied.clone());
+        r.register("millrace_log_denied", "Accesses denied by ACLs", metrics.denied.clone());
         r.register(
             "millrace_log_throttled_requests",
-            "Requests of clients that ask more often than they may",
+            "Requests of clients above their rate limit",
             metrics.throttled.clone(),
         );
         metrics

@@ -60,9 +60,9 @@ pub struct StorageConfig {
     pub topic_defaults: TopicSettings,
     /// Time between two checks of retention.
     pub retention_check_interval: Span,
-    /// Size at which a new segment is begun (`segment.bytes`), at most 2 GiB less one byte.
+    /// Size at which a new segment is started (`segment.bytes`), at most 2 GiB less one byte.
     pub segment_size: ByteSize,
-    /// Age at which a new segment is begun (`segment.ms`).
+    /// Age at which a new segment is started (`segment.ms`).
     pub segment_age: Span,
     /// Largest record batch taken (`max.message.bytes`).
     pub max_message_size: ByteSize,

@@ -13,10 +13,10 @@ use millrace_log::value::{ByteSize, Span};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No such setting.
-    #[error("`{0}` is no setting of a topic")]
+    #[error("unknown topic setting `{0}`")]
     Unknown(String),
     /// Not a value for it.
-    #[error("`{value}` is no value for `{name}`: expected {expected}")]
+    #[error("invalid value `{value}` for `{name}`: expected {expected}")]
     Value {
         /// The setting.
         name: &'static str,
@@ -93,7 +93,7 @@ impl SettingSpec {
                     format!("a number from {least} to {most}, or {other}")
                 },
             ),
-            SettingKind::Long(least) => (within(least, i64::MAX), format!("a number from {least} on")),
+            SettingKind::Long(least) => (within(least, i64::MAX), format!("a number of at least {least}")),
             SettingKind::Ratio => {
                 (value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)), "a number from 0 to 1".to_owned())
             }
@@ -124,55 +124,55 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "compression.gzip.level",
         kind: SettingKind::Level(1, 9, -1),
-        doc: "how hard gzip tries where compression.type asks for it",
+        doc: "compression level where compression.type is gzip",
         default: |_| "-1".to_owned(),
     },
     SettingSpec {
         name: "compression.lz4.level",
         kind: SettingKind::Level(1, 17, 9),
-        doc: "how hard lz4 tries where compression.type asks for it",
+        doc: "compression level where compression.type is lz4",
         default: |_| "9".to_owned(),
     },
     SettingSpec {
         name: "compression.type",
         kind: SettingKind::Word(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        doc: "`producer` stores batches as they came, all others write those anew that come with another codec",
+        doc: "`producer` stores batches as sent; with any other value, batches sent with another codec are recompressed",
         default: |_| "producer".to_owned(),
     },
     SettingSpec {
         name: "compression.zstd.level",
         kind: SettingKind::Level(-131_072, 22, 3),
-        doc: "how hard zstd tries where compression.type asks for it",
+        doc: "compression level where compression.type is zstd",
         default: |_| "3".to_owned(),
     },
     SettingSpec {
         name: "delete.retention.ms",
         kind: SettingKind::Long(0),
-        doc: "how long compaction keeps a tombstone after it has first met it",
+        doc: "how long compaction keeps a tombstone after it has first seen it",
         default: |_| "86400000".to_owned(),
     },
     SettingSpec {
         name: "file.delete.delay.ms",
         kind: SettingKind::Long(0),
-        doc: "kept, without effect: readers hold the file they read",
+        doc: "accepted, without effect: readers hold the file they read",
         default: |_| "60000".to_owned(),
     },
     SettingSpec {
         name: "flush.messages",
         kind: SettingKind::Long(1),
-        doc: "kept, without effect: see `flush` of the broker",
+        doc: "accepted, without effect: see `flush` of the broker",
         default: |_| i64::MAX.to_string(),
     },
     SettingSpec {
         name: "flush.ms",
         kind: SettingKind::Long(0),
-        doc: "kept, without effect: see `flush` of the broker",
+        doc: "accepted, without effect: see `flush` of the broker",
         default: |_| i64::MAX.to_string(),
     },
     SettingSpec {
         name: "index.interval.bytes",
         kind: SettingKind::Int(0),
-        doc: "kept, without effect: an entry about every 4096 bytes",
+        doc: "accepted, without effect: an entry about every 4096 bytes",
         default: |_| "4096".to_owned(),
     },
     SettingSpec {
@@ -184,7 +184,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "max.message.bytes",
         kind: SettingKind::Int(0),
-        doc: "largest record batch taken",
+        doc: "largest record batch accepted",
         default: |c| c.max_message_size.0.to_string(),
     },
     SettingSpec {
@@ -202,19 +202,19 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "message.timestamp.type",
         kind: SettingKind::Word(&["CreateTime", "LogAppendTime"]),
-        doc: "whose clock dates a record",
+        doc: "whether a record carries the time of its producer or of its append",
         default: |_| "CreateTime".to_owned(),
     },
     SettingSpec {
         name: "millrace.retention.hold.bytes",
         kind: SettingKind::Long(-1),
-        doc: "size of a partition up to which retention leaves records that a group has not read; 0: it never waits; -1: any size",
+        doc: "size of a partition up to which retention keeps records that a group has not read; 0: never; -1: any size",
         default: |_| "0".to_owned(),
     },
     SettingSpec {
         name: "millrace.retention.hold.ms",
         kind: SettingKind::Long(-1),
-        doc: "age up to which retention leaves records that a group has not read; -1: any age",
+        doc: "age up to which retention keeps records that a group has not read; -1: any age",
         default: |_| "-1".to_owned(),
     },
     SettingSpec {
@@ -226,61 +226,61 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "min.compaction.lag.ms",
         kind: SettingKind::Long(0),
-        doc: "age of a record before which compaction leaves it alone",
+        doc: "age below which a record is not compacted",
         default: |_| "0".to_owned(),
     },
     SettingSpec {
         name: "min.insync.replicas",
         kind: SettingKind::Int(1),
-        doc: "kept, without effect: there is one replica",
+        doc: "accepted, without effect: there is one replica",
         default: |_| "1".to_owned(),
     },
     SettingSpec {
         name: "preallocate",
         kind: SettingKind::Bool,
-        doc: "kept, without effect",
+        doc: "accepted, without effect",
         default: |_| "false".to_owned(),
     },
     SettingSpec {
         name: "retention.bytes",
         kind: SettingKind::Long(-1),
-        doc: "size of a partition above which its oldest segments go; -1: no limit",
+        doc: "size of a partition above which its oldest segments are deleted; -1: no limit",
         default: |c| c.retention_size.map_or_else(|| "-1".to_owned(), |size| size.0.to_string()),
     },
     SettingSpec {
         name: "retention.ms",
         kind: SettingKind::Long(-1),
-        doc: "age at which a segment goes; -1: never",
+        doc: "age at which a segment is deleted; -1: never",
         default: |c| span_ms(c.retention_age),
     },
     SettingSpec {
         name: "segment.bytes",
         kind: SettingKind::Int(1024),
-        doc: "size at which a new segment is begun",
+        doc: "size at which a new segment is started",
         default: |c| c.segment_size.0.to_string(),
     },
     SettingSpec {
         name: "segment.index.bytes",
         kind: SettingKind::Int(4),
-        doc: "kept, without effect: indexes grow as they need",
+        doc: "accepted, without effect: indexes grow as needed",
         default: |_| "10485760".to_owned(),
     },
     SettingSpec {
         name: "segment.jitter.ms",
         kind: SettingKind::Long(0),
-        doc: "random time by which segment.ms is shortened, so that segments of many partitions do not begin at once",
+        doc: "random time by which segment.ms is shortened, so that segments of many partitions are not started at the same time",
         default: |_| "0".to_owned(),
     },
     SettingSpec {
         name: "segment.ms",
         kind: SettingKind::Long(1),
-        doc: "age at which a new segment is begun",
+        doc: "age at which a new segment is started",
         default: |c| span_ms(c.segment_age),
     },
     SettingSpec {
         name: "unclean.leader.election.enable",
         kind: SettingKind::Bool,
-        doc: "kept, without effect: there is one replica",
+        doc: "accepted, without effect: there is one replica",
         default: |_| "false".to_owned(),
     },
 ];

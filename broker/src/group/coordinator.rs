@@ -29,10 +29,10 @@ pub(super) const ENTRIES_PER_BATCH: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
     /// The topic can't be made.
-    #[error("topic {OFFSETS_TOPIC} can't be made")]
+    #[error("can't create topic {OFFSETS_TOPIC}")]
     Topic(#[from] StorageError),
     /// The topic can't be read.
-    #[error("topic {OFFSETS_TOPIC} can't be read")]
+    #[error("can't read topic {OFFSETS_TOPIC}")]
     Read(#[from] ReadError),
 }
 
@@ -190,7 +190,7 @@ impl Coordinator {
         let written = self.write(group, entries).await;
         self.with(group, |slot, _| slot.settle(taken, written.is_ok()));
         if let Err(error) = &written {
-            tracing::warn!(group, %error, "state of the group is not kept yet");
+            tracing::warn!(group, %error, "state of the group not written, retrying");
             self.changed.lock().insert(group.to_owned());
         }
         written

@@ -9,25 +9,25 @@ pub enum GroupError {
     #[error("the group id is empty")]
     InvalidGroupId,
     /// Nobody of that id is in the group.
-    #[error("the member is not known: join again without a member id")]
+    #[error("unknown member: rejoin without a member id")]
     UnknownMember,
     /// Not the present generation.
-    #[error("the generation is not the present one: join again")]
+    #[error("illegal generation: rejoin the group")]
     IllegalGeneration,
     /// Join again.
-    #[error("the group is rebalancing: join again")]
+    #[error("the group is rebalancing: rejoin the group")]
     RebalanceInProgress,
     /// Another member has taken over the static id.
-    #[error("another member has taken over this group.instance.id: it must be given to one member only")]
+    #[error("another member has taken over this group.instance.id: use each id for one member only")]
     FencedInstance,
     /// No common protocol.
-    #[error("the protocols have nothing in common with those of the other members")]
+    #[error("no assignment strategy in common with the other members")]
     InconsistentProtocol,
     /// Session time-out out of bounds.
-    #[error("session.timeout.ms is outside of what the broker allows")]
+    #[error("session.timeout.ms is outside of the range that the broker allows")]
     InvalidSessionTimeout,
     /// Join again with this id (KIP-394).
-    #[error("join again with the member id {0}")]
+    #[error("rejoin with the member id {0}")]
     MemberIdRequired(String),
     /// Too many members.
     #[error("the group is full: raise broker.group.max_members")]
@@ -36,16 +36,16 @@ pub enum GroupError {
     #[error("the group has members: stop them first")]
     NotEmpty,
     /// No such group.
-    #[error("there is no such group")]
+    #[error("unknown group")]
     NotFound,
     /// The broker stops, or the group was removed while the member waited.
-    #[error("the coordinator is not available at the moment")]
+    #[error("the group coordinator is not available: try again")]
     NotAvailable,
     /// Metadata of a commit is too long.
     #[error("the metadata of the commit is too long")]
     MetadataTooLarge,
     /// The log did not take it.
-    #[error("offsets can't be kept: {0}")]
+    #[error("can't store offsets: {0}")]
     Log(String),
     /// The transaction of the commit has ended in the meantime.
     #[error("the transaction of the commit has ended")]
@@ -54,7 +54,7 @@ pub enum GroupError {
     #[error("a newer producer with the same transactional id has taken over")]
     FencedProducer,
     /// The broker stops: another one, or this one when it is back, serves the group.
-    #[error("the broker stops")]
+    #[error("the broker is stopping")]
     NotCoordinator,
     /// A request that says what it may not.
     #[error("{0}")]

@@ -92,7 +92,7 @@ impl Coordinator {
                         partition = partition.number(),
                         before = batch.next_offset,
                         %error,
-                        "some committed offsets can't be read: their groups go on from older ones"
+                        "can't read some committed offsets: their groups continue from older ones"
                     ),
                 }
             }

@@ -175,7 +175,7 @@ impl Coordinator {
             }
             let fresh =
                 consumer::Group::from_classic(classic, &View(&self.storage, None), now_ms).ok_or_else(refused)?;
-            tracing::info!(group, members = classic.members.len(), "classic group becomes a consumer group");
+            tracing::info!(group, members = classic.members.len(), "converted a classic group to a consumer group");
             fresh
         };
         classic.release(&GroupError::RebalanceInProgress);

@@ -176,7 +176,7 @@ impl Slot {
     pub fn downgrade(&mut self, limits: Limits, topics: &dyn Topics, now_ms: i64) {
         let Held::Consumer(group) = &self.held else { return };
         if group.is_all_classic() {
-            tracing::info!(group = group.id, "only classic members are left: it is a classic group again");
+            tracing::info!(group = group.id, "only classic members are left: converted to a classic group");
             let fresh = group.to_classic(limits, topics, now_ms);
             self.become_kind(Held::Classic(Box::new(fresh)));
         }

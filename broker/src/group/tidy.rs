@@ -79,12 +79,12 @@ impl Coordinator {
             match self.write(&group, entries).await {
                 Ok(()) if is_last => self.remove_if_idle(&group),
                 Ok(()) => {}
-                Err(error) => tracing::warn!(group, %error, "expired offsets stay for now"),
+                Err(error) => tracing::warn!(group, %error, "can't delete expired offsets, retrying"),
             }
         }
         for at in 0..self.partitions.len() {
             if let Err(error) = self.compact(at).await {
-                tracing::warn!(partition = at, %error, "{OFFSETS_TOPIC} is not written anew yet");
+                tracing::warn!(partition = at, %error, "can't compact {OFFSETS_TOPIC}, retrying");
             }
         }
     }

@@ -75,7 +75,7 @@ impl Catalog {
             Ok(newer) if newer > FORMAT => {
                 return Err(StorageError::Newer { path: dir.to_owned(), found, known: FORMAT });
             }
-            _ => return Err(StorageError::Damaged { path, reason: format!("`{found}` is no version") }),
+            _ => return Err(StorageError::Damaged { path, reason: format!("invalid version `{found}`") }),
         }
         let path = dir.join(CATALOG_FILE);
         let bytes = fs::read_all(fs, &path).map_err(StorageError::io("read", &path))?;

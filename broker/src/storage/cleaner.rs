@@ -198,7 +198,7 @@ fn note_keys(
         known_until = known_until.max(segment.end().min(until));
     }
     if known_until <= from && keys.len() > 0 {
-        return Err(io::Error::other("one batch has more keys than cleaner_memory holds: raise it"));
+        return Err(io::Error::other("one batch has more keys than fit into cleaner_memory: raise it"));
     }
     Ok(Some(Known { keys, until: known_until }))
 }
@@ -223,7 +223,7 @@ fn tell_unreadable(segment: &Segment, header: &Header, cause: &io::Error) {
         segment = %segment.path().display(),
         offset = header.base_offset,
         error = %cause,
-        "records can't be unpacked: compaction leaves this batch as it is"
+        "can't decompress records: compaction keeps this batch as it is"
     );
 }
 

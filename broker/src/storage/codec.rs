@@ -50,7 +50,7 @@ impl Codec {
             2 => Self::Snappy,
             3 => Self::Lz4(0),
             4 => Self::Zstd(0),
-            _ => return Err(invalid("compression codec is unknown")),
+            _ => return Err(invalid("unknown compression codec")),
         })
     }
 }
@@ -81,7 +81,7 @@ impl<'a> Snappy<'a> {
         let (packed, rest) = self.left.split_at_checked(size).ok_or(io::ErrorKind::UnexpectedEof)?;
         let length = snap::raw::decompress_len(packed).map_err(io::Error::other)?;
         if length > packed.len().saturating_mul(SNAPPY_FACTOR) {
-            return Err(invalid("snappy block claims too much"));
+            return Err(invalid("snappy block claims too large a size"));
         }
         self.block.clear();
         self.block.resize(length, 0);

@@ -43,7 +43,7 @@ pub(super) fn report(deleted: &DeletedUnread, topic: &str, partition: i32, count
         group,
         from_offset,
         to_offset,
-        "retention deleted records that the group had not read: speed it up, raise retention, or set millrace.retention.hold.bytes"
+        "retention deleted records that the group had not read: speed the group up, raise retention, or set millrace.retention.hold.bytes"
     );
     let labels = vec![
         ("topic".to_owned(), topic.to_owned()),

@@ -21,9 +21,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// Another process has the folder.
-    #[error(
-        "data folder {path} is in use by {holder}: stop it first, or give this one a folder of its own (`data_dir`)"
-    )]
+    #[error("data folder {path} is in use by {holder}: stop it first, or use another folder (`data_dir`)")]
     InUse {
         /// The folder.
         path: PathBuf,
@@ -32,7 +30,7 @@ pub enum StorageError {
     },
     /// Written by a newer version.
     #[error(
-        "data folder {path} has format {found}, this version reads up to {known}: start the newer version of millrace again, or give this one an empty folder"
+        "data folder {path} has format {found}, this version reads up to {known}: run the newer version of millrace, or use an empty folder"
     )]
     Newer {
         /// The folder.
@@ -43,7 +41,7 @@ pub enum StorageError {
         known: u32,
     },
     /// A file that holds what topics there are can't be understood.
-    #[error("{path} is damaged ({reason}): restore it from a backup, or move the folder away to begin anew")]
+    #[error("{path} is damaged ({reason}): restore it from a backup, or move the folder away to start empty")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -51,19 +49,19 @@ pub enum StorageError {
         reason: String,
     },
     /// Not the folder of a log.
-    #[error("{path} holds no partitioned log: name the folder with the files VERSION and topics.json")]
+    #[error("{path} is not the folder of a log: use the folder with the files VERSION and topics.json")]
     NoLog {
         /// The folder.
         path: PathBuf,
     },
     /// Such a topic exists.
-    #[error("topic {0} exists already")]
+    #[error("topic {0} already exists")]
     TopicExists(String),
     /// No such topic.
-    #[error("there is no topic {0}")]
+    #[error("unknown topic {0}")]
     UnknownTopic(String),
     /// Not a name.
-    #[error("`{0}` is no name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`, and not `.` or `..`")]
+    #[error("invalid topic name `{0}`: use 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`, and not `.` or `..`")]
     InvalidTopicName(String),
     /// Too few or too many.
     #[error("topic {topic} can't have {wanted} partitions: it has {has}, and the number may grow up to {max}")]
@@ -113,19 +111,19 @@ pub enum AppendError {
     #[error("batch is damaged: {0}")]
     Corrupt(&'static str),
     /// Message format 0 or 1 (UNSUPPORTED_FOR_MESSAGE_FORMAT / INVALID_RECORD).
-    #[error("message format {0} is not taken, only format 2: use a client newer than Kafka 0.11")]
+    #[error("message format {0} is not supported, only format 2: use a client newer than Kafka 0.11")]
     OldFormat(u8),
     /// A well-formed batch that breaks a rule (INVALID_RECORD).
     #[error("batch is refused: {0}")]
     Invalid(&'static str),
     /// Records without a key where only the last record of each key counts (INVALID_RECORD).
-    #[error("a compacted topic takes no records without a key: records {places:?} of the batch have none")]
+    #[error("a compacted topic requires keys: records {places:?} of the batch have none")]
     NoKey {
         /// Which records of the batch, from 0 on.
         places: Vec<i32>,
     },
     /// Compression codec we don't know (UNSUPPORTED_COMPRESSION_TYPE).
-    #[error("compression codec {0} is unknown")]
+    #[error("unknown compression codec {0}")]
     Compression(u8),
     /// Above max.message.bytes (MESSAGE_TOO_LARGE).
     #[error(
@@ -138,9 +136,7 @@ pub enum AppendError {
         max: usize,
     },
     /// Outside of the window (INVALID_TIMESTAMP).
-    #[error(
-        "timestamp {timestamp_ms} is outside of [{earliest_ms}, {latest_ms}], which the topic takes at this moment"
-    )]
+    #[error("timestamp {timestamp_ms} is outside of [{earliest_ms}, {latest_ms}], the range that the topic accepts")]
     Timestamp {
         /// The offending timestamp.
         timestamp_ms: i64,
@@ -193,13 +189,13 @@ pub enum AppendError {
         current: i32,
     },
     /// The disk is full; try again later (KAFKA_STORAGE_ERROR, retriable).
-    #[error("the disk of {path} is full: free space or lower retention; reading goes on")]
+    #[error("the disk of {path} is full: free space or lower retention; reads continue")]
     Full {
         /// The segment.
         path: PathBuf,
     },
     /// The disk failed; this partition takes no more until the process is restarted (KAFKA_STORAGE_ERROR, retriable).
-    #[error("writing to {path} failed ({cause}): check the disk, then restart; reading goes on")]
+    #[error("writing to {path} failed ({cause}): check the disk, then restart; reads continue")]
     Failed {
         /// The segment.
         path: PathBuf,

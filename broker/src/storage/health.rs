@@ -23,7 +23,7 @@ pub enum NotWritable {
     },
     /// Writing or flushing failed.
     #[error(
-        "disk failed under {partitions} partitions of the log: they take no more until the broker is started again, see its log"
+        "disk failed under {partitions} partitions of the log: they refuse writes until the broker is restarted, see its log"
     )]
     Failed {
         /// How many.

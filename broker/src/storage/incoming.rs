@@ -90,7 +90,7 @@ pub(super) fn take_apart(
         check(&header, kind, limits, now_ms)?;
         if limits.compact && kind.is_client() {
             let places = records::without_key(&header, &body)
-                .map_err(|_| AppendError::Invalid("its records can't be unpacked to look at their keys"))?;
+                .map_err(|_| AppendError::Invalid("can't decompress its records to check their keys"))?;
             if !places.is_empty() {
                 return Err(AppendError::NoKey { places });
             }
@@ -103,9 +103,11 @@ pub(super) fn take_apart(
         batches.push(Incoming { header, head, body });
     }
     match (batches.len(), kind) {
-        (0, _) => Err(AppendError::Invalid("there is no batch in it")),
+        (0, _) => Err(AppendError::Invalid("it contains no batch")),
         // As Kafka since Produce version 3.
-        (2.., kind) if kind.is_client() => Err(AppendError::Invalid("a request holds exactly one batch per partition")),
+        (2.., kind) if kind.is_client() => {
+            Err(AppendError::Invalid("a request must contain exactly one batch per partition"))
+        }
         _ => Ok(batches),
     }
 }
@@ -118,17 +120,17 @@ fn recompress(header: &Header, batch: &[u8], codec: Codec, limits: &Limits) -> R
         Ok((header, bytes)) => Ok((header, bytes.into())),
         Err(RecompressError::TooLarge(size)) => Err(AppendError::TooLarge { size, max }),
         Err(RecompressError::Unreadable(_)) => {
-            Err(AppendError::Invalid("its records can't be unpacked to compress them as the topic asks"))
+            Err(AppendError::Invalid("can't decompress its records to recompress them with the topic's codec"))
         }
     }
 }
 
 fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Result<(), AppendError> {
     if header.count < 1 || header.last_offset_delta < 0 {
-        return Err(AppendError::Invalid("it holds no record"));
+        return Err(AppendError::Invalid("it contains no record"));
     }
     if header.last_offset_delta != header.count - 1 {
-        return Err(AppendError::Invalid("last offset delta and number of records disagree"));
+        return Err(AppendError::Invalid("last offset delta does not match the number of records"));
     }
     if header.codec() > 4 {
         return Err(AppendError::Compression(header.codec()));
@@ -137,13 +139,13 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
         return Ok(());
     }
     if header.producer_id >= 0 && header.base_sequence < 0 {
-        return Err(AppendError::Invalid("an idempotent batch needs a sequence"));
+        return Err(AppendError::Invalid("an idempotent batch requires a sequence"));
     }
     if header.is_control() {
         return Err(AppendError::Invalid("producers may not write control batches"));
     }
     if header.is_transactional() && header.producer_id < 0 {
-        return Err(AppendError::Invalid("a transactional batch needs a producer id"));
+        return Err(AppendError::Invalid("a transactional batch requires a producer id"));
     }
     if limits.log_append_time {
         return Ok(());
@@ -192,34 +194,34 @@ mod tests {
         type Settings = &'static [(&'static str, &'static str)];
         let cases: Vec<(&str, Bytes, Settings, &str)> = vec![
             ("good", good.clone(), &[], "ok"),
-            ("nothing", Bytes::new(), &[], "batch is refused: there is no batch in it"),
+            ("nothing", Bytes::new(), &[], "batch is refused: it contains no batch"),
             ("short", good.slice(..40), &[], "batch is damaged: shorter than a batch header"),
             ("cut", good.slice(..good.len() - 1), &[], "batch is damaged: length exceeds the data sent"),
-            ("two", two, &[], "batch is refused: a request holds exactly one batch per partition"),
+            ("two", two, &[], "batch is refused: a request must contain exactly one batch per partition"),
             (
                 "magic 0",
                 changed(16, &[0], false),
                 &[],
-                "message format 0 is not taken, only format 2: use a client newer than Kafka 0.11",
+                "message format 0 is not supported, only format 2: use a client newer than Kafka 0.11",
             ),
             (
                 "magic 1",
                 changed(16, &[1], false),
                 &[],
-                "message format 1 is not taken, only format 2: use a client newer than Kafka 0.11",
+                "message format 1 is not supported, only format 2: use a client newer than Kafka 0.11",
             ),
             ("magic 3", changed(16, &[3], false), &[], "batch is damaged: unknown message format"),
             ("length 0", changed(8, &[0; 4], false), &[], "batch is damaged: length is less than a batch header"),
             ("length -1", changed(8, &[255; 4], false), &[], "batch is damaged: length is less than a batch header"),
             ("CRC", changed(70, &[9], false), &[], "batch is damaged: CRC does not match"),
-            ("no records", changed(57, &[0; 4], true), &[], "batch is refused: it holds no record"),
+            ("no records", changed(57, &[0; 4], true), &[], "batch is refused: it contains no record"),
             (
                 "counts",
                 changed(57, &[0, 0, 0, 9], true),
                 &[],
-                "batch is refused: last offset delta and number of records disagree",
+                "batch is refused: last offset delta does not match the number of records",
             ),
-            ("codec", changed(21, &[0, 7], true), &[], "compression codec 7 is unknown"),
+            ("codec", changed(21, &[0, 7], true), &[], "unknown compression codec 7"),
             (
                 "control",
                 changed(21, &[0, 0x20], true),
@@ -230,7 +232,7 @@ mod tests {
                 "transaction",
                 changed(21, &[0, 0x10], true),
                 &[],
-                "batch is refused: a transactional batch needs a producer id",
+                "batch is refused: a transactional batch requires a producer id",
             ),
             (
                 "append time",
@@ -238,7 +240,12 @@ mod tests {
                 &[],
                 "batch is refused: producers may not set log append time",
             ),
-            ("no sequence", changed(43, &[0; 8], true), &[], "batch is refused: an idempotent batch needs a sequence"),
+            (
+                "no sequence",
+                changed(43, &[0; 8], true),
+                &[],
+                "batch is refused: an idempotent batch requires a sequence",
+            ),
             (
                 "size",
                 good.clone(),
@@ -250,13 +257,13 @@ mod tests {
                 "too far ahead",
                 batch(1, NOW + hour + 1, NOBODY),
                 &[],
-                "timestamp 1700003600001 is outside of [-9223370336854775807, 1700003600000], which the topic takes at this moment",
+                "timestamp 1700003600001 is outside of [-9223370336854775807, 1700003600000], the range that the topic accepts",
             ),
             (
                 "too old",
                 batch(1, NOW - 11, NOBODY),
                 &[("message.timestamp.before.max.ms", "10")],
-                "timestamp 1699999999989 is outside of [1699999999990, 1700003600000], which the topic takes at this moment",
+                "timestamp 1699999999989 is outside of [1699999999990, 1700003600000], the range that the topic accepts",
             ),
             ("our time", batch(1, NOW + hour + 1, NOBODY), &[("message.timestamp.type", "LogAppendTime")], "ok"),
             ("undated", batch(1, -1, NOBODY), &[("message.timestamp.before.max.ms", "10")], "ok"),

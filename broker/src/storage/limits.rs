@@ -38,7 +38,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Age at which a new segment is begun: sooner where compaction must not wait for the active one.
+    /// Age at which a new segment is started: sooner where compaction must not wait for the active one.
     pub fn most_segment_ms(&self) -> i64 {
         if self.compact { self.segment_ms.min(self.max_compaction_lag_ms) } else { self.segment_ms }
     }

@@ -40,7 +40,7 @@ pub struct StorageMetrics {
     pub(super) unread_passed: UnreadDeletions,
     /// Damaged places that readers pass over, as of the last check of retention.
     pub damaged_places: Gauge,
-    /// Partitions that take no more because the disk failed.
+    /// Partitions that refuse writes because the disk failed.
     pub failed_partitions: Gauge,
 }
 
@@ -73,9 +73,13 @@ impl StorageMetrics {
             ("millrace_log_appended_bytes", "Bytes of record batches appended", &self.appended_bytes),
             ("millrace_log_appended_records", "Records appended", &self.appended_records),
             ("millrace_log_refused_batches", "Record batches refused", &self.refused_batches),
-            ("millrace_log_repeated_batches", "Record batches that were stored already", &self.repeated_batches),
+            (
+                "millrace_log_repeated_batches",
+                "Duplicate record batches of idempotent producers",
+                &self.repeated_batches,
+            ),
             ("millrace_log_read_bytes", "Bytes read for consumers", &self.read_bytes),
-            ("millrace_log_holes", "Damaged places in segments that were set aside", &self.holes),
+            ("millrace_log_holes", "Damaged places in segments that were quarantined", &self.holes),
             ("millrace_log_torn_bytes", "Bytes of torn writes cut at the start", &self.torn_bytes),
             ("millrace_log_deleted_bytes", "Bytes deleted by retention or on demand", &self.deleted_bytes),
             ("millrace_log_compactions", "Passes of compaction over a partition", &self.compactions),
@@ -92,18 +96,18 @@ impl StorageMetrics {
         );
         registry.register_with_unit(
             "millrace_log_flush",
-            "Time that forcing data to disk took",
+            "Time of an fsync",
             Unit::Seconds,
             self.flush_seconds.clone(),
         );
         registry.register(
             "millrace_log_damaged_places",
-            "Damaged places in segments that readers pass over, as of the last check of retention",
+            "Damaged places in segments that readers skip, as of the last check of retention",
             self.damaged_places.clone(),
         );
         registry.register(
             "millrace_log_failed_partitions",
-            "Partitions that take no more because the disk failed",
+            "Partitions that refuse writes because the disk failed",
             self.failed_partitions.clone(),
         );
     }

@@ -159,7 +159,7 @@ impl Storage {
         };
         match finish_deletions(dir, &*context.fs, &mut catalog) {
             // Serving what there is matters more; the next change of topics tries again.
-            Err(e) if e.is_full() => tracing::warn!(error = %e, "deleted topics can't be forgotten on a full disk"),
+            Err(e) if e.is_full() => tracing::warn!(error = %e, "can't remove deleted topics on a full disk"),
             done => done?,
         }
         let topics = open_topics(dir, &context, &workers, &catalog, clean)?;
@@ -320,7 +320,7 @@ impl Storage {
             let work = move || partition.retain(now_ms, offsets.and_then(|offsets| offsets.upgrade()).as_deref());
             match self.workers.writers.run(work).await {
                 Ok(Ok(())) => {}
-                Ok(Err(e)) => tracing::debug!(error = %e, "retention passes over a partition"),
+                Ok(Err(e)) => tracing::debug!(error = %e, "retention skips a partition"),
                 Err(Stopped) => return,
             }
         }
@@ -383,7 +383,7 @@ impl Storage {
         token.cancelled().await;
         while let Some(ended) = tasks.join_next().await {
             if let Err(e) = ended {
-                tracing::error!(error = %e, "a task of the log ended badly");
+                tracing::error!(error = %e, "a task of the log failed");
             }
         }
         self.close().await
@@ -407,7 +407,7 @@ impl Storage {
         let mut outcome = Ok(());
         for partition in self.partitions() {
             if let Err(e) = partition.log().close() {
-                tracing::error!(?partition, error = %e, "partition can't be closed in order");
+                tracing::error!(?partition, error = %e, "can't close partition");
                 outcome = Err(StorageError::Unflushed(e));
             }
         }

@@ -294,7 +294,7 @@ impl Partition {
             }
             Err(e) => {
                 metrics.failed_compactions.inc();
-                tracing::warn!(partition = ?self, error = %e, "compaction failed, it will be tried again; all records are there");
+                tracing::warn!(partition = ?self, error = %e, "compaction failed, retrying; no record is lost");
                 false
             }
         }

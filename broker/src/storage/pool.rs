@@ -88,7 +88,7 @@ impl Pool {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             // The last owner may be one of the jobs.
             if thread.thread().id() != me && thread.join().is_err() {
-                tracing::error!("a thread of the log ended by a panic");
+                tracing::error!("a thread of the log panicked");
             }
         }
     }
@@ -114,7 +114,7 @@ fn work(shared: &Shared) {
         };
         drop(queue);
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("disk work ended by a panic");
+            tracing::error!("disk work panicked");
         }
     }
 }

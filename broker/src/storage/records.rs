@@ -52,7 +52,7 @@ impl<'a> Records<'a> {
             2 => Box::new(Snappy::open(bytes)?),
             3 => Box::new(BufReader::with_capacity(BUFFER, lz4::Decoder::new(bytes)?)),
             4 => Box::new(BufReader::with_capacity(BUFFER, zstd::stream::read::Decoder::with_buffer(bytes)?)),
-            _ => return Err(invalid("compression codec is unknown")),
+            _ => return Err(invalid("unknown compression codec")),
         };
         Ok(Self { from, left: header.count, rest: 0, budget: u64::MAX })
     }
@@ -76,7 +76,8 @@ impl<'a> Records<'a> {
         self.left -= 1;
         let (length, _) = varint(&mut self.from)?;
         self.rest = u64::try_from(length).map_err(|_| invalid("record length"))?;
-        self.budget = self.budget.checked_sub(self.rest).ok_or_else(|| invalid("records unpack to too much"))?;
+        self.budget =
+            self.budget.checked_sub(self.rest).ok_or_else(|| invalid("decompressed records are too large"))?;
         let mut attributes = [0];
         self.from.read_exact(&mut attributes)?;
         self.took(1)?;

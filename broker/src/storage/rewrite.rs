@@ -28,7 +28,7 @@ pub(super) fn rebuild(
     let (mut head_bytes, mut key) = (Vec::new(), Vec::new());
     let (mut count, mut max_timestamp) = (0, i64::MIN);
     for keep in kept {
-        let head = records.next()?.ok_or_else(|| invalid("batch has fewer records than it says"))?;
+        let head = records.next()?.ok_or_else(|| invalid("batch has fewer records than its header says"))?;
         if !keep {
             continue;
         }
@@ -64,7 +64,7 @@ pub(super) enum RecompressError {
     #[error(transparent)]
     Unreadable(#[from] io::Error),
     /// It has become larger than it may be: so many bytes at least.
-    #[error("it has become too large")]
+    #[error("the recompressed batch is too large")]
     TooLarge(usize),
 }
 
@@ -114,7 +114,7 @@ fn copy_all(header: &Header, records: &mut Records<'_>, out: &mut Bounded) -> io
     let mut place = 0;
     while let Some(head) = records.next()? {
         if head.offset_delta != place {
-            return Err(invalid("offsets of its records do not follow each other"));
+            return Err(invalid("offsets of its records are not consecutive"));
         }
         place += 1;
         front.clear();
@@ -129,7 +129,7 @@ fn copy_all(header: &Header, records: &mut Records<'_>, out: &mut Bounded) -> io
         records.copy_rest(out)?;
     }
     if place != i64::from(header.count) || !records.is_at_end()? {
-        return Err(invalid("it holds more than the records it names"));
+        return Err(invalid("it contains more than the number of records in its header"));
     }
     Ok(())
 }
@@ -241,7 +241,7 @@ mod tests {
         claims.truncate(HEADER);
         claims.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
         let header = Header { length: claims.len() as i32 - 12, ..Header::parse(&claims).unwrap() };
-        assert_eq!(without_key(&header, &claims).unwrap_err().to_string(), "snappy block claims too much");
+        assert_eq!(without_key(&header, &claims).unwrap_err().to_string(), "snappy block claims too large a size");
     }
 
     #[test]
@@ -275,7 +275,9 @@ mod tests {
 
         let two = keyed(&[(5, None, Some("a")), (5, None, Some("b"))], NOBODY, Compression::None);
         let header = Header::parse(&two).unwrap();
-        for (count, want) in [(1, "it holds more than the records it names"), (3, "unexpected end of file")] {
+        for (count, want) in
+            [(1, "it contains more than the number of records in its header"), (3, "unexpected end of file")]
+        {
             let got = recompress(&Header { count, ..header }, &two, Codec::Zstd(3), 1 << 20).unwrap_err();
             assert_eq!(got.to_string(), want);
         }
@@ -288,8 +290,8 @@ mod tests {
         let (bomb, bytes) = Header { attributes: 4, count: 1, ..header }.seal(packer.finish().unwrap());
         assert!(bytes.len() < 100_000, "{}", bytes.len());
         let got = recompress(&bomb, &bytes, Codec::Gzip(-1), 1 << 20).unwrap_err();
-        assert_eq!(got.to_string(), "records unpack to too much");
-        assert_eq!(without_key(&bomb, &bytes).unwrap_err().to_string(), "records unpack to too much");
+        assert_eq!(got.to_string(), "decompressed records are too large");
+        assert_eq!(without_key(&bomb, &bytes).unwrap_err().to_string(), "decompressed records are too large");
     }
 
     proptest! {

@@ -38,7 +38,7 @@ pub(super) fn commit(fs: &dyn Filesystem, dir: &Path, base: i64, until: i64) -> 
     fs.rename(&from, &to)?;
     fs.sync_dir(dir).inspect_err(|_| {
         if let Err(e) = fs.remove(&to) {
-            tracing::error!(file = %to.display(), error = %e, "a compacted segment can't be taken back");
+            tracing::error!(file = %to.display(), error = %e, "can't remove a compacted segment");
         }
     })
 }
@@ -79,7 +79,7 @@ pub(super) fn discard(fs: &dyn Filesystem, dir: &Path, base: i64) -> io::Result<
 pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<()> {
     let names: Vec<String> = fs.list(dir)?.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect();
     for (base, until) in names.iter().filter_map(|name| range_of(name)) {
-        tracing::info!(dir = %dir.display(), base, until, "a compaction that was cut short is finished");
+        tracing::info!(dir = %dir.display(), base, until, "finishing an interrupted compaction");
         finish(fs, dir, base, until)?;
     }
     for name in names.iter().filter(|name| name.ends_with(CLEANED)) {

@@ -140,18 +140,18 @@ async fn a_folder_has_one_owner_and_no_newer_format() {
     let again = || Storage::open(Path::new(DIR), Arc::new(fs.clone()), clock(), config()).map(|_| ());
     assert_eq!(
         again().unwrap_err().to_string(),
-        "data folder data/log is in use by another process: stop it first, or give this one a folder of its own (`data_dir`)"
+        "data folder data/log is in use by another process: stop it first, or use another folder (`data_dir`)"
     );
     storage.close().await.unwrap();
     again().unwrap();
     for (version, want) in [
         (
             "2\n",
-            "data folder data/log has format 2, this version reads up to 1: start the newer version of millrace again, or give this one an empty folder",
+            "data folder data/log has format 2, this version reads up to 1: run the newer version of millrace, or use an empty folder",
         ),
         (
             "one",
-            "data/log/VERSION is damaged (`one` is no version): restore it from a backup, or move the folder away to begin anew",
+            "data/log/VERSION is damaged (invalid version `one`): restore it from a backup, or move the folder away to start empty",
         ),
     ] {
         fs.set_content(&Path::new(DIR).join("VERSION"), version.into());
@@ -184,8 +184,8 @@ async fn topics_keep_ids_and_settings_and_deleted_ones_are_gone() {
     let fs = SimFs::new();
     let storage = open(&fs);
     for (name, partitions, want) in [
-        ("", 1, "`` is no name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`, and not `.` or `..`"),
-        ("a/b", 1, "`a/b` is no name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`, and not `.` or `..`"),
+        ("", 1, "invalid topic name ``: use 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`, and not `.` or `..`"),
+        ("a/b", 1, "invalid topic name `a/b`: use 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`, and not `.` or `..`"),
         ("a", 0, "topic a can't have 0 partitions: it has 0, and the number may grow up to 10000"),
     ] {
         let made = storage.create_topic(name, partitions, TopicSettings::default()).await;
@@ -224,34 +224,34 @@ async fn topics_keep_ids_and_settings_and_deleted_ones_are_gone() {
 fn settings_are_checked() {
     for (name, value, want) in [
         ("retention.ms", "-1", ""),
-        ("retention.ms", "-2", "`-2` is no value for `retention.ms`: expected a number from -1 on"),
+        ("retention.ms", "-2", "invalid value `-2` for `retention.ms`: expected a number of at least -1"),
         ("cleanup.policy", "compact,delete", ""),
-        ("cleanup.policy", "burn", "`burn` is no value for `cleanup.policy`: expected a list of compact, delete"),
+        ("cleanup.policy", "burn", "invalid value `burn` for `cleanup.policy`: expected a list of compact, delete"),
         ("message.timestamp.type", "LogAppendTime", ""),
-        ("preallocate", "yes", "`yes` is no value for `preallocate`: expected `true` or `false`"),
+        ("preallocate", "yes", "invalid value `yes` for `preallocate`: expected `true` or `false`"),
         ("compression.type", "gzip", ""),
         (
             "compression.type",
             "brotli",
-            "`brotli` is no value for `compression.type`: expected one of uncompressed, zstd, lz4, snappy, gzip, producer",
+            "invalid value `brotli` for `compression.type`: expected one of uncompressed, zstd, lz4, snappy, gzip, producer",
         ),
         ("compression.gzip.level", "-1", ""),
         (
             "compression.gzip.level",
             "0",
-            "`0` is no value for `compression.gzip.level`: expected a number from 1 to 9, or -1",
+            "invalid value `0` for `compression.gzip.level`: expected a number from 1 to 9, or -1",
         ),
         (
             "compression.zstd.level",
             "23",
-            "`23` is no value for `compression.zstd.level`: expected a number from -131072 to 22",
+            "invalid value `23` for `compression.zstd.level`: expected a number from -131072 to 22",
         ),
         (
             "segment.bytes",
             "3000000000",
-            "`3000000000` is no value for `segment.bytes`: expected a number from 1024 to 2147483647",
+            "invalid value `3000000000` for `segment.bytes`: expected a number from 1024 to 2147483647",
         ),
-        ("no.such", "1", "`no.such` is no setting of a topic"),
+        ("no.such", "1", "unknown topic setting `no.such`"),
     ] {
         let got = TopicSettings::from_pairs([(name, value)]).map_or_else(|e| e.to_string(), |_| String::new());
         assert_eq!(got, want);
@@ -425,7 +425,7 @@ async fn consumers_see_nothing_before_it_is_flushed() {
     let failed = p.flushed(second.last_offset).await.unwrap_err();
     assert_eq!(
         failed.to_string(),
-        "writing to data/log/t-0 failed (fsync: sync failed (simulated)): check the disk, then restart; reading goes on"
+        "writing to data/log/t-0 failed (fsync: sync failed (simulated)): check the disk, then restart; reads continue"
     );
     assert_eq!(storage.writable(), Err(NotWritable::Failed { partitions: 1 }));
     // Never again, although the disk would say yes now.

@@ -36,10 +36,10 @@ pub trait ProducerIds: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
     /// The topic can't be made.
-    #[error("topic {TRANSACTIONS_TOPIC} can't be made")]
+    #[error("can't create topic {TRANSACTIONS_TOPIC}")]
     Topic(#[from] StorageError),
     /// The topic can't be read.
-    #[error("topic {TRANSACTIONS_TOPIC} can't be read")]
+    #[error("can't read topic {TRANSACTIONS_TOPIC}")]
     Read(#[from] ReadError),
 }
 
@@ -219,13 +219,13 @@ impl Coordinator {
 
     pub(super) fn complete_soon(&self, slot: &Arc<Slot>) {
         if self.queue.try_send(Arc::clone(slot)).is_err() {
-            tracing::debug!(id = slot.id, "markers wait for the next look around");
+            tracing::debug!(id = slot.id, "queue of markers is full: they are written at the next check");
         }
     }
 
     pub(super) fn report<T>(&self, slot: &Slot, result: Result<T, TxnError>) {
         if let Err(error) = result {
-            tracing::warn!(id = slot.id, %error, "state of the transaction is not written yet");
+            tracing::warn!(id = slot.id, %error, "state of the transaction not written, retrying");
         }
     }
 }

@@ -62,7 +62,7 @@ async fn load(partition: &Arc<Partition>, txns: &mut HashMap<String, Txn>) -> Re
                 Ok(pairs) => pairs,
                 Err(error) => {
                     let (partition, before) = (partition.number(), batch.next_offset);
-                    tracing::error!(partition, before, %error, "some transactions can't be read: they go on from older states");
+                    tracing::error!(partition, before, %error, "can't read some transactions: they continue from older states");
                     continue;
                 }
             };
@@ -77,7 +77,7 @@ async fn load(partition: &Arc<Partition>, txns: &mut HashMap<String, Txn>) -> Re
                             id,
                             partition,
                             at,
-                            "state of a transaction can't be read: it goes on from an older one"
+                            "can't read the state of a transaction: it continues from an older one"
                         );
                     }
                 }

@@ -47,7 +47,7 @@ impl Coordinator {
                 }
                 Err(error) => {
                     self.metrics.failed_markers.inc();
-                    tracing::warn!(id = slot.id, partition = %tp, %error, "marker is not written yet");
+                    tracing::warn!(id = slot.id, partition = %tp, %error, "marker not written, retrying");
                 }
             }
             written.is_ok()
@@ -78,7 +78,7 @@ impl Coordinator {
         match written {
             Err(AppendError::Deleted) => Ok(()),
             Err(error @ (AppendError::Fenced { .. } | AppendError::CoordinatorFenced { .. })) => {
-                tracing::warn!(partition = %tp, %error, "a marker is left out, as a newer one stands");
+                tracing::warn!(partition = %tp, %error, "marker skipped, a newer one exists");
                 Ok(())
             }
             written => written,

@@ -59,7 +59,7 @@ impl TransactionMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "millrace_log_transactions_ended",
-            "Transactions decided, by outcome: asked for by the producer, fenced by a new one, or for their time-out",
+            "Transactions ended, by outcome: by the producer, fenced by a new one, or timed out",
             self.ended.clone(),
         );
         registry.register_with_unit(
@@ -70,7 +70,7 @@ impl TransactionMetrics {
         );
         registry.register(
             "millrace_log_transaction_failed_markers",
-            "Markers that could not be written: they are tried again, and read_committed readers wait for them",
+            "Markers that could not be written: retried, and read_committed readers wait for them",
             self.failed_markers.clone(),
         );
     }

@@ -60,7 +60,7 @@ impl Coordinator {
         }
         let drained = async { while running.next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("markers of ended transactions are left to the next start");
+            tracing::warn!("markers of ended transactions not written, the next start writes them");
         }
     }
 
@@ -80,7 +80,7 @@ impl Coordinator {
                 self.report(&slot, self.write(&slot, true).await);
             }
             if is_late {
-                tracing::info!(id = slot.id, "transaction is open for longer than its time-out: it is aborted");
+                tracing::info!(id = slot.id, "transaction timed out: aborting it");
                 let abort = |txn: &Txn, now_ms| {
                     Ok(if txn.is_late(now_ms) { Transition::Write(txn.fence(now_ms)) } else { Transition::Done })
                 };

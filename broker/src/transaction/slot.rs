@@ -96,6 +96,6 @@ pub(super) async fn settled(slot: &Slot) {
         }
     };
     if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-        tracing::debug!(id = slot.id, "the transaction before is still being ended");
+        tracing::debug!(id = slot.id, "the previous transaction is still being completed");
     }
 }

@@ -86,22 +86,22 @@ pub enum TxnError {
         max_ms: i64,
     },
     /// The producer id is not that of the transactional id.
-    #[error("the producer id does not belong to the transactional id: start the producer anew")]
+    #[error("the producer id does not belong to the transactional id: restart the producer")]
     Mapping,
     /// A newer producer has taken over.
-    #[error("a newer producer with the same transactional id has taken over: give each producer an id of its own")]
+    #[error("a newer producer with the same transactional id has taken over: use each id for one producer only")]
     Fenced,
     /// The one before is still being ended.
-    #[error("the transaction before is still being ended: try again")]
+    #[error("the previous transaction is still being completed: try again")]
     Concurrent,
     /// Not in this state.
-    #[error("the transaction is {}: it can't be ended so", .0.name())]
+    #[error("the transaction is {}: it can't be ended this way", .0.name())]
     State(State),
     /// The partition is not part of the open transaction.
-    #[error("the partition was not added to an open transaction: abort it and begin a new one")]
+    #[error("the partition was not added to an open transaction: abort the transaction and start a new one")]
     NotAdded,
     /// No such transactional id.
-    #[error("there is no such transactional id")]
+    #[error("unknown transactional id")]
     NotFound,
     /// Nothing can be decided now.
     #[error("the transaction coordinator is not available: {0}")]

@@ -42,7 +42,7 @@ impl Coordinator {
         }
         for at in 0..self.partitions.len() {
             if let Err(error) = self.write_anew(at).await {
-                tracing::warn!(partition = at, error, "{TRANSACTIONS_TOPIC} is not written anew yet");
+                tracing::warn!(partition = at, error, "can't compact {TRANSACTIONS_TOPIC}, retrying");
             }
         }
     }

@@ -87,7 +87,7 @@ impl Group {
             .map(|m| m.id.clone())
             .collect();
         for id in expired {
-            tracing::info!(group = self.id, member = id, "member is gone: no heartbeat within its session");
+            tracing::info!(group = self.id, member = id, "member removed: no heartbeat within the session time-out");
             self.remove(&id, now_ms);
         }
         if now_ms < self.deadline_ms {

@@ -205,19 +205,19 @@ impl Group {
             .map(|(id, m)| {
                 let is_over = |by: Option<i64>| by.is_some_and(|by| by <= now_ms);
                 let why = if m.expires_at_ms <= now_ms {
-                    "no heartbeat within its session"
+                    "no heartbeat within the session time-out"
                 } else if is_over(m.revoke_by_ms) {
-                    "it has not let go of its partitions within its rebalance time-out"
+                    "partitions not revoked within the rebalance time-out"
                 } else if is_over(m.join_by_ms) {
-                    "it has not joined again within its rebalance time-out"
+                    "not rejoined within the rebalance time-out"
                 } else {
-                    "it has not asked for its assignment within its rebalance time-out"
+                    "no request for the assignment within the rebalance time-out"
                 };
                 (id.clone(), why)
             })
             .collect();
         for (id, why) in over {
-            tracing::info!(group = self.id, member = id, why, "member is gone");
+            tracing::info!(group = self.id, member = id, why, "member removed");
             self.remove(&id, now_ms);
         }
     }

@@ -41,7 +41,7 @@ impl Check<'_> {
         let mut cure = cure.to_owned();
         let repaired = self.repair
             && repair(self.fs).unwrap_or_else(|e| {
-                cure = format!("repairing it failed ({e}): {cure}");
+                cure = format!("repair failed ({e}): {cure}");
                 false
             });
         self.report.findings.push(Finding {
@@ -61,7 +61,7 @@ impl Check<'_> {
     }
 
     pub(super) fn left_over(&mut self, subject: &Subject, path: &Path, of: &str) {
-        let what = (format!("is left over from {of}"), "the next start removes it, or repair does");
+        let what = (format!("is left over from {of}"), "the next start or `--repair` removes it");
         self.find((Severity::Note, FindingKind::LeftOver), subject, path, what, |fs| match fs.remove(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(true),
@@ -69,7 +69,7 @@ impl Check<'_> {
     }
 
     pub(super) fn unknown(&mut self, subject: &Subject, path: &Path) {
-        let what = ("is none of ours".to_owned(), "it is left alone; move it away if nobody needs it here");
+        let what = ("is not a file of the log".to_owned(), "it is ignored; move it away if it is not needed here");
         self.find((Severity::Note, FindingKind::Unknown), subject, path, what, |_| Ok(false));
     }
 
@@ -93,8 +93,9 @@ impl Check<'_> {
             }
             _ => {}
         }
-        let what = if found.is_empty() { "is missing or empty".to_owned() } else { format!("`{found}` is no version") };
-        let what = (what, "repair writes the version that the rest of the folder has");
+        let what =
+            if found.is_empty() { "is missing or empty".to_owned() } else { format!("invalid version `{found}`") };
+        let what = (what, "`--repair` writes the version of the rest of the folder");
         self.find((Severity::Error, FindingKind::Version), &Subject::default(), &path, what, |fs| {
             fs::replace(fs, &path, format!("{}\n", catalog::FORMAT).as_bytes()).map(|()| true)
         });
@@ -108,7 +109,7 @@ impl Check<'_> {
     ) -> Result<Vec<TopicEntry>, StorageError> {
         let path = self.dir.join(catalog::CATALOG_FILE);
         let read = match fs::read_all(self.fs, &path) {
-            Ok(bytes) => serde_json::from_slice::<Catalog>(&bytes).map_err(|e| format!("can't be understood ({e})")),
+            Ok(bytes) => serde_json::from_slice::<Catalog>(&bytes).map_err(|e| format!("can't be parsed ({e})")),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err("is missing".to_owned()),
             Err(e) => return Err(StorageError::io("read", &path)(e)),
         };
@@ -132,7 +133,7 @@ impl Check<'_> {
         let (fs, dir) = (self.fs, self.dir);
         let what = (
             format!("the catalog {reason}"),
-            "restore it from a backup; repair makes it again from the folders, with new ids and without settings",
+            "restore it from a backup; `--repair` rebuilds it from the folders, with new ids and without settings",
         );
         self.find((Severity::Error, FindingKind::Catalog), &Subject::default(), &path, what, |_| {
             match fs.rename(&path, &dir.join(format!("{}.damaged", catalog::CATALOG_FILE))) {
@@ -153,7 +154,7 @@ impl Check<'_> {
         }
         let of = FindingKind::Orphan;
         if bytes == 0 {
-            let what = ("holds no records, and no topic owns it".to_owned(), "repair removes it");
+            let what = ("holds no records, and no topic owns it".to_owned(), "`--repair` removes it");
             self.find((Severity::Note, of), &Subject::default(), &path, what, |fs| {
                 fs.remove_dir_all(&path)?;
                 Ok(true)
@@ -161,7 +162,7 @@ impl Check<'_> {
         } else {
             let what = (
                 format!("holds {bytes} bytes of records, and no topic of the catalog owns it"),
-                "move it away if the topic was deleted; else stop, make the topic again, and put it back",
+                "move it away if the topic was deleted; else stop, recreate the topic, and put it back",
             );
             self.find((Severity::Warning, of), &Subject::default(), &path, what, |_| Ok(false)).bytes = Some(bytes);
         }

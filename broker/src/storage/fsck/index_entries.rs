@@ -27,7 +27,7 @@ impl<E: IndexEntry> IndexEntries<E> {
         }
         let entries: Vec<E> = chunks.filter_map(E::read).collect();
         if !entries.is_sorted_by(|before, after| after.follows(before)) {
-            fault = Some("has entries that do not rise");
+            fault = Some("has entries that are not ascending");
         }
         Self { entries: entries.into_iter().peekable(), fault }
     }
@@ -40,7 +40,7 @@ impl<E: IndexEntry> IndexEntries<E> {
             self.entries.next();
             met |= right;
             if !right {
-                self.fault.get_or_insert("has an entry that does not fit the segment");
+                self.fault.get_or_insert("has an entry that does not match the segment");
             }
         }
         met

@@ -53,7 +53,7 @@ pub fn fsck(dir: &Path, fs: &dyn Filesystem, options: FsckOptions) -> Result<Fsc
         .collect();
     let topics = check.catalog(&folders)?;
     for entry in entries.iter().filter(|entry| !entry.is_dir && entry.name.ends_with(".tmp")) {
-        check.left_over(&Subject::default(), &dir.join(&entry.name), "a write that was cut short");
+        check.left_over(&Subject::default(), &dir.join(&entry.name), "an interrupted write");
     }
     let mut owned = BTreeSet::new();
     for topic in &topics {

@@ -22,7 +22,7 @@ impl Check<'_> {
         if !exists {
             let what = (
                 "the partition's folder is missing".to_owned(),
-                "restore it from a backup; the next start begins it anew, empty",
+                "restore it from a backup; the next start creates it, empty",
             );
             self.find((Severity::Error, FindingKind::MissingPartition), subject, dir, what, |_| Ok(false));
             return Ok(());
@@ -53,16 +53,16 @@ impl Check<'_> {
             } else if name == START_FILE {
                 start = self.log_start(subject, &path, &entries)?;
             } else if name.ends_with(".tmp") {
-                self.left_over(subject, &path, "a write that was cut short");
+                self.left_over(subject, &path, "an interrupted write");
             } else if let Some((base, until)) = swap::range_of(name) {
                 replaced.push(base..until);
                 let what = (
-                    "a compaction that was cut short when its result counted already".to_owned(),
-                    "the next start finishes it, or repair does",
+                    "a compaction that was interrupted after its commit".to_owned(),
+                    "the next start or `--repair` finishes it",
                 );
                 self.find((Severity::Note, FindingKind::LeftOver), subject, &path, what, |_| Ok(true));
             } else if name.ends_with(".cleaned") {
-                self.left_over(subject, &path, "a compaction that was cut short");
+                self.left_over(subject, &path, "an interrupted compaction");
             } else if !layout::OTHER_FILES.contains(&name) {
                 self.unknown(subject, &path);
             }
@@ -85,7 +85,7 @@ impl Check<'_> {
             let next_base = bases.get(at + 1).copied();
             if next_base.is_some_and(|next| next <= start) {
                 let what = (
-                    "lies before the earliest offset: a deletion that was cut short".to_owned(),
+                    "lies before the earliest offset: an interrupted deletion".to_owned(),
                     "the next start removes it",
                 );
                 let path = path_of(dir, base, "log");
@@ -116,8 +116,8 @@ impl Check<'_> {
         }
         let first = entries.iter().filter_map(|entry| offset_of(&entry.name, "log")).min().unwrap_or(0);
         let what = (
-            "does not hold the earliest offset: records that were deleted may show again".to_owned(),
-            "delete them again after the next start; repair writes the offset of the first segment",
+            "does not hold the earliest offset: deleted records may reappear".to_owned(),
+            "delete them again after the next start; `--repair` writes the offset of the first segment",
         );
         self.find((Severity::Warning, FindingKind::LogStart), subject, path, what, |fs| {
             fs::replace(fs, path, format!("{first}\n").as_bytes()).map(|()| true)
@@ -130,7 +130,7 @@ impl Check<'_> {
         if !sound {
             let what = (
                 "the state of producers as of this offset is damaged".to_owned(),
-                "the next start takes an older one or makes it from the segments; repair removes it",
+                "the next start uses an older one or rebuilds it from the segments; `--repair` removes it",
             );
             self.find((Severity::Warning, FindingKind::Snapshot), subject, path, what, |fs| {
                 fs.remove(path).map(|()| true)

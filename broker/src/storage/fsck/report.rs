@@ -53,7 +53,7 @@ pub enum FindingKind {
     LogStart,
     /// A snapshot of producers that is damaged or of no use.
     Snapshot,
-    /// A file left by a write or a compaction that was cut short.
+    /// A file left by a write or an interrupted compaction.
     LeftOver,
     /// A file that is none of ours.
     Unknown,

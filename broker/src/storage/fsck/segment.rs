@@ -76,7 +76,7 @@ impl Check<'_> {
             recover = true;
             let what = (
                 format!("{bytes} bytes of a torn write at the end, which was never acknowledged"),
-                "the next start cuts them, or repair does",
+                "the next start or `--repair` truncates them",
             );
             let kind = (if is_finished { Severity::Error } else { Severity::Note }, FindingKind::TornTail);
             let finding = self.find(kind, subject, &path, what, |_| Ok(true));
@@ -86,7 +86,7 @@ impl Check<'_> {
             for (ending, fault) in [("index", offsets.verdict()), ("timeindex", times.verdict())] {
                 let Some(fault) = fault else { continue };
                 recover = true;
-                let what = (fault.to_owned(), "the next start or the first look makes it again, or repair does");
+                let what = (fault.to_owned(), "the next start, the first search or `--repair` rebuilds it");
                 let path = path_of(dir, base, ending);
                 self.find((Severity::Warning, FindingKind::Index), subject, &path, what, |_| Ok(true));
             }
@@ -114,7 +114,7 @@ impl Check<'_> {
         if index.is_missing() {
             let what = (
                 "the list of aborted transactions is missing or damaged".to_owned(),
-                "the next start makes it again from the batches, or repair does",
+                "the next start or `--repair` rebuilds it from the batches",
             );
             self.find((Severity::Warning, FindingKind::Index), subject, path, what, |_| Ok(true));
             self.lacks_aborted = true;
@@ -132,8 +132,8 @@ impl Check<'_> {
             Ok(holes) => holes.into_iter().map(|hole| hole.position).collect(),
             Err(e) => {
                 let what = (
-                    format!("the list of damaged places can't be understood ({e})"),
-                    "the next start makes it again, or repair does",
+                    format!("the list of damaged places can't be parsed ({e})"),
+                    "the next start or `--repair` rebuilds it",
                 );
                 self.find((Severity::Warning, FindingKind::HoleList), subject, path, what, |fs| {
                     fs.remove(path).map(|()| true)
@@ -147,9 +147,13 @@ impl Check<'_> {
         let Hole { position, bytes, from_offset, to_offset, .. } = *hole;
         let lost = format!("{bytes} damaged bytes, the records [{from_offset}, {to_offset}) are lost");
         let (severity, what, cure) = if is_known {
-            (Severity::Warning, format!("{lost}; set aside before"), "readers pass over it; check the disk")
+            (Severity::Warning, format!("{lost}; quarantined before"), "readers skip it; check the disk")
         } else {
-            (Severity::Error, lost, "check the disk; restore the file from a backup, or let repair set the bytes aside")
+            (
+                Severity::Error,
+                lost,
+                "check the disk; restore the file from a backup, or quarantine the bytes with `--repair`",
+            )
         };
         let kind = (severity, FindingKind::Hole);
         let finding = self.find(kind, subject, &hole.file.clone(), (what, cure), |_| Ok(!is_known));

@@ -49,7 +49,7 @@ impl Log {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
             list => return list,
         }
-        tracing::warn!(segment = %segment.path().display(), "list of aborted transactions is damaged: it is made again from all segments before; check the disk");
+        tracing::warn!(segment = %segment.path().display(), "list of aborted transactions is damaged: rebuilding it from all earlier segments; check the disk");
         let segments = self.segments.read().clone();
         let mut found = Vec::new();
         scan_aborted(fs, segments.range(..=segment.base).map(|(_, of)| &**of), |of, list| {

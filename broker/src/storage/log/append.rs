@@ -180,7 +180,7 @@ impl Log {
         writer.active.rest();
         writer.active = fresh;
         if let Err(e) = self.keep_producers(writer) {
-            tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");
+            tracing::warn!(dir = %self.dir.display(), error = %e, "can't write the state of producers, it will be rebuilt");
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Log {
         drop(self.compacting.lock());
         writer.active.finish_indexes(&*self.context.fs);
         if let Err(e) = self.keep_producers(&writer) {
-            tracing::warn!(dir = %self.dir.display(), error = %e, "state of producers can't be kept, it will be made again");
+            tracing::warn!(dir = %self.dir.display(), error = %e, "can't write the state of producers, it will be rebuilt");
         }
         Ok(())
     }

@@ -86,7 +86,7 @@ impl Log {
         self.cleaned.store(offset, Ordering::Release);
         let written = fs::replace(self.fs(), &self.dir.join(CLEANED_FILE), format!("{offset}\n").as_bytes());
         if let Err(e) = written {
-            tracing::warn!(dir = %self.dir.display(), error = %e, "can't note how far it is compacted: that is done again after a restart");
+            tracing::warn!(dir = %self.dir.display(), error = %e, "can't write how far it is compacted: compaction starts over after a restart");
         }
     }
 }

@@ -72,7 +72,7 @@ impl Log {
             taken_back = Some(last);
             bases.pop();
             least_end = least_end.max(last);
-            tracing::debug!(dir = %dir.display(), before, last, "an empty segment at the end is taken back");
+            tracing::debug!(dir = %dir.display(), before, last, "removed an empty segment at the end");
         }
         let (mut segments, producers) = Self::open_segments(dir, &context, &bases, &mut snapshots, clean, now_ms)?;
         if let Some(base) = taken_back {
@@ -159,7 +159,7 @@ impl Log {
                     (producers, from) = (read, offset);
                     break;
                 }
-                None => tracing::warn!(file = %path.display(), "state of producers is damaged, it is made again"),
+                None => tracing::warn!(file = %path.display(), "state of producers is damaged, rebuilding it"),
             }
         }
         for segment in segments.values().filter(|segment| segment.end() > from) {
@@ -194,7 +194,7 @@ fn recover(
     if report.cut > 0 {
         context.metrics.torn_bytes.inc_by(report.cut);
         let segment = segment.path().display();
-        tracing::warn!(%segment, bytes = report.cut, "cut a torn write at the end, it was never acknowledged");
+        tracing::warn!(%segment, bytes = report.cut, "truncated a torn write at the end, it was never acknowledged");
     }
     for hole in &report.holes {
         context.metrics.holes.inc();
@@ -207,7 +207,7 @@ fn recover(
 fn read_start(fs: &dyn Filesystem, path: &Path) -> io::Result<i64> {
     // Written as a whole or not at all, so damage is the disk's; serving from the first segment on is then the best.
     Ok(read_number(fs, path)?.unwrap_or_else(|| {
-        tracing::error!(file = %path.display(), "is damaged: deleted records may show again");
+        tracing::error!(file = %path.display(), "is damaged: deleted records may reappear");
         0
     }))
 }

@@ -62,7 +62,7 @@ impl Log {
         }
         let start = self.start();
         if let Err(e) = self.drop_before(&writer, before) {
-            tracing::error!(dir = %self.dir.display(), error = %e, "retention can't delete, it will try again");
+            tracing::error!(dir = %self.dir.display(), error = %e, "retention can't delete, retrying");
             return Ok(Vec::new());
         }
         drop(writer);

@@ -176,7 +176,7 @@ impl Log {
 
     pub(super) fn full(&self) -> AppendError {
         self.context.health.refused();
-        tracing::error!(dir = %self.dir.display(), "disk is full: new data is refused until there is space");
+        tracing::error!(dir = %self.dir.display(), "disk is full: refusing writes until there is space");
         AppendError::Full { path: self.dir.clone() }
     }
 
@@ -197,7 +197,7 @@ impl Log {
         let path = self.dir.clone();
         let failed = AppendError::Failed { path, cause: format!("{what}: {cause}").into() };
         if self.refuse(failed.clone()) {
-            tracing::error!(dir = %self.dir.display(), what, error = %cause, "partition takes no more until restarted");
+            tracing::error!(dir = %self.dir.display(), what, error = %cause, "partition refuses writes until a restart");
         }
         failed
     }

@@ -34,7 +34,7 @@ impl Segment {
         let mut txns = self.txns.write();
         txns.replace(list);
         if let Err(e) = txns.write_out(fs) {
-            tracing::warn!(segment = %self.path.display(), error = %e, "aborted transactions can't be written, they will be looked for again");
+            tracing::warn!(segment = %self.path.display(), error = %e, "can't write the list of aborted transactions, it will be rebuilt");
         }
         if rest {
             txns.rest();

@@ -49,7 +49,7 @@ pub(crate) fn quarantine(fs: &dyn Filesystem, hole: &Hole) {
         Ok(()) => {}
         // The bytes still stand in the segment, which is served all the same.
         Err(e) => {
-            tracing::warn!(segment = %hole.file.display(), error = %e, "damaged bytes can't be copied to quarantine")
+            tracing::warn!(segment = %hole.file.display(), error = %e, "can't copy damaged bytes to quarantine")
         }
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn report(hole: &Hole) {
         bytes = hole.bytes,
         from_offset = hole.from_offset,
         to_offset = hole.to_offset,
-        "damaged bytes are set aside: records of these offsets are lost, the rest is served; check the disk"
+        "quarantined damaged bytes: records of these offsets are lost, the rest is served; check the disk"
     );
 }
 

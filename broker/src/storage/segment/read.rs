@@ -171,7 +171,7 @@ impl Segment {
         let before = match before {
             // As with offsets: what a wrong index says must not hide a record.
             Some(entry) if !self.is_true(fs, &mut scan, entry)? => {
-                tracing::warn!(segment = %self.path.display(), "time index is wrong and passed over: the next start makes it again");
+                tracing::warn!(segment = %self.path.display(), "time index is wrong and ignored: the next start rebuilds it");
                 None
             }
             before => before,
@@ -190,7 +190,7 @@ impl Segment {
                 Ok(None) => {}
                 Err(e) => {
                     let path = self.path.display();
-                    tracing::warn!(segment = %path, position, error = %e, "records can't be unpacked to find a time");
+                    tracing::warn!(segment = %path, position, error = %e, "can't decompress records to find a time");
                     return Ok(Some(TimestampOffset {
                         timestamp_ms: header.max_timestamp,
                         offset: header.base_offset,
@@ -310,7 +310,7 @@ impl Segment {
         if !holes.is_replaced
             && let Err(e) = hole::write_list(fs, &self.path, &holes.list)
         {
-            tracing::warn!(segment = %self.path.display(), error = %e, "the list of holes can't be written");
+            tracing::warn!(segment = %self.path.display(), error = %e, "can't write the list of damaged places");
         }
         Ok(hole)
     }

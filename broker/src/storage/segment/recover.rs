@@ -176,7 +176,7 @@ impl Segment {
             jitter: rand::random(),
         };
         if let Err(e) = hole::write_list(fs, &segment.path, &report.holes) {
-            tracing::warn!(segment = %segment.path.display(), error = %e, "the list of holes can't be written");
+            tracing::warn!(segment = %segment.path.display(), error = %e, "can't write the list of damaged places");
         }
         segment.finish_indexes(fs);
         Ok((segment, report))

@@ -121,7 +121,7 @@ impl Segment {
         // Whether or not the others could be.
         let txns = self.txns.write().write_out(fs);
         if let Err(e) = done.and(txns) {
-            tracing::warn!(segment = %self.path.display(), error = %e, "indexes can't be written, they will be made again");
+            tracing::warn!(segment = %self.path.display(), error = %e, "can't write indexes, they will be rebuilt");
         }
     }
 

@@ -265,7 +265,7 @@ async fn little_memory_only_takes_more_passes() {
     while matches!(outcome, Ok(Some(Cleaned { more: true, .. }))) {
         outcome = clean(p.log(), NOW_MS, 50 * 24, &|| false);
     }
-    assert_eq!(outcome.unwrap_err().to_string(), "one batch has more keys than cleaner_memory holds: raise it");
+    assert_eq!(outcome.unwrap_err().to_string(), "one batch has more keys than fit into cleaner_memory: raise it");
 }
 
 #[tokio::test]
@@ -319,10 +319,7 @@ async fn records_without_a_key_are_refused_and_older_ones_go() {
     storage.alter_topic("t", TopicSettings::from_pairs(COMPACT.iter().copied()).unwrap()).await.unwrap();
     let bad = keyed(&[(NOW_MS, Some("k"), None), (NOW_MS, None, None), (NOW_MS, None, None)], NOBODY, Compression::Lz4);
     let refused = p.append(bad, AppendKind::Client).await.unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "a compacted topic takes no records without a key: records [1, 2] of the batch have none"
-    );
+    assert_eq!(refused.to_string(), "a compacted topic requires keys: records [1, 2] of the batch have none");
     roll(&p).await;
     run(&p, NOW_MS).unwrap();
     let active = p.log().compaction_view().unwrap().active_base;

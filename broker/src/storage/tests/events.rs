@@ -1,7 +1,6 @@
 //! Tests of what the storage logs.
 
 use std::fmt::Write as _;
-use std::sync::Mutex;
 
 use tracing::span;
 
@@ -17,7 +16,7 @@ impl tracing::field::Visit for Messages {
         if field.name() == "message" {
             let mut text = String::new();
             write!(text, "{value:?}").unwrap();
-            self.0.lock().unwrap().push(text);
+            self.0.lock().push(text);
         }
     }
 }
@@ -58,7 +57,7 @@ fn open_log(fs: &SimFs, clean: bool) -> (Log, Vec<String>) {
     let log = tracing::subscriber::with_default(messages.clone(), || {
         Log::open(Path::new("data/log/t-0"), context, limits, clean).unwrap()
     });
-    let messages = std::mem::take(&mut *messages.0.lock().unwrap());
+    let messages = std::mem::take(&mut *messages.0.lock());
     (log, messages)
 }
 

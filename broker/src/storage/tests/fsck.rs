@@ -80,105 +80,105 @@ async fn each_fault_is_told_and_repaired_without_losing_a_sound_batch() {
             K::Hole,
             S::Error,
             Some(40),
-            "data/log/t-0/00000000000000000000.log at byte 702: 351 damaged bytes, the records [40, 60) are lost; check the disk; restore the file from a backup, or let repair set the bytes aside",
+            "data/log/t-0/00000000000000000000.log at byte 702: 351 damaged bytes, the records [40, 60) are lost; check the disk; restore the file from a backup, or quarantine the bytes with `--repair`",
         ),
         (
             flip(&segment_path(0, "index"), 9),
             K::Index,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.index: has entries that do not rise; the next start or the first look makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.index: has entries that are not ascending; the next start, the first search or `--repair` rebuilds it",
         ),
         (
             flip(&segment_path(0, "index"), 7),
             K::Index,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.index: has an entry that does not fit the segment; the next start or the first look makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.index: has an entry that does not match the segment; the next start, the first search or `--repair` rebuilds it",
         ),
         (
             flip(&segment_path(0, "timeindex"), 7),
             K::Index,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.timeindex: has entries that do not rise; the next start or the first look makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.timeindex: has entries that are not ascending; the next start, the first search or `--repair` rebuilds it",
         ),
         (
             cut(segment_path(0, "index"), 3),
             K::Index,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.index: ends within an entry; the next start or the first look makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.index: ends within an entry; the next start, the first search or `--repair` rebuilds it",
         ),
         (
             cut(segment_path(0, "index"), 16),
             K::Index,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.index: has too few entries; the next start or the first look makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.index: has too few entries; the next start, the first search or `--repair` rebuilds it",
         ),
         (
             remove(segment_path(0, "timeindex")),
             K::Index,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.timeindex: is missing; the next start or the first look makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.timeindex: is missing; the next start, the first search or `--repair` rebuilds it",
         ),
         (
             flip(&snapshot, 30),
             K::Snapshot,
             S::Warning,
             None,
-            "the state of producers as of this offset is damaged; the next start takes an older one or makes it from the segments; repair removes it",
+            "the state of producers as of this offset is damaged; the next start uses an older one or rebuilds it from the segments; `--repair` removes it",
         ),
         (
             put(at("t-0/log-start-offset"), b"?"),
             K::LogStart,
             S::Warning,
             None,
-            "data/log/t-0/log-start-offset: does not hold the earliest offset: records that were deleted may show again; delete them again after the next start; repair writes the offset of the first segment",
+            "data/log/t-0/log-start-offset: does not hold the earliest offset: deleted records may reappear; delete them again after the next start; `--repair` writes the offset of the first segment",
         ),
         (
             put(segment_path(0, "holes"), b"["),
             K::HoleList,
             S::Warning,
             None,
-            "data/log/t-0/00000000000000000000.holes: the list of damaged places can't be understood (EOF while parsing a list at line 1 column 1); the next start makes it again, or repair does",
+            "data/log/t-0/00000000000000000000.holes: the list of damaged places can't be parsed (EOF while parsing a list at line 1 column 1); the next start or `--repair` rebuilds it",
         ),
         (
             put(at("t-0/x.tmp"), b""),
             K::LeftOver,
             S::Note,
             None,
-            "data/log/t-0/x.tmp: is left over from a write that was cut short; the next start removes it, or repair does",
+            "data/log/t-0/x.tmp: is left over from an interrupted write; the next start or `--repair` removes it",
         ),
         (
             put(at("t-0/00000000000000009999.index"), b""),
             K::LeftOver,
             S::Note,
             None,
-            "data/log/t-0/00000000000000009999.index: is left over from the segment of offset 9999, which is gone; the next start removes it, or repair does",
+            "data/log/t-0/00000000000000009999.index: is left over from the segment of offset 9999, which is gone; the next start or `--repair` removes it",
         ),
         (
             put(at("VERSION"), b"one"),
             K::Version,
             S::Error,
             None,
-            "data/log/VERSION: `one` is no version; repair writes the version that the rest of the folder has",
+            "data/log/VERSION: invalid version `one`; `--repair` writes the version of the rest of the folder",
         ),
         (
             remove(at("topics.json")),
             K::Catalog,
             S::Error,
             None,
-            "data/log/topics.json: the catalog is missing; restore it from a backup; repair makes it again from the folders, with new ids and without settings",
+            "data/log/topics.json: the catalog is missing; restore it from a backup; `--repair` rebuilds it from the folders, with new ids and without settings",
         ),
         (
             put(at("topics.json"), b"{"),
             K::Catalog,
             S::Error,
             None,
-            "data/log/topics.json: the catalog can't be understood (EOF while parsing an object at line 1 column 1); restore it from a backup; repair makes it again from the folders, with new ids and without settings",
+            "data/log/topics.json: the catalog can't be parsed (EOF while parsing an object at line 1 column 1); restore it from a backup; `--repair` rebuilds it from the folders, with new ids and without settings",
         ),
     ];
     for (harm, kind, severity, lost, text) in cases {
@@ -240,7 +240,7 @@ async fn a_torn_tail_after_a_crash_is_only_a_note() {
     assert_eq!(
         report.findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [format!(
-            "data/log/t-0/00000000000000000000.log at byte {sound}: 40 bytes of a torn write at the end, which was never acknowledged; the next start cuts them, or repair does"
+            "data/log/t-0/00000000000000000000.log at byte {sound}: 40 bytes of a torn write at the end, which was never acknowledged; the next start or `--repair` truncates them"
         )]
     );
     assert!(report.is_sound());
@@ -254,7 +254,7 @@ async fn folders_in_use_newer_ones_and_others_are_refused() {
     let fs = SimFs::new();
     let run = |fs: &SimFs| fsck(Path::new(DIR), fs, FsckOptions::default()).unwrap_err().to_string();
     Filesystem::create_dir_all(&fs, Path::new(DIR)).unwrap();
-    assert_eq!(run(&fs), "data/log holds no partitioned log: name the folder with the files VERSION and topics.json");
+    assert_eq!(run(&fs), "data/log is not the folder of a log: use the folder with the files VERSION and topics.json");
     let storage = open(&fs);
     assert!(run(&fs).starts_with("data folder data/log is in use by "));
     storage.close().await.unwrap();
