@@ -16,7 +16,7 @@ mod keyed;
 pub mod group;
 /// Transactions: producers with an id that outlives them, and the topic that keeps what was decided.
 pub mod transaction;
-/// Numbers of the broker.
+/// Metrics of the broker.
 pub mod metrics;
 /// Kafka's protocol over the storage: listeners, logins, access rules, one handler per API key.
 mod protocol;

@@ -1,4 +1,4 @@
-//! Numbers of the embedded log: what goes in and out, how long it takes, who is connected.
+//! Metrics of the broker: traffic, latencies, connections, logins.
 //!
 //! Out: metrics in a registry of the process. Touches nothing; the broker's rooms count into it. High watermarks and
 //! lags are asked for when somebody looks ([`crate::protocol::Broker::open`] registers the collector).

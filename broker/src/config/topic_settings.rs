@@ -285,7 +285,7 @@ pub const SETTINGS: &[SettingSpec] = &[
     },
 ];
 
-/// What a topic was told beyond the defaults: Kafka's names and checked values.
+/// Settings of a topic that differ from the defaults: Kafka's names and checked values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TopicSettings(BTreeMap<String, String>);

@@ -15,9 +15,9 @@ pub enum MigrationPolicy {
     /// Both ways.
     #[default]
     Bidirectional,
-    /// Classic groups become consumer groups when a member of the new protocol joins.
+    /// Classic groups become consumer groups when a member of the consumer protocol joins.
     Upgrade,
-    /// Consumer groups become classic ones when the last member of the new protocol leaves.
+    /// Consumer groups become classic ones when the last member of the consumer protocol leaves.
     Downgrade,
     /// None.
     Disabled,
@@ -66,7 +66,7 @@ pub struct GroupConfig {
     pub offsets_retention: Span,
     /// Longest note with a commit, in bytes (`offset.metadata.max.bytes`).
     pub max_commit_metadata_bytes: usize,
-    /// Size of a partition of `__consumer_offsets` at which it is written anew with what still counts.
+    /// Size of a partition of `__consumer_offsets` at which it is compacted.
     pub compact_at: millrace_log::value::ByteSize,
 }
 

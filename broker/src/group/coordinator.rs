@@ -147,7 +147,7 @@ impl Coordinator {
         }
     }
 
-    /// The broker stops: who waits is told to look for the coordinator again, and so is who asks from now on.
+    /// The broker stops: waiting members are sent to look for the coordinator again, and so are later requests.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.each(|_, slot| {

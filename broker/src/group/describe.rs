@@ -13,7 +13,7 @@ use super::error::GroupError;
 use super::offsets::KeptMember;
 use super::slot::{Held, Slot, kept};
 
-/// What `describe` tells of a classic group.
+/// Description of a classic group.
 #[derive(Debug, Clone)]
 pub struct Description {
     /// Kafka's name of its state.
@@ -26,7 +26,7 @@ pub struct Description {
     pub members: Vec<KeptMember>,
 }
 
-/// What there is to say of a member of a group of the new protocol.
+/// Description of a member of a consumer group.
 #[derive(Debug, Clone)]
 pub struct ConsumerMember {
     /// Its id.
@@ -37,7 +37,7 @@ pub struct ConsumerMember {
     pub target: Assignment,
 }
 
-/// What there is to say of a group of the new protocol.
+/// Description of a consumer group.
 #[derive(Debug, Clone)]
 pub struct ConsumerDescription {
     /// Kafka's name of its state.
@@ -81,7 +81,7 @@ impl Coordinator {
         list
     }
 
-    /// What there is to say of a classic group.
+    /// Describes a classic group.
     pub fn describe(&self, group: &str) -> Result<Description, GroupError> {
         let describe = |slot: &mut Slot, now_ms: i64| {
             let Held::Classic(classic) = &slot.held else {
@@ -103,7 +103,7 @@ impl Coordinator {
         self.with(group, describe).unwrap_or_else(missing)
     }
 
-    /// What there is to say of a group of the new protocol.
+    /// Description of a consumer group.
     pub fn describe_consumer(&self, group: &str) -> Result<ConsumerDescription, GroupError> {
         let describe = |slot: &mut Slot, _: i64| {
             let Held::Consumer(consumer) = &slot.held else {

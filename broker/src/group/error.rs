@@ -2,7 +2,7 @@
 //!
 //! Out: one enum. Leaves the codes of the wire to the protocol's handlers.
 
-/// What a group says no with.
+/// Why a group refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// Not a name for a group.
@@ -83,7 +83,7 @@ pub enum GroupError {
     /// A pattern of topics that can't be read.
     #[error("{0}")]
     InvalidRegex(String),
-    /// Members of the new protocol must commit by OffsetCommit 9 or later.
+    /// Members of the consumer protocol must commit by OffsetCommit 9 or later.
     #[error("members of the consumer protocol must commit by OffsetCommit 9 or later")]
     UnsupportedVersion,
 }

@@ -1,8 +1,8 @@
 //! Requests of group members by either protocol: joins, syncs, heartbeats, leaves.
 //!
-//! In: joins, syncs, heartbeats, leaves. Out: answers; those of the new protocol only when what they say is in the log.
+//! In: joins, syncs, heartbeats, leaves. Out: answers; those of the consumer protocol only when what they say is in the log.
 //! Touches the log through the coordinator. Decides here which kind a group is of: an empty group becomes what its first
-//! member speaks, a classic group of plain consumers becomes a consumer group when a member of the new protocol joins,
+//! member speaks, a classic group of plain consumers becomes a consumer group when a member of the consumer protocol joins,
 //! and a classic group again when the last of those has left.
 
 use std::sync::atomic::Ordering;
@@ -74,7 +74,7 @@ impl Coordinator {
         later.ok_or(GroupError::UnknownMember)?.await.unwrap_or(Err(self.gone()))
     }
 
-    /// A sign of life.
+    /// A heartbeat of a classic member.
     pub fn heartbeat(
         &self,
         group: &str,
@@ -83,7 +83,7 @@ impl Coordinator {
         generation: i32,
     ) -> Result<(), GroupError> {
         self.check_group(group)?;
-        // Sets no time-out that the timer does not know, but one: that of a classic member told to join again.
+        // Sets no time-out that the timer does not know, but one: that of a classic member who must join again.
         let beat = |slot: &mut Slot, now_ms: i64| match &mut slot.held {
             Held::Classic(classic) => (classic.heartbeat(member, instance, generation, now_ms), false),
             Held::Consumer(consumer) => {
@@ -116,7 +116,7 @@ impl Coordinator {
         Ok(answers.unwrap_or_else(|| members.iter().map(|_| Err(GroupError::UnknownMember)).collect()))
     }
 
-    /// A heartbeat of the new protocol. What it changes is in the log when it is answered. `needs_id`: it came at
+    /// A heartbeat of the consumer protocol. What it changes is in the log when it is answered. `needs_id`: it came at
     /// version 1 or later. Patterns only stand for topics in sight.
     pub async fn beat(&self, group: &str, beat: Beat, needs_id: bool, sight: Sight<'_>) -> Result<Beaten, GroupError> {
         self.check_open()?;
@@ -162,7 +162,7 @@ impl Coordinator {
         }
     }
 
-    /// Makes a group one of the new protocol, if it may be.
+    /// Makes a group one of the consumer protocol, if it may be.
     fn upgrade(&self, slot: &mut Slot, group: &str, now_ms: i64) -> Result<(), GroupError> {
         let refused = || GroupError::NoGroup(format!("Group {group} is not a consumer group."));
         let Held::Classic(classic) = &mut slot.held else { return Ok(()) };

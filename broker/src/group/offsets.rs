@@ -1,5 +1,5 @@
 //! What the topic `__consumer_offsets` holds: committed offsets and the last state of each group; [`super::records`] has
-//! the records of groups of the new protocol.
+//! the records of groups of the consumer protocol.
 //!
 //! In: entries. Out: record batches, and entries again. Touches nothing. Layout of keys and values is Kafka's own, so
 //! that its tools read the topic; big-endian, `str` is i16 length and UTF-8, `?str` has -1 for null, `bytes` i32 length:
@@ -97,7 +97,7 @@ pub enum OffsetsEntry {
         /// Its state, `None` removes it.
         value: Option<KeptGroup>,
     },
-    /// A part of a group of the new protocol.
+    /// A part of a group of the consumer protocol.
     Consumer {
         /// The group.
         group: String,
@@ -231,7 +231,7 @@ pub struct Batch {
     pub producer: Option<(i64, i16)>,
     /// How it ends that transaction, if it does.
     pub marker: Option<Marker>,
-    /// Entries with their offsets, without those that are none of ours; or why there are none.
+    /// Entries with their offsets, without those of other kinds; or why there are none.
     pub entries: Result<Vec<(i64, OffsetsEntry)>, CodecError>,
 }
 

@@ -1,4 +1,4 @@
-//! Records of groups of the new protocol in `__consumer_offsets`: key versions 3 to 8 and 16, laid out as Kafka's. And
+//! Records of groups of the consumer protocol in `__consumer_offsets`: key versions 3 to 8 and 16, laid out as Kafka's. And
 //! one of our own, 1000, that keeps a group's settings.
 //!
 //! In: records. Out: keys and values, and records again. Touches nothing. Keys are an i16 version and plain fields;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::consumer::{Assignment, Classic, Current, Member, Phase};
 use super::encoding::{put_text, text};
 
-/// Key of the record that keeps a group's settings; Kafka's readers pass over versions they don't know.
+/// Key of the record that keeps a group's settings; Kafka's readers skip versions they don't know.
 const SETTINGS_KEY: i16 = 1000;
 
 /// One record of a group; `None` deletes.

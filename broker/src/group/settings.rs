@@ -14,7 +14,7 @@ use super::records::GroupRecord;
 
 /// Time without heartbeats after which a member is taken for dead.
 pub const SESSION_TIMEOUT: &str = "consumer.session.timeout.ms";
-/// Time between heartbeats that members are told.
+/// Time between heartbeats that members are given.
 pub const HEARTBEAT_INTERVAL: &str = "consumer.heartbeat.interval.ms";
 
 /// What a group is held to, and which of it was set for this group.
@@ -129,7 +129,7 @@ impl Coordinator {
         }
     }
 
-    /// What members of a group of the new protocol are held to.
+    /// What members of a group of the consumer protocol are held to.
     pub(super) fn rules(&self, group: &str) -> Rules {
         let settings = self.settings_of(group);
         Rules {

@@ -163,7 +163,7 @@ impl Slot {
         all - std::mem::replace(&mut self.counted_rebalances, all).min(all)
     }
 
-    /// The group becomes one of the other kind; the log is told to forget it as it was.
+    /// The group becomes one of the other kind; the log gets deletions of it as it was.
     pub fn become_kind(&mut self, fresh: Held) {
         self.tombstones.extend(deletion(&self.held));
         self.held = fresh;
@@ -268,7 +268,7 @@ impl Slot {
         entries
     }
 
-    /// Takes up a record of a group of the new protocol as the log has it.
+    /// Takes up a record of a group of the consumer protocol as the log has it.
     pub fn apply(&mut self, record: GroupRecord, now_ms: i64) {
         let deletes = matches!(
             record,

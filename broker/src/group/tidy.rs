@@ -1,5 +1,5 @@
 //! What the group coordinator does as time passes: ends sessions and rebalances, keeps changes, forgets expired offsets, and
-//! writes the partitions of `__consumer_offsets` anew when they have grown.
+//! compacts the partitions of `__consumer_offsets` when they have grown.
 //!
 //! In: the time. Out: entries in the log. Touches the log through the coordinator.
 
@@ -62,7 +62,7 @@ impl Coordinator {
         self.timers.lock().push(Reverse((slot.armed_ms, group.to_owned())));
     }
 
-    /// Forgets what has expired and writes partitions anew that have grown. To be called now and then.
+    /// Forgets what has expired and compacts partitions that have grown. To be called now and then.
     pub async fn tidy(&self) {
         let retention_ms = i64::try_from(self.config.offsets_retention.0.as_millis()).unwrap_or(i64::MAX);
         let now_ms = self.clock.now_ms();

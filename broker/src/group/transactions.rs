@@ -119,7 +119,7 @@ impl Coordinator {
         self.with(group, has).unwrap_or(false)
     }
 
-    /// Writes offsets of open transactions anew, as part of them.
+    /// Rewrites offsets of open transactions, as part of them.
     pub(super) async fn append_pending(
         &self,
         partition: &Arc<Partition>,

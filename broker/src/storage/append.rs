@@ -9,7 +9,7 @@ pub enum AppendKind {
     Client,
     /// A producer within a transaction that its coordinator knew to be open when [`super::Partition::verification`] was asked.
     Transaction(Verification),
-    /// A coordinator of ours: no window of timestamps, control batches and any size allowed.
+    /// A coordinator of the broker: no window of timestamps, control batches and any size allowed.
     Internal,
     /// The same, on behalf of a transaction that was open when [`super::Partition::verification`] was asked.
     InternalTransaction(Verification),

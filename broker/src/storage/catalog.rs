@@ -1,4 +1,4 @@
-//! What topics there are: `topics.json` in the data folder, beside VERSION.
+//! Topic catalog: `topics.json` in the data folder, beside VERSION.
 //!
 //! In: topics with ids, partitions and settings. Out: the same after a restart. Touches two small files, replaced as a whole
 //! so that a crash leaves the old or the new. A topic is written here after its folders are made, and marked as `deleting`

@@ -1,13 +1,13 @@
 //! Compaction of one partition: of each key only the last record stays.
 //!
-//! In: a [`Log`] whose topic says `compact`, the clock's time, an amount of memory. Out: segments written anew and put in
+//! In: a [`Log`] whose topic says `compact`, the clock's time, an amount of memory. Out: rewritten segments put in
 //! the place of the old ones. Touches the partition's folder; [`super::swap`] holds the names. Blocking, on threads of its
 //! own; appends and reads go on beside it. Leaves choosing partitions and waiting to [`super::Storage`].
 //!
 //! One pass, as Apache Kafka does it (KIP-58, KIP-354, KIP-534):
 //! 1. The dirty part (from where the last pass ended up to the active segment, the last stable offset and
 //!    `min.compaction.lag.ms`) is read, and the last offset of each key noted until memory is full.
-//! 2. All segments up to there are written anew, small neighbours as one. A record stays if it is the last of its key and
+//! 2. All segments up to there are rewritten, small neighbours as one. A record stays if it is the last of its key and
 //!    no tombstone whose time is over. A batch in which a tombstone stays gets its horizon: from then on it may go.
 //! 3. Records of aborted transactions go at once; a marker goes when no record of its transaction is left and its own
 //!    horizon has passed.
@@ -232,7 +232,7 @@ enum Verdict {
     Stay,
     Go,
     StayEmpty,
-    Anew { kept: Vec<bool>, delete_horizon_ms: Option<i64> },
+    Rewrite { kept: Vec<bool>, delete_horizon_ms: Option<i64> },
 }
 
 /// Steps 2 to 4.
@@ -247,7 +247,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Writes a group anew; returns its new size, `None` if it was stopped.
+    /// Rewrites a group of segments; returns their new size, `None` if it was stopped.
     fn rewrite(&mut self, group: &[Arc<Segment>], stop: &dyn Fn() -> bool) -> io::Result<Option<u64>> {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(Some(0)) };
         let (fs, dir) = (self.log.fs(), self.log.dir());
@@ -295,7 +295,7 @@ impl Pass<'_> {
                     tell_unreadable(segment, header, &e);
                     Verdict::Stay
                 });
-                let anew = match verdict {
+                let rewritten = match verdict {
                     Verdict::Stay => {
                         run.extend_from_slice(batch);
                         headers.push(*header);
@@ -306,11 +306,11 @@ impl Pass<'_> {
                         None
                     }
                     Verdict::StayEmpty => Some(rewrite::empty(header)),
-                    Verdict::Anew { kept, delete_horizon_ms } => {
+                    Verdict::Rewrite { kept, delete_horizon_ms } => {
                         Some(rewrite::rebuild(header, batch, &kept, delete_horizon_ms)?)
                     }
                 };
-                if let Some((header, bytes)) = anew {
+                if let Some((header, bytes)) = rewritten {
                     changed = true;
                     run.extend_from_slice(&bytes);
                     headers.push(header);
@@ -370,7 +370,7 @@ impl Pass<'_> {
                 return Ok(Verdict::Stay);
             }
             let horizon_ms = self.now_ms.saturating_add(self.delete_retention_ms);
-            return Ok(Verdict::Anew { kept, delete_horizon_ms: horizon.then_some(horizon_ms) });
+            return Ok(Verdict::Rewrite { kept, delete_horizon_ms: horizon.then_some(horizon_ms) });
         }
         let last = self.last_batches.get(&header.producer_id).filter(|_| header.producer_id >= 0);
         let is_last = last.is_some_and(|(epoch, last)| match last {

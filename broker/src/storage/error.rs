@@ -1,6 +1,6 @@
-//! What can go wrong in segment storage: opening, topics, appends, reads.
+//! Errors of segment storage: opening, topics, appends, reads.
 //!
-//! Out: one enum per kind of call, each text with its cure. Leaves the codes of the wire to the broker's door.
+//! Out: one enum per kind of call, each text with its cure. Leaves the codes of the wire to the protocol's handlers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Why the storage can't be opened, or a change of topics can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The disk said no.
+    /// The disk returned an error.
     #[error("can't {what} {path}: {source}")]
     Io {
         /// What was tried, as a verb.

@@ -149,7 +149,7 @@ fn stored_batch(header: &Header, stored: &Bytes) {
     for codec in CODECS {
         if let Ok((fresh, bytes)) = rewrite::recompress(header, stored, codec, MOST_BYTES) {
             assert!(batch::crc_holds(&fresh, &bytes) && fresh.is_sound() && fresh.size() == bytes.len());
-            // What was written anew is whole, so it can be written anew once more.
+            // What was rewritten is whole, so it can be rewritten once more.
             let (again, _) = rewrite::recompress(&fresh, &bytes, Codec::None, usize::MAX).unwrap();
             assert_eq!((again.count, again.last_offset()), (header.count, header.last_offset()));
         }
@@ -168,25 +168,33 @@ pub(crate) fn batch_seeds(number: u64) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// `[plan …]`: how many batches, each as [`sample`] draws it; how many damages, each with its kind and place; which files
-/// stand beside the segment, with their bytes.
-pub(crate) fn recovery(bytes: &[u8]) {
-    if bytes.len() > MOST_BYTES {
-        return;
-    }
-    let mut choices = Choices(bytes);
+/// A segment as the bytes draw it.
+struct DrawnSegment {
+    bytes: Vec<u8>,
+    /// Where each batch was, before damage.
+    batches: Vec<(std::ops::Range<usize>, Header)>,
+    /// Which bytes were changed in place.
+    hurt: Vec<bool>,
+    /// How much of the batches is left.
+    len: usize,
+    /// Bytes behind them.
+    tail: Vec<u8>,
+    /// Offset after the last batch.
+    next: i64,
+}
+
+fn drawn_segment(choices: &mut Choices<'_>) -> DrawnSegment {
     let mut segment = Vec::new();
     let mut batches: Vec<(std::ops::Range<usize>, Header)> = Vec::new();
     let mut next = BASE;
     for _ in 0..choices.below(7) {
-        let (mut header, mut batch) = sample(&mut choices);
+        let (mut header, mut batch) = sample(choices);
         header.base_offset = next + if choices.byte() == 9 { 5 } else { 0 };
         batch[..8].copy_from_slice(&header.base_offset.to_be_bytes());
         next = header.next_offset();
         batches.push((segment.len()..segment.len() + batch.len(), header));
         segment.extend_from_slice(&batch);
     }
-    // Bytes that were changed in place, and how much of the end is gone.
     let mut hurt = vec![false; segment.len()];
     let mut len = segment.len();
     let mut tail = Vec::new();
@@ -206,6 +214,17 @@ pub(crate) fn recovery(bytes: &[u8]) {
     }
     segment.truncate(len);
     segment.extend_from_slice(&tail);
+    DrawnSegment { bytes: segment, batches, hurt, len, tail, next }
+}
+
+/// `[plan …]`: how many batches, each as [`sample`] draws it; how many damages, each with its kind and place; which files
+/// stand beside the segment, with their bytes.
+pub(crate) fn recovery(bytes: &[u8]) {
+    if bytes.len() > MOST_BYTES {
+        return;
+    }
+    let mut choices = Choices(bytes);
+    let DrawnSegment { bytes: segment, batches, hurt, len, tail, next } = drawn_segment(&mut choices);
     let is_finished = choices.byte() % 3 == 0;
     let next_base = is_finished.then_some(next + 3);
 

@@ -1,4 +1,4 @@
-//! Whether the log takes writes: what `/ready` of a process with the embedded broker asks.
+//! Health of the log: whether it accepts writes, for `/ready` of a process with the embedded broker.
 //!
 //! In: refusals for a full disk and appends that went well, from every partition. Out: why the log is not writable, if
 //! so. Touches the file system to ask how much room there is. Leaves refusing to the partitions.
@@ -50,7 +50,7 @@ impl Health {
         }
     }
 
-    /// What is in the way of writing. Asks the file system only after a refusal.
+    /// Why it accepts no writes. Asks the file system only after a refusal.
     pub fn check(&self, fs: &dyn Filesystem, dir: &Path, metrics: &StorageMetrics) -> Result<(), NotWritable> {
         let partitions = metrics.failed_partitions.get();
         if partitions > 0 {

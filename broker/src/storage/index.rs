@@ -1,7 +1,7 @@
 //! The two sparse indexes of a segment, in Kafka's own layout: `.index` (offset to position) and `.timeindex` (time to offset).
 //!
 //! In: entries in rising order. Out: the last entry at or below a bound. Touches one file each through [`Filesystem`];
-//! new entries wait in memory and are written in groups, as an index can always be made again from its segment.
+//! new entries wait in memory and are written in groups, as an index can always be rebuilt from its segment.
 //!
 //! `.index`: entries of 8 bytes, big-endian: last offset of a batch less the segment's base (u32), position of that batch (u32).
 //! `.timeindex`: entries of 12 bytes: largest timestamp so far (i64), last offset of the batch that has it, less the base (u32).
@@ -103,7 +103,7 @@ impl<E: IndexEntry> Index<E> {
         Ok(Self { path: path.to_owned(), file, on_disk: 0, pending: Vec::new(), last: None })
     }
 
-    /// An existing one; `None` if it is missing or can't be an index: make it again.
+    /// An existing one; `None` if it is missing or can't be an index: rebuild it.
     pub fn open(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<Self>> {
         let file = match fs.open(path) {
             Ok(file) => file,
@@ -143,7 +143,7 @@ impl<E: IndexEntry> Index<E> {
         }
     }
 
-    /// Writes waiting entries once they are many. A failure is none: they wait on, and can be made again.
+    /// Writes waiting entries once they are many. A failure is none: they wait on, and can be rebuilt.
     pub fn write_some(&mut self) {
         if self.pending.len() >= GROUP
             && self.file.is_some()

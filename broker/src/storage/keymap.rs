@@ -1,4 +1,4 @@
-//! Latest offset per key within a fixed amount of memory: what compaction goes by.
+//! Latest offset per key within a fixed amount of memory, for compaction.
 //!
 //! In: keys as hashes of 128 bits, offsets in rising order. Out: the latest offset of a key. Touches nothing.
 //!

@@ -1,4 +1,6 @@
-//! What segment storage counts.
+//! Metrics of segment storage.
+//!
+//! In: counts. Out: metrics in the registry of the process. Touches nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +40,7 @@ pub struct StorageMetrics {
     pub compacted_bytes: Counter,
     /// Records that retention deleted before a group had read them.
     pub(super) unread_passed: UnreadDeletions,
-    /// Damaged places that readers pass over, as of the last check of retention.
+    /// Damaged places that readers skip, as of the last check of retention.
     pub damaged_places: Gauge,
     /// Partitions that refuse writes because the disk failed.
     pub failed_partitions: Gauge,

@@ -184,7 +184,7 @@ impl Storage {
         &self.context.metrics
     }
 
-    /// Whether it takes writes; else what is in the way. Cheap, but may ask the file system once.
+    /// Whether it accepts writes; else why not. Cheap, but may ask the file system once.
     pub fn writable(&self) -> Result<(), NotWritable> {
         self.context.health.check(&*self.context.fs, &self.dir, &self.context.metrics)
     }

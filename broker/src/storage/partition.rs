@@ -203,7 +203,7 @@ impl Partition {
         deleted.map_err(|_| ReadError::Closed)?
     }
 
-    /// Checks every stored batch with its CRC; returns the damaged places, which readers pass over from then on.
+    /// Checks every stored batch with its CRC; returns the damaged places, which readers skip from then on.
     pub async fn verify(self: &Arc<Self>) -> Result<Vec<Hole>, ReadError> {
         self.on_reader(Log::verify).await
     }
@@ -271,7 +271,7 @@ impl Partition {
         &self.workers
     }
 
-    /// Deletes what is older or more than the topic keeps; tells what had not been read.
+    /// Deletes what is older or more than the topic keeps; reports what had not been read.
     pub(super) fn retain(&self, now_ms: i64, committed: Option<&dyn CommittedOffsets>) -> Result<(), AppendError> {
         let readers = || committed.map_or_else(Vec::new, |offsets| offsets.committed(&self.topic, self.number));
         for deleted in self.log.retain(now_ms, readers)? {
@@ -347,7 +347,7 @@ impl Partition {
     }
 
     fn flush(self: &Arc<Self>) {
-        // A failure is kept by the log and told to all who wait.
+        // A failure is kept by the log and reported to all who wait.
         let flushed = self.log.sync();
         self.flushing.store(false, Ordering::Release);
         if flushed.is_ok() {

@@ -1,4 +1,4 @@
-//! Threads for disk work, so that a slow disk never holds up the network.
+//! Threads for disk work, so that a slow disk never blocks the network.
 //!
 //! In: closures. Out: their results. What waits is bounded by the permits that callers take first.
 
@@ -19,7 +19,7 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct Shared {
+struct SharedQueue {
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -30,7 +30,7 @@ pub(super) struct Stopped;
 
 /// Named threads that share one queue.
 pub(super) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     permits: Arc<Semaphore>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Pool {
 impl Pool {
     /// Starts the threads. `waiting` bounds the calls of [`Self::run`] that have begun and not ended.
     pub fn start(name: &str, threads: usize, waiting: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedQueue::default());
         let threads = (0..threads.max(1))
             .map(|n| {
                 let shared = shared.clone();
@@ -100,7 +100,7 @@ impl Drop for Pool {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &SharedQueue) {
     loop {
         let mut queue = shared.queue.lock();
         let job = loop {

@@ -6,7 +6,7 @@
 //! client may have in flight.
 //!
 //! A snapshot `<offset, 20 digits>.producers` is one line with the CRC-32C of the rest in hex, then JSON. It holds the state
-//! as of that offset. Unknown keys are ignored; a damaged one is passed over and the state scanned from the segments.
+//! as of that offset. Unknown keys are ignored; a damaged one is skipped and the state scanned from the segments.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -84,7 +84,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// What read-committed readers must be told, if it was aborted.
+    /// What read-committed readers must know, if it was aborted.
     pub fn aborted(&self) -> Option<AbortedTxn> {
         let Self { producer_id, first_offset, last_offset, last_stable_offset, .. } = *self;
         (!self.committed).then_some(AbortedTxn { producer_id, first_offset, last_offset, last_stable_offset })
@@ -171,7 +171,7 @@ impl Producers {
         }
     }
 
-    /// Takes note of a batch that was appended; tells the transaction that it ends, if any.
+    /// Takes note of a batch that was appended; returns the transaction that it ends, if any.
     pub fn update(&mut self, header: &Header, marker: Option<Marker>, now_ms: i64) -> Option<Ended> {
         if header.producer_id < 0 || (header.is_control() && marker.is_none()) {
             return None;

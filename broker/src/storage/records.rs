@@ -67,7 +67,7 @@ impl<'a> Records<'a> {
         Ok(self.left <= 0 && self.rest == 0 && self.from.fill_buf()?.is_empty())
     }
 
-    /// The next record; passes over what is left of the one before.
+    /// The next record; skips what is left of the one before.
     pub fn next(&mut self) -> io::Result<Option<Head>> {
         self.skip(self.rest)?;
         if self.left <= 0 {

@@ -1,8 +1,8 @@
-//! Writes a batch anew: without some of its records, or with another codec.
+//! Rewrites a batch: without some of its records, or with another codec.
 //!
 //! In: a whole batch as stored or as sent. Out: the batch as it is to be stored. Touches nothing.
 //!
-//! A batch written anew keeps its first and last offset, producer, sequence and codec, so that repeats are still
+//! A rewritten batch keeps its first and last offset, producer, sequence and codec, so that repeats are still
 //! recognised. With a delete horizon (KIP-534) attribute bit 6 is set and the base timestamp is the time from which
 //! tombstones and markers in it may go; the timestamp deltas count from there.
 
@@ -13,7 +13,7 @@ use super::codec::{Codec, Packer, invalid};
 use super::records::{BUFFER, Records};
 use millrace_log::varint::put_varint;
 
-/// Writes a batch anew with only those records whose place is marked in `kept`, at least one.
+/// Rewrites a batch with only those records whose place is marked in `kept`, at least one.
 /// `delete_horizon_ms`: the horizon to set; one that is set already stays.
 pub(super) fn rebuild(
     header: &Header,
@@ -87,7 +87,7 @@ impl Write for Bounded {
     }
 }
 
-/// Writes a client's batch anew with another codec; who wrote it, sequences and times stay. As the records are in hand,
+/// Rewrites a client's batch with another codec; producer, sequences and times stay. As the records are in hand,
 /// they are checked on the way: number, order, nothing behind the last.
 pub(super) fn recompress(
     header: &Header,

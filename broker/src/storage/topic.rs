@@ -31,7 +31,7 @@ impl Topic {
         self.id
     }
 
-    /// What it was told beyond the defaults.
+    /// Its settings that differ from the defaults.
     pub fn settings(&self) -> TopicSettings {
         self.settings.read().clone()
     }

@@ -1,4 +1,4 @@
-//! Aborted transactions of one segment: what read-committed readers must pass over.
+//! Transaction index: the aborted transactions of one segment, which read-committed readers must skip.
 //!
 //! In: transactions that an abort marker in the segment has ended. Out: those that overlap a range of offsets. Touches one
 //! file, `<base>.txnindex`, through [`Filesystem`]; it is written when its segment is finished, as until then the segment
@@ -13,7 +13,7 @@
 //! | 10 | first offset i64 | | | |
 //!
 //! Behind the last entry stand 4 bytes that Kafka has not: the CRC-32C of the segment's base offset (i64) and all entries.
-//! Kafka's tools pass over what is shorter than an entry. A file without a right checksum, also one that Kafka has written,
+//! Kafka's tools skip what is shorter than an entry. A file without a right checksum, also one that Kafka has written,
 //! counts as missing: a wrong list would show aborted records, or hide committed ones.
 
 use std::io::{self, IoSlice};
@@ -60,7 +60,7 @@ enum Entries {
     Here { list: Vec<AbortedTxn>, written: bool },
     /// This many, on disk only.
     OnDisk(usize),
-    /// To be made again from the batches.
+    /// To be rebuilt from the batches.
     Missing,
 }
 
@@ -91,7 +91,7 @@ impl TxnIndex {
         Ok(Self { path: path.to_owned(), base, entries })
     }
 
-    /// Whether it has to be made again.
+    /// Whether it has to be rebuilt.
     pub fn is_missing(&self) -> bool {
         matches!(self.entries, Entries::Missing)
     }
@@ -113,7 +113,7 @@ impl TxnIndex {
         }
     }
 
-    /// Takes the list as it was made again.
+    /// Takes the rebuilt list.
     pub fn replace(&mut self, list: Vec<AbortedTxn>) {
         self.entries = Entries::Here { list, written: false };
     }

@@ -15,7 +15,7 @@ pub struct TransactionConfig {
     pub max_timeout: Span,
     /// Time without a transaction after which a transactional id is forgotten (`transactional.id.expiration.ms`).
     pub id_expiry: Span,
-    /// Size of a partition of `__transaction_state` at which it is written anew with what still counts.
+    /// Size of a partition of `__transaction_state` at which it is compacted.
     pub compact_at: ByteSize,
 }
 

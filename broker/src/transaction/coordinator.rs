@@ -51,7 +51,7 @@ pub struct Coordinator {
     pub(super) ids: Arc<dyn ProducerIds>,
     pub(super) metrics: TransactionMetrics,
     pub(super) slots: Mutex<HashMap<String, Arc<Slot>>>,
-    /// One gate per partition of the topic: states pass together, writing anew alone.
+    /// One gate per partition of the topic: states pass together, compaction alone.
     pub(super) gates: Vec<tokio::sync::RwLock<()>>,
     pub(super) partitions: Vec<Arc<Partition>>,
     pub(super) queue: mpsc::Sender<Arc<Slot>>,
@@ -88,7 +88,7 @@ impl Coordinator {
         given.map_err(|e| TxnError::NotAvailable(e.to_string()))?.map_err(TxnError::NotAvailable)
     }
 
-    /// What there is to say of a transactional id.
+    /// Describes a transactional id.
     pub fn describe(&self, id: &str) -> Result<Txn, TxnError> {
         check_id(id)?;
         let slot = self.slot(id).ok_or(TxnError::NotFound)?;

@@ -1,4 +1,4 @@
-//! Numbers of transactions: how they end, how long their markers take, how many stand where and for how long.
+//! Metrics of transactions: how they end, how long their markers take, how many are open and for how long.
 //!
 //! In: endings and markers from the [`super::Coordinator`], which counts where a state is written. Out: metrics in the
 //! registry of the process. Touches nothing. What stands open is asked for when somebody looks ([`super::Coordinator::standing`]).

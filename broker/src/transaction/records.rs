@@ -11,7 +11,7 @@
 //!          last update i64, start i64, tags: 0 previous producer id i64, 1 next producer id i64, 2 protocol of the client i16
 //! ```
 //! States: 0 Empty, 1 Ongoing, 2 PrepareCommit, 3 PrepareAbort, 4 CompleteCommit, 5 CompleteAbort. A null value deletes.
-//! Value 1 is written, both are read; unknown tags are passed over, keys of other versions too.
+//! Value 1 is written, both are read; unknown tags are skipped, keys of other versions too.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::metrics::EndedBy;
 use super::state::Txn;
 
-/// How long a request waits for the end of the transaction before, instead of being told to come again.
+/// How long a request waits for the end of the transaction before, instead of an answer to come again.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A state on its way to the log.

@@ -1,4 +1,4 @@
-//! Forgets transactional ids that were not used for long, and writes grown partitions of `__transaction_state` anew.
+//! Forgets transactional ids that were not used for long, and compacts grown partitions of `__transaction_state`.
 //!
 //! In: the time. Out: records. Touches the log through the coordinator.
 
@@ -14,7 +14,7 @@ use crate::keyed::{self, partition_for};
 use crate::storage::AppendKind;
 
 impl Coordinator {
-    /// Forgets transactional ids that have not been used for long, and writes partitions anew that have grown.
+    /// Forgets transactional ids that have not been used for long, and compacts partitions that have grown.
     pub async fn tidy(&self) {
         let expiry_ms = i64::try_from(self.config.id_expiry.0.as_millis()).unwrap_or(i64::MAX);
         let now_ms = self.clock.now_ms();

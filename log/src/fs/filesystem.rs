@@ -34,7 +34,7 @@ pub trait File: Send + Sync {
         None
     }
 
-    /// Whether reading these bytes would wait for no disk, as far as a few samples tell.
+    /// Whether reading these bytes would not wait for the disk, by a few samples.
     fn is_in_memory(&self, at: u64, bytes: usize) -> bool {
         let _ = (at, bytes);
         true
@@ -46,7 +46,7 @@ pub trait Lock: Send + Sync {}
 
 /// What a folder lists.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct DirEntry {
     /// Name within the folder.
     pub name: String,
     /// Whether it is a folder itself.
@@ -74,7 +74,7 @@ pub trait Filesystem: Send + Sync + 'static {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// What stands in a folder, sorted.
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
     /// Forces names made, renamed and removed in a folder to disk.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;

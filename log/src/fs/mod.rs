@@ -9,6 +9,6 @@ mod real;
 /// One in memory, for tests.
 mod simulated;
 
-pub use filesystem::{Entry, File, Filesystem, Lock, read_all, replace};
+pub use filesystem::{DirEntry, File, Filesystem, Lock, read_all, replace};
 pub use real::RealFs;
 pub use simulated::SimFs;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::filesystem::{Entry, File, Filesystem, Lock};
+use super::filesystem::{DirEntry, File, Filesystem, Lock};
 
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -120,14 +120,14 @@ impl Filesystem for RealFs {
         std::fs::create_dir_all(dir)
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
             let is_dir = entry.file_type()?.is_dir();
-            // A name that is no UTF-8 is none of ours.
+            // Names that are not UTF-8 are not the log's.
             if let Ok(name) = entry.file_name().into_string() {
-                entries.push(Entry { name, is_dir });
+                entries.push(DirEntry { name, is_dir });
             }
         }
         entries.sort();

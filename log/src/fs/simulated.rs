@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::filesystem::{Entry, File, Filesystem, Lock};
+use super::filesystem::{DirEntry, File, Filesystem, Lock};
 
 /// Files in memory for tests. Remembers apart what is durable: content after `sync_data`, names after `sync_dir`.
 #[derive(Clone, Default)]
@@ -418,16 +418,16 @@ impl Filesystem for SimFs {
         Ok(())
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let sim = self.0.lock();
         if !sim.has_dir(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let inside = sim.live.iter().filter(|(path, _)| path.parent() == Some(dir));
-        let mut entries: Vec<Entry> = inside
+        let mut entries: Vec<DirEntry> = inside
             .filter_map(|(path, name)| {
                 let text = path.file_name()?.to_str()?.to_owned();
-                Some(Entry { name: text, is_dir: *name == Name::Dir })
+                Some(DirEntry { name: text, is_dir: *name == Name::Dir })
             })
             .collect();
         entries.sort();

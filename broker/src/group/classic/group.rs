@@ -101,7 +101,7 @@ impl Group {
         }
     }
 
-    /// Takes up a group as it was read from the log, with members whose sessions begin anew.
+    /// Takes up a group as it was read from the log, with members whose sessions start over.
     pub fn restore(&mut self, generation: i32, protocol: (Option<String>, Option<String>), leader: Option<String>) {
         (self.protocol_type, self.protocol) = protocol;
         self.generation = generation;
@@ -128,7 +128,7 @@ impl Group {
         self.members.is_empty() && self.pending.is_empty()
     }
 
-    /// Whether anybody who reads a topic is in it, as far as members of type `consumer` tell.
+    /// Whether anybody who reads a topic is in it, as far as members of type `consumer` say.
     pub fn reads(&self, topic: &str) -> bool {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         self.members.iter().any(|m| subscribed_topics(&m.metadata(protocol)).iter().any(|t| t == topic))

@@ -151,7 +151,7 @@ impl Group {
             if was_leader && can_skip {
                 joined.skip_assignment = true;
             } else {
-                // Told of the old leader id, a returning leader does not assign anew.
+                // With the old leader id in its answer, a returning leader does not assign again.
                 joined.leader = old_leader;
             }
             return now_or_later(Ok(joined));

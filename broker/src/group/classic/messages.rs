@@ -28,7 +28,7 @@ pub struct Join {
     pub protocols: Vec<(String, Bytes)>,
     /// Whether a first join only gets an id (JoinGroup 4 and later).
     pub require_known_id: bool,
-    /// Whether a returning static leader may be told to skip the assignment (JoinGroup 9 and later).
+    /// Whether a returning static leader may be answered to skip the assignment (JoinGroup 9 and later).
     pub can_skip_assignment: bool,
     /// A fresh unique id, used if the member needs one.
     pub fresh_id: String,

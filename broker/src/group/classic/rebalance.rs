@@ -9,7 +9,7 @@ use super::messages::{Joined, answer};
 use crate::group::error::GroupError;
 
 impl Group {
-    /// Takes over the members of a group of the new protocol, who are told to join again.
+    /// Takes over the members of a group of the consumer protocol, who must join again.
     pub fn adopt(&mut self, generation: i32, protocol_type: &str, now_ms: i64) {
         self.restore(generation, (Some(protocol_type.to_owned()), self.choose()), None);
         self.leader = self.members.first().map(|m| m.id.clone());

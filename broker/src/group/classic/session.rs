@@ -7,7 +7,7 @@ use super::messages::answer;
 use crate::group::error::GroupError;
 
 impl Group {
-    /// A sign of life; tells whether to join again.
+    /// A heartbeat; returns whether to join again.
     pub fn heartbeat(
         &mut self,
         id: &str,

@@ -2,9 +2,9 @@
 //! (KIP-848, online migration). Pure.
 //!
 //! In: joins, syncs, heartbeats and leaves of the classic protocol. Out: their answers, given at once: nobody waits for
-//! others, as the server assigns. A classic member is told to join again when its epoch is behind, when it must let go
+//! others, as the server assigns. A classic member must join again when its epoch is behind, when it must let go
 //! of partitions, or when those it waits for are free. A classic group whose members are plain consumers becomes a
-//! consumer group when the first member of the new protocol joins, and one again when the last of those leaves.
+//! consumer group when the first member of the consumer protocol joins, and one again when the last of those leaves.
 //!
 //! Metadata of such members is the consumers' own format: version i16, topics, user data, owned partitions (1 and
 //! later), generation (2 and later), rack (3 and later); big-endian.
@@ -243,7 +243,7 @@ impl Group {
         Ok(Synced { protocol_type: Some(CONSUMER.to_owned()), protocol, assignment })
     }
 
-    /// A sign of life of a classic member; tells whether to join again.
+    /// A heartbeat of a classic member; returns whether to join again.
     pub fn classic_heartbeat(
         &mut self,
         id: &str,
@@ -291,7 +291,7 @@ impl Group {
         Ok(id)
     }
 
-    /// The classic group that this one becomes when only classic members are left: they are told to join again.
+    /// The classic group that this one becomes when only classic members are left: they must join again.
     pub fn to_classic(&self, limits: Limits, topics: &dyn Topics, now_ms: i64) -> classic::Group {
         let mut group = classic::Group::new(&self.id, limits, now_ms);
         for (id, m) in &self.members {

@@ -21,7 +21,7 @@ pub struct Group {
     pub epoch: i32,
     /// The group's epoch that the target belongs to.
     pub assignment_epoch: i32,
-    /// Tells whether the topics that are read have changed.
+    /// Changes when the topics that are read change.
     pub metadata_hash: i64,
     /// Members by id.
     pub members: BTreeMap<String, Member>,
@@ -31,7 +31,7 @@ pub struct Group {
     pub regexes: BTreeMap<String, Resolved>,
     /// When it was last left by all.
     pub empty_since_ms: i64,
-    /// How often partitions were shared out anew.
+    /// How often partitions were reassigned.
     pub rebalances: u64,
     pub(super) owners: HashMap<(Uuid, i32), String>,
     /// Version of the topics at the last look.

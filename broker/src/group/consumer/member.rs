@@ -45,7 +45,7 @@ pub struct Member {
     /// The epoch before, which is taken once more in case the answer was lost.
     pub previous_epoch: i32,
     pub(crate) expires_at_ms: i64,
-    /// Until when it must have let go of what it was told to.
+    /// Until when it must have revoked what it must give up.
     pub(crate) revoke_by_ms: Option<i64>,
     /// Until when a classic member must have joined again.
     pub(crate) join_by_ms: Option<i64>,

@@ -17,7 +17,7 @@ pub const LEAVE_STATIC: i32 = -2;
 pub struct Rules {
     /// Time without heartbeats after which a member is taken for dead.
     pub session_ms: i64,
-    /// Time between heartbeats that members are told.
+    /// Time between heartbeats that members are given.
     pub heartbeat_ms: i32,
     /// Most members.
     pub max_members: usize,
@@ -28,7 +28,7 @@ pub struct Rules {
 pub struct Beat {
     /// Id of the member; may be empty when joining with version 0.
     pub member_id: String,
-    /// 0 joins, [`LEAVE`] and [`LEAVE_STATIC`] leave, else the epoch it was told.
+    /// 0 joins, [`LEAVE`] and [`LEAVE_STATIC`] leave, else the epoch it was given.
     pub epoch: i32,
     /// `group.instance.id` of a static member.
     pub instance_id: Option<String>,

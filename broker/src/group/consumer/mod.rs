@@ -1,4 +1,4 @@
-//! One consumer group of the new protocol (KIP-848), where the server assigns and members are told by heartbeats. Pure:
+//! One consumer group of the consumer protocol (KIP-848), where the server assigns and members learn it by heartbeats. Pure:
 //! no I/O, no clock of its own.
 //!
 //! In: heartbeats and leaves, each with the time in ms and a view of the topics; `tick` as time passes. Out: answers,
@@ -6,7 +6,7 @@
 //! members of the classic protocol in such a group to [`classic`], records to [`super::offsets`], codes of the wire to the handlers.
 //!
 //! Three epochs: the group's goes up with every change of members, subscriptions or topics; the target's follows when
-//! the assignor has shared out anew; each member's follows when it has let go of what it lost ([`reconcile`]). States
+//! the assignor has assigned again; each member's follows when it has let go of what it lost ([`reconcile`]). States
 //! as Kafka names them: Empty, Assigning (target behind the group), Reconciling (members behind the target), Stable.
 
 /// The server's assignors.

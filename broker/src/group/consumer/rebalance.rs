@@ -28,7 +28,7 @@ fn hash(parts: impl Iterator<Item = (String, Uuid, i32)>) -> i64 {
 }
 
 impl Group {
-    /// Looks at topics that have changed, bumps the epoch if need be, and shares out anew when the epoch has moved on.
+    /// Looks at topics that have changed, bumps the epoch if need be, and reassigns when the epoch has moved on.
     pub(super) fn advance(&mut self, resubscribed: bool, topics: &dyn Topics) {
         let version = topics.version();
         let resolved = self.resolve(topics);

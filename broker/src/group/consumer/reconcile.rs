@@ -15,7 +15,7 @@ pub enum Phase {
     /// Has all that its epoch gives it.
     #[default]
     Stable = 0,
-    /// Was told to let go of partitions and has not said that it did.
+    /// Must revoke partitions and has not confirmed it.
     Unrevoked = 1,
     /// Waits for partitions that others have not let go of.
     Unreleased = 2,
@@ -41,7 +41,7 @@ pub struct Current {
     pub epoch: i32,
     /// What it may read.
     pub assigned: Assignment,
-    /// What it was told to let go of.
+    /// What it must revoke.
     pub revoking: Assignment,
 }
 

@@ -23,13 +23,13 @@ pub(super) struct Check<'a> {
     pub(super) fs: &'a dyn Filesystem,
     pub(super) dir: &'a Path,
     pub(super) repair: bool,
-    /// A list of aborted transactions of the partition at hand is to be made again.
+    /// A list of aborted transactions of the partition at hand is to be rebuilt.
     pub(super) lacks_aborted: bool,
     pub(super) report: FsckReport,
 }
 
 impl Check<'_> {
-    /// Notes a finding; `repair` is tried if asked for, and its failure told.
+    /// Notes a finding; `repair` is tried if asked for, and its failure reported.
     pub(super) fn find(
         &mut self,
         (severity, kind): (Severity, FindingKind),

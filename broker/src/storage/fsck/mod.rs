@@ -3,7 +3,7 @@
 //! In: the folder, through [`Filesystem`]. Out: a [`FsckReport`]. Takes the folder's lock; without `repair` it changes
 //! nothing else. Leaves printing and exit codes to the command line, and single batches to [`super`].
 //!
-//! What repair does: it sets damaged bytes aside and lists them so that readers pass over them, cuts torn writes (which
+//! What repair does: it quarantines damaged bytes and lists them so that readers skip them, cuts torn writes (which
 //! were never acknowledged), makes indexes again, finishes what a crash cut short, drops state that the next start makes
 //! again, and writes the catalog from the folders where the catalog itself is lost. It never removes a sound batch.
 

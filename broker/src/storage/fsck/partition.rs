@@ -29,7 +29,7 @@ impl Check<'_> {
         }
         let entries = self.fs.list(dir).map_err(StorageError::io("read", dir))?;
         if self.repair {
-            // What it does is told below, from the names as they were.
+            // What it does is reported below, from the names as they were.
             swap::recover(self.fs, dir).map_err(StorageError::io("finish a compaction in", dir))?;
         }
         let (mut bases, mut snapshots, mut start) = (Vec::new(), Vec::new(), 0);
@@ -108,7 +108,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn log_start(&mut self, subject: &Subject, path: &Path, entries: &[fs::Entry]) -> Result<i64, StorageError> {
+    fn log_start(&mut self, subject: &Subject, path: &Path, entries: &[fs::DirEntry]) -> Result<i64, StorageError> {
         let bytes = fs::read_all(self.fs, path).map_err(StorageError::io("read", path))?;
         let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
         if let Some(start) = number.filter(|n| *n >= 0) {

@@ -55,7 +55,7 @@ pub enum FindingKind {
     Snapshot,
     /// A file left by a write or an interrupted compaction.
     LeftOver,
-    /// A file that is none of ours.
+    /// A file that does not belong to the log.
     Unknown,
     /// A file that can't be read at all.
     Unreadable,

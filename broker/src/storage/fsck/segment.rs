@@ -12,7 +12,7 @@ use super::report::{FindingKind, PartitionReport, Severity};
 use crate::storage::error::StorageError;
 use crate::storage::index::{OffsetEntry, TimeEntry};
 use crate::storage::layout::path_of;
-use crate::storage::segment::{self, Hole, INDEX_INTERVAL, Met, Segment};
+use crate::storage::segment::{self, Hole, INDEX_INTERVAL, Region, Segment};
 use crate::storage::txn::TxnIndex;
 use millrace_log::fs;
 
@@ -26,7 +26,7 @@ impl Check<'_> {
     ) -> Result<(), StorageError> {
         let fs = self.fs;
         let path = path_of(dir, base, "log");
-        // The last segment is gone through and indexed anew at a start after a crash.
+        // The last segment is scanned and reindexed at a start after a crash.
         let is_finished = next_base.is_some() || self.report.clean_stop;
         let mut offsets = IndexEntries::<OffsetEntry>::read(fs, &path_of(dir, base, "index"));
         let mut times = IndexEntries::<TimeEntry>::read(fs, &path_of(dir, base, "timeindex"));
@@ -37,7 +37,7 @@ impl Check<'_> {
             Err(e) => return self.unreadable(subject, &path, &e),
         };
         let walked = segment::walk(&*file, &path, base, next_base, |met| match met {
-            Met::Batch { position, header, .. } => {
+            Region::Batch { position, header, .. } => {
                 max_ms = max_ms.max(header.max_timestamp);
                 let has_entry = offsets.meet(|entry| {
                     let at = u64::from(entry.position);
@@ -57,8 +57,8 @@ impl Check<'_> {
                 sum.records += u64::try_from(header.count).unwrap_or(0);
                 end = header.next_offset();
             }
-            Met::Damage(hole) => holes.push(hole),
-            Met::Torn { position, bytes } => torn = Some((position, bytes)),
+            Region::Damage(hole) => holes.push(hole),
+            Region::Torn { position, bytes } => torn = Some((position, bytes)),
         });
         match walked.and_then(|()| file.len()) {
             Ok(len) => sum.bytes += len,
@@ -122,7 +122,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Positions that readers pass over already.
+    /// Positions that readers skip already.
     fn known_holes(&mut self, subject: &Subject, path: &Path) -> BTreeSet<u64> {
         let bytes = match fs::read_all(self.fs, path) {
             Ok(bytes) => bytes,

@@ -42,7 +42,7 @@ impl Log {
         }
     }
 
-    /// Aborted transactions whose markers stand in a segment; made again from the batches if its list is damaged.
+    /// Aborted transactions whose markers stand in a segment; rebuilt from the batches if its list is damaged.
     fn aborted_in(&self, segment: &Segment) -> io::Result<Vec<AbortedTxn>> {
         let fs = &*self.context.fs;
         match segment.aborted(fs) {
@@ -81,7 +81,7 @@ pub(crate) fn find_aborted(dir: &Path, fs: &dyn Filesystem, segments: &BTreeMap<
     })
 }
 
-/// Goes through all batches of segments that follow each other from the first on, and tells for each which transactions
+/// Goes through all batches of segments that follow each other from the first on, and reports for each which transactions
 /// it has the abort markers of.
 fn scan_aborted<'s>(
     fs: &dyn Filesystem,

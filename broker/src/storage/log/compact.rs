@@ -1,6 +1,6 @@
 //! The log's side of compaction: what there is to compact, and compacted segments put in the place of the old ones.
 //!
-//! In: segments written anew. Out: the log with them. Touches names in the partition's folder and `clean-offset`. Leaves
+//! In: rewritten segments. Out: the log with them. Touches names in the partition's folder and `clean-offset`. Leaves
 //! deciding and writing to [`crate::storage::cleaner`].
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::storage::segment::Segment;
 use crate::storage::swap;
 use millrace_log::fs;
 
-/// What compaction goes by.
+/// What compaction works from.
 pub(crate) struct CompactionView {
     pub limits: Arc<Limits>,
     /// All but the active one.
@@ -30,7 +30,7 @@ pub(crate) struct CompactionView {
 }
 
 impl Log {
-    /// What compaction goes by; `None` if the topic is not compacted, or no longer written.
+    /// What compaction works from; `None` if the topic is not compacted, or no longer written.
     pub fn compaction_view(&self) -> Option<CompactionView> {
         let limits = self.limits.read().clone();
         if !limits.compact || self.refuses() {

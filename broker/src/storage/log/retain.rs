@@ -33,7 +33,7 @@ impl Log {
         Ok(self.start())
     }
 
-    /// Deletes what is older or more than the topic keeps; forgets idle producers. `readers` tells who has read how far,
+    /// Deletes what is older or more than the topic keeps; forgets idle producers. `readers` returns who has read how far,
     /// and is asked only if something is to go, without a lock held. Returns what was deleted unread.
     pub fn retain(
         &self,

@@ -202,7 +202,7 @@ impl Log {
         failed
     }
 
-    /// A failure to read, told with the folder.
+    /// A read error with the folder.
     pub fn read_error(&self, cause: &io::Error) -> ReadError {
         read_error(&self.dir, cause)
     }

@@ -29,7 +29,7 @@ impl Segment {
         self.txns.read().is_missing()
     }
 
-    /// Takes the list as it was made again from the batches, and keeps it; with `rest` on disk only.
+    /// Takes the list as rebuilt from the batches, and keeps it; with `rest` on disk only.
     pub fn set_aborted(&self, fs: &dyn Filesystem, list: Vec<AbortedTxn>, rest: bool) {
         let mut txns = self.txns.write();
         txns.replace(list);
@@ -41,7 +41,7 @@ impl Segment {
         }
     }
 
-    /// Takes the list as it was made again while others read. In memory only: the files may be another segment's by now.
+    /// Takes a list that was rebuilt while others read. In memory only: the files may be another segment's by now.
     pub fn mend_aborted(&self, list: Vec<AbortedTxn>) {
         self.txns.write().replace(list);
     }

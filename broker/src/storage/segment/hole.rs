@@ -1,4 +1,4 @@
-//! Damaged bytes within a segment: the list that readers use to pass over them, and their quarantine.
+//! Damaged bytes within a segment: the list that readers use to skip them, and their quarantine.
 //!
 //! In: places that hold no batch. Out: [`Hole`]s, in memory and in `<base>.holes` (JSON). Touches that file and the copies
 //! `damaged/<base>.<position>.bytes` in the partition's folder, through [`Filesystem`].

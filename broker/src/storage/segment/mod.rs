@@ -6,7 +6,7 @@
 //!
 //! `<base>` is the offset of the first record in 20 digits. The `.log` holds batches as in [`super::batch`], nothing else.
 //! Recovery: bytes at the end that are no whole batch with a right CRC are a torn write and are cut. Such bytes with a
-//! sound batch after them are damage: they stay where they are, are listed in `.holes` (JSON) and passed over by readers.
+//! sound batch after them are damage: they stay where they are, are listed in `.holes` (JSON) and skipped by readers.
 
 /// Damaged bytes, listed and quarantined.
 mod hole;
@@ -27,5 +27,5 @@ pub use hole::Hole;
 pub(super) use hole::{quarantine, report};
 pub(super) use indexes::INDEX_INTERVAL;
 pub(super) use read::Stretch;
-pub(super) use scan::{Met, walk};
+pub(super) use scan::{Region, walk};
 pub(super) use state::{Segment, remove_files};

@@ -43,7 +43,7 @@ impl BatchStart {
 }
 
 impl Segment {
-    /// Goes through every batch from an offset on, checked by its CRC, with its bytes. Notes holes and passes over them.
+    /// Goes through every batch from an offset on, checked by its CRC, with its bytes. Notes holes and skips them.
     pub fn batches(
         &self,
         fs: &dyn Filesystem,
@@ -77,7 +77,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Tells each batch's header, in order, from an offset on, with what it says of a transaction.
+    /// Reports each batch's header, in order, from an offset on, with what it says of a transaction.
     pub fn headers(
         &self,
         fs: &dyn Filesystem,
@@ -95,7 +95,7 @@ impl Segment {
     }
 
     /// Where whole batches stand from the one that holds `from` (or the next after it) on, all below `until`; `None` if
-    /// there is none from there to the segment's end. Holes that are met are noted and passed over. Reads headers only.
+    /// there is none from there to the segment's end. Holes that are met are noted and skipped. Reads headers only.
     pub fn locate(
         &self,
         fs: &dyn Filesystem,
@@ -117,7 +117,7 @@ impl Segment {
         let limit = max_bytes.max(first.size()) as u64;
         let mut end = start;
         let mut expected = first.base_offset;
-        // At the first damage it stops: the next read begins there and passes over it.
+        // At the first damage it stops: the next read begins there and skips it.
         while let Some(header) = scan.header(end)? {
             let next = end + header.size() as u64;
             let whole = header.is_sound() && next - start <= limit && next <= len;
@@ -252,7 +252,7 @@ impl Segment {
         self.holes.read().list.iter().find(|hole| hole.position == position).cloned()
     }
 
-    /// From a batch's beginning on, the first batch that is wanted. Passes over holes.
+    /// From a batch's beginning on, the first batch that is wanted. Skips holes.
     ///
     /// Without reading all bytes: a batch is taken for sound if its offsets are those that must come here. If they are not,
     /// its CRC and its follower decide, as the CRC itself leaves out the offset.

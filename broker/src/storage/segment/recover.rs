@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::hole::{self, Hole};
 use super::indexes::{INDEX_INTERVAL, Indexes, Tail, raise};
-use super::scan::{Met, SLACK, Scan, walk};
+use super::scan::{Region, SLACK, Scan, walk};
 use super::state::Segment;
 use crate::storage::batch::Header;
 use crate::storage::index::{Index, OffsetEntry, TimeEntry};
@@ -109,8 +109,8 @@ impl Segment {
     }
 
     /// Goes through every batch, makes the indexes again, and brings the end to a sound state. With `next_base` the
-    /// segment was finished: a bad end is then damage and no torn write, and nothing is cut. `on_batch` is told each batch
-    /// in order, with what it says of a transaction, and tells the transaction that it aborts.
+    /// segment was finished: a bad end is then damage and no torn write, and nothing is cut. `on_batch` gets each batch
+    /// in order, with what it says of a transaction, and returns the transaction that it aborts.
     pub fn recover(
         fs: &dyn Filesystem,
         dir: &Path,
@@ -130,7 +130,7 @@ impl Segment {
         let mut report = Recovered::default();
         let mut aborted = Vec::new();
         walk(&*file, &path, base, next_base, |met| match met {
-            Met::Batch { position, header, marker } => {
+            Region::Batch { position, header, marker } => {
                 if position == 0 {
                     tail.begun_ms = header.max_timestamp.clamp(0, now_ms.max(0));
                     tail.first_ms = Some(header.max_timestamp);
@@ -140,12 +140,12 @@ impl Segment {
                 tail.end = header.next_offset();
                 tail.len = position + header.size() as u64;
             }
-            Met::Damage(hole) => {
+            Region::Damage(hole) => {
                 tail.len = hole.position + hole.bytes;
                 tail.end = hole.to_offset;
                 report.holes.push(hole);
             }
-            Met::Torn { bytes, .. } => report.cut = bytes,
+            Region::Torn { bytes, .. } => report.cut = bytes,
         })?;
         if let Some(next) = next_base {
             tail.end = next;
@@ -153,7 +153,7 @@ impl Segment {
         if report.cut > 0 {
             file.truncate(tail.len)?;
         }
-        // What stands here may never have been synced, and is what we tell consumers from now on.
+        // What stands here may never have been synced, and is what consumers get from now on.
         file.sync_data()?;
         let txn_path = path_of(dir, base, "txnindex");
         let txns = match next_base {

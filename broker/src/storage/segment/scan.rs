@@ -16,11 +16,11 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Read at once where headers are looked for, as the index leads to a place some batches before what is wanted.
 pub(super) const SLACK: usize = 8192;
 
-/// Batches above this size are passed over one by one when headers are looked for.
+/// Batches above this size are skipped one by one when headers are looked for.
 pub(super) const FEW: usize = 1024;
 
-/// What a walk through the bytes of a segment meets, in order.
-pub(crate) enum Met {
+/// A region of a segment's file, as [`walk`] meets them in order.
+pub(crate) enum Region {
     /// A sound batch, with what it says of a transaction.
     Batch { position: u64, header: Header, marker: Option<Marker> },
     /// Bytes that are no batch, with a sound one after them.
@@ -36,7 +36,7 @@ pub(crate) fn walk(
     path: &Path,
     base: i64,
     next_base: Option<i64>,
-    mut each: impl FnMut(Met),
+    mut each: impl FnMut(Region),
 ) -> io::Result<()> {
     let len = file.len()?;
     let mut scan = Scan::new(file, len, CHUNK);
@@ -47,7 +47,7 @@ pub(crate) fn walk(
     while position < len {
         if let Some(header) = scan.sound_batch(position, from_offset, limit)? {
             let marker = scan.marker(position, &header)?;
-            each(Met::Batch { position, header, marker });
+            each(Region::Batch { position, header, marker });
             position += header.size() as u64;
             from_offset = header.next_offset();
             continue;
@@ -56,12 +56,12 @@ pub(crate) fn walk(
             (Some((to, header)), _) => (to, header.base_offset),
             (None, Some(next)) => (len, next),
             (None, None) => {
-                each(Met::Torn { position, bytes: len - position });
+                each(Region::Torn { position, bytes: len - position });
                 break;
             }
         };
         let bytes = to - position;
-        each(Met::Damage(Hole { file: path.to_owned(), position, bytes, from_offset, to_offset }));
+        each(Region::Damage(Hole { file: path.to_owned(), position, bytes, from_offset, to_offset }));
         (position, from_offset) = (to, to_offset);
     }
     Ok(())

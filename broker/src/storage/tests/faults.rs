@@ -63,10 +63,7 @@ async fn a_disk_that_fills_anywhere_refuses_for_a_while_only() {
         refused += usize::from(!faults.is_empty());
         for fault in &faults {
             let is_full = fault.contains("is full") || fault.contains("no storage space") || fault.contains("exists");
-            assert!(
-                is_full || fault.contains("storage full") || fault.contains("there is no topic u"),
-                "{space}: {fault}"
-            );
+            assert!(is_full || fault.contains("storage full") || fault.contains("unknown topic u"), "{space}: {fault}");
         }
         assert_eq!(partition(&storage).refusal().map(|e| e.to_string()), None, "{space}");
         all_is_there(&storage, &stored, "full").await;

@@ -281,7 +281,7 @@ async fn a_compaction_that_was_cut_short_is_finished_by_a_repair() {
         drop(storage);
         let swaps = fs.files().iter().filter(|path| path.extension().is_some_and(|e| e == "swap")).count();
         let before = check(&fs, false);
-        let told = before.findings.iter().filter(|f| f.what.contains("counted already")).count();
+        let told = before.findings.iter().filter(|f| f.what.contains("interrupted after its commit")).count();
         assert_eq!(told, swaps, "{changes}: {:?}", before.findings);
         // What the next start does anyway is no reason to worry.
         let worse: Vec<_> = before.findings.iter().filter(|f| f.severity > Severity::Note).collect();
