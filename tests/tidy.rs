@@ -5,6 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/walls.rs"]
+mod walls;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -62,6 +65,17 @@ fn dependencies_point_one_way() {
             }
         }
     }
+}
+
+/// No crate has a ring of files, and modules stand in the order in which they build on each other.
+#[test]
+fn imports_within_crates_point_up() {
+    let mut back = Vec::new();
+    for of in CRATES {
+        let found = walls::arrows_back(&root().join(of).join("src"));
+        back.extend(found.into_iter().map(|arrow| format!("{of}: {arrow}")));
+    }
+    assert!(back.is_empty(), "{} imports point back:\n{}", back.len(), back.join("\n"));
 }
 
 #[test]

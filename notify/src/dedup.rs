@@ -1,4 +1,4 @@
-//! Stage 3, deduplication: whether what a group says now differs from what its receiver knows.
+//! Deduplication: whether what a group says now differs from what its receiver knows.
 //!
 //! In: what fires and what is over now, and the record of what was sent. Out: why a message goes out, or nothing.
 //! Touches nothing; `record.rs` keeps the records.
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use millrace_log::alert::Fingerprint;
 
-/// What one integration was last told of one group.
+/// What one integration was last sent of one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct SentRecord {
     /// Alerts that fired.
     pub firing: BTreeSet<Fingerprint>,
     /// Alerts that were over.
     pub resolved: BTreeSet<Fingerprint>,
-    /// When it was told, ns since 1970.
+    /// When it was sent, ns since 1970.
     pub sent_at_ns: i64,
     /// When this record is forgotten.
     pub expires_at_ns: i64,
@@ -53,7 +53,7 @@ impl fmt::Display for Reason {
 
 /// Decides as Alertmanager's dedup stage does.
 pub fn decide(
-    entry: Option<&Entry>,
+    entry: Option<&SentRecord>,
     firing: &BTreeSet<Fingerprint>,
     resolved: &BTreeSet<Fingerprint>,
     send_resolved: bool,
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn messages_go_out_for_a_reason_only() {
         let entry = |firing: &[u64], resolved: &[u64]| {
-            Some(Entry { firing: set(firing), resolved: set(resolved), sent_at_ns: 100, expires_at_ns: 1000 })
+            Some(SentRecord { firing: set(firing), resolved: set(resolved), sent_at_ns: 100, expires_at_ns: 1000 })
         };
         for (entry, firing, resolved, send_resolved, now_ns, want) in [
             (None, vec![1], vec![], true, 100, Some(Reason::First)),

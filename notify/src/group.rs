@@ -1,4 +1,4 @@
-//! Stage 1, grouping: which alerts are told together, and the batch that the later stages work on.
+//! Grouping: which alerts go out together, and the batch that the later stages work on.
 //!
 //! In: an alert and the route. Out: the group's labels and key; later a [`Batch`] of its alerts, frozen at one time.
 //! Touches nothing.
@@ -20,7 +20,7 @@ pub struct Group {
     pub next_ns: i64,
     /// It has been looked at before: `group_wait` is over.
     pub has_flushed: bool,
-    /// A task is telling it.
+    /// It is being flushed.
     pub flushing: bool,
 }
 
@@ -39,9 +39,9 @@ pub fn key_of(labels: &LabelSet) -> String {
     format!("{{}}:{}", labels_text(labels))
 }
 
-/// An alert as it is told: frozen, so that it does not resolve while messages are under way.
+/// An alert as receivers are notified of it: frozen, so that it does not resolve while messages are under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct NotifiedAlert {
     /// Identity.
     pub fingerprint: Fingerprint,
     /// The alert.
@@ -60,14 +60,14 @@ pub struct Batch {
     /// Time of freezing, ns since 1970.
     pub at_ns: i64,
     /// Its alerts.
-    pub alerts: Vec<Told>,
+    pub alerts: Vec<NotifiedAlert>,
 }
 
 impl Batch {
     /// Freezes alerts.
     pub fn freeze(group_key: &str, group: &Group, alerts: impl Iterator<Item = Alert>, at_ns: i64) -> Self {
-        let mut alerts: Vec<Told> = alerts
-            .map(|alert| Told { fingerprint: alert.fingerprint(), resolved: alert.resolved_at(at_ns), alert })
+        let mut alerts: Vec<NotifiedAlert> = alerts
+            .map(|alert| NotifiedAlert { fingerprint: alert.fingerprint(), resolved: alert.resolved_at(at_ns), alert })
             .collect();
         alerts.sort_by(|a, b| message_order(&a.alert.labels, &b.alert.labels));
         Self { group_key: group_key.to_owned(), group_labels: group.labels.clone(), at_ns, alerts }

@@ -12,23 +12,33 @@ pub mod metrics;
 pub mod alertmanager;
 /// An alert as the notifier keeps it.
 pub mod alert;
-/// Which alerts are told together.
+/// Grouping: which alerts go out together.
 pub mod group;
-/// When a group is told.
+/// Waiting: when a group is flushed.
 pub mod wait;
-/// Whether there is anything new to tell.
+/// Deduplication: whether there is anything new to send.
 pub mod dedup;
-/// All alerts, groups and records of messages.
-mod book;
-/// Telling it, with pauses between failing attempts.
-pub mod retry;
+/// Ways of notifying people, and what they send.
+pub mod integration;
 /// The program's own log.
 pub mod receiver_log;
 /// Alertmanager's webhook.
 pub mod receiver_webhook;
-/// Recording what was told.
+/// Alerts and what was sent, on disk.
 pub mod record;
-/// The stages joined: whose turn it is, what survives a crash.
+/// Alerts, groups and what was sent, in memory.
+mod state;
+/// Routing and integrations at work.
+mod plan;
+/// A notification on its way, and the trait of the stages.
+mod notification;
+/// What the stages share.
+mod parts;
+mod stage_dedup;
+mod stage_render;
+mod stage_send;
+mod stage_record;
+/// The stages joined: which groups are due, what survives a crash.
 pub mod notifier;
 /// Alertmanager's API v2.
 pub mod api;

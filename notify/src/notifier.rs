@@ -1,14 +1,15 @@
 //! The notifier: alerts in, messages to people out, grouped and repeated as Alertmanager does.
 //!
 //! In: reports of alerts, from rules and from the API. Out: messages of receivers. Touches: the folder `notify/` of the
-//! data folder, the network by way of receivers. One task decides whose turn it is; each turn of a group is a task of
+//! data folder, the network by way of receivers. One task decides which groups are due; each flush of a group is a task of
 //! its own, so that a dead receiver holds up nobody else.
 //!
-//! A turn goes through the stages in order: [`crate::group`], [`wait`], [`crate::dedup`], [`retry`], [`crate::record`].
+//! An alert is grouped ([`crate::group`]) and waits ([`wait`]); each notification of a flush then passes the stages dedup,
+//! render, send and record ([`crate::notification`]).
 //!
 //! # What survives a crash
-//! Alerts are on the disk before their report is answered; what was told before the next turn relies on it; and that an
-//! alert is over before its end is told. So after a restart nothing is forgotten, and nothing that was told is told
+//! Alerts are on the disk before their report is answered; what was sent before the next flush relies on it; and that an
+//! alert is over before its end is sent. So after a restart nothing is forgotten, and nothing that was sent is sent
 //! again, but for a message whose answer and record the crash came between. Alerts that were only kept alive by being
 //! reported get `resolve_timeout` anew, since nobody could report them while we were down.
 
@@ -17,7 +18,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_log::alert::{AlertSink, Fingerprint, NewAlert, SinkError};
 use millrace_log::clock::{SharedClock, span_ns};
+use millrace_log::store::{Store, run_blocking};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, Semaphore};
@@ -25,56 +28,24 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
-use crate::alertmanager::{Route, Routing};
-use crate::book::{self, Book};
+use crate::alertmanager::Routing;
 use crate::config::NotifyConfig;
-use crate::dedup::{self, Entry};
 use crate::error::NotifyError;
-use crate::group::Batch;
-use crate::metrics::{IntegrationLabels, NotifyMetrics};
-use crate::receiver_log::LogReceiver;
-use crate::receiver_webhook::WebhookReceiver;
+use crate::integration::Integration;
+use crate::metrics::NotifyMetrics;
+use crate::notification::{Notification, Stage, Verdict};
+use crate::parts::Parts;
+use crate::plan::Plan;
 use crate::record::{self, Records};
-use crate::retry::{self, Delivery, Integration, Message};
+use crate::stage_dedup::DedupStage;
+use crate::stage_record::RecordStage;
+use crate::stage_render::RenderStage;
+use crate::stage_send::SendStage;
+use crate::state::{self, NotifierState};
 use crate::wait;
-use millrace_log::alert::{AlertSink, Fingerprint, NewAlert, SinkError};
-use millrace_log::store::Store;
-use millrace_log::store::run_blocking;
 
 /// How often empty groups and expired records are cleared away: Alertmanager's.
 const MAINTENANCE: Duration = Duration::from_secs(30);
-
-/// The configuration at work, with the integrations of the route's receiver.
-struct Plan {
-    routing: Routing,
-    integrations: Vec<Arc<dyn Integration>>,
-}
-
-impl Plan {
-    /// Reads the file that the configuration names.
-    fn read(config: &NotifyConfig, client: &reqwest::Client) -> Result<Self, NotifyError> {
-        let routing = match &config.config_file {
-            Some(path) => Routing::read(path)?,
-            None => Routing::default(),
-        };
-        let mut integrations: Vec<Arc<dyn Integration>> = Vec::new();
-        for receiver in routing.receivers.iter().filter(|r| r.name == routing.route.receiver) {
-            if receiver.log {
-                integrations.push(Arc::new(LogReceiver));
-            }
-            for webhook in &receiver.webhooks {
-                integrations.push(Arc::new(WebhookReceiver::new(webhook.clone(), client, config.timeout.0)?));
-            }
-        }
-        if integrations.is_empty() {
-            tracing::warn!(
-                receiver = routing.route.receiver,
-                "the receiver has no way of telling anybody: alerts are held, nobody is paged"
-            );
-        }
-        Ok(Self { routing, integrations })
-    }
-}
 
 /// Alerts of one group, for the API.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,24 +58,21 @@ pub struct GroupedAlerts {
 
 /// The notifier.
 pub struct Notifier {
-    config: NotifyConfig,
+    parts: Arc<Parts>,
     /// What a reload replaces as one.
     plan: RwLock<Arc<Plan>>,
+    /// What each notification passes, in order.
+    stages: [Box<dyn Stage>; 4],
     client: Option<reqwest::Client>,
-    clock: SharedClock,
-    metrics: Arc<NotifyMetrics>,
-    records: Records,
-    book: Mutex<Book>,
     /// Held while alerts are changed in memory and on disk, so that both see the same order. Never on async threads.
     write_order: Mutex<()>,
-    permits: Semaphore,
     wake: Notify,
     started_ns: i64,
 }
 
 impl std::fmt::Debug for Notifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Notifier").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Notifier").field("config", &self.parts.config).finish_non_exhaustive()
     }
 }
 
@@ -150,45 +118,54 @@ impl Notifier {
     ) -> Result<Arc<Self>, NotifyError> {
         let records = Records::open(Store::open(&data_dir.join("notify"))?)?;
         let now_ns = clock.now_ns();
-        let mut book = Book { sent: records.entries(now_ns)?, ..Book::default() };
+        let mut state = NotifierState { sent: records.entries(now_ns)?, ..NotifierState::default() };
         let grace_ns = now_ns.saturating_add(span_ns(plan.routing.resolve_timeout));
         for mut alert in records.alerts()? {
             if !alert.ended && alert.ends_at_ns < grace_ns {
                 alert.ends_at_ns = grace_ns;
                 alert.timeout = true;
             }
-            book.insert(&plan.routing, alert, now_ns);
+            state.insert(&plan.routing, alert, now_ns);
         }
-        let notifier = Self {
+        let parts = Arc::new(Parts {
             permits: Semaphore::new(config.concurrency.max(1)),
-            plan: RwLock::new(Arc::new(plan)),
-            client,
             metrics: NotifyMetrics::register(registry),
+            state: Mutex::new(state),
             records,
-            book: Mutex::new(book),
+            clock,
+            config,
+        });
+        let notifier = Self {
+            plan: RwLock::new(Arc::new(plan)),
+            stages: [
+                Box::new(DedupStage { parts: Arc::clone(&parts) }),
+                Box::new(RenderStage { parts: Arc::clone(&parts) }),
+                Box::new(SendStage { parts: Arc::clone(&parts) }),
+                Box::new(RecordStage { parts: Arc::clone(&parts) }),
+            ],
+            client,
             write_order: Mutex::default(),
             wake: Notify::new(),
             started_ns: now_ns,
-            clock,
-            config,
+            parts,
         };
         notifier.count();
         Ok(Arc::new(notifier))
     }
 
-    /// Reads `alertmanager.yml` anew and regroups the alerts held; what was told is still known. A faulty file changes
+    /// Reads `alertmanager.yml` anew and regroups the alerts held; what was sent is still known. A faulty file changes
     /// nothing. Blocks.
     ///
     /// # Errors
     /// All faults of the file at once; a client can't be made.
     pub fn reload(&self) -> Result<(), NotifyError> {
         let Some(client) = &self.client else { return Ok(()) };
-        let plan = Plan::read(&self.config, client).inspect_err(|_| {
+        let plan = Plan::read(&self.parts.config, client).inspect_err(|_| {
             tracing::error!("alertmanager.yml has faults, the one read before stays at work");
         })?;
         let plan = Arc::new(plan);
         *self.plan.write() = plan.clone();
-        self.book.lock().regroup(&plan.routing, self.clock.now_ns());
+        self.parts.state.lock().regroup(&plan.routing, self.parts.clock.now_ns());
         self.wake.notify_one();
         tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml taken over");
         Ok(())
@@ -205,7 +182,7 @@ impl Notifier {
 
     /// The configuration.
     pub fn config(&self) -> &NotifyConfig {
-        &self.config
+        &self.parts.config
     }
 
     /// When it was opened, ns since 1970.
@@ -215,29 +192,29 @@ impl Notifier {
 
     /// The present time by its clock.
     pub fn now_ns(&self) -> i64 {
-        self.clock.now_ns()
+        self.parts.clock.now_ns()
     }
 
     /// Alerts that are not over, by identity.
     pub fn alerts(&self) -> Vec<Alert> {
-        let now_ns = self.clock.now_ns();
-        let book = self.book.lock();
-        let mut alerts: Vec<(Fingerprint, Alert)> = book
+        let now_ns = self.parts.clock.now_ns();
+        let state = self.parts.state.lock();
+        let mut alerts: Vec<(Fingerprint, Alert)> = state
             .alerts
             .iter()
             .filter(|(_, alert)| alert.ends_at_ns >= now_ns)
             .map(|(fingerprint, alert)| (*fingerprint, alert.clone()))
             .collect();
-        drop(book);
+        drop(state);
         alerts.sort_by_key(|(fingerprint, _)| *fingerprint);
         alerts.into_iter().map(|(_, alert)| alert).collect()
     }
 
     /// Groups with their alerts that are not over, by their labels.
     pub fn groups(&self) -> Vec<GroupedAlerts> {
-        let now_ns = self.clock.now_ns();
-        let book = self.book.lock();
-        let mut groups: Vec<GroupedAlerts> = book
+        let now_ns = self.parts.clock.now_ns();
+        let state = self.parts.state.lock();
+        let mut groups: Vec<GroupedAlerts> = state
             .groups
             .values()
             .map(|group| GroupedAlerts {
@@ -245,19 +222,19 @@ impl Notifier {
                 alerts: group
                     .members
                     .iter()
-                    .filter_map(|fingerprint| book.alerts.get(fingerprint))
+                    .filter_map(|fingerprint| state.alerts.get(fingerprint))
                     .filter(|alert| alert.ends_at_ns >= now_ns)
                     .cloned()
                     .collect(),
             })
             .filter(|group| !group.alerts.is_empty())
             .collect();
-        drop(book);
+        drop(state);
         groups.sort_by(|a, b| a.labels.iter().cmp(b.labels.iter()));
         groups
     }
 
-    /// Takes reports; good ones are durable when it returns. Others are told in the error.
+    /// Takes reports; good ones are durable when it returns. Others are named in the error.
     pub async fn take(self: &Arc<Self>, reports: Vec<NewAlert>) -> Result<(), SinkError> {
         let own = self.clone();
         run_blocking(move || own.take_blocking(reports)).await
@@ -265,42 +242,42 @@ impl Notifier {
 
     fn take_blocking(&self, reports: Vec<NewAlert>) -> Result<(), SinkError> {
         let _order = self.write_order.lock();
-        let now_ns = self.clock.now_ns();
+        let now_ns = self.parts.clock.now_ns();
         let mut faults = Vec::new();
         let mut refused = 0usize;
         let mut changed: Vec<Alert> = Vec::new();
         let plan = self.plan();
         let held;
         {
-            let mut book = self.book.lock();
+            let mut state = self.parts.state.lock();
             for report in reports {
-                let alert = book::completed(report, &plan.routing, now_ns);
-                if let Err(fault) = book::valid(&alert) {
+                let alert = state::completed(report, &plan.routing, now_ns);
+                if let Err(fault) = state::valid(&alert) {
                     faults.push(fault);
                     continue;
                 }
                 let fingerprint = alert.fingerprint();
-                let alert = match book.alerts.get(&fingerprint) {
+                let alert = match state.alerts.get(&fingerprint) {
                     Some(old) => alert.merged_over(old, now_ns),
-                    None if book.alerts.len() >= self.config.max_alerts => {
+                    None if state.alerts.len() >= self.parts.config.max_alerts => {
                         refused += 1;
                         continue;
                     }
                     None => alert,
                 };
-                book.insert(&plan.routing, alert.clone(), now_ns);
+                state.insert(&plan.routing, alert.clone(), now_ns);
                 changed.push(alert);
             }
-            held = book.alerts.len();
+            held = state.alerts.len();
         }
-        self.metrics.received.inc_by(changed.len() as u64);
-        self.metrics.refused.inc_by((faults.len() + refused) as u64);
+        self.parts.metrics.received.inc_by(changed.len() as u64);
+        self.parts.metrics.refused.inc_by((faults.len() + refused) as u64);
         // Even if the disk fails the page goes out; whoever reported hears of it and reports again.
-        let kept = if changed.is_empty() { Ok(()) } else { self.records.keep(&changed) };
+        let kept = if changed.is_empty() { Ok(()) } else { self.parts.records.keep(&changed) };
         self.wake.notify_one();
         self.count();
         kept.inspect_err(|_| {
-            self.metrics.store_failures.inc();
+            self.parts.metrics.store_failures.inc();
         })?;
         if refused > 0 {
             return Err(SinkError::Full { held, refused });
@@ -308,16 +285,16 @@ impl Notifier {
         if faults.is_empty() { Ok(()) } else { Err(SinkError::Invalid { faults }) }
     }
 
-    /// Tells groups in their turns until cancelled; returns when the last message under way has ended.
+    /// Flushes groups when they are due until cancelled; returns when the last notification under way has ended.
     pub async fn run(self: Arc<Self>, token: CancellationToken) -> Result<(), NotifyError> {
-        let mut turns: JoinSet<()> = JoinSet::new();
+        let mut flushes: JoinSet<()> = JoinSet::new();
         let mut keys: HashMap<tokio::task::Id, String> = HashMap::new();
         let mut maintenance = tokio::time::interval(MAINTENANCE);
         loop {
-            let now_ns = self.clock.now_ns();
-            let (due, next_ns) = self.begin_turns(now_ns);
+            let now_ns = self.parts.clock.now_ns();
+            let (due, next_ns) = self.begin_flushes(now_ns);
             for key in due {
-                let handle = turns.spawn(self.clone().turn(key.clone(), token.clone()));
+                let handle = flushes.spawn(self.clone().flush(key.clone(), token.clone()));
                 keys.insert(handle.id(), key);
             }
             let wait_ns = u64::try_from(next_ns.saturating_sub(now_ns)).unwrap_or(0);
@@ -327,27 +304,27 @@ impl Notifier {
                 () = token.cancelled() => break,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
-                _ = maintenance.tick() => self.clear_away().await,
-                Some(ended) = turns.join_next_with_id() => self.end_turn(&ended.map(|(id, ())| id), &mut keys),
+                _ = maintenance.tick() => self.maintain().await,
+                Some(ended) = flushes.join_next_with_id() => self.end_flush(&ended.map(|(id, ())| id), &mut keys),
             }
         }
-        while let Some(ended) = turns.join_next_with_id().await {
-            self.end_turn(&ended.map(|(id, ())| id), &mut keys);
+        while let Some(ended) = flushes.join_next_with_id().await {
+            self.end_flush(&ended.map(|(id, ())| id), &mut keys);
         }
-        let records = self.records.clone();
+        let records = self.parts.records.clone();
         run_blocking(move || records.sync()).await.map_err(NotifyError::from)
     }
 
-    /// Groups whose turn it is, marked as such, and when the next one's is.
-    fn begin_turns(&self, now_ns: i64) -> (Vec<String>, i64) {
+    /// Groups that are due, marked as being flushed, and when the next one is.
+    fn begin_flushes(&self, now_ns: i64) -> (Vec<String>, i64) {
         let plan = self.plan();
-        let mut book = self.book.lock();
+        let mut state = self.parts.state.lock();
         let mut due = Vec::new();
         let mut next_ns = i64::MAX;
-        for (key, group) in book.groups.iter_mut().filter(|(_, group)| !group.flushing) {
+        for (key, group) in state.groups.iter_mut().filter(|(_, group)| !group.flushing) {
             if group.next_ns <= now_ns {
                 group.has_flushed = true;
-                group.next_ns = wait::next_turn(&plan.routing.route, now_ns);
+                group.next_ns = wait::next_flush(&plan.routing.route, now_ns);
                 if !group.members.is_empty() {
                     group.flushing = true;
                     due.push(key.clone());
@@ -359,7 +336,7 @@ impl Notifier {
         (due, next_ns)
     }
 
-    fn end_turn(
+    fn end_flush(
         &self,
         ended: &Result<tokio::task::Id, tokio::task::JoinError>,
         keys: &mut HashMap<tokio::task::Id, String>,
@@ -367,180 +344,115 @@ impl Notifier {
         let id = match ended {
             Ok(id) => *id,
             Err(error) => {
-                tracing::error!(%error, "telling a group ended by a fault of the program, its next turn tries again");
+                tracing::error!(%error, "flush of a group ended by a fault of the program, its next flush tries again");
                 error.id()
             }
         };
         if let Some(key) = keys.remove(&id)
-            && let Some(group) = self.book.lock().groups.get_mut(&key)
+            && let Some(group) = self.parts.state.lock().groups.get_mut(&key)
         {
             group.flushing = false;
         }
         self.count();
     }
 
-    /// One turn of a group: freeze, decide, deliver, record, and let go of what is over and told.
-    async fn turn(self: Arc<Self>, key: String, stop: CancellationToken) {
-        let now_ns = self.clock.now_ns();
+    /// One flush of a group: freeze, notify each integration, and forget what is over and notified.
+    async fn flush(self: Arc<Self>, key: String, stop: CancellationToken) {
+        let now_ns = self.parts.clock.now_ns();
         let plan = self.plan();
-        let Some(batch) = self.book.lock().freeze(&key, now_ns) else { return };
+        let Some(batch) = self.parts.state.lock().freeze(&key, now_ns).map(Arc::new) else { return };
         let ended: Vec<Fingerprint> = batch
             .alerts
             .iter()
-            .filter(|told| told.resolved && !told.alert.ended)
-            .map(|told| told.fingerprint)
+            .filter(|notified| notified.resolved && !notified.alert.ended)
+            .map(|notified| notified.fingerprint)
             .collect();
         if !ended.is_empty() {
             self.clone().mark_ended(ended, now_ns).await;
         }
-        let integrations = plan.integrations.iter().enumerate();
-        let route = &plan.routing.route;
-        let told = integrations.map(|(number, integration)| self.tell(number, &**integration, route, &batch, &stop));
-        let told = futures::future::join_all(told).await;
-        if told.into_iter().all(|good| good) {
+        let (firing, resolved) = (batch.fingerprints(false), batch.fingerprints(true));
+        let notified = plan.integrations.iter().enumerate().map(|(number, integration)| {
+            let route = plan.routing.route.clone();
+            self.notify(Notification {
+                key: record::entry_key(&route.receiver, integration.kind(), number, &batch.group_key),
+                batch: Arc::clone(&batch),
+                time_limit: wait::send_limit(&route),
+                route,
+                number,
+                integration: Arc::clone(integration),
+                stop: stop.clone(),
+                firing: firing.clone(),
+                resolved: resolved.clone(),
+                reason: None,
+                message: None,
+            })
+        });
+        let notified = futures::future::join_all(notified).await;
+        if notified.into_iter().all(|good| good) {
             let over: Vec<(Fingerprint, i64)> = batch
                 .alerts
                 .iter()
-                .filter(|told| told.resolved)
-                .map(|told| (told.fingerprint, told.alert.updated_at_ns))
+                .filter(|notified| notified.resolved)
+                .map(|notified| (notified.fingerprint, notified.alert.updated_at_ns))
                 .collect();
             if !over.is_empty() {
-                self.let_go(over).await;
+                self.forget_resolved(over).await;
             }
         }
     }
 
-    /// Makes durable that alerts are over, before anybody is told: a restart must not revive them.
+    /// Makes durable that alerts are over, before anybody is notified: a restart must not revive them.
     async fn mark_ended(self: Arc<Self>, fingerprints: Vec<Fingerprint>, now_ns: i64) {
         run_blocking(move || {
             let _order = self.write_order.lock();
             let ended: Vec<Alert> = {
-                let mut book = self.book.lock();
+                let mut state = self.parts.state.lock();
                 let mut ended = Vec::new();
                 for fingerprint in fingerprints {
-                    if let Some(alert) = book.alerts.get_mut(&fingerprint).filter(|a| a.resolved_at(now_ns)) {
+                    if let Some(alert) = state.alerts.get_mut(&fingerprint).filter(|a| a.resolved_at(now_ns)) {
                         alert.ended = true;
                         ended.push(alert.clone());
                     }
                 }
                 ended
             };
-            if let Err(error) = self.records.keep(&ended) {
-                self.metrics.store_failures.inc();
-                tracing::error!(%error, "end of alerts could not be kept: after a crash they may be told again");
+            if let Err(error) = self.parts.records.keep(&ended) {
+                self.parts.metrics.store_failures.inc();
+                tracing::error!(%error, "end of alerts could not be kept: after a crash they may be sent again");
             }
         })
         .await;
     }
 
-    /// Brings one integration up to date with a batch. True if it knows everything now.
-    async fn tell(
-        &self,
-        number: usize,
-        integration: &dyn Integration,
-        route: &Route,
-        batch: &Batch,
-        stop: &CancellationToken,
-    ) -> bool {
-        let (firing, resolved) = (batch.fingerprints(false), batch.fingerprints(true));
-        let key = record::entry_key(&route.receiver, integration.kind(), number, &batch.group_key);
-        let reason = {
-            let book = self.book.lock();
-            let entry = book.sent.get(&key);
-            dedup::decide(entry, &firing, &resolved, integration.sends_resolved(), batch.at_ns, route.repeat_interval)
-        };
-        let Some(reason) = reason else { return true };
-        let labels = IntegrationLabels { receiver: route.receiver.clone(), integration: integration.kind().to_owned() };
-        let mut alerts = batch.alerts.clone();
-        if !integration.sends_resolved() {
-            alerts.retain(|told| !told.resolved);
-        }
-        // Only resolved ones for somebody who does not want to hear of them: recorded without a message.
-        if !alerts.is_empty() {
-            let message = Message {
-                receiver: route.receiver.clone(),
-                group_key: batch.group_key.clone(),
-                group_labels: batch.group_labels.clone(),
-                alerts,
-                external_url: self.config.shown_url(),
-            };
-            let failures = self.metrics.attempts_failed.get_or_create_owned(&labels);
-            let on_failure = |reason: &str| {
-                failures.inc();
-                tracing::warn!(
-                    receiver = message.receiver,
-                    integration = labels.integration,
-                    number,
-                    group = message.group_key,
-                    reason,
-                    "attempt to deliver a message failed"
-                );
-            };
-            let limit = wait::time_to_tell(route);
-            match retry::deliver(integration, &message, limit, &self.permits, stop, on_failure).await {
-                Delivery::Sent { attempts } => {
-                    self.metrics.sent.get_or_create(&labels).inc();
-                    tracing::info!(
-                        receiver = message.receiver, integration = labels.integration, number,
-                        group = message.group_key, alerts = message.alerts.len(), attempts, %reason, "message delivered"
-                    );
-                }
-                Delivery::Refused { reason } => {
-                    self.metrics.failed.get_or_create(&labels).inc();
-                    tracing::error!(
-                        receiver = message.receiver,
-                        integration = labels.integration,
-                        number,
-                        group = message.group_key,
-                        reason,
-                        "message was refused: check the receiver's address and credentials; the next turn tries again"
-                    );
-                    return false;
-                }
-                Delivery::GivenUp { reason, attempts } => {
-                    self.metrics.failed.get_or_create(&labels).inc();
-                    tracing::error!(
-                        receiver = message.receiver,
-                        integration = labels.integration,
-                        number,
-                        group = message.group_key,
-                        attempts,
-                        reason,
-                        "message could not be delivered: is the receiver up? The next turn tries again"
-                    );
-                    return false;
-                }
+    /// Takes one integration through the stages. True if it knows everything now.
+    async fn notify(&self, mut notification: Notification) -> bool {
+        for stage in &self.stages {
+            match stage.pass(&mut notification).await {
+                Verdict::Continue => {}
+                Verdict::Done => return true,
+                Verdict::Failed => return false,
             }
-        }
-        let sent_at_ns = self.clock.now_ns();
-        let expires_at_ns = sent_at_ns.saturating_add(span_ns(route.repeat_interval.saturating_mul(2)));
-        let entry = Entry { firing, resolved, sent_at_ns, expires_at_ns };
-        self.book.lock().sent.insert(key.clone(), entry.clone());
-        let records = self.records.clone();
-        if let Err(error) = run_blocking(move || records.told(&key, &entry)).await {
-            self.metrics.store_failures.inc();
-            tracing::error!(%error, group = batch.group_key, "what was told could not be kept: after a crash it may be told again");
         }
         true
     }
 
-    /// Forgets alerts that are over, told, and not reported again meanwhile.
-    async fn let_go(self: Arc<Self>, over: Vec<(Fingerprint, i64)>) {
+    /// Forgets alerts that are over, notified, and not reported again meanwhile.
+    async fn forget_resolved(self: Arc<Self>, over: Vec<(Fingerprint, i64)>) {
         let plan = self.plan();
         run_blocking(move || {
             let _order = self.write_order.lock();
             let mut gone = Vec::new();
             {
-                let mut book = self.book.lock();
+                let mut state = self.parts.state.lock();
                 for (fingerprint, updated_at_ns) in over {
-                    if book.alerts.get(&fingerprint).is_some_and(|alert| alert.updated_at_ns == updated_at_ns) {
-                        book.remove(&plan.routing, fingerprint);
+                    if state.alerts.get(&fingerprint).is_some_and(|alert| alert.updated_at_ns == updated_at_ns) {
+                        state.remove(&plan.routing, fingerprint);
                         gone.push(fingerprint);
                     }
                 }
             }
-            if let Err(error) = self.records.drop_alerts(&gone) {
-                self.metrics.store_failures.inc();
+            if let Err(error) = self.parts.records.drop_alerts(&gone) {
+                self.parts.metrics.store_failures.inc();
                 tracing::error!(%error, "alerts that are over could not be removed from the disk");
             }
         })
@@ -548,15 +460,15 @@ impl Notifier {
     }
 
     /// Clears away empty groups and expired records.
-    async fn clear_away(&self) {
-        let now_ns = self.clock.now_ns();
+    async fn maintain(&self) {
+        let now_ns = self.parts.clock.now_ns();
         let expired: Vec<String> = {
-            let mut book = self.book.lock();
-            book.groups.retain(|_, group| !group.members.is_empty() || group.flushing);
+            let mut state = self.parts.state.lock();
+            state.groups.retain(|_, group| !group.members.is_empty() || group.flushing);
             let expired: Vec<String> =
-                book.sent.iter().filter(|(_, e)| e.expires_at_ns <= now_ns).map(|(key, _)| key.clone()).collect();
+                state.sent.iter().filter(|(_, e)| e.expires_at_ns <= now_ns).map(|(key, _)| key.clone()).collect();
             for key in &expired {
-                book.sent.remove(key);
+                state.sent.remove(key);
             }
             expired
         };
@@ -564,17 +476,17 @@ impl Notifier {
         if expired.is_empty() {
             return;
         }
-        let records = self.records.clone();
+        let records = self.parts.records.clone();
         if let Err(error) = run_blocking(move || records.forget(&expired)).await {
-            self.metrics.store_failures.inc();
+            self.parts.metrics.store_failures.inc();
             tracing::error!(%error, "expired records could not be removed from the disk");
         }
     }
 
     fn count(&self) {
-        let book = self.book.lock();
-        self.metrics.alerts.set(i64::try_from(book.alerts.len()).unwrap_or(i64::MAX));
-        self.metrics.groups.set(i64::try_from(book.groups.len()).unwrap_or(i64::MAX));
+        let state = self.parts.state.lock();
+        self.parts.metrics.alerts.set(i64::try_from(state.alerts.len()).unwrap_or(i64::MAX));
+        self.parts.metrics.groups.set(i64::try_from(state.groups.len()).unwrap_or(i64::MAX));
     }
 }
 

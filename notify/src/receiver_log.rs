@@ -2,7 +2,7 @@
 //!
 //! In: a message. Out: a line per alert. Touches nothing else; it never fails.
 
-use crate::retry::{Integration, Message, Outcome};
+use crate::integration::{Integration, Message, Outcome};
 use millrace_log::alert::labels_text;
 
 /// Writes alerts to the log.

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::alertmanager::{Auth, Credential, Webhook};
 use crate::error::NotifyError;
-use crate::group::Told;
-use crate::retry::{Integration, Message, Outcome};
+use crate::group::NotifiedAlert;
+use crate::integration::{Integration, Message, Outcome};
 use millrace_log::alert::LabelSet;
 use millrace_log::go;
 use millrace_log::store::run_blocking;
@@ -83,7 +83,7 @@ fn status(resolved: bool) -> &'static str {
     if resolved { "resolved" } else { "firing" }
 }
 
-fn body_alert(told: &Told) -> BodyAlert<'_> {
+fn body_alert(told: &NotifiedAlert) -> BodyAlert<'_> {
     BodyAlert {
         status: status(told.resolved),
         labels: &told.alert.labels,
@@ -96,7 +96,7 @@ fn body_alert(told: &Told) -> BodyAlert<'_> {
 }
 
 /// Pairs that all alerts have.
-fn common(alerts: &[Told], of: impl Fn(&Told) -> &LabelSet) -> LabelSet {
+fn common(alerts: &[NotifiedAlert], of: impl Fn(&NotifiedAlert) -> &LabelSet) -> LabelSet {
     let Some((first, others)) = alerts.split_first() else { return LabelSet::new() };
     let mut pairs = of(first).clone();
     pairs.retain(|name, value| others.iter().all(|told| of(told).get(name) == Some(value)));
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use crate::alert::Alert;
 
-    fn told(pairs: &[(&str, &str)], summary: &str, resolved: bool) -> Told {
+    fn told(pairs: &[(&str, &str)], summary: &str, resolved: bool) -> NotifiedAlert {
         let map = |pairs: &[(&str, &str)]| -> LabelSet {
             pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
         };
@@ -251,10 +251,10 @@ mod tests {
             timeout: false,
             ended: false,
         };
-        Told { fingerprint: alert.fingerprint(), alert, resolved }
+        NotifiedAlert { fingerprint: alert.fingerprint(), alert, resolved }
     }
 
-    fn message(alerts: Vec<Told>) -> Message {
+    fn message(alerts: Vec<NotifiedAlert>) -> Message {
         Message {
             receiver: "webhook".into(),
             group_key: r#"{}/{}:{alertname="DiskFull"}"#.into(),

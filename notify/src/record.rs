@@ -1,13 +1,13 @@
-//! Stage 5, recording: what each integration was told of each group, durable before the next turn relies on it.
+//! Records on disk: alerts held, and what each integration was sent of each group.
 //!
 //! In: entries of deduplication. Out: the same after a restart. Touches the trees `sent` and `alerts` of the notifier's
-//! store. A crash between the receiver's answer and the record tells a page twice; never the other way round.
+//! store. A crash between the receiver's answer and the record repeats a page; never the other way round.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::alert::Alert;
-use crate::dedup::Entry;
+use crate::dedup::SentRecord;
 use millrace_log::alert::Fingerprint;
 use millrace_log::store::{Change, Store, StoreError, Tree};
 
@@ -32,10 +32,10 @@ impl Records {
     }
 
     /// Entries that have not expired; the others are removed. Blocks.
-    pub fn entries(&self, now_ns: i64) -> Result<HashMap<String, Entry>, StoreError> {
+    pub fn entries(&self, now_ns: i64) -> Result<HashMap<String, SentRecord>, StoreError> {
         let (good, old): (Vec<_>, Vec<_>) =
-            self.sent.all::<Entry>()?.into_iter().partition(|(_, entry)| entry.expires_at_ns > now_ns);
-        self.sent.apply(old.into_iter().map(|(key, _)| Change::<Entry>::Remove(key)))?;
+            self.sent.all::<SentRecord>()?.into_iter().partition(|(_, entry)| entry.expires_at_ns > now_ns);
+        self.sent.apply(old.into_iter().map(|(key, _)| Change::<SentRecord>::Remove(key)))?;
         Ok(good.into_iter().map(|(key, entry)| (String::from_utf8_lossy(&key).into_owned(), entry)).collect())
     }
 
@@ -44,15 +44,15 @@ impl Records {
         Ok(self.alerts.all::<Alert>()?.into_iter().map(|(_, alert)| alert).collect())
     }
 
-    /// Records what was told. Blocks until it is on the disk.
-    pub fn told(&self, key: &str, entry: &Entry) -> Result<(), StoreError> {
+    /// Records what was sent. Blocks until it is on the disk.
+    pub fn sent(&self, key: &str, entry: &SentRecord) -> Result<(), StoreError> {
         self.sent.apply([Change::Put(key.as_bytes().to_vec(), entry)])?;
         self.store.sync()
     }
 
     /// Removes entries that have expired. Blocks.
     pub fn forget(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.sent.apply(keys.iter().map(|key| Change::<Entry>::Remove(key.as_bytes().to_vec())))
+        self.sent.apply(keys.iter().map(|key| Change::<SentRecord>::Remove(key.as_bytes().to_vec())))
     }
 
     /// Keeps alerts. Blocks until they are on the disk.
@@ -62,7 +62,7 @@ impl Records {
         self.store.sync()
     }
 
-    /// Drops alerts that are over and told. Blocks.
+    /// Drops alerts that are over and notified. Blocks.
     pub fn drop_alerts(&self, fingerprints: &[Fingerprint]) -> Result<(), StoreError> {
         self.alerts.apply(fingerprints.iter().map(|f| Change::<Alert>::Remove(f.0.to_be_bytes().to_vec())))?;
         self.store.sync()

@@ -1,24 +1,24 @@
-//! Stage 2, waiting: when a group is told, and how long telling it may take.
+//! Waiting: when a group is flushed, and how long sending may take.
 //!
 //! In: the route's times, an alert's start, the clock. Out: times, ns since 1970. Touches nothing.
 //!
-//! A new group collects for `group_wait`; an alert that began longer ago than that is told at once. After its first
-//! turn a group is looked at every `group_interval`, counted from the beginning of the turn.
+//! A new group collects for `group_wait`; an alert that began longer ago than that is flushed at once. After its
+//! first flush a group is flushed every `group_interval`, counted from the beginning of the flush.
 
 use std::time::Duration;
 
 use crate::alertmanager::Route;
 use crate::group::Group;
 
-/// Shortest time that telling a group may take, whatever its interval: Alertmanager's.
-const MIN_TELL_TIME: Duration = Duration::from_secs(10);
+/// Shortest time that sending of a group may take, whatever its interval: Alertmanager's.
+const MIN_SEND_TIME: Duration = Duration::from_secs(10);
 
 fn ns(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// When a group is first looked at that an alert opens now.
-pub fn first_turn(route: &Route, now_ns: i64) -> i64 {
+pub fn first_flush(route: &Route, now_ns: i64) -> i64 {
     now_ns.saturating_add(ns(route.group_wait))
 }
 
@@ -27,12 +27,12 @@ pub fn is_overdue(route: &Route, group: &Group, starts_at_ns: i64, now_ns: i64) 
     !group.has_flushed && starts_at_ns.saturating_add(ns(route.group_wait)) < now_ns
 }
 
-/// When a group is looked at again whose turn begins now.
-pub fn next_turn(route: &Route, now_ns: i64) -> i64 {
+/// When a group is flushed again whose flush begins now.
+pub fn next_flush(route: &Route, now_ns: i64) -> i64 {
     now_ns.saturating_add(ns(route.group_interval))
 }
 
-/// How long a turn may try to deliver its messages: until the next turn tries anew with what is true then.
-pub fn time_to_tell(route: &Route) -> Duration {
-    route.group_interval.max(MIN_TELL_TIME)
+/// How long a flush may try to send: until the next flush tries anew with what is true then.
+pub fn send_limit(route: &Route) -> Duration {
+    route.group_interval.max(MIN_SEND_TIME)
 }

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use millrace_log::alert::NewAlert;
 use millrace_log::clock::SystemClock;
-use millrace_notify::retry::Outcome;
+use millrace_notify::integration::Outcome;
 use millrace_notify::{Notifier, NotifyConfig};
 use prometheus_client::registry::Registry;
 use support::*;

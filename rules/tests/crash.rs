@@ -90,7 +90,7 @@ async fn play(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 running = up(folder.path(), &pager, &answers);
             }
             Act::Dead(attempts) => {
-                let again = millrace_notify::retry::Outcome::Again { reason: "refused".into() };
+                let again = millrace_notify::integration::Outcome::Again { reason: "refused".into() };
                 *pager.script.lock() = vec![again; attempts];
             }
         }

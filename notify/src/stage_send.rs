@@ -1,70 +1,28 @@
-//! Stage 4, delivery: one message to one integration, tried again with growing pauses until it is taken or refused.
+//! Send stage: one message to one integration, tried again with growing pauses until it is taken or refused.
 //!
-//! In: a [`Message`], an [`Integration`], a time limit. Out: [`Delivery`]. Touches the network by way of the integration.
-//! What is given up here is tried anew at the group's next turn, for as long as the group lives.
+//! In: a rendered [`Notification`]. Out: whether the receiver took it. Touches the network by way of the integration. What is
+//! given up here is tried anew at the group's next flush, for as long as the group lives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::group::Told;
-use millrace_log::alert::LabelSet;
+use crate::integration::{Integration, Message, Outcome};
+use crate::metrics::IntegrationLabels;
+use crate::notification::{Notification, Stage, Verdict};
+use crate::parts::Parts;
 
 /// First pause; each further one is half as long again, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What one receiver is told of one group.
+/// How sending ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Name of the receiver.
-    pub receiver: String,
-    /// Key of the group.
-    pub group_key: String,
-    /// Labels of the group.
-    pub group_labels: LabelSet,
-    /// The alerts, in order.
-    pub alerts: Vec<Told>,
-    /// Our own address.
-    pub external_url: String,
-}
-
-/// How an attempt went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Taken.
-    Sent,
-    /// Worth another try: the network, or an answer 5xx or 429.
-    Again {
-        /// Why, for people.
-        reason: String,
-    },
-    /// The same message would be refused again.
-    Refused {
-        /// Why, for people.
-        reason: String,
-    },
-}
-
-/// A way of telling people.
-#[async_trait::async_trait]
-pub trait Integration: Send + Sync + 'static {
-    /// Its type: `webhook`, `log`.
-    fn kind(&self) -> &'static str;
-
-    /// Whether it tells of resolved alerts.
-    fn sends_resolved(&self) -> bool;
-
-    /// One attempt. It ends by itself within a bounded time.
-    async fn attempt(&self, message: &Message) -> Outcome;
-}
-
-/// How delivering ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
+enum Delivery {
     /// Taken, after so many attempts.
     Sent {
         /// Attempts made.
@@ -84,8 +42,8 @@ pub enum Delivery {
     },
 }
 
-/// Delivers one message. `permits` bounds the attempts under way in the whole notifier; pauses hold none.
-pub async fn deliver(
+/// Sends one message. `permits` bounds the attempts under way in the whole notifier; pauses hold none.
+async fn deliver(
     integration: &dyn Integration,
     message: &Message,
     limit: Duration,
@@ -99,7 +57,7 @@ pub async fn deliver(
     loop {
         attempts += 1;
         let outcome = match permits.acquire().await {
-            // An attempt is never cut short by a stop: its answer decides whether the page is told twice.
+            // An attempt is never cut short by a stop: its answer decides whether the page goes out twice.
             Ok(_permit) => integration.attempt(message).await,
             Err(_) => Outcome::Again { reason: "the notifier is stopping".to_owned() },
         };
@@ -124,6 +82,77 @@ pub async fn deliver(
     }
 }
 
+/// Sends what the render stage made.
+pub(crate) struct SendStage {
+    pub(crate) parts: Arc<Parts>,
+}
+
+#[async_trait::async_trait]
+impl Stage for SendStage {
+    async fn pass(&self, notification: &mut Notification) -> Verdict {
+        // Only resolved ones for a receiver that does not want them: recorded without a message.
+        let Some(message) = &notification.message else { return Verdict::Continue };
+        let metrics = &self.parts.metrics;
+        let (number, integration) = (notification.number, notification.integration.kind());
+        let labels = IntegrationLabels { receiver: message.receiver.clone(), integration: integration.to_owned() };
+        let failures = metrics.attempts_failed.get_or_create_owned(&labels);
+        let on_failure = |reason: &str| {
+            failures.inc();
+            tracing::warn!(
+                receiver = message.receiver,
+                integration,
+                number,
+                group = message.group_key,
+                reason,
+                "attempt to send a notification failed"
+            );
+        };
+        let (limit, permits) = (notification.time_limit, &self.parts.permits);
+        match deliver(&*notification.integration, message, limit, permits, &notification.stop, on_failure).await {
+            Delivery::Sent { attempts } => {
+                metrics.sent.get_or_create(&labels).inc();
+                let cause = notification.reason.map(|reason| reason.to_string()).unwrap_or_default();
+                tracing::info!(
+                    receiver = message.receiver,
+                    integration,
+                    number,
+                    group = message.group_key,
+                    alerts = message.alerts.len(),
+                    attempts,
+                    reason = cause,
+                    "notification sent"
+                );
+                Verdict::Continue
+            }
+            Delivery::Refused { reason } => {
+                metrics.failed.get_or_create(&labels).inc();
+                tracing::error!(
+                    receiver = message.receiver,
+                    integration,
+                    number,
+                    group = message.group_key,
+                    reason,
+                    "notification was refused: check the receiver's address and credentials; the next flush tries again"
+                );
+                Verdict::Failed
+            }
+            Delivery::GivenUp { reason, attempts } => {
+                metrics.failed.get_or_create(&labels).inc();
+                tracing::error!(
+                    receiver = message.receiver,
+                    integration,
+                    number,
+                    group = message.group_key,
+                    attempts,
+                    reason,
+                    "notification could not be sent: is the receiver up? The next flush tries again"
+                );
+                Verdict::Failed
+            }
+        }
+    }
+}
+
 /// Between half and one and a half of a pause, so that groups do not knock at the same time.
 fn spread(pause: Duration, seed: u64) -> Duration {
     let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -132,6 +161,7 @@ fn spread(pause: Duration, seed: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use millrace_log::alert::LabelSet;
     use parking_lot::Mutex;
 
     use super::*;

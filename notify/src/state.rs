@@ -1,13 +1,13 @@
-//! The book of the notifier: alerts held, their groups, and what was told of them.
+//! State of the notifier in memory: alerts held, their groups, and what was sent of them.
 //!
-//! In: reports with their times filled in. Out: groups, batches to tell. Touches nothing: the notifier guards it with a
+//! In: reports with their times filled in. Out: groups, batches to notify of. Touches nothing: the notifier guards it with a
 //! lock and keeps it on disk by way of `record.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::alert::Alert;
 use crate::alertmanager::Routing;
-use crate::dedup::Entry;
+use crate::dedup::SentRecord;
 use crate::group::{self, Batch, Group};
 use crate::wait;
 use millrace_log::alert::{Fingerprint, NewAlert, is_label_name};
@@ -16,16 +16,16 @@ use millrace_log::go;
 
 /// Everything that is known of alerts, groups and messages.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub(crate) struct NotifierState {
     /// Alerts by identity; each is a member of one group.
     pub(crate) alerts: HashMap<Fingerprint, Alert>,
     /// Groups by their key.
     pub(crate) groups: BTreeMap<String, Group>,
-    /// What was told, by receiver, integration and group.
-    pub(crate) sent: HashMap<String, Entry>,
+    /// What was sent, by receiver, integration and group.
+    pub(crate) sent: HashMap<String, SentRecord>,
 }
 
-impl Book {
+impl NotifierState {
     /// Takes an alert in, or anew, and into its group.
     pub(crate) fn insert(&mut self, routing: &Routing, alert: Alert, now_ns: i64) {
         let fingerprint = alert.fingerprint();
@@ -33,7 +33,7 @@ impl Book {
         let group = self.groups.entry(group::key_of(&labels)).or_insert_with(|| Group {
             labels,
             members: BTreeSet::new(),
-            next_ns: wait::first_turn(&routing.route, now_ns),
+            next_ns: wait::first_flush(&routing.route, now_ns),
             has_flushed: false,
             flushing: false,
         });
@@ -53,7 +53,7 @@ impl Book {
         }
     }
 
-    /// Makes the groups anew for another routing. A group that a task is telling is known to be so under its key.
+    /// Makes the groups anew for another routing. A group that is being flushed is known to be so under its key.
     pub(crate) fn regroup(&mut self, routing: &Routing, now_ns: i64) {
         let before = std::mem::take(&mut self.groups);
         for (key, group) in before.into_iter().filter(|(_, group)| group.flushing) {
