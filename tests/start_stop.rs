@@ -35,7 +35,7 @@ fn a_faulty_configuration_shows_every_fault_and_exits_78() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(78), "{text}");
         assert!(text.contains("bad.yaml:2:3: unknown key `htp`: did you mean `http`?"), "{text}");
-        assert!(text.contains("bad.yaml:3:20: `never` is no duration"), "{text}");
+        assert!(text.contains("bad.yaml:3:20: invalid duration `never`"), "{text}");
     }
     let output = millrace(&["validate", "-c", "/nowhere/millrace.yaml"]);
     assert_eq!(output.status.code(), Some(78));

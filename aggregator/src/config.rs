@@ -153,7 +153,10 @@ impl KafkaConfig {
 /// Kafka's own rule for names of topics.
 fn check_topic(key: &str, topic: &str, faults: &mut Faults) {
     if !is_topic_name(topic) {
-        faults.add(key, format!("`{topic}` is no topic: 1 to 249 letters, digits or characters of `._-` expected"));
+        faults.add(
+            key,
+            format!("invalid topic name `{topic}`: 1 to 249 letters, digits or characters of `._-` expected"),
+        );
     }
 }
 
@@ -265,7 +268,7 @@ impl ElasticsearchConfig {
 fn check_listen(key: &str, listen: &str, faults: &mut Faults) {
     let host_and_port = listen.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if listen.parse::<SocketAddr>().is_err() && host_and_port.is_none() {
-        faults.add(key, format!("`{listen}` is no address: expected host:port, as in 127.0.0.1:3100"));
+        faults.add(key, format!("invalid address `{listen}`: expected host:port, as in 127.0.0.1:3100"));
     }
 }
 

@@ -75,13 +75,13 @@ impl ElasticBulkConfig {
         faults.within("kafka", |f| self.kafka.check(f));
         match url::Url::parse(&self.url) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
-            _ => faults.add("url", format!("`{}` is no address: expected http://host:port", self.url)),
+            _ => faults.add("url", format!("invalid URL `{}`: expected http://host:port", self.url)),
         }
         let bad = |c: char| c.is_uppercase() || c.is_whitespace() || r#"\/*?"<>|,#:"#.contains(c);
         if self.index.is_empty() || self.index.starts_with(['-', '_', '+']) || self.index.contains(bad) {
             faults.add(
                 "index",
-                format!("`{}` is no name of an index: lower case, none of \\ / * ? \" < > | , # :", self.index),
+                format!("invalid index name `{}`: lower case, none of \\ / * ? \" < > | , # :", self.index),
             );
         }
         if self.name.is_empty() {

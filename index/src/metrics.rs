@@ -96,7 +96,7 @@ impl Metrics {
         );
         r.register("splits", "Splits that are searched", m.splits.clone());
         r.register("splits_bytes", "Bytes of the files of all splits", m.splits_bytes.clone());
-        r.register("splits_damaged", "Splits set aside as damaged or missing", m.splits_damaged.clone());
+        r.register("splits_damaged", "Splits quarantined as damaged or missing", m.splits_damaged.clone());
         r.register("merges", "Merges done", m.merges.clone());
         r.register("upkeep_failures", "Merges and removals that failed and are repeated", m.upkeep_failures.clone());
         r.register("splits_expired", "Splits removed by retention", m.splits_expired.clone());

@@ -339,7 +339,7 @@ impl Inner {
     fn set_aside(&self, split: &LiveSplit, error: &SplitError) {
         if error.is_damage() && !split.set_aside.swap(true, Atomic::Relaxed) {
             tracing::error!(split = %split.record.id, path = %split.dir.display(), %error,
-                "split is damaged and set aside: queries go on without its events");
+                "split is damaged and quarantined: queries go on without its events");
             self.metrics.splits_damaged.inc();
         }
     }

@@ -184,13 +184,13 @@ impl<'de> Deserialize<'de> for Secret {
 #[derive(Debug, thiserror::Error)]
 pub enum ValueError {
     /// Not a span of time.
-    #[error("`{text}` is no duration: expected a number and a unit, as in `30s`, `1h30m` or `7d`")]
+    #[error("invalid duration `{text}`: expected a number and a unit, as in `30s`, `1h30m` or `7d`")]
     Span {
         /// The text found.
         text: String,
     },
     /// Not a number of bytes.
-    #[error("`{text}` is no size: expected a number and a unit, as in `64MiB` or `10GB`")]
+    #[error("invalid size `{text}`: expected a number and a unit, as in `64MiB` or `10GB`")]
     ByteSize {
         /// The text found.
         text: String,
@@ -381,7 +381,7 @@ mod tests {
         }
         assert_eq!(
             Span::parse("5").expect_err("no unit").to_string(),
-            "`5` is no duration: expected a number and a unit, as in `30s`, `1h30m` or `7d`"
+            "invalid duration `5`: expected a number and a unit, as in `30s`, `1h30m` or `7d`"
         );
     }
 

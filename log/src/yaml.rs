@@ -313,7 +313,7 @@ impl Document {
         match prometheus_duration(text) {
             Ok(duration) => Some(duration),
             Err(hint) => {
-                self.fault(node.at, format!("{what}: `{text}` is no duration"), Some(hint));
+                self.fault(node.at, format!("{what}: invalid duration `{text}`"), Some(hint));
                 None
             }
         }

@@ -359,7 +359,7 @@ impl Reader {
                             if known.is_empty() { "none".into() } else { known.join(", ") }
                         ),
                     };
-                    self.doc.fault(node.at, format!("there is no receiver `{name}`"), Some(hint));
+                    self.doc.fault(node.at, format!("unknown receiver `{name}`"), Some(hint));
                 }
                 route.receiver = name.to_owned();
             }
@@ -399,7 +399,7 @@ impl Reader {
             if name == "..." {
                 all = true;
             } else if !is_label_name(name) {
-                self.doc.fault(item.at, format!("`{name}` is no label name"), None);
+                self.doc.fault(item.at, format!("invalid label name `{name}`"), None);
             } else if names.iter().any(|have| have == name) {
                 self.doc.fault(item.at, format!("label `{name}` stands twice in `group_by`"), None);
             } else {
@@ -447,7 +447,7 @@ impl Reader {
                 let good = url::Url::parse(text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
                 if !good {
                     let hint = Some("write it as `https://host/path`".to_owned());
-                    self.doc.fault(url.at, "`url` is no address of the web", hint);
+                    self.doc.fault(url.at, "invalid URL in `url`", hint);
                 }
                 Credential::Literal(text.to_owned())
             }

@@ -47,7 +47,7 @@ impl NotifyConfig {
     /// Notes what the types can't say.
     pub fn check(&self, faults: &mut Faults) {
         if self.listen.parse::<std::net::SocketAddr>().is_err() && !self.listen.starts_with("localhost:") {
-            faults.add("listen", "is no address: write it as `127.0.0.1:9093`");
+            faults.add("listen", "invalid address: write it as `127.0.0.1:9093`");
         }
         if !self.external_url.is_empty() {
             faults.http_url("external_url", &self.external_url);

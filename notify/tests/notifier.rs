@@ -296,7 +296,7 @@ async fn another_file_takes_over_and_a_faulty_one_does_not() {
     wait_for("first page", async || server.received_requests().await.unwrap().len() == 1).await;
     let file = folder.path().join("alertmanager.yml");
     std::fs::write(&file, "route: {receiver: nobody}\n").unwrap();
-    assert!(notifier.reload().unwrap_err().to_string().contains("there is no receiver `nobody`"));
+    assert!(notifier.reload().unwrap_err().to_string().contains("unknown receiver `nobody`"));
     let text = format!(
         "route: {{receiver: a, group_wait: 0s, group_interval: 100ms, group_by: [alertname]}}\n\
          receivers: [{{name: a, webhook_configs: [{{url: '{}/second'}}]}}]\n",

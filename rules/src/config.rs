@@ -55,7 +55,7 @@ impl RulesConfig {
             }
         }
         if Tenant::new(&self.tenant).is_err() {
-            faults.add("tenant", "is no tenant: 1 to 150 letters, digits or `!-_.*'()`");
+            faults.add("tenant", "invalid tenant: expected 1 to 150 letters, digits or `!-_.*'()`");
         }
         for (key, span) in [("interval", self.interval), ("timeout", self.timeout), ("resend_delay", self.resend_delay)]
         {

@@ -319,7 +319,7 @@ fn read_expr(doc: &mut Document, node: &Node) -> Option<Expression> {
         Ok(expr) => Some(expr),
         Err(fault) => {
             let at = doc.place_within(node, fault.offset);
-            doc.fault(at, format!("`expr` is no LogQL: {}", fault.message), fault.hint);
+            doc.fault(at, format!("invalid LogQL in `expr`: {}", fault.message), fault.hint);
             None
         }
     }
@@ -335,7 +335,7 @@ fn read_labels(doc: &mut Document, node: &Node, what: &str, strict: bool) -> Vec
     for (key, value) in pairs {
         if !is_label_name(&key.text) || (strict && key.text == "__name__") {
             let hint = "names hold letters, digits and `_`, and begin with no digit".to_owned();
-            doc.fault(key.at, format!("`{}` is no name for {what}", key.text), Some(hint));
+            doc.fault(key.at, format!("invalid name `{}` for {what}", key.text), Some(hint));
         }
         if list.iter().any(|(have, _)| *have == key.text) {
             doc.fault(key.at, format!("`{}` stands twice in {what}", key.text), Some("remove one of them".into()));

@@ -448,7 +448,7 @@ impl Rules {
             retired.iter().map(|(_, alert)| state::report(alert, &self.config.external_url, now_ns, now_ns)).collect();
         if let Err(error) = self.sink.send(reports).await {
             self.metrics.send_failures.inc();
-            tracing::error!(%error, alerts = retired.len(), "end of alerts whose rule is gone could not be told, trying again at the next turn");
+            tracing::error!(%error, alerts = retired.len(), "end of alerts whose rule is gone could not be reported, trying again at the next evaluation");
             return;
         }
         let states = self.states.clone();
@@ -602,7 +602,7 @@ impl Rules {
         });
         if let Err(error) = kept.await {
             self.metrics.store_failures.inc();
-            tracing::error!(%error, "states of alerts could not be kept: after a crash they may be told again");
+            tracing::error!(%error, "states of alerts could not be kept: after a crash they may be reported again");
         }
     }
 

@@ -447,7 +447,7 @@ mod tests {
             "millrace.yaml:4:19: broker.topics.a.b.partitions: must lie between",
             "millrace.yaml:6:25: broker.topics.a.b.config.cleanup.policy: `shred` is no value",
             "millrace.yaml:8:24: broker.routes[0].to: is the topic that is read",
-            "millrace.yaml:11:14: broker.routes[1].match: `level=error` is no selector of labels",
+            "millrace.yaml:11:14: broker.routes[1].match: invalid stream selector `level=error`",
         ] {
             assert!(text.contains(want), "{want}\n{text}");
         }

@@ -136,7 +136,7 @@ fn quoted(text: &str) -> Result<(String, &str), String> {
     while let Some((i, c)) = chars.next() {
         let made = match c {
             '"' => {
-                let value = String::from_utf8(bytes).map_err(|_| "value is no UTF-8")?;
+                let value = String::from_utf8(bytes).map_err(|_| "value is not valid UTF-8")?;
                 return Ok((value, body.get(i + 1..).unwrap_or_default()));
             }
             '\\' => {
@@ -194,7 +194,7 @@ mod tests {
             ("{a}", Err("expected name=\"value\"".to_owned())),
             (r#"{a="b"#, Err("value is not terminated".to_owned())),
             (r#"{a="b" c="d"}"#, Err("expected `,` or `}` after label `a`".to_owned())),
-            (r#"{a="\xff"}"#, Err("value is no UTF-8".to_owned())),
+            (r#"{a="\xff"}"#, Err("value is not valid UTF-8".to_owned())),
             (r#"{a.b="c"}"#, Err("label name `a.b` is not of the form [a-zA-Z_][a-zA-Z0-9_]*".to_owned())),
             (r#"{a="b"}x"#, Err("unexpected `x` after `}`".to_owned())),
         ] {

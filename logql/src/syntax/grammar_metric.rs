@@ -267,7 +267,7 @@ fn primary(start: Cursor<'_>) -> Parsed<'_, Expr> {
                     return Ok((c, Expr::Metric(MetricExpr::Constant(value, c.since(start)))));
                 }
                 if let Some(near) = near_function(&word) {
-                    let message = format!("there is no function `{word}`: did you mean `{near}`?");
+                    let message = format!("unknown function `{word}`: did you mean `{near}`?");
                     return Err(start.fatal(start.span(), message));
                 }
             }

@@ -210,7 +210,7 @@ pub(crate) fn unquote(input: &str) -> Result<(String, &str), (usize, String)> {
         match c {
             '"' => {
                 let text = String::from_utf8(value)
-                    .map_err(|_| (0, "the escapes of this text make bytes that are no UTF-8".to_owned()))?;
+                    .map_err(|_| (0, "the escapes of this text give invalid UTF-8".to_owned()))?;
                 return Ok((text, input.get(at + 1..).unwrap_or_default()));
             }
             '\n' => break,

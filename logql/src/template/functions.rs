@@ -293,7 +293,7 @@ pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Res
         "date" => match a.value(1) {
             Value::Time(ns) => text(date::format(*ns, a.text(0)?)),
             Value::Int(seconds) => text(date::format(seconds.saturating_mul(1_000_000_000), a.text(0)?)),
-            other => Err(a.failed(format!("{} is no time", other.kind()))),
+            other => Err(a.failed(format!("{} is not a time", other.kind()))),
         },
         "alignLeft" | "alignRight" => align(&a, name == "alignRight"),
         "b64enc" => text(base64_encode(a.text(0)?.as_bytes())),

@@ -112,7 +112,7 @@ pub fn check(routes: &[RouteConfig], faults: &mut Faults) {
         faults.within(&format!("[{i}]"), |faults| {
             for (key, topic) in [("from", &route.from), ("to", &route.to)] {
                 if !is_topic_name(topic) {
-                    faults.add(key, format!("`{topic}` is no name of a topic"));
+                    faults.add(key, format!("invalid topic name `{topic}`"));
                 }
             }
             if route.from == route.to {

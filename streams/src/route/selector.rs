@@ -11,7 +11,9 @@ use millrace_logql::storage::LabelMatcher;
 #[derive(Debug, thiserror::Error)]
 pub enum SelectorError {
     /// Not LogQL.
-    #[error("`{text}` is no selector of labels such as {{service=\"checkout\", level=~\"error|warn\"}}: {reason}")]
+    #[error(
+        "invalid stream selector `{text}`: {reason}; expected one such as {{service=\"checkout\", level=~\"error|warn\"}}"
+    )]
     Syntax {
         /// As written.
         text: String,
@@ -106,7 +108,7 @@ mod tests {
         assert!(!checkout.matches_header(None) && !checkout.matches_header(Some(b"no json")));
         for text in ["checkout", r#"{service="a"} |= "x""#, r#"{service=~"("}"#, "rate({a=\"b\"}[1m])"] {
             let error = Selector::parse(text).unwrap_err().to_string();
-            assert!(error.contains("is no selector of labels"), "{error}");
+            assert!(error.contains("invalid stream selector"), "{error}");
         }
     }
 
