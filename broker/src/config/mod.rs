@@ -64,11 +64,11 @@ pub struct StorageConfig {
     pub segment_size: ByteSize,
     /// Age at which a new segment is started (`segment.ms`).
     pub segment_age: Span,
-    /// Largest record batch taken (`max.message.bytes`).
+    /// Largest record batch accepted (`max.message.bytes`).
     pub max_message_size: ByteSize,
-    /// How far in the past a record may be dated (`message.timestamp.before.max.ms`). Absent: any time.
+    /// How far in the past the timestamp of a record may lie (`message.timestamp.before.max.ms`). Absent: any time.
     pub timestamp_before_max: Option<Span>,
-    /// How far in the future a record may be dated (`message.timestamp.after.max.ms`).
+    /// How far in the future the timestamp of a record may lie (`message.timestamp.after.max.ms`).
     pub timestamp_after_max: Span,
     /// Time after which an idle idempotent producer is forgotten.
     pub producer_expiry: Span,
@@ -76,14 +76,14 @@ pub struct StorageConfig {
     pub write_threads: usize,
     /// Threads that read for consumers, apart from those that write, so that a slow reader holds up nobody.
     pub read_threads: usize,
-    /// Time between two looks for partitions to compact (`log.cleaner.backoff.ms`).
+    /// Time between two checks for partitions to compact (`log.cleaner.backoff.ms`).
     pub cleaner_interval: Span,
     /// Memory for keys while partitions are compacted (`log.cleaner.dedupe.buffer.size`); 24 bytes a key. With less than
     /// a partition needs, it takes several passes.
     pub cleaner_memory: ByteSize,
     /// Threads that compact.
     pub cleaner_threads: usize,
-    /// Appends and reads that may wait for a thread before callers are held back.
+    /// Appends and reads that may wait for a thread before callers are blocked.
     pub queue: usize,
 }
 

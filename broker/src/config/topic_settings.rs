@@ -190,13 +190,13 @@ pub const SETTINGS: &[SettingSpec] = &[
     SettingSpec {
         name: "message.timestamp.after.max.ms",
         kind: SettingKind::Long(0),
-        doc: "how far ahead of the clock a record may be dated",
+        doc: "how far in the future the timestamp of a record may lie",
         default: |c| span_ms(c.timestamp_after_max),
     },
     SettingSpec {
         name: "message.timestamp.before.max.ms",
         kind: SettingKind::Long(0),
-        doc: "how far behind the clock a record may be dated",
+        doc: "how far in the past the timestamp of a record may lie",
         default: |c| c.timestamp_before_max.map_or_else(|| i64::MAX.to_string(), span_ms),
     },
     SettingSpec {
