@@ -178,3 +178,88 @@ impl Outgoing {
 fn small(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use bytes::Bytes;
+    use millrace_log::record::SourceId;
+
+    use super::*;
+    use crate::batch::{Anchor, BatchSource, Identity, Positions};
+    use crate::error::AgentError;
+    use crate::ledger::{Lost, Taken};
+    use crate::split::Piece;
+    use crate::state::State;
+    use crate::transform::Chain;
+
+    #[derive(Debug)]
+    struct Plain;
+
+    impl BatchSource for Plain {
+        fn identity(&self) -> Identity {
+            Identity::new(SourceId([7; 16]))
+        }
+
+        fn chain(&self) -> Option<&Arc<Chain>> {
+            None
+        }
+
+        fn name(&self) -> Cow<'_, str> {
+            "plain".into()
+        }
+
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn settle(&self, _: Anchor, _: Taken, _: &Lost) {}
+
+        fn move_on(&self, _: &State) -> Result<(), AgentError> {
+            Ok(())
+        }
+    }
+
+    /// A batch of lines of ten bytes each.
+    fn batch(lines: u32) -> SourceBatch {
+        let piece = |n: u32| Piece { start: n * 10, len: 9, span: 10, lines: 1, cut: false };
+        SourceBatch {
+            source: Arc::new(Plain),
+            labels: Bytes::new(),
+            streams: None,
+            tenant: None,
+            window: vec![b'x'; lines as usize * 10].into(),
+            positions: Positions::Offsets(0),
+            pieces: (0..lines).map(piece).collect(),
+            times: Vec::new(),
+            metas: Vec::new(),
+            to: Anchor::default(),
+            taken: Taken::default(),
+            read_ns: 0,
+            cost: 0,
+            behind: None,
+            ack: None,
+        }
+    }
+
+    #[test]
+    fn requests_are_bounded_and_together_hold_each_record_once_in_order() {
+        let all: Vec<RecordAt> = [(0, 5), (1, 0), (2, 1), (3, 7)]
+            .into_iter()
+            .flat_map(|(batch, pieces)| (0..pieces).map(move |piece| (batch, piece)))
+            .collect();
+        for (records, bytes, requests) in [(100, 1000, 1), (4, 1000, 4), (1, 1000, 13), (100, 40, 4), (3, 20, 7)] {
+            let batches = Arc::new(vec![batch(5), batch(0), batch(1), batch(7)]);
+            let (mut found, mut count, mut from) = (Vec::new(), 0, Some((0, 0)));
+            while let Some(start) = from {
+                let outgoing = Outgoing::as_read(&batches, start, Limits { records, bytes });
+                assert!(outgoing.indices().len() <= records && outgoing.indices().len() * 10 < bytes + 10);
+                found.extend_from_slice(&outgoing.records);
+                count += 1;
+                from = outgoing.next();
+            }
+            assert_eq!((&found, count), (&all, requests), "{records} records, {bytes} bytes");
+        }
+    }
+}

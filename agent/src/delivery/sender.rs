@@ -159,18 +159,25 @@ impl PartitionSender {
                 *lost.entry(reason.clone()).or_default() += batch.pieces[piece].count();
             }
         };
-        let mut lines: Vec<u32> = Vec::with_capacity(outgoing.indices().len());
         let mut dead: Vec<u32> = Vec::new();
-        for index in outgoing.indices() {
-            match outgoing.destination(index) {
-                Destination::Default | Destination::Topic(_) => lines.push(index),
-                Destination::Dropped(reason) => lose(index, reason),
-                Destination::DeadLetter(_) => {
-                    lose(index, &dead_letter_reason);
-                    dead.push(index);
-                }
+        let lines: Vec<u32> = match outgoing.is_as_read() {
+            true => outgoing.indices().collect(),
+            false => {
+                let mut stays = |index: &u32| match outgoing.destination(*index) {
+                    Destination::Default | Destination::Topic(_) => true,
+                    Destination::Dropped(reason) => {
+                        lose(*index, reason);
+                        false
+                    }
+                    Destination::DeadLetter(_) => {
+                        lose(*index, &dead_letter_reason);
+                        dead.push(*index);
+                        false
+                    }
+                };
+                outgoing.indices().filter(|index| stays(index)).collect()
             }
-        }
+        };
         self.show_dropped(outgoing);
         let (refused, ()) = tokio::try_join!(self.send_lines(outgoing, lines), async {
             if !dead.is_empty() {

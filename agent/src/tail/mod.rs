@@ -1,7 +1,7 @@
 //! The thread that reads: finds files, decides which source each one is, reads them in fair passes.
 //!
-//! In: folders and files, calls of its wake handle. Out: batches in the queues of the partitions. Touches files (reading only) and
-//! the state (a new source, or an end that must not move, is synced before its first record leaves).
+//! In: folders and files, calls of its wake handle. Out: batches in the queues of the partitions. Touches files (reading
+//! only) and the state (a new source, or an end that must not move, is synced before its first record leaves).
 //!
 //! # Which source is a file?
 //! 1. A file that is being read is known by device and inode; its handle stays open through renames and deletion.
