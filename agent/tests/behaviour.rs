@@ -43,6 +43,18 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_waits_for_nothing_stops_at_once() {
+    let place = Place::new();
+    let mut config = quick(&[place.log("*.log")]);
+    config.shutdown_timeout = Span::secs(3600);
+    append(&place.log("a.log"), "line\n");
+    let log = FakeLog::new(1, 4);
+    let agent = Running::start(&config, &place.data(), &log).await;
+    until("the line", || log.events().len() == 1).await;
+    tokio::time::timeout(Duration::from_secs(60), agent.stop()).await.expect("no timeout is waited for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_carry_labels_position_and_time() {
     let place = Place::new();
     let mut config = quick(&[place.log("*.log")]);

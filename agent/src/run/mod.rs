@@ -231,8 +231,12 @@ impl Agent {
         let inputs: Vec<_> = queues.iter().map(|(queue, _)| queue.clone()).collect();
         self.open_gates(&topic, &inputs).await?;
         let mut feeders = Tasks::default();
-        if let Some(spool) = spool {
-            feeders.set.spawn(self.feeder(spool, &topic, inputs).run(feeders.stop.clone()));
+        match spool {
+            Some(spool) => {
+                feeders.set.spawn(self.feeder(spool, &topic, inputs).run(feeders.stop.clone()));
+            }
+            // A queue ends when the last of its inputs is gone: none may outlive the sources.
+            None => drop(inputs),
         }
         let checkpoint = Checkpoint {
             state: self.state.clone(),
