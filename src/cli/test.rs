@@ -1,11 +1,14 @@
-//! `millrace test`: tests of the agent's transforms.
+//! `millrace test`: runs tests of the agent's transforms.
+//!
+//! In: configuration and test files. Out: a table or JSON, an exit status. Side effects: reads files.
 
 use std::fmt::Write as _;
 
 use millrace_agent::transform_test::{self, TestFile, TestResult};
 
-use super::broker::Output;
-use super::{ConfigFlags, print, validate};
+use super::flags::ConfigFlags;
+use super::terminal::{Output, print};
+use super::validate;
 use crate::config::{self, ConfigError};
 use crate::exit::{Code, Failure};
 
@@ -20,16 +23,16 @@ struct FileResult {
 pub fn test(flags: &ConfigFlags, files: &[String], output: Output) -> Result<(), Failure> {
     let config = validate::read(flags)?;
     let Some(agent) = config.agent else {
-        return Err(Failure::text(Code::Config, "the configuration has no section `agent`: name one with -c FILE"));
+        return Err(Failure::text(Code::Config, "the configuration has no section `agent`: give another with -c FILE"));
     };
     let patterns = if files.is_empty() { &agent.transform_tests } else { files };
     if patterns.is_empty() {
-        let text = "no tests: name files, or set `agent.transform_tests`";
+        let text = "no tests: give files, or set `agent.transform_tests`";
         return Err(Failure::text(Code::Usage, text));
     }
     let faults = |faults: Vec<String>| {
         let count = faults.len();
-        let count = format!("{count} {} in the test files", if count == 1 { "fault" } else { "faults" });
+        let count = format!("{count} {} in the test files", if count == 1 { "error" } else { "errors" });
         Failure::text(Code::Config, format!("{}\n{count}", faults.join("\n")))
     };
     let paths = millrace_rules::file::find_files(patterns)
@@ -44,7 +47,7 @@ pub fn test(flags: &ConfigFlags, files: &[String], output: Output) -> Result<(),
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                wrong.push(format!("{name} can't be read: {error}"));
+                wrong.push(format!("cannot read {name}: {error}"));
                 continue;
             }
         };
@@ -108,7 +111,6 @@ fn table(results: &[FileResult]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
 
@@ -159,19 +161,20 @@ agent:
     }
 
     #[test]
-    fn the_example_of_the_readme_passes() {
-        let readme = include_str!("../../README.md");
+    fn the_example_of_the_documentation_passes() {
+        let page = include_str!("../../docs/transforms.md");
         let block = |head: &str| {
-            let text = readme.split("```yaml\n").find(|text| text.starts_with(head)).expect(head);
+            let text = page.split("```yaml\n").find(|text| text.starts_with(head)).expect(head);
             text.split("```").next().unwrap_or_default().to_owned()
         };
-        let config = config::parse("README.md", &block("agent:\n  transforms:"), &Default::default()).unwrap();
+        let config = config::parse("docs/transforms.md", &block("agent:\n  transforms:"), &Default::default()).unwrap();
         let agent = config.agent.unwrap();
         let file =
-            config::parse_as::<TestFile>("README.md", &block("tests:"), |file, f| file.check(&agent, f)).unwrap();
+            config::parse_as::<TestFile>("docs/transforms.md", &block("tests:"), |file, f| file.check(&agent, f))
+                .unwrap();
         let results = transform_test::run(&agent, &file).unwrap();
         assert!(results.iter().all(|test| test.passed), "{results:#?}");
-        assert!(Path::new("README.md").exists() && results.len() > 1);
+        assert!(results.len() > 1);
     }
 
     #[test]

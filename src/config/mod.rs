@@ -420,10 +420,10 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_whole_file_of_the_readme_is_good() {
-        let readme = include_str!("../../README.md");
-        let text = readme.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).unwrap();
-        let config = parse("README.md", text, &Variables::new()).unwrap();
+    fn the_whole_file_of_the_documentation_is_good() {
+        let page = include_str!("../../docs/operations.md");
+        let text = page.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).unwrap();
+        let config = parse("docs/operations.md", text, &Variables::new()).unwrap();
         assert!(config.agent.is_some() && config.broker.is_some() && config.notify.is_some());
     }
 
