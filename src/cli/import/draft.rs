@@ -6,12 +6,14 @@
 //! out what is refused (a regular expression that is none here, a label too many) and tells it as left out: so a result
 //! is good whatever the other file holds.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use millrace_log::record::MAX_LABELS;
 
+use super::foreign::Keys;
 use super::pattern;
+use super::result::{Field, Out, add, body, ours, path_at, prune, remove, steps_from, variables};
+use super::step::{self, Step};
 use crate::config::environment::Variables;
 use crate::config::tree::Place;
 use crate::config::{ConfigError, parse};
@@ -34,29 +36,6 @@ impl fmt::Display for Told {
         write!(f, "{}: {}: {}", self.place, self.what, self.why)?;
         if self.instead.is_empty() { Ok(()) } else { write!(f, "; instead: {}", self.instead) }
     }
-}
-
-/// A value of the result.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Out {
-    /// Text, quoted where it must be.
-    Text(String),
-    /// Text in which `${VAR}` stands for a variable of the environment, as it did before.
-    Open(String),
-    /// A number or a boolean.
-    Plain(String),
-    /// A list; each item with its place.
-    List(Vec<(Out, Option<Place>)>),
-    /// Keys in order.
-    Map(Vec<Field>),
-}
-
-/// A key of the result.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Field {
-    key: String,
-    value: Out,
-    from: Option<Place>,
 }
 
 /// How lines are joined.
@@ -112,6 +91,12 @@ pub struct Source {
     pub multiline: Option<(Multiline, Place)>,
     /// Where the time stands.
     pub timestamp: Option<(Timestamp, Place)>,
+    /// The other program parses its lines as JSON, and has their fields at the top of an event.
+    pub is_json: bool,
+    /// Entries of its list `transforms`, in order.
+    pub steps: Vec<Step>,
+    /// A step that changes events and could not be converted: those behind it may need it.
+    pub blocked: Option<String>,
 }
 
 impl Source {
@@ -125,8 +110,8 @@ impl Source {
             "latin1" | "iso88591" => "latin-1",
             "windows1252" | "cp1252" => "windows-1252",
             _ => {
-                let why = format!("`{name}` is no encoding that Millrace reads");
-                draft.leave(place, key, why, "have the program write UTF-8");
+                let why = format!("unsupported encoding `{name}`");
+                draft.leave(place, key, why, "UTF-8 output of the program");
                 return;
             }
         };
@@ -155,7 +140,26 @@ impl Source {
             format: None,
             multiline: None,
             timestamp: None,
+            is_json: false,
+            steps: Vec::new(),
+            blocked: None,
         }
+    }
+
+    /// Adds a transform, unless one before it could not be converted.
+    pub fn step(&mut self, step: Step, draft: &mut Draft) {
+        match &self.blocked {
+            None => self.steps.push(step),
+            Some(before) => {
+                let why = format!("follows `{before}`, which was not converted");
+                draft.leave(&step.place, &step.what, why, "add both by hand, in this order");
+            }
+        }
+    }
+
+    /// A step that changes events could not be converted.
+    pub fn block(&mut self, what: &str) {
+        self.blocked.get_or_insert_with(|| what.to_owned());
     }
 
     /// Sets a label; a later one replaces an earlier one of the same name. Gives the name as it is now.
@@ -232,6 +236,14 @@ impl Draft {
         }
     }
 
+    /// Reports the keys that nobody took.
+    pub fn leave_rest(&mut self, keys: &Keys<'_>) {
+        for entry in keys.rest() {
+            let what = format!("{}: {}", keys.name(&entry.key), entry.node.brief());
+            self.leave(&entry.place, what, "unknown key", "see millrace.reference.yaml");
+        }
+    }
+
     /// Something is carried over, or needs nothing, and is good to know.
     pub fn note(&mut self, place: &Place, what: impl Into<String>, text: impl Into<String>) {
         let told = Told { place: place.clone(), what: what.into(), why: text.into(), instead: String::new() };
@@ -253,6 +265,21 @@ impl Draft {
     /// Text of the other file, with its variables if it has any.
     pub fn open(&self, text: &str) -> Out {
         if self.expands && text.contains("${") { Out::Open(ours(text)) } else { Out::Text(text.to_owned()) }
+    }
+
+    /// A program of the other file, with its variables if it has any.
+    pub fn program(&self, text: &str) -> Out {
+        match step::program(text) {
+            Out::Block(block) if self.expands => Out::Block(ours(&block.replace("$${", "${"))),
+            Out::Text(text) => self.open(&text),
+            other => other,
+        }
+    }
+
+    /// Takes a source out, to change it; the caller puts it back.
+    pub fn take_source(&mut self, title: &str) -> Option<Source> {
+        let at = self.sources.iter().position(|source| source.title == title)?;
+        Some(self.sources.remove(at))
     }
 
     /// Sets a key of `agent.kafka`; the first one counts.
@@ -292,7 +319,7 @@ impl Draft {
         for source in nothing {
             if source.include.is_empty() {
                 let what = source.title.clone();
-                self.leave(&source.place, what, "names no files", "add `include` by hand");
+                self.leave(&source.place, what, "no files to read", "add `include` by hand");
             } else {
                 self.sources.push(self::bounded(source, &mut self.left));
             }
@@ -395,6 +422,16 @@ impl Draft {
             }
             fields.push(Field { key: "timestamp".to_owned(), value: Out::Map(inner), from: None });
         }
+        if !source.steps.is_empty() {
+            let step = |step: &Step| {
+                let inner = step.fields.iter();
+                let inner =
+                    inner.map(|(key, value)| Field { key: (*key).to_owned(), value: value.clone(), from: None });
+                (Out::Map(inner.collect()), Some(step.place.clone()))
+            };
+            let steps = source.steps.iter().map(step).collect();
+            fields.push(Field { key: "transforms".to_owned(), value: Out::List(steps), from: None });
+        }
         Out::Map(fields)
     }
 
@@ -429,11 +466,34 @@ impl Draft {
 
     fn take_out(&mut self, path: &str, message: &str) {
         let steps: Vec<&str> = path.split('\u{1f}').filter(|step| !step.is_empty()).collect();
+        // A transform is left out whole, and those behind it too: they may need what it does.
+        if let Some(at) = steps.iter().position(|step| *step == "transforms")
+            && let Some(index) = steps.get(at + 1)
+        {
+            let name = |index: usize| {
+                let before = steps.get(..=at).unwrap_or_default().join(".").replace(".[", "[");
+                format!("{before}[{index}]")
+            };
+            let first: usize = index.trim_matches(['[', ']']).parse().unwrap_or_default();
+            for (i, place) in
+                steps_from(&mut self.tree, steps.get(..=at).unwrap_or_default(), first).into_iter().enumerate()
+            {
+                let place = place.unwrap_or_else(|| Place::Variable("result".into()));
+                if i == 0 {
+                    self.leave(&place, name(first), format!("Millrace rejects it: {message}"), "add it by hand");
+                } else {
+                    let why = format!("follows {}, which was not converted", name(first));
+                    self.leave(&place, name(first + i), why, "add both by hand, in this order");
+                }
+            }
+            prune(&mut self.tree);
+            return;
+        }
         let Some(from) = remove(&mut self.tree, &steps) else { return };
         let message = message.split_once(": ").map_or(message, |(_, rest)| rest);
         let place = from.unwrap_or_else(|| Place::Variable("result".into()));
         let name = steps.join(".").replace(".[", "[");
-        self.leave(&place, name, format!("Millrace refuses it: {message}"), "set it by hand");
+        self.leave(&place, name, format!("Millrace rejects it: {message}"), "set it by hand");
         // What holds nothing any more goes too.
         prune(&mut self.tree);
     }
@@ -441,10 +501,10 @@ impl Draft {
     /// The whole file: what it is, what was left, and the configuration.
     pub fn render(&self, format: &str, file: &str) -> String {
         let mut text = format!(
-            "# Made by `millrace import {format} {file}`: the comments name the places that values come from.\n\
+            "# Created by `millrace import {format} {file}`: comments show where each value comes from.\n\
              # Check it with `millrace validate -c FILE`, start it with `millrace agent -c FILE`.\n"
         );
-        for (title, list) in [("Good to know", &self.notes), ("Not carried over", &self.left)] {
+        for (title, list) in [("Notes", &self.notes), ("Not converted", &self.left)] {
             if !list.is_empty() {
                 text.push_str(&format!("#\n# {title}:\n"));
                 for told in list.iter() {
@@ -457,7 +517,7 @@ impl Draft {
         let names = variables(&body);
         if !names.is_empty() {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            text.push_str(&format!("#\n# Variables of the environment that it needs: {}\n", names.join(", ")));
+            text.push_str(&format!("#\n# Required environment variables: {}\n", names.join(", ")));
         }
         text.push('\n');
         text.push_str(&body);
@@ -471,247 +531,11 @@ fn bounded(mut source: Source, left: &mut Vec<Told>) -> Source {
         left.push(Told {
             place,
             what: format!("{}: label `{name}: {value}`", source.title),
-            why: format!("a stream has {} labels at most beside `host` and `filename`", MAX_LABELS - 2),
-            instead: "leave out labels that tell no streams apart".to_owned(),
+            why: format!("a stream has at most {} labels besides `host` and `filename`", MAX_LABELS - 2),
+            instead: "fewer labels".to_owned(),
         });
     }
     source
-}
-
-fn add(fields: &mut Vec<Field>, key: &str, value: Out, place: &Place) {
-    if fields.iter().all(|field| field.key != key) {
-        fields.push(Field { key: key.to_owned(), value, from: Some(place.clone()) });
-    }
-}
-
-/// `${VAR:default}` of others is `${VAR:-default}` here.
-fn ours(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        out.push_str(before);
-        out.push_str("${");
-        let Some((inside, tail)) = after.split_once('}') else {
-            rest = after;
-            continue;
-        };
-        match inside.split_once(':') {
-            Some((name, default)) if !default.starts_with(['-', '?']) => out.push_str(&format!("{name}:-{default}")),
-            _ => out.push_str(inside),
-        }
-        out.push('}');
-        rest = tail;
-    }
-    out.push_str(rest);
-    out
-}
-
-/// Names in `${…}` that have no default.
-fn variables(text: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-        let mut rest = line;
-        while let Some((before, after)) = rest.split_once("${") {
-            rest = after;
-            if before.ends_with('$') {
-                continue;
-            }
-            if let Some((inside, _)) = after.split_once('}')
-                && !inside.contains(":-")
-            {
-                names.insert(inside.to_owned());
-            }
-        }
-    }
-    names
-}
-
-/// Takes out the value at a path; what it came from, or what it stood in came from.
-fn remove(fields: &mut Vec<Field>, steps: &[&str]) -> Option<Option<Place>> {
-    let (step, rest) = steps.split_first()?;
-    let at = fields.iter().position(|field| field.key == *step)?;
-    let field = fields.get_mut(at)?;
-    let from = field.from.clone();
-    // Halves of these mean nothing.
-    let whole = matches!(field.key.as_str(), "multiline" | "timestamp");
-    if rest.is_empty() || whole {
-        let inner = match &field.value {
-            Out::Map(inner) => inner.first().and_then(|field| field.from.clone()),
-            Out::List(items) => items.first().and_then(|(_, place)| place.clone()),
-            _ => None,
-        };
-        fields.remove(at);
-        return Some(from.or(inner));
-    }
-    let found = match &mut field.value {
-        Out::Map(inner) => remove(inner, rest),
-        Out::List(items) => {
-            let (index, rest) = rest.split_first()?;
-            let index: usize = index.trim_matches(['[', ']']).parse().ok()?;
-            let (item, place) = items.get_mut(index)?;
-            let place = place.clone();
-            match item {
-                Out::Map(inner) if !rest.is_empty() => remove(inner, rest).map(|from| from.or(place)),
-                _ => {
-                    items.remove(index);
-                    Some(place)
-                }
-            }
-        }
-        _ => None,
-    };
-    found.map(|inner| inner.or(from))
-}
-
-/// Takes out maps and lists that hold nothing, sources without files, and roles without sources.
-fn prune(fields: &mut Vec<Field>) {
-    for field in fields.iter_mut() {
-        match &mut field.value {
-            Out::Map(inner) => prune(inner),
-            Out::List(items) => {
-                for (item, _) in items.iter_mut() {
-                    if let Out::Map(inner) = item {
-                        prune(inner);
-                    }
-                }
-                let source = field.key == "sources";
-                items.retain(|(item, _)| match item {
-                    Out::Map(inner) => !source || inner.iter().any(|field| field.key == "include"),
-                    _ => true,
-                });
-            }
-            _ => {}
-        }
-    }
-    fields.retain(|field| match &field.value {
-        Out::Map(inner) if field.key == "agent" => inner.iter().any(|field| field.key == "sources"),
-        Out::Map(inner) => !inner.is_empty(),
-        Out::List(items) => !items.is_empty(),
-        _ => true,
-    });
-}
-
-/// The configuration alone. Every value stands on a line of its own, so that a fault's line names it.
-fn body(tree: &[Field]) -> String {
-    let mut text = String::new();
-    write_map(&mut text, tree, 0, false);
-    text
-}
-
-fn write_map(text: &mut String, fields: &[Field], depth: usize, first_inline: bool) {
-    for (i, field) in fields.iter().enumerate() {
-        let indent = if i == 0 && first_inline { String::new() } else { "  ".repeat(depth) };
-        let from = field.from.as_ref().map(|place| format!("  # {place}")).unwrap_or_default();
-        match &field.value {
-            Out::Map(inner) => {
-                text.push_str(&format!("{indent}{}:{from}\n", field.key));
-                write_map(text, inner, depth + 1, false);
-            }
-            Out::List(items) => {
-                text.push_str(&format!("{indent}{}:{from}\n", field.key));
-                for (item, place) in items {
-                    let from = place.as_ref().map(|place| format!("  # {place}")).unwrap_or_default();
-                    let indent = "  ".repeat(depth + 1);
-                    match item {
-                        Out::Map(inner) => {
-                            if let Some(place) = place {
-                                text.push_str(&format!("{indent}# {place}\n"));
-                            }
-                            text.push_str(&format!("{indent}- "));
-                            write_map(text, inner, depth + 2, true);
-                        }
-                        item => text.push_str(&format!("{indent}- {}{from}\n", scalar(item))),
-                    }
-                }
-            }
-            value => text.push_str(&format!("{indent}{}: {}{from}\n", key(&field.key), scalar(value))),
-        }
-    }
-}
-
-fn key(key: &str) -> String {
-    let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) && is_plain(key);
-    if plain { key.to_owned() } else { quoted(key) }
-}
-
-fn scalar(value: &Out) -> String {
-    match value {
-        Out::Plain(text) => text.clone(),
-        Out::Open(text) => quoted(text),
-        Out::Text(text) => {
-            let text = text.replace("${", "$${");
-            if is_plain(&text) { text } else { quoted(&text) }
-        }
-        Out::List(_) | Out::Map(_) => String::new(),
-    }
-}
-
-/// Whether YAML reads it as the same text without quotes.
-fn is_plain(text: &str) -> bool {
-    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
-    let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-*".contains(&b));
-    let word = matches!(
-        text.to_ascii_lowercase().as_str(),
-        "true" | "false" | "yes" | "no" | "on" | "off" | "null" | "y" | "n"
-    );
-    starts && letters && !word
-}
-
-fn quoted(text: &str) -> String {
-    if text.chars().any(|c| c.is_control()) {
-        // JSON's escapes are YAML's too.
-        return serde_json::Value::from(text).to_string();
-    }
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// The path of the value on a line of our own text, its steps divided by U+001F.
-fn path_at(text: &str, line: usize) -> String {
-    let mut path: Vec<(usize, String)> = Vec::new();
-    let mut counts: Vec<(usize, usize)> = Vec::new();
-    for (number, row) in text.lines().enumerate() {
-        let mut indent = row.len() - row.trim_start().len();
-        let mut rest = row.trim_start();
-        if rest.starts_with('#') {
-            continue;
-        }
-        path.retain(|(depth, _)| *depth < indent);
-        counts.retain(|(depth, _)| *depth <= indent);
-        if let Some(item) = rest.strip_prefix("- ") {
-            let index = match counts.iter_mut().find(|(depth, _)| *depth == indent) {
-                Some((_, index)) => {
-                    *index += 1;
-                    *index
-                }
-                None => {
-                    counts.push((indent, 0));
-                    0
-                }
-            };
-            path.push((indent, format!("[{index}]")));
-            indent += 2;
-            rest = item;
-        }
-        // A key of ours; items of a list are quoted or hold no `: `.
-        let key = match rest.strip_prefix('\'') {
-            Some(inner) => inner.split_once("': ").map(|(key, _)| key.replace("''", "'")),
-            None => rest
-                .split_once(':')
-                .filter(|(key, after)| is_key(key) && (after.is_empty() || after.starts_with(' ')))
-                .map(|(key, _)| key.to_owned()),
-        };
-        if let Some(key) = key {
-            path.push((indent, key));
-        }
-        if number + 1 == line {
-            break;
-        }
-    }
-    path.into_iter().map(|(_, step)| step).collect::<Vec<_>>().join("\u{1f}")
-}
-
-fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 #[cfg(test)]
@@ -749,7 +573,7 @@ mod tests {
         assert_eq!(file.include, ["/var/log/a: b.log"]);
         assert_eq!((file.labels["app_name"].as_str(), file.labels["yes"].as_str()), ("it's shop", "true"));
         assert_eq!(file.multiline.as_ref().unwrap().start.as_deref(), Some(r"^\d{4}[${]x"));
-        assert!(text.contains("# Variables of the environment that it needs: APP\n"), "{text}");
+        assert!(text.contains("# Required environment variables: APP\n"), "{text}");
     }
 
     #[test]

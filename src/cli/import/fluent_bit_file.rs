@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{ImportError, foreign, read};
+use super::error::{ImportError, read};
+use super::foreign;
 use crate::config::tree::{Node, Place};
 
 /// Files that include each other so deep are a mistake.

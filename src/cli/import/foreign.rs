@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::ImportError;
+use super::error::ImportError;
 use crate::config::tree::{Entry, Node, Place, Value, parse_with_aliases};
 
 /// YAML, and JSON, which is YAML too.
@@ -21,7 +21,7 @@ pub fn toml(file: &str, text: &str) -> Result<Node, ImportError> {
     let places = Places::new(file, text);
     let root = DeTable::parse(text).map_err(|error| {
         let at = places.at(error.span().map_or(0, |span| span.start));
-        ImportError::Syntax(format!("{at}: not TOML: {}", error.message()))
+        ImportError::Syntax(format!("{at}: invalid TOML: {}", error.message()))
     })?;
     let start = places.at(0);
     Ok(Node::new(places.table(root.get_ref()), start))
@@ -128,6 +128,26 @@ impl Node {
         path.split('.').try_fold(self, |node, key| node.get(key))
     }
 
+    /// Texts of nested maps; their names are joined by `_`.
+    pub(super) fn flat(&self, prefix: &str) -> Vec<(String, String, Place)> {
+        let mut all = Vec::new();
+        for entry in self.entries() {
+            let name = if prefix.is_empty() { entry.key.clone() } else { format!("{prefix}_{}", entry.key) };
+            if !entry.node.entries().is_empty() {
+                all.extend(entry.node.flat(&name));
+            } else if let Some((text, place)) = entry.node.joined() {
+                all.push((name, text, place.clone()));
+            }
+        }
+        all
+    }
+
+    /// The texts of a list joined by commas, if there are any.
+    pub(super) fn joined(&self) -> Option<(String, &Place)> {
+        let texts: Vec<String> = self.texts().into_iter().map(|(text, _)| text).collect();
+        (!texts.is_empty()).then(|| (texts.join(","), &self.place))
+    }
+
     /// One line for messages: what stands there, shortened.
     pub(super) fn brief(&self) -> String {
         let text = match &self.value {
@@ -138,7 +158,7 @@ impl Node {
                 parts.collect::<Vec<_>>().join(", ")
             }
         };
-        crate::cli::dlq::shortened(&text, 80)
+        crate::human::shortened(&text, 80)
     }
 }
 
@@ -266,7 +286,7 @@ mod tests {
         assert_eq!(root.at_path("sources.app.max").unwrap().text(), Some("1000"));
         assert_eq!(root.get("list").unwrap().items()[0].get("a").unwrap().yes(), Some(true));
         let error = toml("v.toml", "a = 1\nb = = 2\n").unwrap_err().to_string();
-        assert!(error.starts_with("v.toml:2:5: not TOML: "), "{error}");
+        assert!(error.starts_with("v.toml:2:5: invalid TOML: "), "{error}");
     }
 
     #[test]

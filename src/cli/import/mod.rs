@@ -1,66 +1,86 @@
-//! `millrace import`: the configuration of another agent's file sources as one of ours.
+//! `millrace import`: converts the configuration of Promtail, Vector, Filebeat or Fluent Bit.
 //!
-//! In: a file of Promtail, Vector, Filebeat or Fluent Bit. Out: YAML on standard output (or in a file) that
-//! `millrace validate` accepts, with the place that each value came from; on standard error what could not be carried
-//! over, why, and what to do instead; an exit code. Touches the file and those that it includes, reading only, and the
-//! file of `--output`. Whatever a format's reader does not know by name is told as left out: nothing is lost silently.
+//! In: a file of that program. Out: YAML on standard output (or in a file) that `millrace validate` accepts, with the place
+//! that each value comes from; on standard error what could not be converted, why, and what to use instead; an exit status.
+//! Side effects: reads the file and those that it includes, writes the file of `--output`. Keys that a reader does not know
+//! are reported: nothing is dropped silently.
 
-/// What is carried over and what is left, and the YAML of it.
-mod draft;
-/// Files of other programs as trees with places.
-mod foreign;
+/// Errors, and reading of files.
+mod error;
 /// Globs, regular expressions, formats of times, sizes and spans of other programs.
 mod pattern;
-/// Promtail.
-mod promtail;
+/// Files of other programs as trees with places.
+mod foreign;
+/// The resulting configuration and its YAML.
+mod result;
+/// Transforms and their VRL.
+mod step;
+/// What is converted and what is left out.
+mod draft;
 /// The stages of Promtail's pipelines.
 mod promtail_stages;
+/// Promtail.
+mod promtail;
+/// Which components of Vector feed which.
+mod vector_graph;
+/// Vector's transforms.
+mod vector_transform;
+/// Vector's sinks.
+mod vector_sink;
 /// Vector.
 mod vector;
+/// Filebeat's processors.
+mod filebeat_processors;
+/// Filebeat's outputs.
+mod filebeat_output;
 /// Filebeat.
 mod filebeat;
-/// Fluent Bit.
-mod fluent_bit;
 /// Fluent Bit's own format.
 mod fluent_bit_file;
+/// Fluent Bit's tags.
+mod fluent_bit_tags;
+/// Fluent Bit's filters.
+mod fluent_bit_filter;
+/// Fluent Bit's outputs.
+mod fluent_bit_output;
+/// Fluent Bit.
+mod fluent_bit;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::print;
+use super::terminal::print;
 use crate::exit::{Code, Failure};
 use draft::Draft;
+use error::{ImportError, read};
 
-/// Largest file that is read.
-const MAX_BYTES: u64 = 16 << 20;
-
-/// Turns the configuration of another agent into one of Millrace's.
+/// Convert the configuration of another agent
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Whose configuration it is.
+    /// Program that the configuration is for
     #[arg(value_enum)]
     format: Format,
-    /// The file.
+    /// Configuration file of that program
     file: PathBuf,
-    /// Writes the configuration here instead of to standard output; an existing file is left as it is.
+    /// Write the result to this new file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Writes nothing unless everything could be carried over.
+    /// Write nothing unless everything could be converted
     #[arg(long)]
     strict: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// YAML with `scrape_configs`.
+    /// YAML with `scrape_configs`
     Promtail,
-    /// TOML, YAML or JSON with `sources`.
+    /// TOML, YAML or JSON with `sources`
     Vector,
-    /// YAML with `filebeat.inputs`.
+    /// YAML with `filebeat.inputs`
     Filebeat,
-    /// The classic format with `[INPUT]`, or YAML with `pipeline`.
+    /// Classic format with `[INPUT]`, or YAML with `pipeline`
     FluentBit,
 }
 
@@ -73,38 +93,6 @@ impl Format {
             Self::FluentBit => "fluent-bit",
         }
     }
-}
-
-/// Why nothing was made of a file.
-#[derive(Debug, thiserror::Error)]
-enum ImportError {
-    /// It can't be read.
-    #[error("{path} can't be read: {source}")]
-    Read {
-        path: String,
-        #[source]
-        source: std::io::Error,
-    },
-    /// It is larger than any configuration.
-    #[error("{path} has {bytes} bytes, {MAX_BYTES} are read at most: is it a configuration?")]
-    Large { path: String, bytes: u64 },
-    /// It is not what its name says.
-    #[error("{0}")]
-    Syntax(String),
-    /// It is a good file, but none of that program.
-    #[error("{path} is no configuration of {format}: expected {expected}")]
-    Other { path: String, format: &'static str, expected: &'static str },
-}
-
-fn read(path: &Path) -> Result<String, ImportError> {
-    let name = || path.display().to_string();
-    let failed = |source| ImportError::Read { path: name(), source };
-    let bytes = std::fs::metadata(path).map_err(failed)?.len();
-    if bytes > MAX_BYTES {
-        return Err(ImportError::Large { path: name(), bytes });
-    }
-    let text = std::fs::read(path).map_err(failed)?;
-    String::from_utf8(text).map_err(|_| ImportError::Syntax(format!("{}: not UTF-8", name())))
 }
 
 /// Reads one file to a finished draft.
@@ -120,29 +108,29 @@ fn draft(format: Format, path: &Path) -> Result<Draft, ImportError> {
     Ok(draft)
 }
 
-/// Reads, writes, tells.
+/// Reads the file, writes the result, reports what was left out.
 pub fn import(args: &ImportArgs) -> Result<(), Failure> {
     let file = args.file.display().to_string();
     let draft = draft(args.format, &args.file).map_err(|error| Failure::new(Code::Config, error))?;
     let text = draft.render(args.format.name(), &file);
-    let mut told = std::io::stderr();
+    let mut stderr = std::io::stderr();
     for note in draft.notes() {
-        writeln!(told, "note: {note}")?;
+        writeln!(stderr, "note: {note}")?;
     }
     for left in draft.left() {
-        writeln!(told, "left out: {left}")?;
+        writeln!(stderr, "not converted: {left}")?;
     }
     let left = draft.left().len();
-    let things = if left == 1 { "thing was" } else { "things were" };
+    let things = if left == 1 { "setting" } else { "settings" };
     if left > 0 && args.strict {
-        let text = format!("{left} {things} left out of {file}: with --strict nothing was written");
+        let text = format!("{left} {things} of {file} could not be converted; with --strict nothing was written");
         return Err(Failure::text(Code::Partial, text));
     }
     match &args.output {
         None => print(&text)?,
         Some(path) => {
             let unusable = |error: std::io::Error| {
-                Failure::text(Code::Failed, format!("{} can't be written: {error}; name another", path.display()))
+                Failure::text(Code::Failed, format!("cannot write {}: {error}", path.display()))
             };
             let mut file = std::fs::File::create_new(path).map_err(unusable)?;
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(unusable)?;
@@ -152,7 +140,7 @@ pub fn import(args: &ImportArgs) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::text(
             Code::Partial,
-            format!("{left} {things} left out of {file}: each is named above and in the result"),
+            format!("{left} {things} of {file} could not be converted, listed above and in the result"),
         )),
     }
 }

@@ -95,11 +95,11 @@ pub fn regex(text: &str) -> Result<String, String> {
         Err(error) => {
             let looks = ["(?=", "(?!", "(?<=", "(?<!", "(?>"].iter().any(|part| text.contains(part));
             Err(if looks {
-                "looks around or is atomic, which Millrace's regular expressions don't".to_owned()
+                "uses look-around or an atomic group, which is not supported".to_owned()
             } else {
                 let error = error.to_string();
                 let last = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                format!("is no regular expression here: {last}")
+                format!("invalid regular expression: {last}")
             })
         }
     }
@@ -306,6 +306,14 @@ pub fn bytes(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
+/// A share as one in a whole number.
+pub fn one_in(share: f64) -> Option<u64> {
+    let rate = 1.0 / share;
+    let whole = rate.round();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded in the condition
+    ((rate - whole).abs() < 1e-6 && (1.0..=1e9).contains(&whole)).then_some(whole as u64)
+}
+
 /// The same as we write it.
 pub fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
@@ -391,7 +399,7 @@ mod tests {
         assert_eq!(time_group(text, "ts").as_deref(), Some(r"^(?:\S+) \[(?P<time>[^\]]+)\] \(?x"));
         assert_eq!(time_group(text, "other"), None);
         assert_eq!(groups(text), ["ip", "ts"]);
-        assert!(ruby_regex(r"/^(?!foo)/").unwrap_err().contains("looks around"));
+        assert!(ruby_regex(r"/^(?!foo)/").unwrap_err().contains("uses look-around"));
         assert_eq!(ruby_regex(r"/^(?<time>\h+\/)$/").unwrap(), r"^(?<time>[0-9a-fA-F]+/)$");
     }
 

@@ -6,24 +6,25 @@
 use std::path::Path;
 
 use super::draft::{Draft, Source};
+use super::error::ImportError;
 use super::foreign::{Keys, yaml};
-use super::{ImportError, pattern, promtail_stages};
+use super::{pattern, promtail_stages};
 use crate::config::tree::Node;
 
 /// Other ways to find targets, and what takes their place.
 const OTHER_TARGETS: [(&str, &str); 13] = [
-    ("journal", "read the journal with `journalctl -f -o json >> FILE` until Millrace reads it by itself"),
-    ("syslog", "have rsyslog write to files, and name them in `include`"),
-    ("loki_push_api", "point the senders at the aggregator's Loki API, port 3100"),
+    ("journal", "a source `{type: journald}`"),
+    ("syslog", "a source `{type: syslog}`"),
+    ("loki_push_api", "a source `{type: loki}`"),
     ("kafka", "Millrace's log is a Kafka: name the topic in `aggregator.kafka.topics`"),
     ("docker_sd_configs", "name Docker's files: /var/lib/docker/containers/*/*-json.log"),
-    ("kubernetes_sd_configs", "use packaging/kubernetes of Millrace: it reads /var/log/pods on every node"),
-    ("windows_events", "keep Promtail for it"),
-    ("gcplog", "keep Promtail for it"),
+    ("kubernetes_sd_configs", "the DaemonSet in packaging/kubernetes"),
+    ("windows_events", "Promtail, for these"),
+    ("gcplog", "Promtail, for these"),
     ("azure_event_hubs", "Event Hubs speaks Kafka's protocol: copy the topic with any Kafka tool"),
-    ("gelf", "keep Promtail for it"),
-    ("cloudflare", "keep Promtail for it"),
-    ("heroku_drain", "keep Promtail for it"),
+    ("gelf", "Promtail, for these"),
+    ("cloudflare", "Promtail, for these"),
+    ("heroku_drain", "Promtail, for these"),
     ("consul_sd_configs", "name the files in `include`"),
 ];
 
@@ -49,8 +50,8 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
         }
     }
     if let Some(entry) = top.entry("positions") {
-        let text = "Promtail's positions are not taken over: each file is read by `read_from` at Millrace's first start, so \
-                    that what Promtail sent is read once more; `read_from: end` reads only what is written from then on";
+        let text = "Promtail's positions are not migrated: each file is read by `read_from` at Millrace's first start, so \
+                    that what Promtail sent is read once more; `read_from: end` reads only new lines";
         draft.note(&entry.place, "positions", text);
     }
     for key in ["server", "tracing", "options", "global", "wal", "metrics"] {
@@ -58,13 +59,13 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
             let text = if key == "server" {
                 "Millrace's agent serves /metrics and /ready where `agent.http` says"
             } else {
-                "belongs to Promtail's own running"
+                "concerns Promtail itself"
             };
             draft.note(&entry.place, key, text);
         }
     }
     for entry in top.rest() {
-        draft.leave(&entry.place, &entry.key, "is not known", "look it up in millrace.reference.yaml");
+        draft.leave(&entry.place, &entry.key, "unknown key", "see millrace.reference.yaml");
     }
     Ok(draft)
 }
@@ -95,16 +96,16 @@ fn scrape_config(config: &Node, path: &str, draft: &mut Draft) {
                 }
             }
         }
-        rest(&statics, draft);
+        draft.leave_rest(&statics);
         sources.push(source);
     }
     for (key, instead) in OTHER_TARGETS {
         if let Some(entry) = keys.entry(key) {
-            draft.leave(&entry.place, keys.name(key), "is no source of files", instead);
+            draft.leave(&entry.place, keys.name(key), "is not a file source", instead);
         }
     }
     if let Some(entry) = keys.entry("file_sd_configs") {
-        let why = "targets that stand in other files are not read";
+        let why = "targets in other files are not read";
         draft.leave(&entry.place, keys.name("file_sd_configs"), why, "name their files in `include`");
     }
     relabel(&keys, &mut sources, draft);
@@ -116,13 +117,13 @@ fn scrape_config(config: &Node, path: &str, draft: &mut Draft) {
     if let Some(entry) = keys.entry("decompression")
         && entry.node.get("enabled").and_then(Node::yes).unwrap_or(false)
     {
-        let text = "compressed files that rotation leaves behind are found beside the file that they were";
+        let text = "compressed rotated files are read as the continuation of the original file";
         draft.note(&entry.place, keys.name("decompression"), text);
     }
     if let Some(entry) = keys.entry("pipeline_stages") {
         promtail_stages::apply(entry.node.items(), &keys.name("pipeline_stages"), &mut sources, draft);
     }
-    rest(&keys, draft);
+    draft.leave_rest(&keys);
     draft.sources.extend(sources);
 }
 
@@ -145,8 +146,8 @@ fn relabel(keys: &Keys<'_>, sources: &mut [Source], draft: &mut Draft) {
             }
             _ => {
                 let labels = from.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>().join(", ");
-                let why = format!("makes labels from those of a discovery ({action} of {labels})");
-                let instead = "write the labels under `labels`, one source for each set of files";
+                let why = format!("derives labels from service discovery ({action} of {labels})");
+                let instead = "`labels`, with one source for each set of files";
                 draft.leave(&step.place, name, why, instead);
             }
         }
@@ -164,14 +165,14 @@ fn limits(top: &Keys<'_>, draft: &mut Draft) {
                     source.max_line_bytes = Some((bytes, place.clone()));
                 }
                 if !keys.yes("max_line_size_truncate") {
-                    let text = "Promtail drops longer lines; Millrace cuts and marks them";
+                    let text = "Promtail drops longer lines; Millrace splits and marks them";
                     draft.note(place, "limits_config.max_line_size", text);
                 }
             }
             None => draft.leave(
                 place,
                 "limits_config.max_line_size",
-                format!("`{text}` is no size"),
+                format!("`{text}` is not a size"),
                 "set `max_line_bytes`",
             ),
         }
@@ -185,7 +186,7 @@ fn limits(top: &Keys<'_>, draft: &mut Draft) {
             draft.note(&limit.place, keys.name(key), why);
         }
     }
-    rest(&keys, draft);
+    draft.leave_rest(&keys);
 }
 
 fn target_config(top: &Keys<'_>, draft: &mut Draft) {
@@ -194,12 +195,11 @@ fn target_config(top: &Keys<'_>, draft: &mut Draft) {
     if let Some((text, place)) = keys.text("sync_period")
         && let Some(span) = pattern::span(text, 1000.0)
     {
-        let text =
-            format!("Millrace learns of new files from the kernel and looks every second besides, not every {span}");
+        let text = format!("Millrace is notified of new files by the kernel, and scans every second, not every {span}");
         draft.note(place, "target_config.sync_period", text);
     }
     keys.pass(&["stdin"]);
-    rest(&keys, draft);
+    draft.leave_rest(&keys);
 }
 
 fn client(client: &Node, path: &str, index: usize, draft: &mut Draft) {
@@ -248,13 +248,5 @@ fn client(client: &Node, path: &str, index: usize, draft: &mut Draft) {
         "stream_lag_labels",
         "authorization",
     ]);
-    rest(&keys, draft);
-}
-
-/// Tells what nobody asked for.
-pub fn rest(keys: &Keys<'_>, draft: &mut Draft) {
-    for entry in keys.rest() {
-        let what = format!("{}: {}", keys.name(&entry.key), entry.node.brief());
-        draft.leave(&entry.place, what, "is not known", "look it up in millrace.reference.yaml");
-    }
+    draft.leave_rest(&keys);
 }
