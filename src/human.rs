@@ -62,9 +62,27 @@ pub fn time(ms: i64) -> Option<String> {
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
+/// One line of at most so many characters: control characters become a dot.
+pub fn shortened(text: &str, limit: usize) -> String {
+    let mut out: String =
+        text.chars().take(limit).map(|c| if c.is_control() || c == '\u{fffd}' { '.' } else { c }).collect();
+    if text.chars().nth(limit).is_some() {
+        out.pop();
+        out.push('…');
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_is_cut_to_one_line() {
+        assert_eq!(shortened("a\nb", 5), "a.b");
+        assert_eq!(shortened("äbcdef", 4), "äbc…");
+        assert_eq!(shortened("abcd", 4), "abcd");
+    }
 
     #[test]
     fn numbers_for_people() {

@@ -1,27 +1,27 @@
 //! Millrace: every line a service writes, to the screen of the person on call, in one binary.
 //!
-//! This root package joins the rooms (`log`, `logql`, `agent`, `aggregator`, `rules`) into a process. Modules stand in
-//! the order in which a start meets them.
+//! This root package joins the rooms (`log`, `logql`, `agent`, `aggregator`, `rules`) into a process. Modules are
+//! declared in the order of their dependencies: each uses only those above it.
 
-/// Subcommands, one file per verb.
-pub mod cli;
-/// Configuration with the place of every fault.
-pub mod config;
 /// Exit codes and the errors that lead to them.
 pub mod exit;
-/// Builds the parts, plugs traits together, starts and stops them.
-pub mod run;
-/// What came in and what became of it, hop by hop.
-pub mod ledger;
 /// Numbers, sizes and times as people read them.
 mod human;
-/// Live records of the agent at a door.
-pub mod tap;
-/// What the service manager is told.
+/// Messages to the service manager.
 pub mod supervisor;
 /// Order of start and stop.
 pub mod stages;
-/// HTTP doors: tenant, authentication, limits, `/ready`, `/metrics`.
+/// HTTP endpoints: tenant, authentication, limits, `/ready`, `/metrics`.
 pub mod http;
+/// What came in and what became of it, stage by stage.
+pub mod ledger;
+/// Live records of the agent over HTTP.
+pub mod tap;
+/// Configuration with the place of every error.
+pub mod config;
+/// Builds the parts, plugs traits together, starts and stops them.
+pub mod run;
 /// The whole path on one machine, with generated services and a pager.
 pub mod demo;
+/// Subcommands, one file per verb.
+pub mod cli;

@@ -86,10 +86,10 @@ fn letters(now_ms: i64) -> Vec<Record> {
 
 /// The same on any Kafka.
 fn everything_works(brokers: &str) {
-    assert_eq!(good(brokers, &["dlq", "list"]), "millrace.dlq: no letters\n");
+    assert_eq!(good(brokers, &["dlq", "list"]), "millrace.dlq: no dead letters\n");
     let (_, err, code) = millrace(brokers, &["dlq", "show", "0@0"]);
-    assert!(code == 1 && err.contains("has no letter 0@0"), "{code} {err}");
-    assert!(good(brokers, &["dlq", "replay"]).contains("0 letters replayed"));
+    assert!(code == 1 && err.contains("has no dead letter 0@0"), "{code} {err}");
+    assert!(good(brokers, &["dlq", "replay"]).contains("0 dead letters replayed"));
 
     good(brokers, &["broker", "topics", "create", "logs", "--partitions", "2"]);
     good(brokers, &["broker", "topics", "create", "millrace.dlq", "--partitions", "1"]);
@@ -129,11 +129,14 @@ fn everything_works(brokers: &str) {
     assert_eq!((&chosen["sent"], &chosen["replayed_before"]), (&json!({"logs": 1}), &json!(0)));
     assert_eq!(told(brokers, &["dlq", "list"])["replayed"], 1);
     let (out, err, code) = millrace(brokers, &["dlq", "replay"]);
-    assert!(code == 1 && err.contains("2 letters were left in millrace.dlq"), "{code} {err}");
-    assert!(out.contains("5 letters replayed, 1 were before") && out.contains("`gone` is not there"), "{out}");
-    assert!(out.contains("nobody said where it came from"), "{out}");
+    assert!(code == 1 && err.contains("2 dead letters were not replayed; they remain in millrace.dlq"), "{code} {err}");
+    assert!(
+        out.contains("5 dead letters replayed, 1 already replayed") && out.contains("`gone` does not exist"),
+        "{out}"
+    );
+    assert!(out.contains("its origin is unknown"), "{out}");
     let (out, _, code) = millrace(brokers, &["dlq", "replay"]);
-    assert!(code == 1 && out.starts_with("millrace.dlq: 0 letters replayed"), "{code} {out}");
+    assert!(code == 1 && out.starts_with("millrace.dlq: 0 dead letters replayed"), "{code} {out}");
     let waiting = told(brokers, &["dlq", "list", "--waiting"]);
     assert_eq!((&waiting["letters"], &waiting["newest"][0]["letter"]), (&json!(2), &json!("0@7")));
 

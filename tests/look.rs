@@ -53,7 +53,7 @@ fn records_and_ledger_of_a_whole_process_are_shown() {
     assert!(out.lines().all(|line| line.ends_with(r"a needle \u{1b}[31m")), "{out}");
     assert!(out.lines().any(|line| line.contains(" read {")), "{out}");
 
-    let tap = millrace(&addr, &["tap", "--json", "--source", "a.log", "-n", "1"]).spawn().unwrap();
+    let tap = millrace(&addr, &["tap", "-o", "json", "--source", "a.log", "-n", "1"]).spawn().unwrap();
     let (code, out, err) = fed(&path, tap, "x");
     assert_eq!(code, 0, "{err}");
     let record: serde_json::Value = serde_json::from_str(&out).unwrap();

@@ -88,3 +88,19 @@ fn the_daemon_set_agrees_with_its_configuration() {
     }
     assert_eq!(text(get(kind("ServiceAccount"), "metadata/name")), "millrace-agent");
 }
+
+/// The package installs completions where each shell looks for them; each asks the binary.
+#[test]
+fn completions_are_packaged() {
+    let manifest = read("Cargo.toml");
+    for (file, place, command) in [
+        ("millrace.bash", "usr/share/bash-completion/completions/millrace", "millrace completions bash"),
+        ("_millrace", "usr/share/zsh/vendor-completions/", "millrace completions zsh"),
+        ("millrace.fish", "usr/share/fish/vendor_completions.d/", "millrace completions fish"),
+    ] {
+        assert!(manifest.contains(&format!("[\"packaging/completions/{file}\", \"{place}\", \"644\"]")), "{file}");
+        assert!(read(&format!("packaging/completions/{file}")).contains(command), "{file}");
+        use clap::Parser as _;
+        assert!(millrace::cli::Command::try_parse_from(command.split(' ')).is_ok(), "{command}");
+    }
+}

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::runtime::runtime;
 use super::serve::Signals;
-use super::{print, runtime};
+use super::terminal::print;
 use crate::demo::Demo;
 use crate::exit::{Code, Failure};
 
@@ -33,14 +34,16 @@ pub fn demo(time: Option<Duration>) -> Result<(), Failure> {
             () = signals.next() => return Err(Failure::text(Code::Interrupted, "ended by a second signal")),
         }
         if let Some((stage, result)) = ended {
-            let error = result.err().unwrap_or_else(|| anyhow::anyhow!("it ended although nobody stopped it"));
+            let error = result.err().unwrap_or_else(|| anyhow::anyhow!("it ended unexpectedly"));
             return Err(Failure::new(Code::Failed, error.context(format!("{stage} failed"))));
         }
         match (seen.paged_after, seen.resolved) {
             (Some(_), true) => Ok(()),
             _ if time.is_none() => Ok(()),
-            (None, _) => Err(Failure::text(Code::Failed, "no page arrived in the time given")),
-            (Some(_), false) => Err(Failure::text(Code::Failed, "a page arrived, its end did not in the time given")),
+            (None, _) => Err(Failure::text(Code::Failed, "no page arrived within the given time")),
+            (Some(_), false) => {
+                Err(Failure::text(Code::Failed, "a page arrived, but was not resolved within the given time"))
+            }
         }
     })
 }

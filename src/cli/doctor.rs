@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::door::DoorFlags;
-use super::{print, runtime};
+use super::runtime::runtime;
+use super::terminal::print;
 use crate::exit::{Code, Failure};
 
 /// Between the two looks that tell how fast the hops are.

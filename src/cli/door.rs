@@ -1,6 +1,6 @@
-//! How commands reach a running process: its address and a login, by the names that `logcli` uses.
+//! Address and login of a running process, with the flags and variables of `logcli`.
 //!
-//! In: flags and environment. Out: requests, and answers or errors that say what to do. Touches the network.
+//! In: flags and environment. Out: requests, and answers or errors. Side effects: network.
 
 use clap::Args;
 use reqwest::StatusCode;
@@ -11,17 +11,37 @@ use crate::ledger::LedgerView;
 /// Address and login of a running process.
 #[derive(Debug, Clone, Args)]
 pub struct DoorFlags {
-    /// Address of the page and the Loki API, or of `agent.http` or `broker.http` where there is no aggregator.
-    #[arg(long, env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100")]
+    /// Address of the aggregator, or of `agent.http` or `broker.http` where no aggregator runs
+    #[arg(long, env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100", help_heading = "Connection options")]
     pub addr: String,
-    /// Bearer token, if the door asks for one.
-    #[arg(long, env = "LOKI_BEARER_TOKEN", hide_env_values = true, default_value = "", hide_default_value = true)]
+    /// Bearer token
+    #[arg(
+        long,
+        env = "LOKI_BEARER_TOKEN",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Connection options"
+    )]
     pub token: String,
-    /// User, if the door asks for one.
-    #[arg(long, env = "LOKI_USERNAME", default_value = "", hide_default_value = true)]
+    /// User name
+    #[arg(
+        long,
+        env = "LOKI_USERNAME",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Connection options"
+    )]
     pub username: String,
-    /// Password of the user.
-    #[arg(long, env = "LOKI_PASSWORD", hide_env_values = true, default_value = "", hide_default_value = true)]
+    /// Password
+    #[arg(
+        long,
+        env = "LOKI_PASSWORD",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Connection options"
+    )]
     pub password: String,
 }
 
@@ -54,7 +74,7 @@ impl DoorFlags {
     /// Sends; an answer that is no success is an error with the server's text.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
         let answer = request.send().await.map_err(|error| {
-            let text = format!("{} does not answer: is millrace running there?", self.addr);
+            let text = format!("{} does not answer: is Millrace running there?", self.addr);
             Failure::new(Code::Unavailable, anyhow::Error::new(error).context(text))
         })?;
         let status = answer.status();
@@ -66,7 +86,7 @@ impl DoorFlags {
         Err(match status {
             StatusCode::UNAUTHORIZED => Failure::text(
                 Code::Unavailable,
-                format!("{} asks for a login: give --token, or --username and --password ({text})", self.addr),
+                format!("{} requires a login: give --token, or --username and --password ({text})", self.addr),
             ),
             StatusCode::BAD_REQUEST => Failure::text(Code::Usage, text.to_owned()),
             _ => Failure::text(Code::Unavailable, format!("{} answers {status}: {text}", self.addr)),
@@ -78,7 +98,7 @@ impl DoorFlags {
         let request = self.get(client, "/api/v1/ledger").timeout(std::time::Duration::from_secs(10));
         let answer = self.send(request).await?;
         answer.json().await.map_err(|error| {
-            let text = format!("what {} answers is no ledger: is it a millrace of this version?", self.addr);
+            let text = format!("unexpected answer of {}: is it Millrace of this version?", self.addr);
             Failure::new(Code::Unavailable, anyhow::Error::new(error).context(text))
         })
     }

@@ -1,6 +1,6 @@
 //! `millrace rules check`.
 
-use super::print;
+use super::terminal::print;
 use crate::exit::{Code, Failure};
 
 /// Shows every fault of the files, or how many rules there are.

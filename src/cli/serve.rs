@@ -5,7 +5,9 @@
 
 use millrace_agent::config::{AgentConfig, FileSource, SourceConfig};
 
-use super::{ConfigFlags, runtime, validate};
+use super::flags::ConfigFlags;
+use super::runtime::runtime;
+use super::validate;
 use crate::config::Config;
 use crate::exit::{Code, Failure};
 use crate::run::Process;

@@ -1,7 +1,7 @@
-//! `millrace tap`: live records at a stage of their way, on standard output.
+//! `millrace tap`: live records at a stage of the pipeline, on standard output.
 //!
-//! In: what to look at. Out: a line for each record. Touches the network: the agent's door for what is read, sent and
-//! dropped, the Loki API for what is indexed. Nothing is taken away from anybody by looking.
+//! In: stages, a filter. Out: a line for each record. Side effects: network; the agent's HTTP endpoint for records read,
+//! sent and dropped, the Loki API for those indexed. Observing consumes no records.
 
 use std::collections::BTreeMap;
 
@@ -12,44 +12,54 @@ use serde_json::Value as Json;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::broker::table::or_dash;
 use super::door::DoorFlags;
-use super::{print, runtime};
+use super::runtime::runtime;
+use super::table::or_dash;
+use super::terminal::{Output, print};
 use crate::exit::{Code, Failure};
 use crate::human::time;
 
 /// Stages as they are named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TapStage {
-    /// As the agent's sources had them, before transforms.
+    /// As sources read them, before transforms
     Read,
-    /// As the log has taken them.
+    /// As the log stored them
     Sent,
-    /// Dropped by a transform, or sent to the dead letters, with the reason.
+    /// Dropped by a transform, or sent to the dead letters, with the reason
     Dropped,
-    /// As they can be searched: asks the aggregator.
+    /// As they can be searched; asks the aggregator
     Indexed,
 }
 
-/// What to look at.
+/// What to show.
 #[derive(Debug, clap::Args)]
 pub struct TapArgs {
     #[command(flatten)]
     door: DoorFlags,
-    /// Stages; several with commas.
+    /// Stages, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sent")]
     stage: Vec<TapStage>,
-    /// Only sources of the agent whose name contains this: part of a file's path, or of the name of another source.
+    /// Only sources whose name or file path contains this
     #[arg(long, default_value = "")]
     source: String,
-    /// End after so many records.
-    #[arg(short = 'n', long)]
+    /// Exit after this many records
+    #[arg(short = 'n', long, value_name = "RECORDS")]
     limit: Option<u64>,
-    /// Whole records as JSON, one in each line.
-    #[arg(long)]
+    /// Output format; json prints one record per line
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Same as `--output json`
+    #[arg(long, hide = true)]
     json: bool,
-    /// LogQL: which records, e.g. '{service="api"} |= "error"'. Left out: all.
+    /// LogQL query, e.g. '{service="api"} |= "error"' [default: all records]
     query: Option<String>,
+}
+
+impl TapArgs {
+    fn is_json(&self) -> bool {
+        self.json || self.output == Output::Json
+    }
 }
 
 /// A line of the agent's answer.
@@ -66,7 +76,7 @@ pub fn tap(args: &TapArgs) -> Result<(), Failure> {
         let looking = async {
             if args.stage.contains(&TapStage::Indexed) {
                 if args.stage.len() > 1 {
-                    let text = "stage `indexed` is asked of the aggregator, the others of the agent: run two commands";
+                    let text = "stage `indexed` comes from the aggregator, the others from the agent: run two commands";
                     return Err(Failure::text(Code::Usage, text));
                 }
                 indexed(args).await
@@ -112,7 +122,7 @@ async fn of_agent(args: &TapArgs) -> Result<(), Failure> {
         let mut out = String::new();
         for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
-                Ok(Told::Seen(_)) if args.json => {
+                Ok(Told::Seen(_)) if args.is_json() => {
                     out.push_str(&String::from_utf8_lossy(line));
                     out.push('\n');
                 }
@@ -127,11 +137,11 @@ async fn of_agent(args: &TapArgs) -> Result<(), Failure> {
 }
 
 fn broken(door: &DoorFlags, error: anyhow::Error) -> Failure {
-    Failure::new(Code::Unavailable, error.context(format!("{} broke off", door.addr)))
+    Failure::new(Code::Unavailable, error.context(format!("connection to {} was lost", door.addr)))
 }
 
 fn tell_missed(missed: u64) {
-    tracing::warn!(missed, "records passed faster than they can be shown: narrow --source or the query");
+    tracing::warn!(missed, "records arrived faster than they could be shown: narrow --source or the query");
 }
 
 fn text_of_stage(stage: Stage) -> &'static str {
@@ -153,7 +163,7 @@ fn shown(seen: &Seen) -> String {
     if !seen.metadata.is_empty() {
         labels.push_str(&format!(" {}", braces(&seen.metadata)));
     }
-    let more = if seen.not_shown > 0 { format!(" … and {} bytes", seen.not_shown) } else { String::new() };
+    let more = if seen.not_shown > 0 { format!(" ... and {} bytes", seen.not_shown) } else { String::new() };
     let (time, stage) = (time_text(seen.time_ns), text_of_stage(seen.stage));
     format!("{time} {stage}{place} {labels} {}{more}\n", one_line(&seen.line))
 }
@@ -219,7 +229,7 @@ async fn indexed(args: &TapArgs) -> Result<(), Failure> {
             }
             _ => String::new(),
         };
-        let context = format!("{} does not show its index {text}: is an aggregator there?", door.addr);
+        let context = format!("cannot tail {} {text}: is an aggregator running there?", door.addr);
         Failure::new(Code::Unavailable, anyhow::Error::new(error).context(context))
     })?;
     let mut left = args.limit;
@@ -240,7 +250,7 @@ async fn indexed(args: &TapArgs) -> Result<(), Failure> {
                 }
                 left = left.map(|left| left - 1);
                 let time_ns: i64 = time.parse().unwrap_or_default();
-                if args.json {
+                if args.is_json() {
                     let record = serde_json::json!({"stage": "indexed", "time_ns": time_ns, "labels": stream.stream, "line": line});
                     out.push_str(&format!("{record}\n"));
                 } else {
@@ -293,7 +303,7 @@ mod tests {
         };
         assert_eq!(
             shown(&seen),
-            "2026-01-02T03:04:05.500Z sent logs/3 {service=\"a\\\"b\"} {trace=\"7\"} x … and 9 bytes\n"
+            "2026-01-02T03:04:05.500Z sent logs/3 {service=\"a\\\"b\"} {trace=\"7\"} x ... and 9 bytes\n"
         );
         let text = serde_json::to_string(&seen).unwrap();
         let Ok(Told::Seen(back)) = serde_json::from_str(&text) else { panic!("{text}") };

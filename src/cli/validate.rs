@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{ConfigFlags, print};
+use super::flags::ConfigFlags;
+use super::terminal::print;
 use crate::config::{self, ConfigError, environment};
 use crate::exit::{Code, Failure};
 

@@ -1,7 +1,7 @@
-//! `millrace broker consume`: records of a topic for people and scripts.
+//! `millrace broker consume`: prints records of a topic.
 //!
-//! In: topic, where to begin and to end, which labels. Out: one line per record, by a format or as JSON. Touches the
-//! network. A thread of its own reads; it ends at the limits, at a signal, or when nobody reads its output any more.
+//! In: topic, start, end, labels. Out: one line per record, by a format or as JSON. Side effects: network. A thread of its
+//! own reads; it ends at the limits, at a signal, or when the output is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -9,20 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, ValueEnum};
+use millrace_streams::route::Selector;
 use millrace_log::admin::{Admin, OffsetAt, TopicInfo};
 use millrace_log::client::ConnectionConfig;
-use millrace_log::client::reader::{Met, RawRecord, TopicReader};
-use millrace_log::record::{Fixed, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Labels};
-use millrace_streams::route::Selector;
-use serde_json::{Map, Value as Json, json};
+use millrace_log::client::reader::{Met, TopicReader};
+use millrace_log::record::HEADER_LABELS;
 
-use super::{Output, failed};
+use super::format::{Piece, as_json, header, pieces, render};
+use crate::cli::cluster::failed;
 use crate::cli::serve::Signals;
+use crate::cli::terminal::Output;
+use crate::cli::time::time_ms;
 use crate::exit::{Code, Failure};
-use crate::human::time;
 
 const POLL: Duration = Duration::from_millis(200);
 /// Lines are written at least so often while records come.
@@ -30,45 +29,45 @@ const COMMIT_EVERY: usize = 1000;
 
 #[derive(Debug, Args)]
 pub struct ConsumeFlags {
-    /// TOPIC, TOPIC:PARTITION or TOPIC:PARTITION:OFFSET.
+    /// TOPIC, TOPIC:PARTITION or TOPIC:PARTITION:OFFSET
     topic: String,
-    /// Where to begin: `earliest`, `latest`, an offset, `-N` for the last N records of each partition, or a time
-    /// (RFC 3339, or a span such as 2h for 2 hours ago). Without it: earliest, with --follow latest.
-    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
+    /// Start: `earliest`, `latest`, an offset, `-N` for the last N records of each partition, or a time (RFC 3339, or 2h for
+    /// 2 hours ago) [default: earliest, with --follow latest]
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
     from: Option<String>,
-    /// Where to end: an offset, a time, or `latest`, the end as it is now. Without it: latest, with --follow never.
-    #[arg(long, value_name = "WHERE")]
+    /// End: an offset, a time, or `latest` for the current end [default: latest, with --follow none]
+    #[arg(long, value_name = "POSITION")]
     until: Option<String>,
-    /// Ends after so many records.
-    #[arg(short = 'n', long, value_name = "RECORDS")]
-    count: Option<u64>,
-    /// Reads on from where this consumer group is, as its member, and commits what was shown.
+    /// Exit after this many records
+    #[arg(short = 'n', long, alias = "count", value_name = "RECORDS")]
+    limit: Option<u64>,
+    /// Join this consumer group: start from its committed offsets and commit what was printed
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
-    /// Goes on with what comes.
+    /// Keep printing new records
     #[arg(short, long)]
     follow: bool,
-    /// Only records whose labels agree: `{service="checkout", level=~"error|warn"}`.
+    /// Only records whose labels match, e.g. `{service="checkout", level=~"error|warn"}`
     #[arg(short, long = "match", value_name = "SELECTOR")]
     selector: Option<String>,
-    /// What transactions make visible.
+    /// Visibility of transactions
     #[arg(long, value_enum, default_value_t = Isolation::Committed)]
     isolation: Isolation,
-    /// One record, with {topic} {partition} {offset} {time} {timestamp} {key} {value} {headers} {header:NAME} {labels}
-    /// {label:NAME} {source} {position} {size}, and \n \t \0.
+    /// Format of a record, with {topic} {partition} {offset} {time} {timestamp} {key} {value} {headers} {header:NAME}
+    /// {labels} {label:NAME} {source} {position} {size}, and \n \t \0
     #[arg(long, value_name = "FORMAT", default_value = "{time} {partition}@{offset} {labels} {value}\\n")]
     format: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Isolation {
-    /// Only records of committed transactions, and those outside of any.
+    /// Records of committed transactions, and non-transactional ones
     Committed,
-    /// Everything that is on the log.
+    /// All records
     Uncommitted,
 }
 
-/// A place as people write it.
+/// A position as people write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Where {
     Earliest,
@@ -91,7 +90,7 @@ impl Where {
             Ok(number) if number >= 100_000_000_000 => Ok(Self::Time(number)),
             Ok(number) if number >= 0 && !text.starts_with('-') => Ok(Self::Offset(number)),
             Ok(number) => Ok(Self::Last(number.saturating_neg())),
-            Err(_) => crate::cli::time_ms(text).map(Self::Time).map_err(|_| {
+            Err(_) => time_ms(text).map(Self::Time).map_err(|_| {
                 let text =
                     format!("--{flag} `{text}`: expected earliest, latest, an offset, -N, a time or a span such as 2h");
                 Failure::text(Code::Usage, text)
@@ -147,7 +146,7 @@ async fn plan(connection: &ConnectionConfig, flags: ConsumeFlags, output: Output
     let (partition, offset) = (number(parts.next())?, number(parts.next())?);
     let from = match (&flags.from, offset) {
         (Some(_), Some(_)) => {
-            return Err(Failure::text(Code::Usage, "the offset stands twice: in the topic and in --from"));
+            return Err(Failure::text(Code::Usage, "two start offsets: one in the topic argument, one in --from"));
         }
         (Some(text), None) => Some(Where::parse("from", text)?),
         (None, Some(offset)) => Some(Where::Offset(offset)),
@@ -158,11 +157,11 @@ async fn plan(connection: &ConnectionConfig, flags: ConsumeFlags, output: Output
     if flags.group.is_some() && partition.is_some() {
         return Err(Failure::text(
             Code::Usage,
-            "--group reads the partitions that the group gives it: name the topic alone",
+            "--group reads the partitions assigned by the group: give the topic without a partition",
         ));
     }
     if flags.group.is_some() && !matches!(from, Where::Earliest | Where::Latest) {
-        let text = "--group reads on from its offsets: set them with `millrace broker groups reset`";
+        let text = "--group starts from its committed offsets: change them with `millrace broker groups reset`";
         return Err(Failure::text(Code::Usage, text));
     }
     let selector = Selector::parse(flags.selector.as_deref().unwrap_or(""))
@@ -192,7 +191,7 @@ async fn plan(connection: &ConnectionConfig, flags: ConsumeFlags, output: Output
         starts,
         ends,
         selector,
-        count: flags.count.unwrap_or(u64::MAX),
+        count: flags.limit.unwrap_or(u64::MAX),
         json: output == Output::Json,
         format,
         committed_only,
@@ -334,229 +333,9 @@ fn flushed(out: &mut impl std::io::Write) -> Result<bool, Failure> {
     written(out.flush())
 }
 
-/// The last value of a header.
-fn header<'r>(record: &'r RawRecord, name: &str) -> Option<&'r [u8]> {
-    record.headers.iter().rev().find(|(n, _)| n == name)?.1.as_deref()
-}
-
-fn labels(record: &RawRecord, name: &str) -> Option<Labels> {
-    Labels::from_json(header(record, name)?).ok()
-}
-
-/// One part of a format.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Field(Field),
-    Header(String),
-    Label(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Topic,
-    Partition,
-    Offset,
-    Time,
-    Timestamp,
-    Key,
-    Value,
-    Headers,
-    Labels,
-    Source,
-    Position,
-    Size,
-}
-
-const FIELDS: [(&str, Field); 12] = [
-    ("topic", Field::Topic),
-    ("partition", Field::Partition),
-    ("offset", Field::Offset),
-    ("time", Field::Time),
-    ("timestamp", Field::Timestamp),
-    ("key", Field::Key),
-    ("value", Field::Value),
-    ("headers", Field::Headers),
-    ("labels", Field::Labels),
-    ("source", Field::Source),
-    ("position", Field::Position),
-    ("size", Field::Size),
-];
-
-fn pieces(format: &str) -> Result<Vec<Piece>, Failure> {
-    let mut pieces = Vec::new();
-    let mut text = String::new();
-    let mut rest = format.chars();
-    while let Some(c) = rest.next() {
-        match c {
-            '\\' => match rest.next() {
-                Some('n') => text.push('\n'),
-                Some('t') => text.push('\t'),
-                Some('0') => text.push('\0'),
-                Some(other) => text.push(other),
-                None => text.push('\\'),
-            },
-            '{' => {
-                let name: String = rest.by_ref().take_while(|c| *c != '}').collect();
-                let piece = match name.split_once(':') {
-                    Some(("header", name)) => Some(Piece::Header(name.to_owned())),
-                    Some(("label", name)) => Some(Piece::Label(name.to_owned())),
-                    _ => FIELDS.iter().find(|(known, _)| *known == name).map(|(_, field)| Piece::Field(*field)),
-                };
-                let Some(piece) = piece else {
-                    let known: Vec<&str> = FIELDS.iter().map(|(known, _)| *known).collect();
-                    let text = format!(
-                        "--format: `{{{name}}}` is no placeholder: known are {}, header:NAME, label:NAME; `\\{{` is a brace",
-                        known.join(", ")
-                    );
-                    return Err(Failure::text(Code::Usage, text));
-                };
-                pieces.push(Piece::Text(std::mem::take(&mut text)));
-                pieces.push(piece);
-            }
-            other => text.push(other),
-        }
-    }
-    pieces.push(Piece::Text(text));
-    pieces.retain(|piece| *piece != Piece::Text(String::new()));
-    Ok(pieces)
-}
-
-fn render(format: &[Piece], topic: &str, record: &RawRecord, line: &mut Vec<u8>) {
-    let fixed = || header(record, HEADER_FIXED).and_then(|bytes| Fixed::decode(bytes).ok());
-    for piece in format {
-        let text = match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Header(name) => {
-                line.extend_from_slice(header(record, name).unwrap_or_default());
-                continue;
-            }
-            Piece::Label(name) => {
-                labels(record, HEADER_LABELS).and_then(|l| l.get(name).map(str::to_owned)).unwrap_or_default()
-            }
-            Piece::Field(field) => match field {
-                Field::Topic => topic.to_owned(),
-                Field::Partition => record.partition.to_string(),
-                Field::Offset => record.offset.to_string(),
-                Field::Time => record.timestamp_ms.and_then(time).unwrap_or_else(|| "-".to_owned()),
-                Field::Timestamp => record.timestamp_ms.unwrap_or(-1).to_string(),
-                Field::Key => {
-                    line.extend_from_slice(record.key.as_deref().unwrap_or_default());
-                    continue;
-                }
-                Field::Value => {
-                    line.extend_from_slice(record.value.as_deref().unwrap_or_default());
-                    continue;
-                }
-                Field::Headers => {
-                    let all = record.headers.iter().map(|(name, value)| {
-                        let value = value.as_deref().map(String::from_utf8_lossy);
-                        format!("{name}={}", value.as_deref().unwrap_or("null"))
-                    });
-                    all.collect::<Vec<_>>().join(",")
-                }
-                Field::Labels => labels(record, HEADER_LABELS).unwrap_or_default().to_string(),
-                Field::Source => fixed().map(|fixed| fixed.source.to_string()).unwrap_or_default(),
-                Field::Position => fixed().map(|fixed| fixed.position.to_string()).unwrap_or_default(),
-                Field::Size => record.value.as_ref().map_or(0, |value| value.len()).to_string(),
-            },
-        };
-        line.extend_from_slice(text.as_bytes());
-    }
-}
-
-/// Text, or its base64 under another name where it is none.
-fn put_bytes(map: &mut Map<String, Json>, name: &str, bytes: Option<&[u8]>) {
-    match bytes.map(std::str::from_utf8) {
-        None => drop(map.insert(name.to_owned(), Json::Null)),
-        Some(Ok(text)) => drop(map.insert(name.to_owned(), Json::from(text))),
-        Some(Err(_)) => {
-            drop(map.insert(format!("{name}_base64"), Json::from(BASE64.encode(bytes.unwrap_or_default()))));
-        }
-    }
-}
-
-/// A record whole; key, value and headers that are no text in base64 under another name.
-pub fn as_json(topic: &str, record: &RawRecord) -> Json {
-    let mut map = Map::new();
-    map.insert("topic".to_owned(), Json::from(topic));
-    map.insert("partition".to_owned(), Json::from(record.partition));
-    map.insert("offset".to_owned(), Json::from(record.offset));
-    map.insert("timestamp_ms".to_owned(), Json::from(record.timestamp_ms));
-    map.insert("time".to_owned(), Json::from(record.timestamp_ms.and_then(time)));
-    put_bytes(&mut map, "key", record.key.as_deref());
-    put_bytes(&mut map, "value", record.value.as_deref());
-    let headers = record.headers.iter().map(|(name, value)| {
-        let mut header = Map::new();
-        header.insert("name".to_owned(), Json::from(name.as_str()));
-        put_bytes(&mut header, "value", value.as_deref());
-        Json::Object(header)
-    });
-    map.insert("headers".to_owned(), headers.collect());
-    map.insert("millrace".to_owned(), millrace(record).unwrap_or_default());
-    Json::Object(map)
-}
-
-/// What Millrace wrote into the record, if it did.
-fn millrace(record: &RawRecord) -> Option<Json> {
-    let fixed = Fixed::decode(header(record, HEADER_FIXED)?).ok()?;
-    let pairs = |name: &str| -> Map<String, Json> {
-        let labels = labels(record, name).unwrap_or_default();
-        labels.iter().map(|(name, value)| (name.to_owned(), Json::from(value))).collect()
-    };
-    let time = chrono::DateTime::from_timestamp_nanos(fixed.time_ns);
-    Some(json!({
-        "time": time.to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
-        "time_ns": fixed.time_ns,
-        "source": fixed.source.to_string(),
-        "position": fixed.position.offset,
-        "sub": fixed.position.sub,
-        "cut": fixed.cut,
-        "time_from_line": fixed.time_from_line,
-        "tenant": header(record, HEADER_TENANT).map_or("default".into(), String::from_utf8_lossy),
-        "labels": pairs(HEADER_LABELS),
-        "metadata": pairs(HEADER_META),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record() -> RawRecord {
-        RawRecord {
-            partition: 3,
-            offset: 41,
-            timestamp_ms: Some(1_700_000_000_123),
-            key: Some("k".into()),
-            value: Some(vec![b'v', 0xff].into()),
-            headers: vec![
-                ("labels".to_owned(), Some(r#"{"service":"checkout"}"#.into())),
-                ("nothing".to_owned(), None),
-            ],
-        }
-    }
-
-    #[test]
-    fn a_format_is_filled() {
-        let format =
-            pieces(r"{time} {topic}-{partition}@{offset} {key} {label:service} {headers} \{\t{size}\n").unwrap();
-        let mut line = Vec::new();
-        render(&format, "logs", &record(), &mut line);
-        assert_eq!(
-            String::from_utf8(line).unwrap(),
-            "2023-11-14T22:13:20.123Z logs-3@41 k checkout labels={\"service\":\"checkout\"},nothing=null {\t2\n"
-        );
-        assert!(pieces("{valeu}").unwrap_err().to_string().contains("is no placeholder"));
-    }
-
-    #[test]
-    fn json_keeps_what_is_no_text() {
-        let told = as_json("logs", &record());
-        assert_eq!(told["value_base64"], "dv8=");
-        assert_eq!(told["headers"][1], json!({"name": "nothing", "value": null}));
-        assert_eq!(told["millrace"], Json::Null);
-    }
 
     #[test]
     fn places_as_people_write_them() {

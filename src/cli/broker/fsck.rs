@@ -1,4 +1,6 @@
-//! `millrace broker fsck`: checks the data folder of a stopped broker, explains and repairs.
+//! `millrace broker fsck`: checks and repairs the data folder of a stopped broker.
+//!
+//! In: a folder. Out: a table or JSON with findings, an exit status. Side effects: reads the folder; with `--repair`, changes it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +9,27 @@ use millrace_broker::storage::fsck::Severity;
 use millrace_broker::storage::{FsckOptions, FsckReport, StorageError, fsck};
 use millrace_log::fs::RealFs;
 
-use super::table::Table;
-use super::{ConfigFlags, Output, print, print_json, validate};
+use crate::cli::flags::ConfigFlags;
+use crate::cli::table::Table;
+use crate::cli::terminal::{Output, print, print_json};
+use crate::cli::validate;
 use crate::exit::{Code, Failure};
 use crate::human::bytes;
 
 #[derive(Debug, Args)]
 pub struct FsckFlags {
-    /// Data folder of Millrace, or the `log` folder in it. Without it: that of the configuration.
+    /// Data folder of Millrace, or the `log` folder in it [default: `data_dir` of the configuration]
     folder: Option<PathBuf>,
-    /// Configuration file that says where the data folder is.
+    /// Configuration file
     #[arg(id = "fsck_config", short = 'c', long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Repairs what can be repaired; what can't be read any more is set aside, never thrown away.
+    /// Repair what can be repaired; unreadable data is moved aside, not deleted
     #[arg(long)]
     repair: bool,
-    /// Only these topics.
+    /// Only these topics
     #[arg(short, long = "topic", value_name = "TOPIC")]
     topics: Vec<String>,
-    /// How to show the report.
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
@@ -54,8 +58,8 @@ pub fn check(file: &ConfigFlags, flags: FsckFlags) -> Result<(), Failure> {
         return Ok(());
     }
     let left = report.findings.iter().filter(|f| !f.repaired && f.severity > Severity::Note).count();
-    let cure = if flags.repair { "see above what helps" } else { "repair what can be repaired with --repair" };
-    Err(Failure::text(Code::Failed, format!("{}: {left} findings are left: {cure}", folder.display())))
+    let cure = if flags.repair { "see the findings above" } else { "run again with --repair" };
+    Err(Failure::text(Code::Failed, format!("{}: {left} findings remain: {cure}", folder.display())))
 }
 
 /// People name the folder that the configuration names; the log is in it.
@@ -88,7 +92,7 @@ fn table(report: &FsckReport) -> String {
         };
         text.push_str(&format!("{severity}: {finding}\n"));
     }
-    let stop = if report.clean_stop { "stopped in order" } else { "not stopped in order" };
+    let stop = if report.clean_stop { "clean shutdown" } else { "unclean shutdown" };
     let repaired = report.findings.iter().filter(|finding| finding.repaired).count();
     text.push_str(&format!(
         "{}: {stop}, {} findings, {repaired} repaired\n",

@@ -7,42 +7,45 @@ use millrace_log::admin::{Committed, GroupDescription, Member, OffsetAt, TopicIn
 use millrace_log::record::TopicPartition;
 use serde::Serialize;
 
-use super::table::{Table, or_dash};
-use super::{Asker, Output, confirm, failed, print, print_json};
+use super::admin::Administration;
+use crate::cli::cluster::failed;
+use crate::cli::table::{Table, or_dash};
+use crate::cli::terminal::{Output, confirm, print, print_json};
+use crate::cli::time::time_ms;
 use crate::exit::{Code, Failure};
 
 #[derive(Debug, Subcommand)]
 pub enum GroupsVerb {
-    /// All groups: state, type, members, total lag.
+    /// List groups: state, type, members, total lag
     List,
-    /// Groups partition by partition: offset, end, lag, member.
+    /// Describe groups by partition: offset, end, lag, member
     Describe {
-        /// Their names.
+        /// Groups
         #[arg(required = true)]
         groups: Vec<String>,
     },
-    /// Sets offsets of a group without members; shows what it would do unless told `--execute`.
+    /// Set the offsets of a group without members; only prints the changes unless --execute is given
     Reset {
-        /// Its name; it may be new.
+        /// Group; it is created if it does not exist
         group: String,
-        /// Topics, or TOPIC:PARTITION[,PARTITION…]; without it all that the group has offsets of.
+        /// Topics, or TOPIC:PARTITION[,PARTITION…] [default: all for which the group has offsets]
         #[arg(short, long = "topic", value_name = "TOPIC[:PARTITIONS]")]
         topics: Vec<String>,
         #[command(flatten)]
         to: ResetTo,
-        /// Do it.
+        /// Apply the changes
         #[arg(long)]
         execute: bool,
     },
-    /// Deletes groups without members.
+    /// Delete groups without members
     Delete {
-        /// Their names.
+        /// Groups
         #[arg(required = true)]
         groups: Vec<String>,
-        /// Only the offsets of this topic.
+        /// Delete only the offsets of this topic
         #[arg(short, long)]
         topic: Option<String>,
-        /// Without asking.
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
@@ -51,19 +54,19 @@ pub enum GroupsVerb {
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct ResetTo {
-    /// To the first record that is kept.
+    /// To the first record
     #[arg(long)]
     to_earliest: bool,
-    /// Past the last record.
+    /// Past the last record
     #[arg(long)]
     to_latest: bool,
-    /// To this offset, within what the partition holds.
+    /// To this offset, or the nearest that exists
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     to_offset: Option<i64>,
-    /// To the first record of this time or later (RFC 3339, ms since 1970, or a span such as 2h for 2 hours ago).
+    /// To the first record at or after this time (RFC 3339, ms since 1970, or 2h for 2 hours ago)
     #[arg(long, value_name = "TIME")]
     to_time: Option<String>,
-    /// By so many records, negative: back.
+    /// By this many records; negative values move back
     #[arg(long, value_name = "RECORDS", allow_hyphen_values = true)]
     shift: Option<i64>,
 }
@@ -114,7 +117,7 @@ struct Move {
     end: i64,
 }
 
-impl Asker {
+impl Administration {
     pub(super) async fn groups(&mut self, verb: GroupsVerb) -> Result<(), Failure> {
         match verb {
             GroupsVerb::List => self.list_groups().await,
@@ -185,11 +188,12 @@ impl Asker {
                 text.push('\n');
             }
             text.push_str(&format!(
-                "group {}: {}, {}, {} members, lag {}{}{}\n",
+                "group {}: {}, {}, {} member{}, lag {}{}{}\n",
                 group.group,
                 group.state,
                 group.kind,
                 group.members,
+                if group.members == 1 { "" } else { "s" },
                 group.lag,
                 if group.assignor.is_empty() { String::new() } else { format!(", assignor {}", group.assignor) },
                 group.coordinator.map(|at| format!(", coordinator {at}")).unwrap_or_default(),
@@ -289,7 +293,7 @@ impl Asker {
                 );
                 return Err(Failure::text(Code::Failed, text));
             }
-            // 69: there is no such group yet.
+            // 69: the group does not exist yet.
             Err(error) if error.code() != Some(69) => return Err(failed(error)),
             _ => {}
         }
@@ -297,7 +301,7 @@ impl Asker {
         let ends = self.admin.offsets(&partitions, OffsetAt::End).await.map_err(failed)?;
         let by_time = match &to.to_time {
             Some(text) => {
-                let ms = super::super::time_ms(text)?;
+                let ms = time_ms(text)?;
                 Some(self.admin.offsets(&partitions, OffsetAt::Time(ms)).await.map_err(failed)?)
             }
             None => None,
@@ -329,7 +333,7 @@ impl Asker {
         if self.output == Output::Json {
             return print_json(&serde_json::json!({ "group": group, "executed": execute, "partitions": moves }));
         }
-        let mut table = Table::new(&["topic", ">partition", ">from", ">to", ">lag then"]);
+        let mut table = Table::new(&["topic", ">partition", ">from", ">to", ">new lag"]);
         for m in &moves {
             table.row([
                 m.topic.clone(),
@@ -339,7 +343,7 @@ impl Asker {
                 (m.end - m.to).to_string(),
             ]);
         }
-        let end = if execute { "done" } else { "nothing was changed: repeat it with --execute" };
+        let end = if execute { "offsets committed" } else { "nothing was changed; add --execute to apply" };
         print(&format!("{table}group {group}: {end}\n"))
     }
 
@@ -357,7 +361,7 @@ impl Asker {
                 topic.partitions.retain(|p| committed.contains_key(&TopicPartition::new(name.as_str(), p.partition)));
             }
             if topics.is_empty() {
-                let text = format!("group `{group}` has no offsets: name what it should read with --topic TOPIC");
+                let text = format!("group `{group}` has no offsets: give the topics with --topic TOPIC");
                 return Err(Failure::text(Code::Failed, text));
             }
             return Ok(topics);
@@ -391,7 +395,7 @@ impl Asker {
             Some(topic) => format!("offsets of topic {topic} of group {}", groups.join(", ")),
             None => format!("group {}", groups.join(", ")),
         };
-        confirm(&format!("{what} will be deleted at {}", self.admin.brokers()), yes)?;
+        confirm(&format!("{what} will be deleted on {}", self.admin.brokers()), yes)?;
         for group in groups {
             match topic {
                 None => self.admin.delete_group(group).await.map_err(failed)?,

@@ -7,82 +7,85 @@ use millrace_log::admin::{NewTopic, OffsetAt, TopicInfo, TopicSetting};
 use millrace_log::record::TopicPartition;
 use serde::Serialize;
 
-use super::table::{Table, or_dash};
-use super::{Asker, Output, confirm, failed, pair, print, print_json};
+use super::admin::Administration;
+use crate::cli::cluster::{failed, pair};
+use crate::cli::table::{Table, or_dash};
+use crate::cli::terminal::{Output, confirm, print, print_json};
+use crate::cli::time::time_ms;
 use crate::exit::{Code, Failure};
 use crate::human::{bytes, span_ms};
 
 #[derive(Debug, Subcommand)]
 pub enum TopicsVerb {
-    /// All topics: partitions, records, size, policy, retention.
+    /// List topics: partitions, records, size, policy, retention
     List {
-        /// Also those that the brokers keep for themselves.
+        /// Include internal topics
         #[arg(long)]
         internal: bool,
     },
-    /// Topics partition by partition, with their settings.
+    /// Describe the partitions and settings of topics
     Describe {
-        /// Their names.
+        /// Topics
         #[arg(required = true)]
         topics: Vec<String>,
-        /// Also settings that stand at their defaults.
+        /// Include settings with default values
         #[arg(long)]
         all: bool,
     },
-    /// Makes a topic.
+    /// Create a topic
     Create {
-        /// Its name.
+        /// Topic
         topic: String,
-        /// How many partitions; without it as the cluster says.
+        /// Number of partitions [default: that of the cluster]
         #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
         partitions: Option<i32>,
-        /// How many replicas; without it as the cluster says.
+        /// Number of replicas [default: that of the cluster]
         #[arg(short, long, value_parser = clap::value_parser!(i16).range(1..))]
         replication: Option<i16>,
-        /// Setting by Kafka's name, e.g. retention.ms=86400000.
+        /// Topic setting, e.g. retention.ms=86400000
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
         settings: Vec<(String, String)>,
-        /// Good if it is there already.
+        /// Succeed if the topic exists
         #[arg(long)]
         if_missing: bool,
-        /// Only ask whether it could be made.
+        /// Validate the request without creating the topic
         #[arg(long)]
         dry_run: bool,
     },
-    /// Deletes topics with everything in them.
+    /// Delete topics and all their records
     Delete {
-        /// Their names.
+        /// Topics
         #[arg(required = true)]
         topics: Vec<String>,
-        /// Without asking.
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
-    /// Changes settings, adds partitions.
+    /// Change settings, add partitions
     Alter {
-        /// Its name.
+        /// Topic
         topic: String,
-        /// Setting by Kafka's name; an empty value sets it back to its default.
+        /// Topic setting; an empty value resets it to the default
         #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
         settings: Vec<(String, String)>,
-        /// Partitions to have; there may only be more than now.
+        /// New number of partitions; it can only grow
         #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
         partitions: Option<i32>,
     },
-    /// Deletes the oldest records of a topic.
+    /// Delete the oldest records of a topic
     Trim {
-        /// Its name.
+        /// Topic
         topic: String,
-        /// Partitions; without it all.
+        /// Partitions [default: all]
         #[arg(short, long, value_delimiter = ',')]
         partitions: Vec<i32>,
-        /// Everything before this offset; without it everything there is.
+        /// Delete records before this offset [default: all records]
         #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
         before: Option<i64>,
-        /// Everything older than this time (RFC 3339, ms since 1970, or a span such as 2h for 2 hours ago).
+        /// Delete records older than this time (RFC 3339, ms since 1970, or 2h for 2 hours ago)
         #[arg(long, value_name = "TIME", conflicts_with = "before")]
         before_time: Option<String>,
-        /// Without asking.
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
@@ -135,7 +138,7 @@ struct Trimmed {
 
 const LISTED: [&str; 3] = ["cleanup.policy", "retention.ms", "retention.bytes"];
 
-impl Asker {
+impl Administration {
     pub(super) async fn topics(&mut self, verb: TopicsVerb) -> Result<(), Failure> {
         match verb {
             TopicsVerb::List { internal } => self.list_topics(internal).await,
@@ -178,7 +181,7 @@ impl Asker {
         for row in rows {
             let mut retention = span_ms(row.retention_ms);
             if let Ok(limit) = u64::try_from(row.retention_bytes) {
-                retention.push_str(&format!(", {} a partition", bytes(limit)));
+                retention.push_str(&format!(", {} per partition", bytes(limit)));
             }
             table.row([
                 row.topic,
@@ -281,13 +284,13 @@ impl Asker {
         };
         if self.output == Output::Json {
             return print_json(&serde_json::json!({
-                "topic": new.name, "partitions": partitions, "made": made && !dry_run, "dry_run": dry_run,
+                "topic": new.name, "partitions": partitions, "created": made && !dry_run, "dry_run": dry_run,
             }));
         }
         let verb = match (made, dry_run) {
-            (false, _) => "is there already",
-            (true, true) => "could be made",
-            (true, false) => "made",
+            (false, _) => "already exists",
+            (true, true) => "can be created",
+            (true, false) => "created",
         };
         print(&format!("topic {} {verb}, {partitions} partitions\n", new.name))
     }
@@ -299,7 +302,7 @@ impl Asker {
             let records = self.records_in(&topic).await?;
             lost.push(format!("topic {name} with {records} records"));
         }
-        confirm(&format!("{} will be deleted at {}", lost.join(", "), self.admin.brokers()), yes)?;
+        confirm(&format!("{} will be deleted on {}", lost.join(", "), self.admin.brokers()), yes)?;
         for name in names {
             self.admin.delete_topic(name).await.map_err(failed)?;
         }
@@ -322,7 +325,7 @@ impl Asker {
         let now = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
         if let Some(wanted) = partitions.filter(|wanted| *wanted < now) {
             let text = format!(
-                "topic `{name}` has {now} partitions and can't shrink to {wanted}: make a new topic and copy the records"
+                "topic `{name}` has {now} partitions and cannot be reduced to {wanted}: create a new topic and copy the records"
             );
             return Err(Failure::text(Code::Failed, text));
         }
@@ -347,11 +350,13 @@ impl Asker {
             text.push_str(&format!("topic {name}: {key} = {value}\n"));
         }
         for key in &reset {
-            text.push_str(&format!("topic {name}: {key} back to its default\n"));
+            text.push_str(&format!("topic {name}: {key} reset to its default\n"));
         }
         match partitions {
-            Some(wanted) if wanted > now => text.push_str(&format!("topic {name}: {now} partitions, now {wanted}\n")),
-            Some(_) => text.push_str(&format!("topic {name}: {now} partitions, as before\n")),
+            Some(wanted) if wanted > now => {
+                text.push_str(&format!("topic {name}: partitions increased from {now} to {wanted}\n"))
+            }
+            Some(_) => text.push_str(&format!("topic {name}: {now} partitions, unchanged\n")),
             None => {}
         }
         print(&text)
@@ -375,7 +380,7 @@ impl Asker {
         let ends = self.admin.offsets(here, OffsetAt::End).await.map_err(failed)?;
         let by_time = match before_time {
             Some(text) => {
-                let ms = super::super::time_ms(text)?;
+                let ms = time_ms(text)?;
                 Some(self.admin.offsets(here, OffsetAt::Time(ms)).await.map_err(failed)?)
             }
             None => None,
@@ -395,7 +400,7 @@ impl Asker {
         }
         let count: i64 =
             wanted.iter().map(|(number, to)| to - starts.get(&tp(name, *number)).copied().unwrap_or(0)).sum();
-        let what = format!("{count} records of topic {name} will be deleted at {}", self.admin.brokers());
+        let what = format!("{count} records of topic {name} will be deleted on {}", self.admin.brokers());
         if count > 0 {
             confirm(&what, yes)?;
         }

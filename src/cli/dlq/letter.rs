@@ -1,6 +1,6 @@
-//! One dead letter: the record that was refused, why, by whom, when and where.
+//! One dead letter: a record that was refused, with the reason, stage, time and origin.
 //!
-//! In: a record of the dead-letter topic. Out: its parts, and text for people. Touches nothing.
+//! In: a record of the dead-letter topic. Out: its parts. Side effects: none.
 
 use bytes::Bytes;
 use millrace_log::client::reader::RawRecord;
@@ -95,17 +95,6 @@ impl Letter {
     }
 }
 
-/// One line of at most so many characters: what can't be shown becomes a dot.
-pub fn shortened(text: &str, limit: usize) -> String {
-    let mut out: String =
-        text.chars().take(limit).map(|c| if c.is_control() || c == '\u{fffd}' { '.' } else { c }).collect();
-    if text.chars().nth(limit).is_some() {
-        out.pop();
-        out.push('…');
-    }
-    out
-}
-
 /// Letters for the tests of this folder.
 #[cfg(test)]
 pub mod tests_support {
@@ -164,12 +153,5 @@ mod tests {
         let foreign = letter(&[]);
         assert_eq!((foreign.reason.as_str(), foreign.stage.as_str(), foreign.topic()), ("-", "-", "-"));
         assert_eq!(foreign.time_ms, 5);
-    }
-
-    #[test]
-    fn long_text_is_cut_to_one_line() {
-        assert_eq!(shortened("a\nb", 5), "a.b");
-        assert_eq!(shortened("äbcdef", 4), "äbc…");
-        assert_eq!(shortened("abcd", 4), "abcd");
     }
 }

@@ -8,16 +8,16 @@ use clap::Args;
 use millrace_log::admin::Admin;
 use serde::Serialize;
 
-use super::letter::{Letter, shortened};
+use super::letter::Letter;
 use super::memory::Memory;
 use super::reading::{DeadLetters, FilterFlags};
-use super::{Output, print};
-use crate::cli::broker::table::{Table, or_dash};
-use crate::cli::broker::{failed, print_json};
+use crate::cli::cluster::failed;
+use crate::cli::table::{Table, or_dash};
+use crate::cli::terminal::{Output, print, print_json};
 use crate::exit::Failure;
-use crate::human::time;
+use crate::human::{shortened, time};
 
-/// Groups that are told apart; what comes on top is counted under one name.
+/// Groups that are counted separately; further ones are counted under one name.
 const MAX_GROUPS: usize = 1000;
 const OTHERS: &str = "(further reasons)";
 
@@ -25,15 +25,15 @@ const OTHERS: &str = "(further reasons)";
 pub struct ListFlags {
     #[command(flatten)]
     filter: FilterFlags,
-    /// How many of the newest letters to show.
-    #[arg(short = 'n', long, value_name = "LETTERS", default_value_t = 10)]
-    newest: usize,
-    /// Only letters that were not replayed yet.
+    /// Number of newest letters to list
+    #[arg(short = 'n', long, alias = "newest", value_name = "LETTERS", default_value_t = 10)]
+    limit: usize,
+    /// Only letters that were not replayed yet
     #[arg(long)]
     waiting: bool,
 }
 
-/// What groups are told apart by: kind of reason, stage, topic.
+/// Key of a group: kind of reason, stage, topic.
 type Key = (String, String, String);
 
 #[derive(Debug, Serialize)]
@@ -140,14 +140,14 @@ impl Seen {
     }
 }
 
-/// Reads all and tells.
+/// Reads all letters and prints the report.
 pub async fn list(place: &DeadLetters, flags: &ListFlags, output: Output) -> Result<(), Failure> {
     let filter = flags.filter.check()?;
     let mut admin = Admin::connect(&place.connection).await.map_err(failed)?;
     let mut seen = Seen::default();
     if let Some(extent) = place.extent(&mut admin).await? {
         let memory = Memory::load(&mut admin, &place.group, &extent.info).await?;
-        let (newest, waiting) = (flags.newest, flags.waiting);
+        let (newest, waiting) = (flags.limit, flags.waiting);
         let each = move |seen: &mut Seen, letter: Letter| {
             let replayed = memory.has(letter.record.partition, letter.record.offset);
             if filter.takes(&letter) && !(waiting && replayed) {
@@ -168,9 +168,9 @@ pub async fn list(place: &DeadLetters, flags: &ListFlags, output: Output) -> Res
 
 fn as_text(report: &Report) -> String {
     if report.letters == 0 {
-        return format!("{}: no letters\n", report.topic);
+        return format!("{}: no dead letters\n", report.topic);
     }
-    let mut text = format!("{}: {} letters, {} of them replayed\n\n", report.topic, report.letters, report.replayed);
+    let mut text = format!("{}: {} dead letters, {} replayed\n\n", report.topic, report.letters, report.replayed);
     let mut table = Table::new(&[">count", ">replayed", "topic", "stage", "last", "reason"]);
     for group in &report.groups {
         table.row([
@@ -228,6 +228,6 @@ mod tests {
         assert_eq!(first.last, "1970-01-01T00:00:01.000Z");
         assert_eq!(report.newest.iter().map(|one| one.letter.as_str()).collect::<Vec<_>>(), ["0@3", "0@19"]);
         let text = as_text(&report);
-        assert!(text.starts_with("dlq: 1025 letters, 5 of them replayed\n\nCOUNT  REPLAYED  TOPIC"), "{text}");
+        assert!(text.starts_with("dlq: 1025 dead letters, 5 replayed\n\nCOUNT  REPLAYED  TOPIC"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! What was replayed: one bit per letter, in the offsets of a consumer group.
+//! Which letters were replayed: one bit per letter, in the offsets of a consumer group.
 //!
 //! In: offsets that were replayed. Out: whether a letter was; the group's commits. Touches the network. The committed
 //! offset of a partition is the first letter that was not replayed, so that the group's lag counts what waits; letters
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use millrace_log::admin::{Admin, Committed, TopicInfo};
 use millrace_log::record::TopicPartition;
 
-use crate::cli::broker::failed;
+use crate::cli::cluster::failed;
 use crate::exit::{Code, Failure};
 
 const PREFIX: &str = "replayed+";
@@ -173,8 +173,8 @@ impl Memory {
         let now = of_topic(admin.committed(group).await.map_err(failed)?, &self.topic);
         if now != self.committed {
             let text = format!(
-                "another replay moved group `{group}` meanwhile: letters may have been sent twice; \
-                 wait until it has ended, see `millrace dlq list --waiting`, and repeat"
+                "another replay changed group `{group}` at the same time: letters may have been sent twice; \
+                 wait until it has ended, check with `millrace dlq list --waiting`, and run again"
             );
             return Err(Failure::text(Code::Failed, text));
         }

@@ -1,12 +1,14 @@
-//! `millrace dlq`: what no stage could use, kept in the dead-letter topic: why, what, and back again.
+//! `millrace dlq`: lists, shows and replays dead letters.
 //!
-//! In: arguments. Out: tables or JSON on standard output, an exit code. Touches the network: reads one topic, and
-//! `replay` writes to the topics that the letters came from. A thread of its own reads; it ends at the end of the topic
-//! as it was at the start, at a limit, or at a signal. Leaves the headers to [`millrace_log::dead_letter`].
+//! In: arguments. Out: tables or JSON on standard output, an exit status. Side effects: network; reads one topic, and
+//! `replay` writes to the topics that the letters came from. A thread of its own reads up to the end that the topic had at
+//! the start, to a limit, or to a signal. The headers are described in [`millrace_log::dead_letter`].
 
-/// One dead letter, and what `list`, `show` and `replay` say of it.
+/// One dead letter.
 mod letter;
-/// Which letters are meant, and reading them.
+/// Which letters were replayed, in the offsets of a consumer group.
+mod memory;
+/// Filters, and reading the topic.
 mod reading;
 /// `dlq list`.
 mod list;
@@ -14,27 +16,24 @@ mod list;
 mod show;
 /// `dlq replay`.
 mod replay;
-/// What was replayed, in the offsets of a consumer group.
-mod memory;
 
 use clap::{Args, Subcommand};
 
-use super::ConfigFlags;
-use super::broker::{self, ClientFlags, Output};
-use super::{print, runtime};
+use super::cluster::{ClientFlags, connection_and_config};
+use super::flags::ConfigFlags;
+use super::runtime::runtime;
+use super::terminal::Output;
 use crate::exit::{Code, Failure};
 
-pub use letter::shortened;
-
-/// Dead letters: records that no stage could use, with the reason.
+/// List, show and replay dead letters: records that a stage could not process
 #[derive(Debug, Args)]
 pub struct DlqArgs {
     #[command(flatten)]
     client: ClientFlags,
-    /// The topic of the dead letters. Without it: that of the configuration, else millrace.dlq.
+    /// Topic of the dead letters [default: that of the configuration, otherwise millrace.dlq]
     #[arg(long, value_name = "TOPIC", global = true)]
     dlq_topic: Option<String>,
-    /// Consumer group that remembers what was replayed.
+    /// Consumer group that remembers which letters were replayed
     #[arg(long, value_name = "GROUP", default_value = "millrace-dlq-replay", global = true)]
     group: String,
     #[command(subcommand)]
@@ -43,25 +42,24 @@ pub struct DlqArgs {
 
 #[derive(Debug, Subcommand)]
 enum DlqVerb {
-    /// Counts by reason, stage and topic, and the newest letters.
+    /// Count letters by reason, stage and topic, and list the newest
     List(list::ListFlags),
-    /// One letter whole: why, headers, key and value.
+    /// Show one letter with headers, key and value
     Show {
-        /// PARTITION@OFFSET, as `list` shows it.
+        /// PARTITION@OFFSET, as printed by `list`
         letter: String,
     },
-    /// Sends letters back to the topics they came from, each once.
+    /// Write letters back to the topics they came from, each once
     Replay(replay::ReplayFlags),
 }
 
-/// Does what was asked.
+/// Runs the command.
 pub fn dlq(args: DlqArgs) -> Result<(), Failure> {
-    let file = ConfigFlags { config: None, data_dir: None };
-    let (connection, config) = broker::connection_and_config(&file, &args.client)?;
+    let (connection, config) = connection_and_config(&ConfigFlags::default(), &args.client)?;
     let of_config = config.and_then(|config| config.agent).map(|agent| agent.dead_letter_topic);
     let topic = args.dlq_topic.or(of_config).unwrap_or_else(|| "millrace.dlq".to_owned());
     if !millrace_log::record::is_topic_name(&topic) {
-        return Err(Failure::text(Code::Usage, format!("--dlq-topic `{topic}` is no topic")));
+        return Err(Failure::text(Code::Usage, format!("--dlq-topic: invalid topic name `{topic}`")));
     }
     let place = reading::DeadLetters { connection, topic, group: args.group };
     let output: Output = args.client.output;

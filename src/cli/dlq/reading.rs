@@ -14,9 +14,9 @@ use millrace_log::client::ConnectionConfig;
 use millrace_log::client::reader::{Met, TopicReader};
 
 use super::letter::Letter;
-use crate::cli::broker::failed;
+use crate::cli::cluster::failed;
 use crate::cli::serve::Signals;
-use crate::cli::time_ms;
+use crate::cli::time::time_ms;
 use crate::exit::{Code, Failure};
 
 const POLL: Duration = Duration::from_millis(200);
@@ -37,19 +37,19 @@ pub struct DeadLetters {
 /// Which letters.
 #[derive(Debug, Clone, Args)]
 pub struct FilterFlags {
-    /// Only those that came from this topic, or should have gone there.
+    /// Only letters that came from this topic, or were meant for it
     #[arg(short, long = "topic", value_name = "TOPIC")]
     topic: Option<String>,
-    /// Only those whose reason holds this text; capitals don't matter.
+    /// Only letters whose reason contains this text, ignoring case
     #[arg(short, long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Only those that this stage refused: agent, decode, index, route, export-elasticsearch …
+    /// Only letters refused by this stage: agent, decode, index, route, export-elasticsearch
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
-    /// Only those refused since then (RFC 3339, or a span such as 2h for 2 hours ago).
+    /// Only letters refused since this time (RFC 3339, or 2h for 2 hours ago)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only those refused before then.
+    /// Only letters refused before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 }
@@ -71,7 +71,7 @@ impl FilterFlags {
         if let (Some(since), Some(until)) = (since_ms, until_ms)
             && since >= until
         {
-            return Err(Failure::text(Code::Usage, "--since lies behind --until: nothing lies between them"));
+            return Err(Failure::text(Code::Usage, "--since is not before --until"));
         }
         Ok(Filter {
             topic: self.topic.clone(),
@@ -184,7 +184,11 @@ fn read(
         match reader.next(POLL).map_err(unavailable)? {
             Met::Nothing => {
                 if last_sign.elapsed() > SILENCE {
-                    let text = format!("topic `{topic}`: {} gives no records any more", connection.brokers.join(","));
+                    let text = format!(
+                        "topic `{topic}`: {} returned no records for {} seconds",
+                        connection.brokers.join(","),
+                        SILENCE.as_secs()
+                    );
                     return Err(Failure::text(Code::Unavailable, text));
                 }
                 continue;

@@ -18,12 +18,14 @@ use millrace_log::native::WireProducer;
 use millrace_log::record::{Record, SourceId, TopicPartition, is_topic_name};
 use serde::Serialize;
 
-use super::letter::{Letter, shortened};
+use super::letter::Letter;
 use super::memory::{MAX_METADATA, Memory};
 use super::reading::{DeadLetters, Filter, FilterFlags};
-use super::{Output, print};
-use crate::cli::broker::{failed, print_json, table::Table};
+use crate::cli::cluster::failed;
+use crate::cli::table::Table;
+use crate::cli::terminal::{Output, print, print_json};
 use crate::exit::{Code, Failure};
+use crate::human::shortened;
 
 /// Letters in one round of sending and committing.
 const ROUND_LETTERS: usize = 500;
@@ -38,16 +40,16 @@ const MAX_LEFT: usize = 50;
 pub struct ReplayFlags {
     #[command(flatten)]
     filter: FilterFlags,
-    /// Sends them here instead of where they came from.
+    /// Write to this topic instead of the one they came from
     #[arg(long, value_name = "TOPIC")]
     to: Option<String>,
-    /// Ends after so many letters.
-    #[arg(short = 'n', long, value_name = "LETTERS")]
-    count: Option<u64>,
-    /// Says what would be sent, and sends nothing.
+    /// Exit after this many letters
+    #[arg(short = 'n', long, alias = "count", value_name = "LETTERS")]
+    limit: Option<u64>,
+    /// Print what would be replayed, and replay nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also letters that were replayed before.
+    /// Include letters that were replayed before
     #[arg(long)]
     again: bool,
 }
@@ -110,13 +112,16 @@ fn producer(connection: &ConnectionConfig) -> Result<Arc<dyn BatchProducer>, Fai
     })
 }
 
-/// Reads, sends, remembers, tells.
+/// Reads, sends, remembers, and prints the report.
 pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> Result<(), Failure> {
     let filter = flags.filter.check()?;
     if let Some(to) = &flags.to
         && (!is_topic_name(to) || *to == place.topic)
     {
-        return Err(Failure::text(Code::Usage, format!("--to `{to}`: expected a topic other than the dead letters'")));
+        return Err(Failure::text(
+            Code::Usage,
+            format!("--to `{to}`: expected a valid topic other than that of the dead letters"),
+        ));
     }
     let mut admin = Admin::connect(&place.connection).await.map_err(failed)?;
     let mut report = Report { dry_run: flags.dry_run, ..Report::default() };
@@ -144,7 +149,7 @@ pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> 
         let replay = Replay {
             filter,
             to: flags.to,
-            count: flags.count.unwrap_or(u64::MAX),
+            count: flags.limit.unwrap_or(u64::MAX),
             again: flags.again,
             sending,
             memory,
@@ -179,7 +184,10 @@ pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> 
     result?;
     match report.left.values().sum::<u64>() {
         0 => Ok(()),
-        left => Err(Failure::text(Code::Failed, format!("{left} letters were left in {}", place.topic))),
+        left => Err(Failure::text(
+            Code::Failed,
+            format!("{left} dead letters were not replayed; they remain in {}", place.topic),
+        )),
     }
 }
 
@@ -221,21 +229,21 @@ impl Replay {
     fn target(&self, letter: &Letter) -> Result<TopicPartition, String> {
         if letter.record.value.is_none() && letter.reason.ends_with("is left out") {
             return Err(
-                "its value was too large for the dead letters: take the record from where it lies (`from`)".into()
+                "its value was too large for the dead-letter topic: copy the record from its origin (`from`)".into()
             );
         }
         let from = letter.from.as_ref();
         let topic = match (&self.to, from) {
             (Some(to), _) => to.as_str(),
             (None, Some(from)) => from.topic.as_str(),
-            (None, None) => return Err("nobody said where it came from: name a topic with --to".into()),
+            (None, None) => return Err("its origin is unknown: give a topic with --to".into()),
         };
         match self.targets.get(topic) {
             Some(partitions) if *partitions > 0 => {
                 let partition = from.map_or(letter.record.partition, |from| from.partition);
                 Ok(TopicPartition::new(topic, partition % *partitions))
             }
-            _ => Err(format!("topic `{topic}` is not there: make it, or name another with --to")),
+            _ => Err(format!("topic `{topic}` does not exist: create it, or give another with --to")),
         }
     }
 
@@ -258,8 +266,8 @@ impl Replay {
             after.add(letter.record.partition, letter.record.offset, *before);
         }
         if after.metadata_bytes() > MAX_METADATA {
-            let text = "the letters that were chosen lie too scattered to be remembered: choose by --topic or --since \
-                        alone, or replay all; nothing of this round was sent";
+            let text = "the selected letters are too scattered to be remembered in the group's offsets: select by --topic or \
+                        --since alone, or replay all; nothing of this batch was sent";
             return Err(Failure::text(Code::Failed, text));
         }
         let now_ms = SystemClock.now_ms();
@@ -275,7 +283,7 @@ impl Replay {
             let failed = match sending.runtime.block_on(sending.producer.send(&to, records)) {
                 Ok(_) => Vec::new(),
                 Err(ClientError::Refused { failed, retriable: false, source, .. }) => {
-                    refused.extend(failed.iter().map(|_| format!("{} refused it again: {source}", to.topic)));
+                    refused.extend(failed.iter().map(|_| format!("{} rejected it again: {source}", to.topic)));
                     failed
                 }
                 Err(ClientError::Refused { failed, source, topic_partition, count, retriable }) => {
@@ -327,9 +335,9 @@ fn record(letter: &Letter, topic: &str, topic_id: u128, now_ms: i64) -> Record {
 fn as_text(report: &Report, topic: &str) -> String {
     let sent: u64 = report.sent.values().sum();
     let verb = if report.dry_run { "would be replayed" } else { "replayed" };
-    let mut text = format!("{topic}: {sent} letters {verb}");
+    let mut text = format!("{topic}: {sent} dead letters {verb}");
     if report.replayed_before > 0 {
-        text.push_str(&format!(", {} were before (--again repeats them)", report.replayed_before));
+        text.push_str(&format!(", {} already replayed (--again replays them once more)", report.replayed_before));
     }
     text.push('\n');
     if sent > 0 {
@@ -340,7 +348,7 @@ fn as_text(report: &Report, topic: &str) -> String {
         text.push_str(&table.to_string());
     }
     for (reason, count) in &report.left {
-        text.push_str(&format!("left: {count}: {}\n", shortened(reason, 300)));
+        text.push_str(&format!("not replayed: {count}: {}\n", shortened(reason, 300)));
     }
     text
 }
@@ -358,17 +366,17 @@ mod tests {
     }
 
     #[test]
-    fn the_report_says_what_was_left() {
+    fn the_report_lists_what_was_not_replayed() {
         let report = Report {
             dry_run: true,
             sent: BTreeMap::from([("logs".to_owned(), 3)]),
             waiting: 2,
             replayed_before: 1,
-            left: BTreeMap::from([("topic `a` is not there".to_owned(), 4)]),
+            left: BTreeMap::from([("topic `a` does not exist".to_owned(), 4)]),
         };
         assert_eq!(
             as_text(&report, "dlq"),
-            "dlq: 3 letters would be replayed, 1 were before (--again repeats them)\nTO    LETTERS\nlogs        3\nleft: 4: topic `a` is not there\n"
+            "dlq: 3 dead letters would be replayed, 1 already replayed (--again replays them once more)\nTO    LETTERS\nlogs        3\nnot replayed: 4: topic `a` does not exist\n"
         );
     }
 }

@@ -1,15 +1,16 @@
-//! `millrace dlq show`: one letter whole.
+//! `millrace dlq show`: prints one dead letter.
 //!
-//! In: partition and offset. Out: reason, headers, key and value, as text or JSON. Touches the network, reading only.
+//! In: partition and offset. Out: reason, headers, key and value, as text or JSON. Side effects: network, reading only.
 
 use millrace_log::admin::Admin;
 
 use super::letter::Letter;
 use super::memory::Memory;
 use super::reading::DeadLetters;
-use super::{Output, print};
-use crate::cli::broker::table::or_dash;
-use crate::cli::broker::{consume, failed, print_json};
+use crate::cli::broker::format;
+use crate::cli::cluster::failed;
+use crate::cli::table::or_dash;
+use crate::cli::terminal::{Output, print, print_json};
 use crate::exit::{Code, Failure};
 use crate::human::time;
 
@@ -23,10 +24,10 @@ fn place_of(text: &str) -> Option<(i32, i64)> {
 /// Finds the letter and shows it.
 pub async fn show(place: &DeadLetters, id: &str, output: Output) -> Result<(), Failure> {
     let (partition, offset) = place_of(id).ok_or_else(|| {
-        Failure::text(Code::Usage, format!("`{id}`: expected PARTITION@OFFSET as `millrace dlq list` shows it"))
+        Failure::text(Code::Usage, format!("`{id}`: expected PARTITION@OFFSET as printed by `millrace dlq list`"))
     })?;
     let gone = || {
-        let text = format!("{} has no letter {id}: `millrace dlq list` shows those it has", place.topic);
+        let text = format!("{} has no dead letter {id}: see `millrace dlq list`", place.topic);
         Failure::text(Code::Failed, text)
     };
     let mut admin = Admin::connect(&place.connection).await.map_err(failed)?;
@@ -58,7 +59,7 @@ pub async fn show(place: &DeadLetters, id: &str, output: Output) -> Result<(), F
             told.insert("refused".to_owned(), or_dash(time(letter.time_ms)).into());
             told.insert("from".to_owned(), letter.from.as_ref().map(ToString::to_string).into());
             told.insert("replayed".to_owned(), replayed.into());
-            told.insert("record".to_owned(), consume::as_json(&place.topic, &letter.record));
+            told.insert("record".to_owned(), format::as_json(&place.topic, &letter.record));
             print_json(&told)
         }
         Output::Table => print(&as_text(&letter, replayed)),
@@ -89,7 +90,7 @@ fn as_text(letter: &Letter, replayed: bool) -> String {
     text
 }
 
-/// Text as it is; what is none with its odd bytes escaped as in Rust: `\x00\xff`.
+/// Text unchanged; other bytes escaped as in Rust: `\x00\xff`.
 fn readable(bytes: Option<&[u8]>) -> String {
     let Some(bytes) = bytes else { return "null".to_owned() };
     match std::str::from_utf8(bytes) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_aggregator::route::Selector;
+use millrace_streams::route::Selector;
 use millrace_log::record::Labels;
 use millrace_logql::syntax::tree::{LineOp, StageKind};
 use millrace_logql::{Expr, Span};

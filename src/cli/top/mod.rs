@@ -1,4 +1,4 @@
-//! `millrace top`: the ledger of a running process as a terminal view, looked at once a second.
+//! `millrace top`: the ledger of a running process as a terminal view, refreshed once a second.
 //!
 //! In: the ledger by HTTP, keys. Out: frames on the terminal (`view.rs`), made from what two looks differ by (`model.rs`).
 //! Touches the network and the terminal, which it leaves as it found it.
@@ -9,7 +9,8 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use tokio::sync::mpsc;
 
 use super::door::DoorFlags;
-use super::{print, runtime};
+use super::runtime::runtime;
+use super::terminal::print;
 use crate::exit::{Code, Failure};
 use model::{Look, Model};
 
@@ -28,10 +29,10 @@ const SIZE: (u16, u16) = (120, 40);
 pub struct TopArgs {
     #[command(flatten)]
     door: DoorFlags,
-    /// How often to look.
-    #[arg(long, value_parser = millrace_log::value::Span::parse, default_value = "1s")]
+    /// Refresh interval
+    #[arg(long, value_name = "TIME", value_parser = millrace_log::value::Span::parse, default_value = "1s")]
     interval: millrace_log::value::Span,
-    /// One frame as plain text, for logs and scripts: two looks, one interval apart.
+    /// Print one frame as plain text after one interval, and exit
     #[arg(long)]
     once: bool,
 }
@@ -43,7 +44,7 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
     if args.once {
         return runtime.block_on(once(&args.door, interval));
     }
-    // A terminal that is none, or a door that does not answer, is told before the screen is taken.
+    // Errors of the terminal or of the connection are reported before the screen is taken over.
     let first = runtime.block_on(args.door.ledger(&reqwest::Client::new()))?;
     let mut model = Model::new(&args.door.addr);
     model.take(Ok(Look::now(first)));
@@ -63,7 +64,7 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
         }
     });
     let mut terminal = ratatui::try_init().map_err(|error| {
-        let text = "this is no terminal that can be drawn on: use --once";
+        let text = "standard output is not a terminal that can be drawn on: use --once";
         Failure::new(Code::Usage, anyhow::Error::new(error).context(text))
     })?;
     let shown = (|| -> std::io::Result<()> {

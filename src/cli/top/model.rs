@@ -1,4 +1,4 @@
-//! What `top` shows: the last ledger, and how fast it moves, from the two last looks.
+//! Data of `top`: the last ledger, and rates from the last two samples.
 //!
 //! In: ledgers with the moment at which they came. Out: rows. Touches nothing.
 
@@ -123,7 +123,7 @@ impl Model {
         last.view.hops.iter().map(|hop| (hop, pace(hop))).collect()
     }
 
-    /// What is in the agent's way.
+    /// The condition of the agent.
     pub fn condition(&self) -> Option<&Condition> {
         Some(&self.last.as_ref()?.agent.as_ref()?.condition)
     }
@@ -167,7 +167,7 @@ impl Model {
                 Order::Dropped => b.dropped.cmp(&a.dropped),
                 Order::Name => std::cmp::Ordering::Equal,
             };
-            // What does not add up is what somebody has to see.
+            // Sources that are not balanced first.
             a.adds_up.cmp(&b.adds_up).then(first).then_with(|| a.name.cmp(&b.name))
         });
         rows

@@ -1,6 +1,6 @@
-//! Draws what `top` shows: hops, what is in the way, sources.
+//! Draws the view of `top`: stages, bottlenecks, sources.
 //!
-//! In: the model. Out: a frame, or the same as text. Touches nothing but the frame.
+//! In: the model. Out: a frame, or the same as text. Side effects: none besides the frame.
 
 use ratatui::Frame;
 use ratatui::Terminal;
@@ -32,7 +32,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model) {
         Constraint::Min(3),
     ])
     .areas(frame.area());
-    let order = format!("  s: order by {}  q: end", model.order.name());
+    let order = format!("  s: order by {}  q: quit", model.order.name());
     frame.render_widget(
         Line::from(vec![Span::styled(format!("millrace top  {}", model.addr), HEAD), Span::raw(order)]),
         title,
@@ -72,19 +72,19 @@ fn hops_table(model: &Model) -> Table<'static> {
             count(hop.waiting),
             hop.behind_text(),
             pace.map_or_else(String::new, |pace| pace.delay_text()),
-            if hop.adds_up() { "adds up".to_owned() } else { "DOES NOT ADD UP".to_owned() },
+            if hop.adds_up() { "balanced".to_owned() } else { "NOT BALANCED".to_owned() },
         ])
         .style(bad)
     });
     let widths = [24, 9, 9, 9, 9, 9, 9, 10, 13, 15].map(Constraint::Length);
-    let head = ["hop", "in/s", "out/s", "read", "stored", "dropped", "waiting", "behind", "delay", "ledger"];
+    let head = ["stage", "in/s", "out/s", "read", "stored", "dropped", "waiting", "behind", "delay", "ledger"];
     Table::new(rows, widths).header(Row::new(head).style(HEAD))
 }
 
 fn state_lines(model: &Model) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(error) = &model.error {
-        lines.push(Line::styled(format!("no look since: {error}"), BAD));
+        lines.push(Line::styled(format!("last refresh failed: {error}"), BAD));
     }
     let hops = model.hops();
     if let Some(line) = slowest(hops.iter().filter_map(|(hop, pace)| Some((*hop, (*pace)?)))) {
@@ -92,22 +92,20 @@ fn state_lines(model: &Model) -> Vec<Line<'static>> {
     }
     if let Some(condition) = model.condition() {
         let (used, max) = (condition.waiting_bytes, condition.max_waiting_bytes);
-        let text = format!("memory: {} of {} wait for the log", bytes(used), bytes(max));
+        let text = format!("memory: {} of {} waiting for the log", bytes(used), bytes(max));
         lines.push(Line::raw(text));
         match condition.paused.as_deref() {
             None => {}
             Some("memory") => {
-                let text = "reading is paused: agent.max_waiting_bytes is used up, the log is slow or away";
+                let text = "reading is paused: agent.max_waiting_bytes is used up, the log is slow or unreachable";
                 lines.push(Line::styled(text, BAD));
             }
             Some("queue") => {
-                let text =
-                    "reading is paused: the queue of a partition is full (agent.queue_pieces), the log is slow or away";
+                let text = "reading is paused: the queue of a partition is full (agent.queue_pieces), the log is slow or unreachable";
                 lines.push(Line::styled(text, BAD));
             }
             Some("log") => {
-                let text =
-                    "reading waits for the log: files that are behind have as much on its way as it takes at once";
+                let text = "reading waits for acknowledgements of the log, as usual while a backlog is read";
                 lines.push(Line::styled(text, WARN));
             }
             Some(other) => lines.push(Line::styled(format!("reading is paused: {other}"), BAD)),
@@ -120,7 +118,7 @@ fn state_lines(model: &Model) -> Vec<Line<'static>> {
         }
     }
     for (hop, _) in &hops {
-        // What is in the agent's way stands above, in more words.
+        // The condition of the agent is shown above, in more detail.
         if let Some(trouble) = hop.trouble.as_ref().filter(|_| hop.hop != "agent") {
             lines.push(Line::styled(format!("{}: {trouble}", hop.hop), BAD));
         }
@@ -172,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_says_what_is_in_the_way() {
+    fn a_frame_shows_bottlenecks() {
         insta::assert_snapshot!(text(&mut model(), (120, 20)).unwrap());
     }
 

@@ -1,10 +1,10 @@
-//! Aligned columns.
+//! Tables with aligned columns.
 //!
-//! In: rows of text. Out: one text. Touches nothing.
+//! In: rows of text. Out: one text. Side effects: none.
 
 use std::fmt::Write as _;
 
-/// Rows below a head; numbers stand to the right.
+/// Rows below a header; numbers are aligned to the right.
 pub struct Table {
     head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
