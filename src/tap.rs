@@ -32,11 +32,11 @@ const PIECE: usize = 64 << 10;
 /// Why a tap does not open.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
-    #[error("parameter `{0}` is not known here: expected stage, source, query or limit")]
+    #[error("unknown parameter `{0}`: expected stage, source, query or limit")]
     Unknown(String),
-    #[error("stage `{0}` is not known: expected read, sent or dropped")]
+    #[error("unknown stage `{0}`: expected read, sent or dropped")]
     Stage(String),
-    #[error("limit `{0}` is no number of records")]
+    #[error("invalid limit `{0}`: expected a number of records")]
     Limit(String),
     #[error("query `{query}`: {reason}")]
     Query { query: String, reason: String },
@@ -98,11 +98,11 @@ pub fn tap_route(taps: Option<Taps>, open: bool) -> Router {
 
 fn answer(taps: Option<Taps>, open: bool, query: Option<&str>) -> Response {
     let Some(taps) = taps else {
-        return (StatusCode::NOT_FOUND, "there is no agent in this process: ask one that has the section `agent`\n")
+        return (StatusCode::NOT_FOUND, "there is no agent in this process: query one with the section `agent`\n")
             .into_response();
     };
     if !open {
-        let text = "records are shown on loopback only, unless the door asks for a login: set `agent.http_auth` \
+        let text = "records are shown on loopback only, unless the endpoint requires a login: set `agent.http_auth` \
                     (`aggregator.http.auth` where the aggregator is in the process)\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
@@ -178,9 +178,9 @@ mod tests {
         assert_eq!((asked.options.source.as_str(), asked.limit), ("a/b", Some(7)));
         assert!(Asked::read("").unwrap().options.filter.is_none());
         for (query, want) in [
-            ("stage=all", "stage `all`"),
-            ("limit=-1", "limit `-1`"),
-            ("stages=read", "parameter `stages`"),
+            ("stage=all", "unknown stage `all`"),
+            ("limit=-1", "invalid limit `-1`"),
+            ("stages=read", "unknown parameter `stages`"),
             ("query=%7Ba", "query `{a`"),
             ("query=rate(%7Ba%3D%22b%22%7D%5B1m%5D)", "metric query"),
         ] {

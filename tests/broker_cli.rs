@@ -62,7 +62,7 @@ fn fill(brokers: &str, topic: &str, count: u64) {
 
 /// The same on any Kafka.
 fn everything_works(brokers: &str) {
-    let made = good(brokers, &["topics", "create", "logs", "--partitions", "2", "--config", "retention.ms=3600000"]);
+    let made = good(brokers, &["topics", "create", "logs", "--partitions", "2", "--set", "retention.ms=3600000"]);
     assert_eq!(made, "topic logs created, 2 partitions\n");
     let (_, err, code) = broker(brokers, &["topics", "create", "logs"]);
     assert!(code == 1 && err.contains("topic `logs`") && err.contains("topics alter"), "{code} {err}");
@@ -81,9 +81,9 @@ fn everything_works(brokers: &str) {
     let row = list.as_array().unwrap().iter().find(|row| row["topic"] == "logs").unwrap();
     assert_eq!((row["records"].as_i64(), row["retention_ms"].as_i64()), (Some(10), Some(3_600_000)));
 
-    let altered = good(brokers, &["topics", "alter", "logs", "--partitions", "3", "--config", "segment.ms=60000"]);
+    let altered = good(brokers, &["topics", "alter", "logs", "--partitions", "3", "--set", "segment.ms=60000"]);
     assert_eq!(altered, "topic logs: segment.ms = 60000\ntopic logs: partitions increased from 2 to 3\n");
-    let (_, err, code) = broker(brokers, &["topics", "alter", "logs", "--config", "nonsense=1"]);
+    let (_, err, code) = broker(brokers, &["topics", "alter", "logs", "--set", "nonsense=1"]);
     assert!(code == 1 && err.contains("topic `logs`"), "{code} {err}");
     let (_, err, code) = broker(brokers, &["topics", "alter", "logs", "--partitions", "1"]);
     assert!(code == 1 && err.contains("cannot be reduced to"), "{code} {err}");

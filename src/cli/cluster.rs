@@ -94,6 +94,12 @@ pub fn connection_and_config(
     flags: &ClientFlags,
 ) -> Result<(ConnectionConfig, Option<Config>), Failure> {
     let file = &ConfigFlags { config: flags.file.clone().or_else(|| file.config.clone()), data_dir: None };
+    if let Some(path) = file.config.as_ref().filter(|path| !path.exists())
+        && path.to_string_lossy().contains('=')
+    {
+        let text = format!("--config names the configuration file: use --set {} for a topic setting", path.display());
+        return Err(Failure::text(Code::Usage, text));
+    }
     let config = match (&file.config, flags.brokers.is_empty()) {
         (None, false) => None,
         _ => Some(validate::read(file)?),

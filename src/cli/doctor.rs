@@ -30,7 +30,7 @@ pub fn doctor(door: &DoorFlags, json: bool) -> Result<(), Failure> {
         Some(hop) => Err(Failure::text(
             Code::Failed,
             format!(
-                "hop `{}` does not add up: read {} is not stored {} + dropped {} + waiting {}",
+                "stage `{}` is not balanced: read {} is not stored {} + dropped {} + waiting {}",
                 hop.hop, hop.read, hop.stored, hop.dropped, hop.waiting
             ),
         )),

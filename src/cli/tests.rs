@@ -38,8 +38,7 @@ fn flags_agree_over_all_commands() {
             };
             let takes_file = argument.get_value_names().is_some_and(|names| names == ["FILE"]);
             match long {
-                // `topics create --config KEY=VALUE` is Kafka's name for settings of a topic.
-                "config" => expect(short == Some('c') || !takes_file, "the configuration is -c/--config"),
+                "config" => expect(short == Some('c') && takes_file, "the configuration is -c/--config FILE"),
                 "output" => {
                     expect(short == Some('o'), "the output is -o/--output");
                     let values: Vec<String> =

@@ -43,7 +43,7 @@ pub enum TopicsVerb {
         #[arg(short, long, value_parser = clap::value_parser!(i16).range(1..))]
         replication: Option<i16>,
         /// Topic setting, e.g. retention.ms=86400000
-        #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
         settings: Vec<(String, String)>,
         /// Succeed if the topic exists
         #[arg(long)]
@@ -66,7 +66,7 @@ pub enum TopicsVerb {
         /// Topic
         topic: String,
         /// Topic setting; an empty value resets it to the default
-        #[arg(long = "config", value_name = "KEY=VALUE", value_parser = pair)]
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
         settings: Vec<(String, String)>,
         /// New number of partitions; it can only grow
         #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
@@ -319,7 +319,7 @@ impl Administration {
         partitions: Option<i32>,
     ) -> Result<(), Failure> {
         if settings.is_empty() && partitions.is_none() {
-            return Err(Failure::text(Code::Usage, "nothing to change: give --config KEY=VALUE or --partitions N"));
+            return Err(Failure::text(Code::Usage, "nothing to change: give --set KEY=VALUE or --partitions N"));
         }
         let topic = self.admin.topic(name).await.map_err(failed)?;
         let now = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);

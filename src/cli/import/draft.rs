@@ -1,66 +1,21 @@
-//! What is carried over from another program's configuration, what is left, and the YAML of it.
+//! What is converted from another program's configuration, and what is left out.
 //!
-//! In: values with the places they come from. Out: text that Millrace's own check takes. Touches nothing.
+//! In: values with the places they come from. Out: text that Millrace's own check accepts. Side effects: none.
 //!
-//! A format's reader puts in what it finds; [`Draft::finish`] has the result checked as `millrace validate` would, takes
-//! out what is refused (a regular expression that is none here, a label too many) and tells it as left out: so a result
-//! is good whatever the other file holds.
-
-use std::fmt;
+//! A format's reader adds what it finds; [`Draft::finish`] checks the result as `millrace validate` would, removes what is
+//! rejected (an unsupported regular expression, a label too many) and reports it as left out: so a result is valid whatever
+//! the other file holds.
 
 use millrace_log::record::MAX_LABELS;
 
 use super::foreign::Keys;
+use super::parts::{Multiline, Remark, Timestamp};
 use super::pattern;
 use super::result::{Field, Out, add, body, ours, path_at, prune, remove, steps_from, variables};
 use super::step::{self, Step};
 use crate::config::environment::Variables;
 use crate::config::tree::Place;
 use crate::config::{ConfigError, parse};
-
-/// Something that was not carried over, or that is good to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// Where it stands in the other file.
-    pub place: Place,
-    /// Which key, and what it says.
-    pub what: String,
-    /// Why it could not be carried over, or what changes.
-    pub why: String,
-    /// What to do instead; empty: nothing.
-    pub instead: String,
-}
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.place, self.what, self.why)?;
-        if self.instead.is_empty() { Ok(()) } else { write!(f, "; instead: {}", self.instead) }
-    }
-}
-
-/// How lines are joined.
-#[derive(Debug, Clone, Default)]
-pub struct Multiline {
-    /// `start` or `continue`, and its expression.
-    pub by: Option<(&'static str, String)>,
-    /// Lines of one event.
-    pub max_lines: Option<u64>,
-    /// As our `Span` writes it.
-    pub timeout: Option<String>,
-}
-
-/// Where the time stands.
-#[derive(Debug, Clone, Default)]
-pub struct Timestamp {
-    /// As ours.
-    pub format: String,
-    /// At one of both, or at the start of the line.
-    pub regex: Option<String>,
-    /// Of a JSON line.
-    pub field: Option<String>,
-    /// As an offset.
-    pub timezone: Option<String>,
-}
 
 /// One entry of `agent.sources`.
 #[derive(Debug, Clone)]
@@ -197,8 +152,8 @@ pub struct Draft {
     agent: Vec<Field>,
     /// Entries of `exports`.
     exports: Vec<Vec<Field>>,
-    left: Vec<Told>,
-    notes: Vec<Told>,
+    left: Vec<Remark>,
+    notes: Vec<Remark>,
     /// Whether the other program expands `${VAR}` in its file.
     pub expands: bool,
     tree: Vec<Field>,
@@ -230,9 +185,9 @@ impl Draft {
         // One line each: diagnostics of regular expressions have several.
         let line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let (what, why) = (line(what.into()), line(why.into()));
-        let told = Told { place: place.clone(), what, why, instead: instead.into() };
-        if !self.left.contains(&told) {
-            self.left.push(told);
+        let remark = Remark { place: place.clone(), what, why, instead: instead.into() };
+        if !self.left.contains(&remark) {
+            self.left.push(remark);
         }
     }
 
@@ -246,19 +201,19 @@ impl Draft {
 
     /// Something is carried over, or needs nothing, and is good to know.
     pub fn note(&mut self, place: &Place, what: impl Into<String>, text: impl Into<String>) {
-        let told = Told { place: place.clone(), what: what.into(), why: text.into(), instead: String::new() };
-        if !self.notes.contains(&told) {
-            self.notes.push(told);
+        let remark = Remark { place: place.clone(), what: what.into(), why: text.into(), instead: String::new() };
+        if !self.notes.contains(&remark) {
+            self.notes.push(remark);
         }
     }
 
     /// What was left out, in the order of the file.
-    pub fn left(&self) -> &[Told] {
+    pub fn left(&self) -> &[Remark] {
         &self.left
     }
 
     /// What is good to know.
-    pub fn notes(&self) -> &[Told] {
+    pub fn notes(&self) -> &[Remark] {
         &self.notes
     }
 
@@ -335,7 +290,7 @@ impl Draft {
                 self.take_out(&path, &message);
             }
         }
-        let line = |told: &Told| match &told.place {
+        let line = |remark: &Remark| match &remark.place {
             Place::File { file, line, column } => (file.to_string(), *line, *column),
             Place::Variable(name) => (name.to_string(), 0, 0),
         };
@@ -507,9 +462,9 @@ impl Draft {
         for (title, list) in [("Notes", &self.notes), ("Not converted", &self.left)] {
             if !list.is_empty() {
                 text.push_str(&format!("#\n# {title}:\n"));
-                for told in list.iter() {
+                for remark in list.iter() {
                     // A line break of the other file must not end the comment.
-                    text.push_str(&format!("#   {}\n", told.to_string().replace(['\n', '\r'], " ")));
+                    text.push_str(&format!("#   {}\n", remark.to_string().replace(['\n', '\r'], " ")));
                 }
             }
         }
@@ -526,9 +481,9 @@ impl Draft {
 }
 
 /// A source with as many labels as fit beside `host` and `filename`; the further ones are left.
-fn bounded(mut source: Source, left: &mut Vec<Told>) -> Source {
+fn bounded(mut source: Source, left: &mut Vec<Remark>) -> Source {
     for (name, value, place) in source.labels.split_off(source.labels.len().min(MAX_LABELS - 2)) {
-        left.push(Told {
+        left.push(Remark {
             place,
             what: format!("{}: label `{name}: {value}`", source.title),
             why: format!("a stream has at most {} labels besides `host` and `filename`", MAX_LABELS - 2),
@@ -591,7 +546,7 @@ mod tests {
         draft.sources.push(Source::new(&at(9), "empty"));
         draft.kafka("topic", Out::Text("a/b".to_owned()), &at(8));
         draft.finish();
-        let left: Vec<String> = draft.left().iter().map(|told| format!("{} {}", told.place, told.what)).collect();
+        let left: Vec<String> = draft.left().iter().map(|remark| format!("{} {}", remark.place, remark.what)).collect();
         assert_eq!(
             left,
             [

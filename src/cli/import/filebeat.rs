@@ -5,11 +5,12 @@
 
 use std::path::Path;
 
-use super::draft::{Draft, Multiline, Source, Timestamp};
+use super::draft::{Draft, Source};
 use super::error::ImportError;
 use super::filebeat_output::output;
 use super::filebeat_processors::processors;
 use super::foreign::{self, Keys};
+use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Step};
@@ -133,7 +134,7 @@ fn input(node: &Node, path: &str, draft: &mut Draft) {
                 &place,
                 format!("{path}.exclude_files: {regex}"),
                 "cannot be written as globs",
-                "write it as globs under `exclude`",
+                "globs under `exclude`",
             ),
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! In: the list `processors`, the sources it is for. Out: labels, time, transforms. Side effects: none.
 
-use super::draft::{Draft, Source, Timestamp};
+use super::draft::{Draft, Source};
 use super::foreign::Keys;
+use super::parts::Timestamp;
 use super::pattern;
 use super::step::{self, Parsed, Step};
 use crate::config::tree::{Node, Place};

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::draft::{Draft, Multiline, Source, Timestamp};
+use super::draft::{Draft, Source};
 use super::error::ImportError;
 use super::fluent_bit_file::{Files, Property, Section};
 use super::fluent_bit_filter::filter;
 use super::fluent_bit_output::output;
 use super::fluent_bit_tags::{Input, Record, list, written, yes};
+use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::Parsed;
@@ -42,7 +43,7 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
         draft.leave(
             place,
             format!("@INCLUDE {name}"),
-            format!("can't be read: {why}"),
+            why.to_string(),
             "import it where its files are",
         );
     }

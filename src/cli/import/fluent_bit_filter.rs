@@ -47,7 +47,10 @@ pub fn filter(section: &Section, inputs: &[Input], draft: &mut Draft) {
                     let mut source = source.clone();
                     match grep(section, &title, &input.record) {
                         Ok(steps) => steps.into_iter().for_each(|step| source.step(step, draft)),
-                        Err((place, what, why)) => {
+                        Err((place, why)) => {
+                            let rules =
+                                section.properties.iter().filter(|p| matches!(p.key.as_str(), "regex" | "exclude"));
+                            let what = format!("{title}: {}", rules.map(written).collect::<Vec<_>>().join("; "));
                             draft.leave(&place, what, why, "a transform `{type: drop, if: ...}` of the source, in VRL");
                         }
                     }
@@ -86,15 +89,15 @@ pub fn filter(section: &Section, inputs: &[Input], draft: &mut Draft) {
     }
 }
 
-/// Place, name and reason of what is not converted.
-type Refused = (Place, String, String);
+/// Place and reason of what is not converted.
+type Refused = (Place, String);
 
 /// The steps of a `grep`. Its rules are tried in order, and the first `Regex` decides; with `Logical_Op` all count together.
 fn grep(section: &Section, title: &str, record: &Record) -> Result<Vec<Step>, Refused> {
     let rules: Vec<&Property> =
         section.properties.iter().filter(|p| matches!(p.key.as_str(), "regex" | "exclude")).collect();
     let operator = section.get("logical_op").map_or_else(String::new, |p| p.value.to_ascii_lowercase());
-    let refuse = |p: &Property, why: &str| (p.place.clone(), format!("{title}: {}", written(p)), why.to_owned());
+    let refuse = |p: &Property, why: &str| (p.place.clone(), why.to_owned());
     if let Some(p) = section.properties.iter().find(|p| {
         !matches!(p.key.as_str(), "name" | "match" | "match_regex" | "alias" | "regex" | "exclude" | "logical_op")
     }) {

@@ -15,6 +15,8 @@ mod foreign;
 mod result;
 /// Transforms and their VRL.
 mod step;
+/// Remarks, multi-line rules, time formats.
+mod parts;
 /// What is converted and what is left out.
 mod draft;
 /// The stages of Promtail's pipelines.

@@ -51,7 +51,7 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
     }
     if let Some(entry) = top.entry("positions") {
         let text = "Promtail's positions are not migrated: each file is read by `read_from` at Millrace's first start, so \
-                    that what Promtail sent is read once more; `read_from: end` reads only new lines";
+                    that lines sent by Promtail are read again; `read_from: end` reads only new lines";
         draft.note(&entry.place, "positions", text);
     }
     for key in ["server", "tracing", "options", "global", "wal", "metrics"] {

@@ -10,8 +10,9 @@ use millrace_log::record::Labels;
 use millrace_logql::syntax::tree::{LineOp, StageKind};
 use millrace_logql::{Expr, Span};
 
-use super::draft::{Draft, Multiline, Source, Timestamp, label_name};
+use super::draft::{Draft, Source, label_name};
 use super::foreign::Keys;
+use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Parsed, Step};

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use millrace_agent::transform::unit_test::{self, TestFile};
+
 use super::*;
 use crate::config::environment::Variables;
 
@@ -19,7 +21,7 @@ fn imported(format: Format, name: &str) -> (String, Draft) {
 }
 
 /// File, and how many things are left out.
-const FILES: [(Format, &str, usize); 10] = [
+const FILES: [(Format, &str, usize); 14] = [
     (Format::Promtail, "promtail-simple.yaml", 1),
     (Format::Promtail, "promtail-stages.yaml", 13),
     (Format::Vector, "vector-kafka.toml", 0),
@@ -30,7 +32,30 @@ const FILES: [(Format, &str, usize); 10] = [
     (Format::FluentBit, "fluent-bit-kafka.conf", 0),
     (Format::FluentBit, "fluent-bit-mixed.conf", 11),
     (Format::FluentBit, "fluent-bit.yaml", 3),
+    (Format::Promtail, "promtail-transforms.yaml", 1),
+    (Format::Vector, "vector-transforms.yaml", 4),
+    (Format::Filebeat, "filebeat-lines.yml", 2),
+    (Format::FluentBit, "fluent-bit-grep.conf", 3),
 ];
+
+/// The transforms of a result do with lines what the other program does: `NAME.tests.yaml` beside the file.
+#[test]
+fn transforms_do_what_the_other_program_does() {
+    let mut count = 0;
+    for (format, name, _) in FILES {
+        let path = folder().join(format!("{name}.tests.yaml"));
+        let Ok(tests) = std::fs::read_to_string(&path) else { continue };
+        let (text, _) = imported(format, name);
+        let agent = crate::config::parse(name, &text, &Variables::new()).unwrap().agent.unwrap();
+        let tests =
+            crate::config::parse_as::<TestFile>(name, &tests, |file, faults| file.check(&agent, faults)).unwrap();
+        for result in unit_test::run(&agent, &tests).unwrap() {
+            assert!(result.passed, "{name}: {result:#?}\n{text}");
+            count += 1;
+        }
+    }
+    assert!(count >= 7, "{count}");
+}
 
 #[test]
 fn files_become_what_is_wanted() {
@@ -88,11 +113,14 @@ fn odd_files_are_imported_or_refused_but_never_break() {
     for text in [
         "scrape_configs: 7\n",
         "scrape_configs: [{static_configs: [{labels: {__path__: [a]}}], pipeline_stages: [a, {json: 1}, {match: {}}]}]\n",
+        "scrape_configs: [{static_configs: [{labels: {__path__: /a}}], pipeline_stages: [{drop: {expression: '('}}, {labels: {a: }}, {match: {selector: '{', action: drop}}, {limit: 7}, {output: 7}]}]}\n",
         "scrape_configs: [{pipeline_stages: [{multiline: {firstline: '('}}, {timestamp: {}}, {regex: {expression: '('}}]}]\n",
         "sources: {a: {type: file, include: 7, multiline: [], exclude: {}}}\nsinks: {k: {type: kafka, inputs: [a]}}\n",
         "sources: {a: {type: file, include: [\"/a\"]}}\ntransforms: {t: {inputs: [t, a]}}\nsinks: {k: {type: loki, inputs: [t], labels: 7}}\n",
         "filebeat: {inputs: [7, {type: [a]}, {paths: [\"/a[\"], multiline: 7, json: 1, parsers: [7]}]}\noutput.kafka: 7\n",
         "filebeat.inputs: {a: b}\n",
+        "filebeat.inputs: [{paths: [/a], include_lines: ['('], exclude_lines: [7, '('], processors: [{drop_event: {when: {or: 7}}}, {drop_event: {when: {not: {equals: {message: [a]}}}}}]}]\n",
+        "sources: {a: {type: file, include: [\"/a\"]}}\ntransforms: {t: {type: remap, inputs: [a], source: '.x = ('}, u: {type: filter, inputs: [t], condition: .a == 1}}\n",
         "pipeline: {inputs: [{name: tail, path: 7, multiline.parser: x}, 7], outputs: [{name: kafka, match: '*'}]}\n",
     ] {
         std::fs::write(&path, text).unwrap();

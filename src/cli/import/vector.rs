@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use super::draft::{Draft, Multiline, Source};
+use super::draft::{Draft, Source};
 use super::error::ImportError;
 use super::foreign::{self, Keys};
+use super::parts::Multiline;
 use super::pattern;
 use super::result::Out;
 use super::vector_graph::{Chain, Upstream};
@@ -55,8 +56,13 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
         }
     }
     let upstream = Upstream::new(transforms, sources);
+    // Only these are converted: a copy of the events for another sink changes nothing.
+    let converted = |sink: &&Entry| {
+        matches!(sink.node.get("type").and_then(Node::text), Some("kafka" | "loki" | "elasticsearch"))
+    };
+    let converted: Vec<&Entry> = sinks.iter().filter(converted).collect();
     for name in &names {
-        let chain = Chain::of(name, transforms, sinks);
+        let chain = Chain::of(name, transforms, &converted);
         let Some(mut source) = draft.take_source(&format!("sources.{name}")) else { continue };
         let by_name = |name: &str| transforms.iter().find(|entry| entry.key == name);
         for entry in chain.steps.iter().filter_map(|name| by_name(name)) {
@@ -90,7 +96,7 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
             let text = match key {
                 "data_dir" => {
                     "Vector's checkpoints are not migrated: each file is read by `read_from` at Millrace's first start, so that \
-                     what Vector sent is read once more; `read_from: end` reads only new lines"
+                     lines sent by Vector are read again; `read_from: end` reads only new lines"
                 }
                 "acknowledgements" => "Millrace moves a position only after the log has the data",
                 _ => "concerns Vector itself",

@@ -56,7 +56,7 @@ pub struct Chain<'n> {
 
 impl<'n> Chain<'n> {
     /// Follows a source until its events go several ways.
-    pub fn of(source: &'n str, transforms: &'n [Entry], sinks: &[Entry]) -> Self {
+    pub fn of(source: &'n str, transforms: &'n [Entry], sinks: &[&Entry]) -> Self {
         let reads = |entry: &Entry, name: &str| {
             inputs(&entry.node).iter().any(|input| wild(input, name) || input.split('.').next() == Some(name))
         };
@@ -111,12 +111,13 @@ mod tests {
         let text = "t: {a: {inputs: [s]}, b: {inputs: [a]}, c: {inputs: [b]}, d: {inputs: [b]}, e: {inputs: [c]}}\n\
                     k: {x: {inputs: [e, d]}}\n";
         let root = super::super::foreign::yaml("f", text).unwrap();
-        let (transforms, sinks) = (root.get("t").unwrap().entries(), root.get("k").unwrap().entries());
-        let chain = Chain::of("s", transforms, sinks);
+        let transforms = root.get("t").unwrap().entries();
+        let sinks: Vec<&Entry> = root.get("k").unwrap().entries().iter().collect();
+        let chain = Chain::of("s", transforms, &sinks);
         assert_eq!(chain.steps, ["a", "b"]);
         assert_eq!(chain.others, ["c", "d", "e"].into());
         let early = super::super::foreign::yaml("f", "x: {inputs: [s, b]}\n").unwrap();
-        assert_eq!(Chain::of("s", transforms, early.entries()).steps, [""; 0]);
+        assert_eq!(Chain::of("s", transforms, &early.entries().iter().collect::<Vec<_>>()).steps, [""; 0]);
         let one = super::super::foreign::yaml("f", "a: {inputs: [s.errors]}\n").unwrap();
         assert_eq!(Chain::of("s", one.entries(), &[]).steps, [""; 0]);
     }
