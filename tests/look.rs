@@ -87,8 +87,8 @@ fn an_open_door_shows_no_records_and_a_login_is_asked_for() {
     let addr = format!("http://127.0.0.1:{http}");
     for (auth, login, want) in [
         ("", [].as_slice(), "records are shown on loopback only"),
-        ("http_auth: {token: s3cret}", &[], "asks for a login"),
-        ("http_auth: {token: s3cret}", &["--token", "wrong"], "asks for a login"),
+        ("http_auth: {token: s3cret}", &[], "requires a login"),
+        ("http_auth: {token: s3cret}", &["--token", "wrong"], "requires a login"),
         ("http_auth: {token: s3cret}", &["--token", "s3cret"], ""),
         ("http_auth: {username: u, password: p}", &["--username", "u", "--password", "p"], ""),
     ] {
@@ -107,7 +107,7 @@ fn an_open_door_shows_no_records_and_a_login_is_asked_for() {
         let mut tap = millrace(&addr, &["tap"]).args(login).spawn().unwrap();
         let (code, out, err) = ended(&millrace(&addr, &["top", "--once"]).args(login).output().unwrap());
         if want.is_empty() {
-            assert!(code == 0 && out.contains("nothing is read before it is there"), "{out}{err}");
+            assert!(code == 0 && out.contains("nothing is read before the topic exists"), "{out}{err}");
             assert_eq!(tap.try_wait().unwrap(), None, "it looks on");
             assert_eq!(process.stop(), 0);
             let (code, out, err) = ended(&tap.wait_with_output().unwrap());

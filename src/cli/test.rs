@@ -155,7 +155,7 @@ agent:
         assert!(failure.to_string().contains("tests.yaml:6:5: unknown key `wnat`: did you mean `want`?"), "{failure}");
         let failure = run(&good.replace("/var/log/shop", "/var/log/other")).unwrap_err();
         assert!(
-            failure.to_string().contains("tests.yaml:5:19: tests[0].input[0].filename: `/var/log/other/a.log`"),
+            failure.to_string().contains("tests.yaml:5:19: tests[0].input[0].filename: no source of the configuration reads `/var/log/other/a.log`"),
             "{failure}"
         );
     }

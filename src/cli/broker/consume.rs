@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use millrace_streams::route::Selector;
 use millrace_log::admin::{Admin, OffsetAt, TopicInfo};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::client::reader::{Met, TopicReader};
 use millrace_log::record::HEADER_LABELS;
+use millrace_streams::route::Selector;
 
 use super::format::{Piece, as_json, header, pieces, render};
 use crate::cli::cluster::failed;

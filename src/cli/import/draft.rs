@@ -429,6 +429,8 @@ impl Draft {
                 let before = steps.get(..=at).unwrap_or_default().join(".").replace(".[", "[");
                 format!("{before}[{index}]")
             };
+            // Diagnostics of VRL have several lines, of which the first says what is wrong.
+            let message = message.split_once(": ").map_or(message, |(_, rest)| rest).lines().next().unwrap_or_default();
             let first: usize = index.trim_matches(['[', ']']).parse().unwrap_or_default();
             for (i, place) in
                 steps_from(&mut self.tree, steps.get(..=at).unwrap_or_default(), first).into_iter().enumerate()

@@ -40,12 +40,7 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
     }
     let mut draft = Draft::new(true);
     for (place, name, why) in &files.missing {
-        draft.leave(
-            place,
-            format!("@INCLUDE {name}"),
-            why.to_string(),
-            "import it where its files are",
-        );
+        draft.leave(place, format!("@INCLUDE {name}"), why.to_string(), "import it where its files are");
     }
     let mut inputs = Vec::new();
     for section in of(&files, "INPUT") {

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use millrace_streams::route::Selector;
 use millrace_log::record::Labels;
 use millrace_logql::syntax::tree::{LineOp, StageKind};
 use millrace_logql::{Expr, Span};
+use millrace_streams::route::Selector;
 
 use super::draft::{Draft, Source, label_name};
 use super::foreign::Keys;

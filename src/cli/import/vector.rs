@@ -57,9 +57,8 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
     }
     let upstream = Upstream::new(transforms, sources);
     // Only these are converted: a copy of the events for another sink changes nothing.
-    let converted = |sink: &&Entry| {
-        matches!(sink.node.get("type").and_then(Node::text), Some("kafka" | "loki" | "elasticsearch"))
-    };
+    let converted =
+        |sink: &&Entry| matches!(sink.node.get("type").and_then(Node::text), Some("kafka" | "loki" | "elasticsearch"));
     let converted: Vec<&Entry> = sinks.iter().filter(converted).collect();
     for name in &names {
         let chain = Chain::of(name, transforms, &converted);
