@@ -38,5 +38,5 @@ pub use answer::{
 pub use engine::Engine;
 pub use error::QueryError;
 pub use pipeline::{Pipeline, Processed};
-pub use plan::{parse, selector_of};
+pub use plan::{LinesBehind, parse, parse_any_stream, selector_of};
 pub use syntax::tree::{Expr, LogExpr, MetricExpr, Span};

@@ -9,15 +9,25 @@ use crate::storage::{LabelMatcher, MatchOp};
 use crate::syntax::error::ParseError;
 use crate::syntax::tree::{Expr, LogExpr, LogRange, Matcher, MetricExpr, RangeAggregation, RangeOp, Selector, Span};
 
+/// Which selectors are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selectors {
+    /// They must leave something out, as in Loki.
+    Narrow,
+    /// They may match every stream.
+    Any,
+}
+
 struct Check<'a> {
     text: &'a str,
+    selectors: Selectors,
 }
 
 type Checked = Result<(), ParseError>;
 
 /// Checks a query.
-pub fn expr(text: &str, expr: &Expr) -> Checked {
-    let check = Check { text };
+pub fn expr(text: &str, expr: &Expr, selectors: Selectors) -> Checked {
+    let check = Check { text, selectors };
     match expr {
         Expr::Log(log) => check.log(log),
         Expr::Metric(metric) => check.metric(metric),
@@ -30,7 +40,7 @@ pub fn expr(text: &str, expr: &Expr) -> Checked {
 
 /// Checks a stream selector.
 pub fn selector(text: &str, selector: &Selector) -> Checked {
-    Check { text }.selector(selector)
+    Check { text, selectors: Selectors::Narrow }.selector(selector)
 }
 
 impl Check<'_> {
@@ -44,7 +54,7 @@ impl Check<'_> {
     }
 
     fn selector(&self, selector: &Selector) -> Checked {
-        let mut narrows = false;
+        let mut narrows = self.selectors == Selectors::Any;
         for matcher in &selector.matchers {
             let compiled = self.matcher(matcher)?;
             narrows |= matches!(matcher.op, MatchOp::Equal | MatchOp::Regex) && !compiled.matches("");

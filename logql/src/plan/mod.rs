@@ -3,6 +3,10 @@
 //! In: text or a tree. Out: a checked tree, compiled matchers. Touches nothing.
 
 mod check;
+/// The lines behind a metric query.
+mod lines;
+
+pub use lines::LinesBehind;
 
 use crate::error::QueryError;
 use crate::storage::LabelMatcher;
@@ -12,7 +16,14 @@ use crate::syntax::tree::{Expr, LogExpr, Selector};
 /// Reads and checks a query: a tree that this returns can be run or is refused by name.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
     let expr = crate::syntax::parse(text)?;
-    check::expr(text, &expr)?;
+    check::expr(text, &expr, check::Selectors::Narrow)?;
+    Ok(expr)
+}
+
+/// The same for a caller who may read every stream: `{}` and selectors that match everything are taken too.
+pub fn parse_any_stream(text: &str) -> Result<Expr, ParseError> {
+    let expr = crate::syntax::parse(text)?;
+    check::expr(text, &expr, check::Selectors::Any)?;
     Ok(expr)
 }
 
