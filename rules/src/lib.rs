@@ -18,6 +18,8 @@ pub mod file;
 pub mod evaluate;
 /// Pending, firing, resolved.
 pub mod state;
+/// Links of alerts to the lines behind them.
+mod link;
 /// Groups at work: turns, states, reports.
 pub mod manager;
 /// State of rules as Loki and Prometheus answer it.

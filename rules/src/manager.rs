@@ -25,6 +25,7 @@ use crate::config::RulesConfig;
 use crate::error::RulesError;
 use crate::evaluate::{EvaluateError, Evaluation, Evaluator};
 use crate::file::{self, Group, Rule, RuleFault, RuleSet};
+use crate::link;
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::state::{self, ActiveAlert, Alerts, State};
 use millrace_log::alert::{AlertSink, Fingerprint, LabelSet, NewAlert, hash_text};
@@ -292,7 +293,6 @@ impl Rules {
     }
 
     fn rule_view(&self, group: &Group, rule: &Rule, run: &RuleRun) -> RuleView {
-        let link = self.link_of(rule);
         let view = |alert: &ActiveAlert| AlertView {
             file: group.file.clone(),
             group: group.name.clone(),
@@ -306,7 +306,7 @@ impl Rules {
             fired_at_ns: alert.fired_at_ns,
             resolved_at_ns: alert.resolved_at_ns,
             kept_since_ns: alert.kept_since_ns,
-            link: alert.link.clone().unwrap_or_else(|| link.clone()),
+            link: self.link_of(rule, alert),
         };
         RuleView {
             rule: rule.clone(),
@@ -317,10 +317,9 @@ impl Rules {
         }
     }
 
-    /// Link to the page with a rule's query.
-    fn link_of(&self, rule: &Rule) -> String {
-        let query: String = url::form_urlencoded::byte_serialize(rule.expr.text().trim().as_bytes()).collect();
-        format!("{}/?query={query}", self.config.external_url.trim_end_matches('/'))
+    /// Where the link of an alert leads.
+    fn link_of(&self, rule: &Rule, alert: &ActiveAlert) -> String {
+        alert.link.clone().unwrap_or_else(|| link::to_lines(&self.config.external_url, rule, alert))
     }
 
     /// States on disk by key of the rule; pending ones only if somebody looked lately.
@@ -366,6 +365,11 @@ impl Rules {
                 runs.push(Mutex::new(RuleRun { key, alerts, ..RuleRun::default() }));
             }
             let interval = group.interval.unwrap_or(self.config.interval.0);
+            // Shown from the start, with zero.
+            let labels = GroupLabels { group: group.name.clone() };
+            for counter in [&self.metrics.evaluations, &self.metrics.failures, &self.metrics.missed_turns] {
+                drop(counter.get_or_create(&labels));
+            }
             groups.push(Arc::new(GroupRun { group, interval, progress: Mutex::default(), rules: runs }));
         }
         kept
@@ -444,8 +448,9 @@ impl Rules {
             return;
         }
         let now_ns = self.clock.now_ns();
-        let reports =
-            retired.iter().map(|(_, alert)| state::report(alert, &self.config.external_url, now_ns, now_ns)).collect();
+        // Without its rule nobody knows which lines they were.
+        let link = |alert: &ActiveAlert| alert.link.clone().unwrap_or_else(|| self.config.external_url.clone());
+        let reports = retired.iter().map(|(_, alert)| state::report(alert, link(alert), now_ns, now_ns)).collect();
         if let Err(error) = self.sink.send(reports).await {
             self.metrics.send_failures.inc();
             tracing::error!(%error, alerts = retired.len(), "end of alerts whose rule is gone could not be reported, trying again at the next evaluation");
@@ -613,13 +618,12 @@ impl Rules {
         let good_for = run.interval.max(self.config.resend_delay.0).saturating_mul(4);
         let valid_until_ns = now_ns.saturating_add(span_ns(good_for));
         for (rule, state) in run.group.rules.iter().zip(&run.rules) {
-            let link = self.link_of(rule);
             let due: Vec<(Fingerprint, State, NewAlert)> = {
                 let state = state.lock();
                 state::due(&state.alerts, now_ns, self.config.resend_delay.0)
                     .into_iter()
                     .filter_map(|f| state.alerts.get(&f).map(|a| (f, a)))
-                    .map(|(f, a)| (f, a.state, state::report(a, &link, now_ns, valid_until_ns)))
+                    .map(|(f, a)| (f, a.state, state::report(a, self.link_of(rule, a), now_ns, valid_until_ns)))
                     .collect()
             };
             for part in due.chunks(REPORTS_PER_CALL) {

@@ -232,8 +232,8 @@ pub fn due(alerts: &Alerts, now_ns: i64, resend_delay: Duration) -> Vec<Fingerpr
     alerts.iter().filter(|(_, alert)| is_due(alert)).map(|(fingerprint, _)| *fingerprint).collect()
 }
 
-/// An alert as the notifier takes it. A firing one is good until `valid_until_ns`: longer than the next report takes.
-pub fn report(alert: &ActiveAlert, default_link: &str, now_ns: i64, valid_until_ns: i64) -> NewAlert {
+/// An alert as the notifier takes it; `link` leads to what is behind it. A firing one is good until `valid_until_ns`: longer than the next report takes.
+pub fn report(alert: &ActiveAlert, link: String, now_ns: i64, valid_until_ns: i64) -> NewAlert {
     let ends_at_ns = match alert.state {
         // Never before its start: an evaluation may take back what the one before it saw.
         State::Resolved => {
@@ -246,7 +246,7 @@ pub fn report(alert: &ActiveAlert, default_link: &str, now_ns: i64, valid_until_
         annotations: alert.annotations.clone(),
         starts_at_ns: Some(alert.fired_at_ns.unwrap_or(alert.active_at_ns)),
         ends_at_ns: Some(ends_at_ns),
-        generator_url: alert.link.clone().unwrap_or_else(|| default_link.to_owned()),
+        generator_url: link,
     }
 }
 
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(due(&alerts, 61 * SECOND, delay).len(), 1, "told again");
         alerts = step(&rule, 0, &alerts, Vec::new(), 2 * SECOND).unwrap().alerts;
         assert_eq!(due(&alerts, 2 * SECOND, delay).len(), 1, "resolved");
-        let told = report(alerts.values().next().unwrap(), "http://page", 3 * SECOND, 99 * SECOND);
+        let told = report(alerts.values().next().unwrap(), "http://page".to_owned(), 3 * SECOND, 99 * SECOND);
         assert_eq!((told.starts_at_ns, told.ends_at_ns), (Some(SECOND), Some(2 * SECOND)));
     }
 
