@@ -194,6 +194,7 @@ impl Aggregator {
         producer: Arc<dyn BatchProducer>,
     ) -> Result<Self, AggregatorError> {
         let metrics = Arc::new(Metrics::register(registry));
+        config.kafka.topics.iter().for_each(|topic| metrics.show(topic));
         let folder = data_dir.join("index");
         let (at, now_ns) = (folder.clone(), clock.now_ns());
         let opening = tokio::task::spawn_blocking(move || {

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub splits_bytes: Gauge,
     /// Splits set aside because they are damaged or missing.
     pub splits_damaged: Counter,
+    /// Splits that are damaged or missing now.
+    pub splits_quarantined: Gauge,
     /// Merges done.
     pub merges: Counter,
     /// Merges that failed and are repeated.
@@ -97,11 +99,24 @@ impl Metrics {
         r.register("splits", "Splits that are searched", m.splits.clone());
         r.register("splits_bytes", "Bytes of the files of all splits", m.splits_bytes.clone());
         r.register("splits_damaged", "Splits quarantined as damaged or missing", m.splits_damaged.clone());
+        r.register(
+            "splits_quarantined",
+            "Splits that are damaged or missing now, whose events are in no answer",
+            m.splits_quarantined.clone(),
+        );
         r.register("merges", "Merges done", m.merges.clone());
         r.register("upkeep_failures", "Merges and removals that failed and are repeated", m.upkeep_failures.clone());
         r.register("splits_expired", "Splits removed by retention", m.splits_expired.clone());
         r.register("query_read_bytes", "Bytes of lines read by queries", m.query_bytes.clone());
         r.register("sources", "Sources whose positions are kept", m.sources.clone());
         m
+    }
+
+    /// Shows the counts of a topic from the start, as zero: a dashboard without data looks like a fault.
+    pub fn show(&self, topic: &str) {
+        let label = TopicLabel { topic: topic.to_owned() };
+        for counter in [&self.read, &self.read_bytes, &self.stored, &self.duplicates, &self.dead_letters] {
+            drop(counter.get_or_create(&label));
+        }
     }
 }

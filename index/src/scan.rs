@@ -97,6 +97,28 @@ impl RowBatch {
     }
 }
 
+/// A split that is damaged or missing: what it has is in no answer until it is repaired.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "split {split} is damaged or missing and was left out: up to {rows} events from {} to {}",
+    time(*.min_ns),
+    time(*.max_ns)
+)]
+pub struct DamagedSplit {
+    /// Its id, the name of its folder.
+    pub split: String,
+    /// How many events it has.
+    pub rows: u64,
+    /// Time of its first event, ns since 1970.
+    pub min_ns: i64,
+    /// Time of its last event.
+    pub max_ns: i64,
+}
+
+fn time(ns: i64) -> String {
+    chrono::DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
 /// Batches as they are found.
 pub type RowStream = Pin<Box<dyn Stream<Item = Result<RowBatch, StorageError>> + Send>>;
 
@@ -108,6 +130,11 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Streams that match and have a row in the range (the whole range of a split may count), with their sizes.
     async fn streams(&self, plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError>;
+
+    /// Damaged splits of a tenant that overlap [start, end): every answer that they are missing from names them.
+    fn damaged(&self, _tenant: &Tenant, _start_ns: i64, _end_ns: i64) -> Vec<DamagedSplit> {
+        Vec::new()
+    }
 
     /// Rows as they become searchable, in no order. A slow reader loses the oldest and is told how many
     /// batches ([`tokio::sync::broadcast::error::RecvError::Lagged`]).

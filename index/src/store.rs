@@ -32,7 +32,7 @@ use crate::head::{self, Chunk, HeadScan};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::rows::{self, BatchBuilder};
-use crate::scan::{EventStore, Order, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
+use crate::scan::{DamagedSplit, EventStore, Order, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 use crate::split::{SplitError, SplitReader, SplitScan};
 
 /// A split that is searched. Whoever holds one keeps its folder.
@@ -69,6 +69,12 @@ impl LiveSplit {
             return false;
         }
         !self.lists_all || self.streams.iter().any(|s| s.concerns(plan))
+    }
+
+    fn damage(&self) -> DamagedSplit {
+        let meta = &self.record.meta;
+        let (min_ns, max_ns) = (meta.min_time_ns, meta.max_time_ns);
+        DamagedSplit { split: self.record.id.to_string(), rows: meta.rows, min_ns, max_ns }
     }
 
     /// Whether it was found damaged: queries go on without it.
@@ -259,12 +265,20 @@ impl Index {
         let all = || live.splits.values().flatten();
         self.inner.metrics.splits.set(i64::try_from(all().count()).unwrap_or(i64::MAX));
         let bytes: u64 = all().map(|s| s.record.meta.disk_bytes).sum();
+        let damaged = all().filter(|s| s.is_set_aside()).count();
+        self.inner.metrics.splits_quarantined.set(i64::try_from(damaged).unwrap_or(i64::MAX));
         self.inner.metrics.splits_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// All splits of all tenants.
     pub fn splits(&self) -> Vec<Arc<LiveSplit>> {
         self.inner.live.read().splits.values().flatten().map(Arc::clone).collect()
+    }
+
+    /// All damaged splits, of all tenants and times.
+    pub fn all_damaged(&self) -> Vec<DamagedSplit> {
+        let live = self.inner.live.read();
+        live.splits.values().flatten().filter(|split| split.is_set_aside()).map(|split| split.damage()).collect()
     }
 
     /// Splits of one tenant.
@@ -341,6 +355,7 @@ impl Inner {
             tracing::error!(split = %split.record.id, path = %split.dir.display(), %error,
                 "split is damaged and quarantined: queries go on without its events");
             self.metrics.splits_damaged.inc();
+            self.metrics.splits_quarantined.inc();
         }
     }
 
@@ -390,6 +405,21 @@ impl EventStore for Index {
             () = tokio::time::sleep_until(deadline) => Err(timed_out(timeout)),
             () = cancel.cancelled() => Err(StorageError::Cancelled),
         }
+    }
+
+    fn damaged(&self, tenant: &Tenant, start_ns: i64, end_ns: i64) -> Vec<DamagedSplit> {
+        let live = self.inner.live.read();
+        let mut all: Vec<DamagedSplit> = live
+            .splits
+            .get(tenant.as_str())
+            .into_iter()
+            .flatten()
+            .filter(|split| split.is_set_aside() && split.record.meta.overlaps(start_ns, end_ns))
+            .map(|split| split.damage())
+            .collect();
+        drop(live);
+        all.sort_by(|a, b| (a.min_ns, &a.split).cmp(&(b.min_ns, &b.split)));
+        all
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<(Tenant, RowBatch)>> {

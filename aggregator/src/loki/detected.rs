@@ -18,7 +18,8 @@ use super::error::LokiError;
 use super::params::{Params, QUERY_SINCE};
 use super::query::parse;
 use super::query_range::check_limit;
-use super::{LokiState, Whose, json, selector};
+use super::state::{LokiState, Whose};
+use super::{json, selector};
 
 /// Lines looked at if `line_limit` is absent.
 const LINE_LIMIT: usize = 100;

@@ -33,9 +33,19 @@ pub fn list<'a>(items: impl IntoIterator<Item = &'a str>, or_absent: bool) -> St
 }
 
 /// The whole answer of `query` and `query_range`. `categorize`: keep labels of streams, metadata and parsers apart.
-pub fn query(answered: &Answered, direction: Direction, categorize: bool) -> String {
+/// `warnings`: what is missing from the answer.
+pub fn query(answered: &Answered, direction: Direction, categorize: bool, warnings: &[String]) -> String {
     let mut out = String::with_capacity(1024);
-    out.push_str(r#"{"status":"success","data":{"resultType":"#);
+    out.push_str(r#"{"status":"success","#);
+    if !warnings.is_empty() {
+        out.push_str(r#""warnings":["#);
+        for (i, warning) in warnings.iter().enumerate() {
+            comma(&mut out, i);
+            string(&mut out, warning);
+        }
+        out.push_str("],");
+    }
+    out.push_str(r#""data":{"resultType":"#);
     match &answered.value {
         Answer::Streams(found) => {
             out.push_str(r#""streams""#);
@@ -302,7 +312,7 @@ mod tests {
     fn data(value: Answer, categorize: bool) -> serde_json::Value {
         let answered = Answered { value, statistics: Statistics::default() };
         let mut json: serde_json::Value =
-            serde_json::from_str(&query(&answered, Direction::Backward, categorize)).unwrap();
+            serde_json::from_str(&query(&answered, Direction::Backward, categorize, &[])).unwrap();
         assert_eq!(json["status"], "success");
         assert!(json["data"]["stats"]["summary"]["totalBytesProcessed"].is_u64());
         let mut data = json["data"].take();

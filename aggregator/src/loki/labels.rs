@@ -8,7 +8,8 @@ use millrace_log::record::{Labels, Tenant};
 
 use super::error::LokiError;
 use super::params::{LABEL_SINCE, Params};
-use super::{LokiState, Whose, json, selector};
+use super::state::{LokiState, Whose};
+use super::{json, selector};
 
 pub(super) async fn names(
     State(state): State<LokiState>,

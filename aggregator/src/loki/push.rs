@@ -13,7 +13,7 @@ use millrace_log::push::{Packed, PushError};
 use millrace_log::record::Tenant;
 
 use super::error::LokiError;
-use super::{LokiState, Whose};
+use super::state::{LokiState, Whose};
 use crate::ingest::{IngestConfig, PushEvent};
 
 /// Bodies above this are decoded on a blocking thread.

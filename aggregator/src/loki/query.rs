@@ -8,8 +8,9 @@ use axum::response::Response;
 use millrace_logql::{Answered, Direction, Expr, InstantQuery};
 
 use super::error::LokiError;
+use super::json;
 use super::params::{DEFAULT_LIMIT, Params, time};
-use super::{LokiState, Whose, json};
+use super::state::{LokiState, Whose};
 
 /// Header in which Grafana asks to keep labels of streams, metadata and parsers apart.
 const ENCODING_FLAGS: &str = "X-Loki-Response-Encoding-Flags";
@@ -43,7 +44,8 @@ pub(super) async fn query(
             state.engine.query_instant(query)
         })
         .await?;
-    render(answered, direction, &headers).await
+    let warnings = state.missing(&tenant, &expr, time_ns, time_ns.saturating_add(1));
+    render(answered, direction, &headers, warnings).await
 }
 
 /// Reads a query; an absent one has Loki's own text.
@@ -59,6 +61,7 @@ pub(super) async fn render(
     answered: Answered,
     direction: Direction,
     headers: &HeaderMap,
+    warnings: Vec<String>,
 ) -> Result<Response, LokiError> {
     let categorize = headers
         .get_all(ENCODING_FLAGS)
@@ -73,9 +76,9 @@ pub(super) async fn render(
         millrace_logql::Answer::Scalar(..) => 1,
     };
     let text = if size <= RENDER_INLINE {
-        json::query(&answered, direction, categorize)
+        json::query(&answered, direction, categorize, &warnings)
     } else {
-        tokio::task::spawn_blocking(move || json::query(&answered, direction, categorize))
+        tokio::task::spawn_blocking(move || json::query(&answered, direction, categorize, &warnings))
             .await
             .map_err(|_| LokiError::Stopping)?
     };

@@ -10,7 +10,7 @@ use millrace_logql::{Expr, RangeQuery};
 use super::error::LokiError;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
 use super::query::{parse, render};
-use super::{LokiState, Whose};
+use super::state::{LokiState, Whose};
 
 pub(super) async fn query_range(
     State(state): State<LokiState>,
@@ -47,7 +47,8 @@ pub(super) async fn query_range(
             state.engine.query_range(query)
         })
         .await?;
-    render(answered, direction, &headers).await
+    let warnings = state.missing(&tenant, &expr, start_ns, end_ns);
+    render(answered, direction, &headers, warnings).await
 }
 
 /// Refuses to return more entries than the configuration allows.

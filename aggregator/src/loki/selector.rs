@@ -7,8 +7,8 @@ use millrace_logql::Expr;
 use millrace_logql::storage::LabelMatcher;
 use tokio_util::sync::CancellationToken;
 
-use super::LokiState;
 use super::error::LokiError;
+use super::state::LokiState;
 use millrace_index::scan::{Kind, Order, Plan};
 
 /// Reads a selector; an empty text or `{}` means all streams.

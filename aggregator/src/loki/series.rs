@@ -7,7 +7,8 @@ use axum::response::Response;
 
 use super::error::LokiError;
 use super::params::{LABEL_SINCE, Params};
-use super::{LokiState, Whose, json, selector};
+use super::state::{LokiState, Whose};
+use super::{json, selector};
 
 /// Selectors that one request may name.
 const MAX_SELECTORS: usize = 64;

@@ -7,7 +7,8 @@ use axum::response::Response;
 
 use super::error::LokiError;
 use super::params::{Params, QUERY_SINCE};
-use super::{LokiState, Whose, json, selector};
+use super::state::{LokiState, Whose};
+use super::{json, selector};
 
 pub(super) async fn stats(
     State(state): State<LokiState>,

@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::error::LokiError;
-use super::{LokiState, json};
+use super::json;
+use super::state::LokiState;
 
 /// Version of Loki whose API this is: Grafana and logcli choose features by it.
 const API_VERSION: &str = "3.8.0";

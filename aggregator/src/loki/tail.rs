@@ -26,9 +26,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::LokiError;
+use super::json;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
 use super::query_range::check_limit;
-use super::{LokiState, Whose, json};
+use super::state::{LokiState, Whose};
 use millrace_index::scan::{Kind, Order, Plan, RowBatch};
 
 /// Rows through the stages of a query.

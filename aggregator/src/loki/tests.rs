@@ -1,23 +1,29 @@
 //! The API over a store in memory and a log in memory.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use millrace_log::clock::ManualClock;
 use millrace_log::push::loki_proto;
-use millrace_log::record::{Event, Labels, Position, SourceId};
+use millrace_log::record::{Event, Labels, Position, SourceId, Tenant};
 use millrace_log::value::ByteSize;
+use millrace_logql::Engine;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::config::AggregatorConfig;
 use crate::ingest::IngestConfig;
 use crate::ingest::tests::{FakeLog, Running, start};
 use millrace_index::logql::LogqlStorage;
 use millrace_index::memory::MemoryStore;
-use millrace_index::scan::{Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
+use millrace_index::scan::{DamagedSplit, EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
 
 /// Time of the server's clock.
 const NOW: i64 = 1_772_370_000_000_000_000;
@@ -90,6 +96,11 @@ impl EventStore for Hanging {
                 std::future::pending().await
             }
         }
+    }
+
+    fn damaged(&self, _: &Tenant, start_ns: i64, end_ns: i64) -> Vec<DamagedSplit> {
+        let broken = DamagedSplit { split: "0042".to_owned(), rows: 7, min_ns: 100, max_ns: 200 };
+        if start_ns <= broken.max_ns && end_ns > broken.min_ns { vec![broken] } else { Vec::new() }
     }
 
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<(Tenant, RowBatch)>> {
@@ -369,5 +380,26 @@ async fn queries_over_what_was_pushed() {
         ),
     ] {
         assert_eq!(server.get(&path).await, (StatusCode::BAD_REQUEST, want.to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn answers_name_the_damaged_splits_that_they_lack() {
+    let server = server();
+    let query = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let (log, metric) = (query(r#"{app="api"}"#), query(r#"count_over_time({app="api"}[5m])"#));
+    for (path, is_named) in [
+        (format!("/query_range?query={log}&start=1970-01-01T00:00:00Z&end=1970-01-01T00:00:01Z"), true),
+        (format!("/query_range?query={log}&start=1970-01-01T00:00:01Z&end=1970-01-01T00:00:02Z"), false),
+        // A window reaches back to it.
+        (format!("/query_range?query={metric}&start=1970-01-01T00:04:00Z&end=1970-01-01T00:05:00Z"), true),
+        (format!("/query?query={metric}&time=1970-01-01T00:05:00Z"), true),
+        (format!("/query?query={metric}&time=1970-01-01T00:05:01Z"), false),
+    ] {
+        let (status, body) = server.get(&path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let named = answer["warnings"][0].as_str().is_some_and(|w| w.contains("split 0042 is damaged or missing"));
+        assert_eq!(named, is_named, "{path}: {body}");
     }
 }

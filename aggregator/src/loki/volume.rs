@@ -16,7 +16,8 @@ use millrace_logql::storage::{LabelMatcher, MatchOp};
 
 use super::error::LokiError;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
-use super::{LokiState, Whose, json, selector};
+use super::state::{LokiState, Whose};
+use super::{json, selector};
 
 /// How bytes are added up.
 struct By {

@@ -613,6 +613,16 @@ async fn a_damaged_or_missing_split_is_told_and_set_aside() {
     let rest = running.lines().await;
     assert!(rest.len() > 50 && rest.len() < 200, "{}", rest.len());
     assert_eq!(running.aggregator.shared.metrics.splits_damaged.get(), 2);
+    // Every later answer names them, of the times that they have.
+    assert_eq!(running.aggregator.shared.metrics.splits_quarantined.get(), 2);
+    let damaged = running.store().damaged(&Tenant::default(), i64::MIN, i64::MAX);
+    let named: Vec<&str> = damaged.iter().map(|split| split.split.as_str()).collect();
+    let mut want: Vec<&str> = folders[..2].iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();
+    want.sort_by_key(|id| named.iter().position(|n| n == id));
+    assert_eq!(named, want);
+    assert_eq!(damaged.iter().map(|split| split.rows).sum::<u64>() + rest.len() as u64, 200);
+    assert!(running.store().damaged(&Tenant::default(), i64::MIN, damaged[0].min_ns).is_empty());
+    assert!(running.store().damaged(&Tenant::new("other").unwrap(), i64::MIN, i64::MAX).is_empty());
     running.stop().await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use millrace_log::record::{Labels, Position, SourceId};
 use millrace_logql::storage::{LabelMatcher, LineNeedle, StreamLabels};
-use millrace_logql::{Expr, LabelPairs, Pipeline};
+use millrace_logql::{Expr, LabelPairs, Pipeline, QueryError, parse_any_stream};
 
 use super::super::error::LokiError;
 use super::super::query::parse;
@@ -36,7 +36,9 @@ pub(super) struct Filter {
 impl Filter {
     /// Compiles a log query.
     pub(super) fn new(text: &str) -> Result<Self, LokiError> {
-        let Expr::Log(log) = parse(text)? else {
+        // The page follows words over every stream, which Loki's own queries may not ask for.
+        let expr = if text.is_empty() { parse(text)? } else { parse_any_stream(text).map_err(QueryError::from)? };
+        let Expr::Log(log) = expr else {
             return Err(LokiError::bad("a metric query has no lines to tail: a log query is expected"));
         };
         let pipeline = Pipeline::new(&log)?;
