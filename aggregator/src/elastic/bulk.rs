@@ -7,37 +7,20 @@
 //! This door owns the ids of client indices: it decides, appends, then answers. An id that was appended and is not yet
 //! indexed is remembered here, so that a second `create` is a conflict at once.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use millrace_log::record::{DocIdentity, DocOp, Labels, Tenant};
-use parking_lot::Mutex;
 use rand::Rng as _;
 use serde_json::{Map, Value as Json, json};
 
-use super::ElasticState;
+use super::accepted::Claim;
 use super::document::{TIMESTAMP, TOPIC_PREFIX};
 use super::error::ApiError;
+use super::state::{ElasticState, REFRESH_AT_MOST};
 use super::time;
 use crate::ingest::{IngestError, PushEvent};
 
-/// Ids remembered until the index has them.
-const REMEMBERED: usize = 200_000;
 /// Bytes of an id at most, as in Elasticsearch.
 const MAX_ID: usize = 512;
-
-/// Ids that were accepted and may not be indexed yet. When full it forgets everything that the index must know by
-/// then: it is cleared only after a wait for the index.
-#[derive(Debug, Default)]
-pub struct Accepted(Mutex<HashMap<(Tenant, String, String), State>>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Being appended.
-    Pending,
-    /// In the log.
-    Durable,
-}
 
 /// One action with its document.
 struct Item {
@@ -257,11 +240,11 @@ fn check_index(index: &str) -> Result<(), ApiError> {
 
 /// When many ids are remembered, waits until the index knows them and forgets them.
 async fn make_room(state: &ElasticState) -> Result<(), ApiError> {
-    if state.accepted.0.lock().len() < REMEMBERED {
+    if !state.accepted.is_full() {
         return Ok(());
     }
-    state.store.caught_up(super::REFRESH_AT_MOST).await?;
-    state.accepted.0.lock().retain(|_, state| *state == State::Pending);
+    state.store.caught_up(REFRESH_AT_MOST).await?;
+    state.accepted.forget_durable();
     Ok(())
 }
 
@@ -270,14 +253,12 @@ async fn decide(state: &ElasticState, tenant: &Tenant, items: &mut [Item]) -> Re
     for item in items.iter_mut().filter(|item| item.outcome.is_ok()) {
         let key = (tenant.clone(), item.index.clone(), item.id.clone());
         let indexed = state.store.doc_lookup(tenant, &item.index, &item.id).await?.is_some();
-        let mut accepted = state.accepted.0.lock();
-        item.existed = indexed || accepted.contains_key(&key);
-        if item.existed && item.action == DocOp::Create {
+        let (claim, existed) = state.accepted.claim(key, indexed, item.action == DocOp::Create);
+        item.existed = existed;
+        item.held = claim == Claim::Held;
+        if claim == Claim::Conflict {
             let reason = format!("[{}]: version conflict, document already exists (current version [1])", item.id);
             item.outcome = Err(ApiError { status: 409, kind: "version_conflict_engine_exception", reason });
-        } else if let std::collections::hash_map::Entry::Vacant(free) = accepted.entry(key) {
-            free.insert(State::Pending);
-            item.held = true;
         }
     }
     Ok(())
@@ -288,19 +269,14 @@ async fn append(state: &ElasticState, tenant: &Tenant, items: &mut [Item]) {
     let events: Vec<PushEvent> = items.iter().filter_map(|item| item.outcome.as_ref().ok().cloned()).collect();
     let appended = if events.is_empty() { Ok(Vec::new()) } else { state.ingest.append(events).await };
     let fault = appended.err().map(|error| refused(&error));
-    let mut accepted = state.accepted.0.lock();
-    for item in items {
-        if let (Some(fault), true) = (&fault, item.outcome.is_ok()) {
+    for item in items.iter_mut().filter(|item| item.outcome.is_ok()) {
+        if let Some(fault) = &fault {
             item.outcome = Err(fault.clone());
         }
-        if item.held {
-            let key = (tenant.clone(), item.index.clone(), item.id.clone());
-            match item.outcome {
-                Ok(_) => drop(accepted.insert(key, State::Durable)),
-                Err(_) => drop(accepted.remove(&key)),
-            }
-        }
     }
+    let held = items.iter().filter(|item| item.held);
+    let settled = held.map(|item| ((tenant.clone(), item.index.clone(), item.id.clone()), item.outcome.is_ok()));
+    state.accepted.settle(settled);
 }
 
 fn refused(error: &IngestError) -> ApiError {

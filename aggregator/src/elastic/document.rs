@@ -10,9 +10,11 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use chrono::{DateTime, SecondsFormat};
+use millrace_log::record::{Position, SourceId};
 use serde_json::{Map, Value as Json};
 
 use super::time;
+use millrace_index::rows;
 use millrace_index::scan::{Row, RowBatch, StreamInfo};
 
 /// Field of the event time.
@@ -115,9 +117,9 @@ impl<'b> Doc<'b> {
         }
     }
 
-    /// Event time, ns since 1970.
-    pub fn time_ns(&self) -> i64 {
-        self.row.time_ns
+    /// Its place in the order of the index: event time, source, position. Different for each document.
+    pub fn place(&self) -> (i64, SourceId, Position) {
+        rows::key(self.row)
     }
 
     fn is_line(&self) -> bool {

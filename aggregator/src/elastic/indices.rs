@@ -11,11 +11,11 @@ use millrace_log::record::Tenant;
 use serde_json::{Map, Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
-use super::ElasticState;
 use super::document::{Doc, MESSAGE, TIMESTAMP, TOPIC_PREFIX};
 use super::error::ApiError;
 use super::query::wildcard;
-use millrace_index::scan::{Kind, Order, Plan};
+use super::state::ElasticState;
+use millrace_index::scan::{Kind, LabelMatcher, MatchOp, Order, Plan};
 
 /// Newest documents that kinds of fields are taken from.
 const SAMPLE: usize = 2000;
@@ -118,36 +118,101 @@ fn everything(state: &ElasticState, tenant: &Tenant, order: Order, expect: Optio
 }
 
 /// Kinds of fields by name: `keyword`, `text`, `long`, `double`, `boolean`, `date`.
+pub type Fields = BTreeMap<String, &'static str>;
+
+/// Fields of each index that a selection holds, from its newest documents.
+///
+/// One scan over all of them serves the usual case. What it saw too little of, because other indices have the newest
+/// documents, is asked for by itself.
 pub async fn fields(
     state: &ElasticState,
     tenant: &Tenant,
     selection: &Selection,
-) -> Result<BTreeMap<String, &'static str>, ApiError> {
-    let mut found =
-        BTreeMap::from([("_id".to_owned(), "_id"), ("_index".to_owned(), "_index"), ("_source".to_owned(), "_source")]);
+) -> Result<BTreeMap<String, Fields>, ApiError> {
+    let inner = || [("_id", "_id"), ("_index", "_index"), ("_source", "_source")].map(|(n, k)| (n.to_owned(), k));
+    let mut wanted: BTreeMap<String, Seen> = list(state, tenant)
+        .await?
+        .into_iter()
+        .filter(|(name, _)| selection.holds(name))
+        .map(|(name, documents)| (name, Seen { documents, seen: 0, fields: Fields::from(inner()) }))
+        .collect();
     let plan = Plan { kind: selection.kind(), ..everything(state, tenant, Order::Backward, Some(SAMPLE)) };
+    sample(state, plan, &mut wanted).await?;
+    let unsure: Vec<String> = wanted.iter().filter(|(_, seen)| seen.is_too_little()).map(|(n, _)| n.clone()).collect();
+    for name in unsure {
+        for matchers in streams_of(state, tenant, &name).await? {
+            let kind = if name.starts_with(TOPIC_PREFIX) { Kind::Lines } else { Kind::Documents };
+            let plan = Plan { kind, matchers, ..everything(state, tenant, Order::Backward, Some(SAMPLE)) };
+            if let Some((name, mut seen)) = wanted.remove_entry(&name) {
+                // The newest ones are counted anew.
+                seen.seen = 0;
+                let mut one = BTreeMap::from([(name, seen)]);
+                sample(state, plan, &mut one).await?;
+                wanted.extend(one);
+            }
+        }
+    }
+    Ok(wanted.into_iter().map(|(name, seen)| (name, seen.fields)).collect())
+}
+
+/// What is known of the fields of one index.
+struct Seen {
+    documents: u64,
+    seen: usize,
+    fields: Fields,
+}
+
+impl Seen {
+    fn is_too_little(&self) -> bool {
+        self.seen < SAMPLE && (self.seen as u64) < self.documents
+    }
+}
+
+/// Takes the fields of the newest documents of a plan.
+async fn sample(state: &ElasticState, plan: Plan, wanted: &mut BTreeMap<String, Seen>) -> Result<(), ApiError> {
     let cancel = plan.cancel.clone();
     let _guard = cancel.drop_guard();
     let mut rows = state.store.scan(plan).await?;
-    let mut seen = 0;
+    let mut rows_seen = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
-        for doc in batch.rows.iter().filter_map(|row| Doc::new(&batch, row)).filter(|doc| selection.holds(&doc.index()))
-        {
-            seen += 1;
+        for doc in batch.rows.iter().filter_map(|row| Doc::new(&batch, row)) {
+            let Some(index) = wanted.get_mut(doc.index().as_ref()) else { continue };
+            rows_seen += 1;
+            index.seen += 1;
+            let fields = &mut index.fields;
             doc.for_each_field(|name, value| {
                 let kind = kind_of(name, value);
-                let known = found.entry(name.to_owned()).or_insert(kind);
+                let known = fields.entry(name.to_owned()).or_insert(kind);
                 if (*known, kind) == ("long", "double") {
                     *known = kind;
                 }
             });
         }
-        if seen >= SAMPLE {
+        if rows_seen >= SAMPLE {
             break;
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// Streams of a topic whose lines are asked one by one at most.
+const STREAMS: usize = 16;
+
+/// Matchers that find documents of one index: its label, or the labels of some streams of its topic.
+async fn streams_of(state: &ElasticState, tenant: &Tenant, index: &str) -> Result<Vec<Vec<LabelMatcher>>, ApiError> {
+    let equal = |name: &str, value: &str| {
+        LabelMatcher::new(name, MatchOp::Equal, value).map_err(|error| ApiError::argument(error.to_string()))
+    };
+    let Some(topic) = index.strip_prefix(TOPIC_PREFIX) else { return Ok(vec![vec![equal("index", index)?]]) };
+    let lines = Plan { kind: Kind::Lines, ..everything(state, tenant, Order::Any, None) };
+    let streams = state.store.streams(lines).await?;
+    streams
+        .iter()
+        .filter(|(stream, _)| &*stream.topic == topic)
+        .take(STREAMS)
+        .map(|(stream, _)| stream.labels.iter().map(|(name, value)| equal(name, value)).collect())
+        .collect()
 }
 
 fn kind_of(name: &str, value: &Json) -> &'static str {
@@ -161,26 +226,43 @@ fn kind_of(name: &str, value: &Json) -> &'static str {
     }
 }
 
-/// The answer of `_field_caps`; `wanted` are patterns.
-pub fn field_caps(indices: &[String], fields: &BTreeMap<String, &'static str>, wanted: &Selection) -> Json {
-    let mut out = Map::new();
-    for (name, kind) in fields.iter().filter(|(name, _)| wanted.holds(name)) {
-        let inner = matches!(*kind, "_id" | "_index" | "_source");
-        let aggregatable = !matches!(*kind, "text" | "_source" | "_id");
-        let caps = json!({*kind: {"type": kind, "metadata_field": inner, "searchable": *kind != "_source", "aggregatable": aggregatable}});
-        out.insert(name.clone(), caps);
+/// The answer of `_field_caps`; `wanted` are patterns. Indices that disagree about the kind of a field are named with it.
+pub fn field_caps(indices: &BTreeMap<String, Fields>, wanted: &Selection) -> Json {
+    let mut kinds: BTreeMap<&str, BTreeMap<&'static str, Vec<&str>>> = BTreeMap::new();
+    for (index, fields) in indices {
+        for (name, kind) in fields.iter().filter(|(name, _)| wanted.holds(name)) {
+            kinds.entry(name).or_default().entry(kind).or_default().push(index);
+        }
     }
-    json!({"indices": indices, "fields": out})
+    let mut out = Map::new();
+    for (name, kinds) in kinds {
+        let agree = kinds.len() == 1;
+        let mut caps = Map::new();
+        for (kind, of) in kinds {
+            let inner = matches!(kind, "_id" | "_index" | "_source");
+            let aggregatable = !matches!(kind, "text" | "_source" | "_id");
+            let mut one = json!({"type": kind, "metadata_field": inner, "searchable": kind != "_source", "aggregatable": aggregatable});
+            if !agree {
+                one["indices"] = json!(of);
+            }
+            caps.insert(kind.to_owned(), one);
+        }
+        out.insert(name.to_owned(), caps.into());
+    }
+    let names: Vec<&String> = indices.keys().collect();
+    json!({"indices": names, "fields": out})
 }
 
-/// The answer of `_mapping`: the same fields as a tree.
-pub fn mappings(indices: &[String], fields: &BTreeMap<String, &'static str>) -> Json {
-    let mut properties = Map::new();
-    for (name, kind) in fields.iter().filter(|(name, _)| !name.starts_with('_')) {
-        insert(&mut properties, name, kind);
-    }
-    let one = json!({"mappings": {"properties": properties}});
-    Json::Object(indices.iter().map(|index| (index.clone(), one.clone())).collect())
+/// The answer of `_mapping`: the fields of each index as a tree.
+pub fn mappings(indices: &BTreeMap<String, Fields>) -> Json {
+    let one = |fields: &Fields| {
+        let mut properties = Map::new();
+        for (name, kind) in fields.iter().filter(|(name, _)| !name.starts_with('_')) {
+            insert(&mut properties, name, kind);
+        }
+        json!({"mappings": {"properties": properties}})
+    };
+    Json::Object(indices.iter().map(|(index, fields)| (index.clone(), one(fields))).collect())
 }
 
 fn insert(properties: &mut Map<String, Json>, path: &str, kind: &str) {

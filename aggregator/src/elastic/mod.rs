@@ -4,81 +4,60 @@
 //! ([`crate::ingest`]), reads through the index ([`DocumentStore`]). Foreign names and codes stay here. `compat.md` beside
 //! this file says what is answered and what is refused.
 
-/// A row as a document.
-mod document;
+/// Errors.
+mod error;
 /// Times, date math, intervals.
 mod time;
-/// The query DSL.
+/// A row as a document.
+mod document;
+/// Queries as a tree.
 mod query;
 /// The query string mini-language.
 mod query_string;
+/// The query DSL.
+mod dsl;
 /// Aggregations.
 mod aggs;
-/// Searches.
-mod search;
+/// Ids on their way into the index.
+mod accepted;
+/// Index templates.
+mod templates;
+/// What the handlers share.
+mod state;
 /// Names, fields, health.
 mod indices;
 /// Writes.
 mod bulk;
-/// Errors.
-mod error;
-/// Index templates.
-mod templates;
+/// Searches.
+mod search;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query as UrlQuery, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query as UrlQuery, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use axum::{Extension, Json, Router};
-use millrace_log::clock::SharedClock;
 use millrace_log::record::{DocOp, Tenant};
-use millrace_logql::storage::QueryLimits;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
-use crate::ingest::Ingest;
-pub use bulk::Accepted;
+pub use accepted::Accepted;
 use error::ApiError;
 use indices::Selection;
-use millrace_index::docs::DocumentStore;
 use search::UrlParams;
+pub use state::ElasticState;
+use state::REFRESH_AT_MOST;
 pub use templates::Templates;
 
-/// `_refresh`, `refresh=wait_for` wait so long at most.
-const REFRESH_AT_MOST: Duration = Duration::from_secs(30);
 /// The version that clients adapt to: the last one that all of them speak.
 const VERSION: &str = "7.10.2";
 /// Searches of one `_msearch` at most.
 const MAX_SEARCHES: usize = 200;
-
-/// What the API needs.
-pub struct ElasticState {
-    /// Finds events and ids of client documents.
-    pub store: Arc<dyn DocumentStore>,
-    /// Takes writes.
-    pub ingest: Arc<Ingest>,
-    /// Ids on their way.
-    pub accepted: Accepted,
-    /// Templates as clients installed them.
-    pub templates: Templates,
-    /// Topics that are indexed: each is an index `millrace-<topic>`.
-    pub topics: Vec<String>,
-    /// For date math and documents without a time.
-    pub clock: SharedClock,
-    /// What one search may cost.
-    pub limits: QueryLimits,
-    /// Searches at once; others wait.
-    pub queries: Semaphore,
-    /// Bytes of a body at most, decompressed.
-    pub max_body_bytes: usize,
-}
 
 type Shared = Arc<ElasticState>;
 type Answer = Result<Json<Value>, ApiError>;
@@ -109,10 +88,10 @@ pub fn router(state: ElasticState) -> Router {
         .route("/{index}/_mapping", get(field_mapping))
         .route("/_refresh", get(refresh).post(refresh))
         .route("/{index}/_refresh", get(refresh).post(refresh))
-        .route("/_index_template", get(templates::all))
+        .route("/_index_template", get(all_templates))
         .route(
             "/_index_template/{name}",
-            put(templates::put).post(templates::put).get(templates::get).delete(templates::delete),
+            put(put_template).post(put_template).get(get_template).delete(delete_template),
         )
         .route("/{index}", get(field_mapping).delete(delete_index))
         .route("/_data_stream/{name}", any(no_data_streams))
@@ -121,8 +100,43 @@ pub fn router(state: ElasticState) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(limit))
         .layer(tower_http::decompression::RequestDecompressionLayer::new())
+        .layer(axum::middleware::from_fn(commands_are_no_indices))
         .layer(axum::middleware::map_response(product))
         .with_state(Arc::new(state))
+}
+
+async fn put_template(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    state.templates.put(tenant(who), name, body_json(&body)?)?;
+    Ok(Json(json!({"acknowledged": true})))
+}
+
+async fn all_templates(State(state): State<Shared>, who: Option<Extension<Tenant>>) -> Answer {
+    Ok(Json(json!({"index_templates": state.templates.listed(&tenant(who), "*")?})))
+}
+
+async fn get_template(State(state): State<Shared>, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
+    let found = state.templates.listed(&tenant(who), &name)?;
+    if found.is_empty() && !name.contains('*') {
+        return Err(templates::missing(&name));
+    }
+    Ok(Json(json!({"index_templates": found})))
+}
+
+async fn delete_template(
+    State(state): State<Shared>,
+    who: Option<Extension<Tenant>>,
+    Path(name): Path<String>,
+) -> Answer {
+    if state.templates.remove(&tenant(who), &name) {
+        Ok(Json(json!({"acknowledged": true})))
+    } else {
+        Err(templates::missing(&name))
+    }
 }
 
 /// Documents leave by retention only: an index that has some is not deleted.
@@ -148,9 +162,42 @@ async fn no_method(uri: axum::http::Uri, method: axum::http::Method) -> ApiError
     ApiError { status: 405, kind: "method_not_allowed", reason }
 }
 
-async fn no_handler(uri: axum::http::Uri, method: axum::http::Method) -> ApiError {
-    ApiError::argument(format!("no handler found for uri [{uri}] and method [{method}]"))
+async fn no_handler(uri: axum::http::Uri, method: axum::http::Method) -> Response {
+    unhandled(&uri, &method)
 }
+
+/// Elasticsearch's answer to paths that it has no handler for: `error` is a plain text there.
+fn unhandled(uri: &axum::http::Uri, method: &axum::http::Method) -> Response {
+    let error = format!("no handler found for uri [{uri}] and method [{method}]");
+    (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response()
+}
+
+/// Paths such as `/_license` or `/_ml/_search`: names that begin with `_` are commands, never indices, whatever route
+/// would take them as one.
+async fn commands_are_no_indices(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    if first.starts_with('_') && !COMMANDS.contains(&first) {
+        return unhandled(request.uri(), request.method());
+    }
+    next.run(request).await
+}
+
+/// First parts of paths that begin with `_` and have a route; `_all` stands for every index.
+const COMMANDS: [&str; 12] = [
+    "_all",
+    "_bulk",
+    "_cat",
+    "_cluster",
+    "_count",
+    "_data_stream",
+    "_field_caps",
+    "_index_template",
+    "_mapping",
+    "_msearch",
+    "_refresh",
+    "_search",
+];
 
 fn tenant(of: Option<Extension<Tenant>>) -> Tenant {
     of.map(|Extension(tenant)| tenant).unwrap_or_default()
@@ -421,18 +468,14 @@ async fn field_caps(State(state): State<Shared>, Asked { who, index, params }: A
     // Names of fields may start with `_`, names of indices may not.
     let wanted =
         Selection::parse(&wanted.replace("_id", "?id").replace("_index", "?index").replace("_source", "?source"))?;
-    let names: Vec<String> =
-        indices::list(&state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
     let fields = indices::fields(&state, &who, &selection).await?;
-    Ok(Json(indices::field_caps(&names, &fields, &wanted)))
+    Ok(Json(indices::field_caps(&fields, &wanted)))
 }
 
 async fn field_mapping(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
     let selection = selected(&state, &who, &index, &params).await?;
-    let names: Vec<String> =
-        indices::list(&state, &who).await?.into_keys().filter(|name| selection.holds(name)).collect();
     let fields = indices::fields(&state, &who, &selection).await?;
-    Ok(Json(indices::mappings(&names, &fields)))
+    Ok(Json(indices::mappings(&fields)))
 }
 
 async fn refresh(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {

@@ -33,7 +33,7 @@ pub fn simple(text: &str, fields: &[String], and: bool) -> Query {
         let query = in_fields(fields, |field| match word.strip_suffix('*') {
             _ if quoted => phrase_words(field, word, false),
             Some(prefix) => phrase_words(field, prefix, true),
-            None => match_words(field, word, and, None),
+            None => match_words(field, word, and),
         });
         if not {
             // Joined like every other clause: `fox -dog` is foxes and all that has no dog.
@@ -308,12 +308,12 @@ impl<'t> Reader<'t, '_> {
 /// Keywords and numbers are compared as a whole, text word by word.
 fn exact_or_words(field: &str, word: &str) -> Query {
     if field == MESSAGE {
-        return match_words(field, word, true, None);
+        return match_words(field, word, true);
     }
     let exact = Query::Terms { field: field.to_owned(), values: vec![word.to_owned()], ignore_case: false };
     Query::Bool {
         must: Vec::new(),
-        should: vec![exact, match_words(field, word, true, None)],
+        should: vec![exact, match_words(field, word, true)],
         must_not: Vec::new(),
         at_least: 1,
     }

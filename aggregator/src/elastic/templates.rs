@@ -6,18 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use millrace_log::record::Tenant;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::query::wildcard;
-use super::{Answer, Shared, body_json, tenant};
 
 /// Templates of one tenant at most.
 const MAX_TEMPLATES: usize = 1000;
@@ -26,7 +20,8 @@ const MAX_TEMPLATES: usize = 1000;
 #[derive(Debug, Default)]
 pub struct Templates(RwLock<BTreeMap<Tenant, BTreeMap<String, Value>>>);
 
-fn missing(name: &str) -> ApiError {
+/// There is no such template.
+pub fn missing(name: &str) -> ApiError {
     ApiError {
         status: 404,
         kind: "resource_not_found_exception",
@@ -73,61 +68,38 @@ fn check(name: &str, body: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// Installs or replaces one.
-pub async fn put(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(name): Path<String>,
-    body: Bytes,
-) -> Answer {
-    let mut body = body_json(&body)?;
-    check(&name, &body)?;
-    if body["index_patterns"].is_string() {
-        body["index_patterns"] = json!([body["index_patterns"]]);
+impl Templates {
+    /// Installs or replaces one.
+    pub fn put(&self, who: Tenant, name: String, mut body: Value) -> Result<(), ApiError> {
+        check(&name, &body)?;
+        if body["index_patterns"].is_string() {
+            body["index_patterns"] = json!([body["index_patterns"]]);
+        }
+        if body.get("composed_of").is_none() {
+            body["composed_of"] = json!([]);
+        }
+        let mut all = self.0.write();
+        let mine = all.entry(who).or_default();
+        if mine.len() >= MAX_TEMPLATES && !mine.contains_key(&name) {
+            return Err(ApiError::argument(format!(
+                "{MAX_TEMPLATES} templates are installed already, more are not kept"
+            )));
+        }
+        mine.insert(name, body);
+        Ok(())
     }
-    if body.get("composed_of").is_none() {
-        body["composed_of"] = json!([]);
+
+    /// Those that a pattern names, with their names.
+    pub fn listed(&self, who: &Tenant, pattern: &str) -> Result<Vec<Value>, ApiError> {
+        let regex =
+            regex::Regex::new(&format!("^{}$", wildcard(pattern))).map_err(|e| ApiError::argument(e.to_string()))?;
+        let all = self.0.read();
+        let mine = all.get(who).into_iter().flatten().filter(|(name, _)| regex.is_match(name));
+        Ok(mine.map(|(name, body)| json!({"name": name, "index_template": body})).collect())
     }
-    let mut all = state.templates.0.write();
-    let mine = all.entry(tenant(who)).or_default();
-    if mine.len() >= MAX_TEMPLATES && !mine.contains_key(&name) {
-        return Err(ApiError::argument(format!("{MAX_TEMPLATES} templates are installed already, more are not kept")));
-    }
-    mine.insert(name, body);
-    Ok(Json(json!({"acknowledged": true})))
-}
 
-fn listed(state: &Shared, who: &Tenant, pattern: &str) -> Result<Vec<Value>, ApiError> {
-    let regex =
-        regex::Regex::new(&format!("^{}$", wildcard(pattern))).map_err(|e| ApiError::argument(e.to_string()))?;
-    let all = state.templates.0.read();
-    let mine = all.get(who).into_iter().flatten().filter(|(name, _)| regex.is_match(name));
-    Ok(mine.map(|(name, body)| json!({"name": name, "index_template": body})).collect())
-}
-
-/// All of a tenant.
-pub async fn all(State(state): State<Shared>, who: Option<Extension<Tenant>>) -> Answer {
-    Ok(Json(json!({"index_templates": listed(&state, &tenant(who), "*")?})))
-}
-
-/// One, or those that a pattern names.
-pub async fn get(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(name): Path<String>,
-) -> Result<Response, ApiError> {
-    let found = listed(&state, &tenant(who), &name)?;
-    if found.is_empty() && !name.contains('*') {
-        return Err(missing(&name));
-    }
-    Ok((StatusCode::OK, Json(json!({"index_templates": found}))).into_response())
-}
-
-/// Removes one.
-pub async fn delete(State(state): State<Shared>, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
-    let mut all = state.templates.0.write();
-    match all.get_mut(&tenant(who)).and_then(|mine| mine.remove(&name)) {
-        Some(_) => Ok(Json(json!({"acknowledged": true}))),
-        None => Err(missing(&name)),
+    /// Removes one; whether there was one.
+    pub fn remove(&self, who: &Tenant, name: &str) -> bool {
+        self.0.write().get_mut(who).and_then(|mine| mine.remove(name)).is_some()
     }
 }

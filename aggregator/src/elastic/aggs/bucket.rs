@@ -1,0 +1,193 @@
+//! What all aggregations share: buckets with aggregations below them, accumulators, keys of values, limits.
+//!
+//! In: matching documents. Out: counts by bucket, written as JSON by the aggregation that made them. Touches nothing.
+//! Leaves to others: which kinds there are ([`Below`] is implemented by the tree that knows them).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde_json::{Map, Value as Json};
+
+use super::super::document::{Doc, Value};
+use super::super::error::ApiError;
+
+/// Buckets of one answer at most, as `search.max_buckets`.
+pub const MAX_BUCKETS: usize = 65_536;
+/// Distinct values that `cardinality` and `terms` hold at most.
+pub const MAX_KEYS: usize = 1_000_000;
+
+/// Aggregations below a bucket.
+pub trait Below {
+    /// Whether there are none.
+    fn is_empty(&self) -> bool;
+
+    /// Takes one document of the bucket.
+    fn collect(&self, into: &mut Collected, doc: &Doc<'_>) -> Result<(), ApiError>;
+
+    /// Their answers by name; `left` counts the buckets that the whole answer may still have.
+    fn answer(&self, collected: Collected, left: &mut usize) -> Result<Map<String, Json>, ApiError>;
+}
+
+/// What the documents of one bucket add up to, an accumulator per aggregation. Empty before the first document.
+#[derive(Debug, Default)]
+pub struct Collected(pub Vec<Accumulator>);
+
+/// What one aggregation holds while documents come in.
+#[derive(Debug)]
+pub enum Accumulator {
+    /// Buckets by value.
+    Keyed(HashMap<Key, Bucket>),
+    /// Buckets by the number of their step or the time of their start.
+    Steps(BTreeMap<i64, Bucket>),
+    /// A fixed list of buckets.
+    List(Vec<Bucket>),
+    /// All values.
+    Numbers(Vec<f64>),
+    /// Values added up.
+    Summary(Summary),
+    /// Distinct values.
+    Distinct(HashSet<Key>),
+}
+
+/// Count, sum, least and greatest of some numbers.
+#[derive(Debug)]
+pub struct Summary {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// Infinite if there are none.
+    pub min: f64,
+    /// Infinite if there are none.
+    pub max: f64,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { count: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
+    }
+}
+
+impl Summary {
+    /// Adds the values of a field, or what stands in for them if there are none.
+    pub fn add(&mut self, doc: &Doc<'_>, field: &str, missing: Option<f64>) {
+        let values = doc.values(field);
+        let numbers = values.iter().filter_map(numeric);
+        for number in numbers.chain(missing.filter(|_| values.is_empty())) {
+            self.count += 1;
+            self.sum += number;
+            self.min = self.min.min(number);
+            self.max = self.max.max(number);
+        }
+    }
+
+    /// A number that only exists if there were values.
+    pub fn some(&self, number: f64) -> Json {
+        if self.count == 0 { Json::Null } else { Json::from(number) }
+    }
+}
+
+/// Documents that have something in common.
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// How many.
+    pub count: u64,
+    below: Collected,
+}
+
+impl Bucket {
+    /// Counts a document, here and below.
+    pub fn take(&mut self, below: &dyn Below, doc: &Doc<'_>) -> Result<(), ApiError> {
+        self.count += 1;
+        if below.is_empty() { Ok(()) } else { below.collect(&mut self.below, doc) }
+    }
+
+    /// `head`, then the count, then the answers from below.
+    pub fn answer(self, below: &dyn Below, head: Map<String, Json>, left: &mut usize) -> Result<Json, ApiError> {
+        *left = left.checked_sub(1).ok_or_else(too_many_buckets)?;
+        let mut out = head;
+        out.insert("doc_count".to_owned(), self.count.into());
+        out.extend(below.answer(self.below, left)?);
+        Ok(Json::Object(out))
+    }
+}
+
+/// A list of buckets, or an object by key.
+pub fn listed(all: Vec<(String, Json)>, keyed: bool) -> Json {
+    if keyed { Json::Object(all.into_iter().collect()) } else { all.into_iter().map(|(_, json)| json).collect() }
+}
+
+/// The answer would have too many buckets.
+pub fn too_many_buckets() -> ApiError {
+    ApiError {
+        status: 503,
+        kind: "too_many_buckets_exception",
+        reason: format!("Trying to create too many buckets. Must be less than or equal to: [{MAX_BUCKETS}]"),
+    }
+}
+
+/// An aggregation would hold too many values.
+pub fn too_many_values(name: &str) -> ApiError {
+    ApiError {
+        status: 503,
+        kind: "too_many_buckets_exception",
+        reason: format!(
+            "aggregation [{name}] meets more than {MAX_KEYS} distinct values: narrow the query or the time range"
+        ),
+    }
+}
+
+/// A value that documents are grouped by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// `true` or `false`.
+    Bool(bool),
+    /// Order-preserving bits of a number.
+    Number(i64),
+    /// Text or keyword.
+    Text(String),
+}
+
+impl Key {
+    /// The key of a value. Times are milliseconds.
+    pub fn of(value: &Value<'_>) -> Self {
+        match value {
+            Value::Text(text) => Self::Text(text.clone().into_owned()),
+            Value::Bool(b) => Self::Bool(*b),
+            Value::Number(n) => Self::Number(ordered(*n)),
+            Value::Time(ns) => Self::Number(ordered(ns.div_euclid(1_000_000) as f64)),
+        }
+    }
+}
+
+/// Bits of a float whose order as integers is that of the numbers; its own inverse on the bits.
+fn ordered(n: f64) -> i64 {
+    let bits = n.to_bits() as i64;
+    if bits < 0 { bits ^ i64::MAX } else { bits }
+}
+
+/// The number of a [`Key::Number`].
+pub fn unordered(bits: i64) -> f64 {
+    f64::from_bits((if bits < 0 { bits ^ i64::MAX } else { bits }) as u64)
+}
+
+/// Numbers and times; texts count if they read as numbers, as in a field mapped as keyword.
+pub fn numeric(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::Text(text) => text.parse().ok(),
+        other => other.number(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_order_as_keys() {
+        let numbers = [f64::NEG_INFINITY, -2.5, -1.0, 0.0, 0.5, 200.0, 1e18];
+        for pair in numbers.windows(2) {
+            assert!(ordered(pair[0]) < ordered(pair[1]), "{pair:?}");
+            assert_eq!(unordered(ordered(pair[0])), pair[0]);
+        }
+    }
+}
