@@ -421,9 +421,14 @@ async fn start_aggregator(
         // Ends tails and queries with the door: they never end by themselves.
         let shutdown = CancellationToken::new();
         let cost = LokiLimits::from(aggregator_config);
-        let state =
-            LokiState::new(events, Arc::clone(&engine), Arc::clone(&ingest), Arc::clone(clock), cost, shutdown.clone());
-        let page = PageState { engine, alerts, clock: Arc::clone(clock), limits: limits.clone() };
+        let page = PageState {
+            store: Arc::clone(&events),
+            engine: Arc::clone(&engine),
+            alerts,
+            clock: Arc::clone(clock),
+            limits: limits.clone(),
+        };
+        let state = LokiState::new(events, engine, Arc::clone(&ingest), Arc::clone(clock), cost, shutdown.clone());
         let router = Router::new()
             .merge(loki::router(state))
             .merge(web::router(page))
@@ -526,6 +531,7 @@ impl AlertList for RuleAlerts {
             value: alert.value,
             since_ns: alert.resolved_at_ns.or(alert.fired_at_ns).unwrap_or(alert.active_at_ns),
             summary: alert.annotations.get("summary").cloned().unwrap_or_default(),
+            link: alert.link,
         };
         self.0.alerts().into_iter().map(row).collect()
     }

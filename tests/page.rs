@@ -1,4 +1,4 @@
-//! The page in a real browser: `tests/page/page.mjs` searches, tails and looks at an alert while this test keeps a
+//! The page in a real browser: `tests/page/page.mjs` searches, tails and follows the link of an alert while this test keeps a
 //! whole millrace with one tailed file and one rule running. Screenshots lie in `target/page`.
 
 #![allow(clippy::unwrap_used)] // a test that fails says where

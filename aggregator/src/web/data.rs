@@ -1,119 +1,25 @@
-//! What the page shows: parameters of the address, the lines and counts of the engine, the alerts of the rules.
+//! What the engine finds for a page: lines or series, counts over time, labels that all lines share.
 //!
-//! In: parameters, engine. Out: plain data for `page.rs`. Touches nothing itself.
+//! In: a query, a range. Out: plain data for `page.rs`. Touches nothing itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millrace_log::record::Tenant;
 use millrace_logql::storage::QueryLimits;
-use millrace_logql::{Answer, Direction, Expr, RangeQuery};
-use serde::Deserialize;
+use millrace_logql::{Answer, Direction, Expr, LabelPairs, RangeQuery};
 use tokio_util::sync::CancellationToken;
 
-use super::PageState;
-
-/// One alert for the page.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AlertRow {
-    /// Name of the rule.
-    pub name: String,
-    /// `pending`, `firing` or `resolved`.
-    pub state: String,
-    /// All labels but the name.
-    pub labels: Vec<(String, String)>,
-    /// Value at the last evaluation.
-    pub value: f64,
-    /// Since when it is in this state, ns since 1970.
-    pub since_ns: i64,
-    /// Annotation `summary`, if there is one.
-    pub summary: String,
-}
-
-/// Where alerts come from: the rules, plugged in by the binary.
-pub trait AlertList: Send + Sync + 'static {
-    /// All alerts, worst first.
-    fn alerts(&self) -> Vec<AlertRow>;
-}
-
-/// No rules run in this process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoAlerts;
-
-impl AlertList for NoAlerts {
-    fn alerts(&self) -> Vec<AlertRow> {
-        Vec::new()
-    }
-}
-
-/// Parameters of the address.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct Params {
-    query: Option<String>,
-    range: Option<String>,
-    limit: Option<usize>,
-}
-
-/// Ranges to choose from: name, text, seconds.
-pub const RANGES: [(&str, &str, i64); 7] = [
-    ("5m", "last 5 minutes", 300),
-    ("15m", "last 15 minutes", 900),
-    ("1h", "last hour", 3600),
-    ("6h", "last 6 hours", 6 * 3600),
-    ("24h", "last day", 24 * 3600),
-    ("7d", "last 7 days", 7 * 24 * 3600),
-    ("30d", "last 30 days", 30 * 24 * 3600),
-];
-
-const DEFAULT_RANGE: usize = 2;
-const DEFAULT_LINES: usize = 200;
-const MAX_LINES: usize = 2000;
-
-impl Params {
-    /// The query without blanks around it.
-    pub fn query(&self) -> &str {
-        self.query.as_deref().unwrap_or("").trim()
-    }
-
-    /// Lines to show at most.
-    pub fn limit(&self) -> usize {
-        self.limit.unwrap_or(DEFAULT_LINES).clamp(1, MAX_LINES)
-    }
-}
-
-/// Time range of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// Name as in [`RANGES`].
-    pub name: &'static str,
-    /// First nanosecond.
-    pub start_ns: i64,
-    /// Exclusive.
-    pub end_ns: i64,
-    /// Width of one bar.
-    pub step_ns: i64,
-}
-
-const BARS: i64 = 60;
-
-impl Range {
-    /// The range that the parameters name; bars start at whole multiples of their width.
-    pub fn of(params: &Params, now_ns: i64) -> Self {
-        let wanted = params.range.as_deref();
-        let (name, _, seconds) =
-            RANGES.into_iter().find(|(name, ..)| Some(*name) == wanted).unwrap_or(RANGES[DEFAULT_RANGE]);
-        let step_ns = seconds * 1_000_000_000 / BARS;
-        // One nanosecond beyond now: a line of this very moment belongs to it.
-        let end_ns = now_ns.saturating_add(1);
-        Self { name, start_ns: end_ns - seconds * 1_000_000_000, end_ns, step_ns }
-    }
-}
+use super::range::{BARS, Range};
+use super::state::PageState;
 
 /// One line for the page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     /// Event time, ns since 1970.
     pub time_ns: i64,
-    /// Labels of its stream, with what the pipeline added.
-    pub labels: Vec<(String, String)>,
+    /// Labels of its stream, with what the pipeline added, without those that all lines share.
+    pub labels: LabelPairs,
     /// Its text.
     pub text: String,
 }
@@ -122,7 +28,7 @@ pub struct Line {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     /// Its labels.
-    pub labels: Vec<(String, String)>,
+    pub labels: LabelPairs,
     /// The last value in the range.
     pub last: f64,
 }
@@ -132,68 +38,79 @@ pub struct Series {
 pub struct Found {
     /// Newest first.
     pub lines: Vec<Line>,
+    /// Labels that all of them have, with equal values.
+    pub common: LabelPairs,
+    /// Lines in the whole range; `None` if they can't be counted.
+    pub total: Option<u64>,
     /// For metric queries.
     pub series: Vec<Series>,
-    /// (time of the bar's start in ns, lines or value).
+    /// The log query behind a metric query, and how far before the range its first line may be, ns.
+    pub behind: Option<(String, i64)>,
+    /// (start of the bar in ns, lines or value).
     pub bars: Vec<(i64, f64)>,
     /// What was wrong, as the engine says it.
     pub error: Option<String>,
+    /// What is missing from the answer.
+    pub warnings: Vec<String>,
 }
 
 /// Asks the engine for lines and for counts over time.
 pub async fn find(
     state: &PageState,
-    tenant: &str,
-    query: &str,
+    tenant: &Tenant,
+    text: &str,
+    expr: &Arc<Expr>,
     range: &Range,
     limit: usize,
     cancel: CancellationToken,
 ) -> Found {
     let mut found = Found::default();
-    let ask = |expr: Expr| RangeQuery {
-        tenant: tenant.to_owned(),
-        query: Arc::new(expr),
-        start_ns: range.start_ns,
-        end_ns: range.end_ns,
+    let ask = |expr: Arc<Expr>, (start_ns, end_ns): (i64, i64)| RangeQuery {
+        tenant: tenant.as_str().to_owned(),
+        start_ns,
+        end_ns,
         step_ns: range.step_ns,
         limit,
-        interval_ns: 0,
         direction: Direction::Backward,
         limits: limits(&state.limits, limit),
         cancel: cancel.clone(),
+        ..RangeQuery::new(expr)
     };
-    let expr = match millrace_logql::parse(query) {
-        Ok(expr) => expr,
-        Err(error) => {
-            found.error = Some(error.to_string());
-            return found;
+    // A value at t speaks of (t - step, t]: one step behind the last nanosecond before each bar.
+    let first_ns = range.start_ns.saturating_sub(1).saturating_add(range.step_ns);
+    let steps = (first_ns, first_ns.saturating_add((BARS - 1) * range.step_ns));
+    match expr.as_ref() {
+        Expr::Metric(metric) => {
+            found.behind = metric.lines_behind().map(|behind| (behind.query([]), behind.reach_ns));
+            match state.engine.query_range(ask(Arc::clone(expr), steps)).await {
+                Err(error) => found.error = Some(error.to_string()),
+                Ok(answer) => {
+                    found.series = series(&answer.value);
+                    found.bars = bars(answer.value, range);
+                }
+            }
         }
-    };
-    match state.engine.query_range(ask(expr)).await {
-        Err(error) => found.error = Some(error.to_string()),
-        Ok(answer) => match answer.value {
-            Answer::Streams(streams) => {
-                for stream in streams {
-                    for entry in stream.entries {
-                        let labels = stream.labels.clone();
-                        found.lines.push(Line { time_ns: entry.time_ns, labels, text: entry.line });
-                    }
-                }
-                found.lines.sort_by_key(|line| std::cmp::Reverse(line.time_ns));
-                let counts = format!("sum(count_over_time({query}[{}s]))", (range.step_ns / 1_000_000_000).max(1));
-                // A query that can't be counted (a pipeline error, say) still shows its lines.
-                if let Ok(counts) = millrace_logql::parse(&counts)
-                    && let Ok(answer) = state.engine.query_range(ask(counts)).await
-                {
-                    found.bars = bars(answer.value);
-                }
+        _ => {
+            match state.engine.query_range(ask(Arc::clone(expr), (range.start_ns, range.end_ns))).await {
+                Err(error) => found.error = Some(error.to_string()),
+                Ok(answer) => (found.common, found.lines) = lines(answer.value),
             }
-            other => {
-                found.series = series(&other);
-                found.bars = bars(other);
+            let counts = format!("sum(count_over_time({text}[{}ms]))", range.step_ns / 1_000_000);
+            // A query that can't be counted (a pipeline error, say) still shows its lines.
+            if found.error.is_none()
+                && let Ok(counts) = millrace_logql::parse_any_stream(&counts)
+                && let Ok(answer) = state.engine.query_range(ask(Arc::new(counts), steps)).await
+            {
+                found.bars = bars(answer.value, range);
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // whole numbers, not negative
+                let total = found.bars.iter().map(|(_, lines)| *lines).sum::<f64>() as u64;
+                found.total = Some(total);
             }
-        },
+        }
     }
+    // After the queries: one of them may have met the damage.
+    let damaged = state.store.damaged(tenant, range.start_ns.saturating_sub(expr.reach_ns()), range.end_ns);
+    found.warnings = damaged.iter().map(ToString::to_string).collect();
     found
 }
 
@@ -201,12 +118,34 @@ fn limits(configured: &QueryLimits, entries: usize) -> QueryLimits {
     QueryLimits { max_entries: configured.max_entries.max(entries), ..configured.clone() }
 }
 
-/// Sum of all series per step.
-fn bars(answer: Answer) -> Vec<(i64, f64)> {
+/// Labels that all lines share, and the lines with the others, newest first.
+fn lines(answer: Answer) -> (LabelPairs, Vec<Line>) {
+    let Answer::Streams(streams) = answer else { return Default::default() };
+    let mut common: Option<LabelPairs> = None;
+    for stream in streams.iter().filter(|stream| !stream.entries.is_empty()) {
+        match &mut common {
+            None => common = Some(stream.labels.clone()),
+            Some(common) => common.retain(|pair| stream.labels.contains(pair)),
+        }
+    }
+    let common = common.unwrap_or_default();
+    let mut lines = Vec::new();
+    for stream in streams {
+        let own: LabelPairs = stream.labels.iter().filter(|pair| !common.contains(pair)).cloned().collect();
+        for entry in stream.entries {
+            lines.push(Line { time_ns: entry.time_ns, labels: own.clone(), text: entry.line });
+        }
+    }
+    lines.sort_by_key(|line| std::cmp::Reverse(line.time_ns));
+    (common, lines)
+}
+
+/// Sum of all series per bar.
+fn bars(answer: Answer, range: &Range) -> Vec<(i64, f64)> {
     let Answer::Matrix(series) = answer else { return Vec::new() };
-    let mut sums = std::collections::BTreeMap::new();
+    let mut sums = BTreeMap::new();
     for (time_ns, value) in series.into_iter().flat_map(|s| s.points) {
-        *sums.entry(time_ns).or_insert(0.0) += value;
+        *sums.entry(time_ns.saturating_add(1).saturating_sub(range.step_ns)).or_insert(0.0) += value;
     }
     sums.into_iter().collect()
 }
@@ -219,27 +158,4 @@ fn series(answer: &Answer) -> Vec<Series> {
         .collect();
     all.sort_by(|a, b| b.last.total_cmp(&a.last));
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_end_now_and_have_sixty_bars() {
-        let params = |range: &str| Params { range: Some(range.to_owned()), ..Params::default() };
-        for (name, want, seconds) in [("5m", "5m", 300), ("7d", "7d", 604_800), ("nonsense", "1h", 3600)] {
-            let range = Range::of(&params(name), 10_000_000_000_000_000);
-            assert_eq!(range.name, want);
-            assert_eq!(range.end_ns - range.start_ns, seconds * 1_000_000_000);
-            assert_eq!((range.end_ns - range.start_ns) / range.step_ns, 60);
-        }
-    }
-
-    #[test]
-    fn line_counts_are_bounded() {
-        for (given, want) in [(None, 200), (Some(0), 1), (Some(50), 50), (Some(1_000_000), 2000)] {
-            assert_eq!(Params { limit: given, ..Params::default() }.limit(), want);
-        }
-    }
 }

@@ -1,50 +1,45 @@
 //! The page at `/`: search, histogram, result lines, live tail, alerts. Rendered here, embedded in the binary, with no
 //! need of a network: one style sheet, one small script, no fonts, no third-party code.
 //!
-//! In: a query in LogQL and a time range as parameters of the address (so that a page can be sent to a colleague).
-//! Out: HTML. Touches nothing but the engine and the list of alerts. Live tail is Loki's own WebSocket, read by the script.
+//! In: a query in LogQL, or plain words, and a time range as parameters of the address (so that a page can be sent to a
+//! colleague, or stand in an alert). Out: HTML. Touches nothing but the engine and the list of alerts. Live tail is Loki's
+//! own WebSocket, read by the script.
 
-/// What the page shows, asked of engine and rules.
+/// What the page needs.
+mod state;
+/// What the search box says.
+mod query;
+/// Times and numbers for people.
+mod text;
+/// Parameters of the address, the time range that they name.
+mod range;
+/// What the engine finds for a page.
 mod data;
 /// Bars over time as SVG.
 mod histogram;
 /// The HTML.
 mod page;
 
-use std::sync::Arc;
-
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Router};
-use millrace_log::clock::SharedClock;
+use axum::{Extension, Json, Router};
 use millrace_log::record::Tenant;
-use millrace_logql::Engine;
-use millrace_logql::storage::QueryLimits;
 use tokio_util::sync::CancellationToken;
 
-pub use data::{AlertList, AlertRow, NoAlerts};
-use data::{Found, Params, Range};
-
-/// What the page needs.
-#[derive(Clone)]
-pub struct PageState {
-    /// Answers queries.
-    pub engine: Arc<Engine>,
-    /// Lists alerts and their state.
-    pub alerts: Arc<dyn AlertList>,
-    /// Tells what "the last hour" is.
-    pub clock: SharedClock,
-    /// What one page may cost.
-    pub limits: QueryLimits,
-}
+use data::Found;
+use page::Page;
+use query::Asked;
+use range::{Params, Range};
+pub use state::{AlertList, AlertRow, NoAlerts, PageState};
 
 /// Routes of the page.
 pub fn router(state: PageState) -> Router {
     Router::new()
         .route("/", get(show))
         .route("/alerts", get(alerts))
+        .route("/logql", get(logql))
         .route("/static/page.css", get(|| async { fixed("text/css; charset=utf-8", include_str!("page.css")) }))
         .route("/static/page.js", get(|| async { fixed("text/javascript; charset=utf-8", include_str!("page.js")) }))
         .with_state(state)
@@ -68,19 +63,41 @@ async fn show(
     Query(params): Query<Params>,
 ) -> Response {
     let tenant = tenant.map(|Extension(tenant)| tenant).unwrap_or_default();
-    let range = Range::of(&params, state.clock.now_ns());
+    let now_ns = state.clock.now_ns();
+    let (range, fault) = match Range::of(&params, now_ns) {
+        Ok(range) => (range, None),
+        Err(fault) => (Range::latest(now_ns), Some(fault)),
+    };
+    let asked = Asked::read(params.query());
     // Ends the queries when the browser goes away before they are done.
     let cancel = CancellationToken::new();
     let guard = cancel.clone().drop_guard();
-    let found = match params.query() {
-        "" => Found::default(),
-        query => data::find(&state, tenant.as_str(), query, &range, params.limit(), cancel).await,
+    let found = match (&asked, fault) {
+        (_, Some(fault)) => Found { error: Some(fault), ..Found::default() },
+        (Err(fault), None) => Found { error: Some(fault.clone()), ..Found::default() },
+        (Ok(Asked { expr: Some(expr), text, .. }), None) if !params.is_tail() => {
+            data::find(&state, &tenant, text, expr, &range, params.limit(), cancel).await
+        }
+        _ => Found::default(),
     };
     drop(guard);
-    html(page::whole(&params, &range, &found, &state.alerts.alerts()))
+    let alerts = state.alerts.alerts();
+    let asked = asked.unwrap_or_default();
+    html(page::whole(&Page { params: &params, asked: &asked, range: &range, found: &found, alerts: &alerts }))
 }
 
 /// The list of alerts alone: the script asks for it every few seconds.
 async fn alerts(State(state): State<PageState>) -> Response {
     html(page::alert_list(&state.alerts.alerts()))
 }
+
+/// What live tail asks the Loki API for: the log query that the text of the box means.
+async fn logql(Query(params): Query<Params>) -> Response {
+    match Asked::read(params.query()).and_then(Asked::into_tail) {
+        Ok(asked) => Json(serde_json::json!({"query": asked.text, "marks": asked.marks})).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, Json(serde_json::json!({"error": error}))).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,53 @@
-// Live tail over Loki's own WebSocket, and the list of alerts every few seconds. Everything else works without it.
+// Live tail over Loki's own WebSocket, local time, keys, and the list of alerts every few seconds. Everything else works
+// without it.
 "use strict";
 (() => {
-  const lines = document.getElementById("lines");
-  const button = document.getElementById("tail");
-  const query = document.getElementById("query");
-  const count = document.getElementById("count");
+  const byId = (id) => document.getElementById(id);
+  const lines = byId("lines"), button = byId("tail"), query = byId("query"), status = byId("status");
+  const results = byId("results"), common = byId("common"), zone = byId("zone");
   const keep = 2000; // lines on the page at most
-  let socket = null;
+  const patience = [1, 2, 4, 8, 15]; // seconds between attempts to reach the server again
+
+  // ---- times: the server writes UTC; readers may choose the time of their own clock, this browser remembers it
 
   const two = (n, width = 2) => String(n).padStart(width, "0");
+  let local = false;
+  try { local = localStorage.getItem("millrace.zone") === "local"; } catch { /* storage is forbidden: UTC */ }
 
-  function clockText(ns) {
-    const at = new Date(Number(BigInt(ns) / 1000000n));
-    return `${two(at.getUTCMonth() + 1)}-${two(at.getUTCDate())} ${two(at.getUTCHours())}:${two(at.getUTCMinutes())}:` +
-      `${two(at.getUTCSeconds())}.${two(at.getUTCMilliseconds(), 3)}`;
+  function timeText(iso, withYear) {
+    const at = new Date(iso);
+    const get = (part) => (local ? at[`get${part}`]() : at[`getUTC${part}`]());
+    const day = `${two(get("Month") + 1)}-${two(get("Date"))}`;
+    const time = `${two(get("Hours"))}:${two(get("Minutes"))}:${two(get("Seconds"))}`;
+    return withYear ? `${get("FullYear")}-${day} ${time}` : `${day} ${time}.${two(get("Milliseconds"), 3)}`;
   }
+
+  function offsetText() {
+    const minutes = -new Date().getTimezoneOffset();
+    const size = Math.abs(minutes);
+    return `UTC${minutes < 0 ? "−" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}`;
+  }
+
+  function showTimes(root = document) {
+    for (const time of root.querySelectorAll("time")) time.textContent = timeText(time.dateTime, time.classList.contains("date"));
+    for (const title of root.querySelectorAll("title[data-time]")) {
+      title.textContent = `${timeText(title.dataset.time)}${local ? "" : " UTC"}: ${title.dataset.value}`;
+    }
+    byId("zone-name").textContent = local ? `local time (${offsetText()})` : "UTC";
+    zone.textContent = local ? "Show UTC" : "Show local time";
+  }
+
+  function switchZone() {
+    local = !local;
+    try { localStorage.setItem("millrace.zone", local ? "local" : "utc"); } catch { /* for this page only */ }
+    showTimes();
+  }
+
+  zone.hidden = false;
+  zone.addEventListener("click", switchZone);
+  showTimes();
+
+  // ---- lines of live tail
 
   function element(name, className, text) {
     const made = document.createElement(name);
@@ -23,56 +56,200 @@
     return made;
   }
 
-  function item(ns, text, labels) {
-    const li = element("li");
-    li.append(element("time", "", clockText(ns)), element("code", "text", text));
-    const row = element("span", "labels");
+  let marks = [];
+  function markedText(text) {
+    const code = element("code", "text");
+    let rest = text;
+    for (;;) {
+      let at = -1, mark = "";
+      for (const one of marks) {
+        const found = rest.indexOf(one);
+        if (found >= 0 && (at < 0 || found < at || (found === at && one.length > mark.length))) [at, mark] = [found, one];
+      }
+      if (at < 0) break;
+      code.append(rest.slice(0, at), element("mark", "", mark));
+      rest = rest.slice(at + mark.length);
+    }
+    code.append(rest);
+    return code;
+  }
+
+  let shared = null; // labels of every line so far
+  function chips(row, labels, without) {
+    row.replaceChildren();
     for (const [name, value] of Object.entries(labels).sort()) {
+      if (without && without[name] === value) continue;
       const label = element("span", "label");
       label.append(element("b", "", name), `=${value}`);
       row.append(label);
     }
-    li.append(row);
+    return row;
+  }
+
+  function share(found) {
+    const before = shared === null ? -1 : Object.keys(shared).length;
+    for (const [, , , labels] of found) {
+      shared = Object.fromEntries(Object.entries(shared === null ? labels : shared).filter(([n, v]) => labels[n] === v));
+    }
+    const now = shared === null ? -1 : Object.keys(shared).length;
+    if (now === before) return;
+    common.hidden = now <= 0;
+    byId("common-labels").replaceChildren(chips(element("span", "labels"), shared || {}));
+    for (const li of lines.children) chips(li.querySelector(".labels"), li.labels, shared);
+  }
+
+  function item(ns, text, labels) {
+    const li = element("li", "new");
+    li.labels = labels;
+    const level = labels.level || labels.severity || labels.detected_level;
+    if (level) li.dataset.level = level.toLowerCase();
+    const time = element("time");
+    time.dateTime = new Date(Number(BigInt(ns) / 1000000n)).toISOString();
+    time.textContent = timeText(time.dateTime, false);
+    li.append(time, markedText(text), chips(element("span", "labels"), labels, shared));
     return li;
   }
+
+  // ---- live tail
+
+  let tail = null; // { socket, timer, attempt, last, seen, count, live }
+
+  function say(text, kind) {
+    status.hidden = !text;
+    status.className = kind || "";
+    status.textContent = text;
+  }
+
+  const clockNow = () => timeText(new Date().toISOString(), false).slice(6, 14);
+  const countText = () => `${tail.count.toLocaleString("en")} ${tail.count === 1 ? "line" : "lines"}`;
+  const sayLive = () => say(`Live: new lines appear on top. ${countText()} so far${tail.note || ""}.`, "live");
 
   function show(message) {
     const found = [];
     for (const stream of message.streams || []) {
-      for (const [ns, text] of stream.values) found.push([BigInt(ns), ns, text, stream.stream]);
+      for (const [ns, text] of stream.values) {
+        // Asked again from the newest line on: those of its nanosecond may be here already.
+        const key = `${ns} ${JSON.stringify(stream.stream)} ${text}`;
+        if (tail.seen.has(key)) continue;
+        const at = BigInt(ns);
+        if (at > tail.last) { tail.last = at; tail.seen.clear(); }
+        if (at === tail.last) tail.seen.add(key);
+        found.push([at, ns, text, stream.stream]);
+      }
     }
     found.sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
+    share(found);
     for (const [, ns, text, labels] of found) lines.prepend(item(ns, text, labels));
     while (lines.childElementCount > keep) lines.lastElementChild.remove();
-    if (count) count.textContent = lines.childElementCount;
-    const nothing = document.getElementById("nothing");
-    if (nothing && found.length) nothing.remove();
+    tail.count += found.length;
+    if (message.dropped_entries) tail.note = "; some were left out because they came too fast";
+    sayLive();
   }
 
-  function stop() {
-    if (socket) { socket.onclose = null; socket.close(); }
-    socket = null;
-    button.setAttribute("aria-pressed", "false");
-    button.textContent = "Live tail";
+  function address(live) {
+    const parameters = new URLSearchParams({ query: query.value });
+    if (live) parameters.set("tail", "1");
+    return `/?${parameters}`;
   }
 
-  function start() {
+  function pressed(yes) {
+    button.setAttribute("aria-pressed", String(yes));
+    button.textContent = yes ? "Stop tail" : "Live tail";
+  }
+
+  function stop(text, kind) {
+    if (!tail) return;
+    const over = tail;
+    clearTimeout(over.timer);
+    if (over.socket) { over.socket.onclose = null; over.socket.close(); }
+    say(text || `Live tail stopped at ${clockNow()}. ${countText()} came.`, kind);
+    tail = null;
+    pressed(false);
+    document.title = "Millrace";
+  }
+
+  async function start() {
+    if (!query.value.trim()) { query.focus(); say("Write what to follow into the search box first.", "trouble"); return; }
+    const mine = tail = { socket: null, timer: 0, attempt: 0, last: BigInt(Date.now()) * 1000000n, seen: new Set(), count: 0, live: false };
+    pressed(true);
+    if (location.search !== address(true).slice(1)) history.pushState(null, "", address(true));
+    document.title = `${query.value} · live`;
+    lines.replaceChildren();
+    byId("found").replaceChildren();
+    for (const gone of results.querySelectorAll(".note, .warning")) gone.remove();
+    shared = null;
+    common.hidden = true;
+    say("Live tail: connecting …");
+    try {
+      const answer = await fetch(`/logql?${new URLSearchParams({ query: query.value })}`);
+      if (tail !== mine) return;
+      if (answer.status === 400) { stop(`Live tail failed: ${(await answer.json()).error}`, "trouble"); return; }
+      if (!answer.ok) { stop(`Live tail failed: the server answered ${answer.status} ${answer.statusText}`, "trouble"); return; }
+      const asked = await answer.json();
+      if (tail !== mine) return;
+      marks = asked.marks;
+      tail.query = asked.query;
+      connect();
+    } catch {
+      if (tail === mine) stop("Live tail failed: the server can't be reached.", "trouble");
+    }
+  }
+
+  function connect() {
+    const mine = tail;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const from = BigInt(Date.now()) * 1000000n;
-    socket = new WebSocket(`${scheme}://${location.host}/loki/api/v1/tail?limit=100&start=${from}` +
-      `&query=${encodeURIComponent(query.value)}`);
+    const parameters = new URLSearchParams({ limit: "1000", start: String(tail.last), query: tail.query });
+    const socket = tail.socket = new WebSocket(`${scheme}://${location.host}/loki/api/v1/tail?${parameters}`);
+    socket.onopen = () => {
+      if (tail.attempt > 0) tail.note = `; connected again at ${clockNow()}`;
+      Object.assign(tail, { attempt: 0, live: true });
+      sayLive();
+    };
     socket.onmessage = (event) => show(JSON.parse(event.data));
-    socket.onclose = stop;
-    button.setAttribute("aria-pressed", "true");
-    button.textContent = "Stop tail";
+    socket.onclose = (event) => {
+      if (tail !== mine) return;
+      const wait = patience[Math.min(tail.attempt, patience.length - 1)];
+      tail.attempt += 1;
+      const why = event.reason ? ` (${event.reason})` : "";
+      const what = tail.live ? `Live tail lost the server at ${clockNow()}${why}.` : `Live tail failed: the server did not accept it${why}.`;
+      say(`${what} Trying again every ${wait === 1 ? "second" : `${wait} seconds`} …`, "trouble");
+      tail.timer = setTimeout(connect, wait * 1000);
+    };
   }
 
-  button.addEventListener("click", () => (socket ? stop() : query.value.trim() ? start() : query.focus()));
+  function toggle() {
+    if (!tail) return start();
+    history.replaceState(null, "", address(false));
+    stop();
+  }
+
+  button.addEventListener("click", toggle);
+  addEventListener("popstate", () => location.reload());
+  if (new URLSearchParams(location.search).get("tail") === "1") start();
+
+  // ---- keys
+
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || /^(input|select|textarea)$/i.test(event.target.tagName)) return;
+    if (event.key === "/") { event.preventDefault(); query.focus(); query.select(); }
+    else if (event.key === "l" || event.key === "L") toggle();
+    else if (event.key === "z" || event.key === "Z") switchZone();
+  });
+
+  // ---- alerts
 
   async function refreshAlerts() {
     try {
       const answer = await fetch("/alerts");
-      if (answer.ok) document.getElementById("alerts").innerHTML = await answer.text(); // our own, escaped by the server
+      if (!answer.ok) return;
+      const list = byId("alerts");
+      const text = await answer.text();
+      if (text === list.source) return;
+      list.source = text;
+      list.innerHTML = text; // our own, escaped by the server
+      showTimes(list);
+      const firing = Number(list.querySelector("ul")?.dataset.firing || 0);
+      byId("badge").textContent = firing > 0 ? `${firing} firing` : "";
     } catch { /* the server is away: the next turn asks again */ }
   }
   setInterval(refreshAlerts, 2000);
