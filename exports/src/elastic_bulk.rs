@@ -4,6 +4,7 @@
 //! In: records of the log. Out: documents `{@timestamp, message, labels, …}`; dead letters for those refused for good.
 //! Touches the network. Leaves reading and committing to `feed.rs`.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use millrace_log::clock::SharedClock;
 use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{Decoder, Event, TopicPartition};
 use millrace_log::value::ValueError;
+use parking_lot::Mutex;
 use reqwest::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -76,6 +78,7 @@ pub struct ElasticBulk {
     clock: SharedClock,
     metrics: ExportMetrics,
     name: ExportName,
+    trouble: Trouble,
 }
 
 /// How the server is told who asks. Not `Debug`: it holds secrets.
@@ -89,6 +92,8 @@ enum Login {
 struct Document {
     /// Its place in the batch.
     index: usize,
+    /// Index and id of a document that may have several versions; lines have one.
+    key: Option<(String, String)>,
     /// Action and source lines.
     body: Bytes,
 }
@@ -109,7 +114,58 @@ enum Outcome {
     Refused(String),
 }
 
+/// Why a request was not taken as a whole.
+#[derive(Debug)]
+enum SendFault {
+    /// HTTP 413: fewer documents at once may be taken.
+    TooLarge(String),
+    /// HTTP 401 or 403: nothing will be taken until somebody sets the login right.
+    Login(String),
+    /// Anything else: try again.
+    Other(String),
+}
+
+/// What an export waits for and a person must put right, for `/ready`.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    /// What it is; `None` if all is well.
+    pub fn text(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
 impl ElasticBulk {
+    /// What the export waits for: shared, as it is at any moment.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble.clone()
+    }
+
+    /// Says once that the login is refused, and once that it is taken again.
+    fn login_refused(&self, reason: Option<&str>) {
+        let mut trouble = self.trouble.0.lock();
+        match (reason, trouble.is_some()) {
+            (Some(reason), false) => {
+                tracing::error!(
+                    export = self.name.export,
+                    url = self.url,
+                    reason,
+                    "export stopped: the server refuses the login; set `username` and `password`, or `api_key`, \
+                     nothing is lost meanwhile"
+                );
+                self.metrics.login_refused.get_or_create(&self.name).set(1);
+                *trouble = Some(format!("export `{}` is stopped: the login is refused ({reason})", self.name.export));
+            }
+            (None, true) => {
+                tracing::info!(export = self.name.export, url = self.url, "export goes on: the login is accepted");
+                self.metrics.login_refused.get_or_create(&self.name).set(0);
+                *trouble = None;
+            }
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+
     /// Reads secrets and makes the client. `dead_letters` writes to the log.
     pub fn new(
         config: ElasticBulkConfig,
@@ -133,7 +189,8 @@ impl ElasticBulk {
             .map_err(|source| ExportError::Client { name: name.clone(), source })?;
         let url = format!("{}/_bulk", config.url.trim_end_matches('/'));
         let name = ExportName { export: name };
-        Ok(Self { config, url, login, client, dead_letters, clock, metrics, name })
+        metrics.show(&name);
+        Ok(Self { config, url, login, client, dead_letters, clock, metrics, name, trouble: Trouble::default() })
     }
 
     /// Exports until the token is cancelled; then delivers what it has begun, and ends.
@@ -167,38 +224,73 @@ impl ElasticBulk {
         let mut waiting: Vec<Document> = Vec::with_capacity(batch.len());
         for (index, one) in batch.iter().enumerate() {
             match decoder.decode(&one.record) {
-                Ok(event) => waiting.push(Document { index, body: document(&event, &self.config.index) }),
+                Ok(event) => {
+                    let key = event.doc.as_ref().map(|doc| (doc.index.clone(), doc.id.clone()));
+                    waiting.push(Document { index, key, body: document(&event, &self.config.index) });
+                }
                 Err(error) => refused.push((index, error.to_string())),
             }
         }
         let mut backoff = self.config.min_backoff.0;
+        // The newest version of each document that the server has.
+        let mut newest: HashMap<(String, String), usize> = HashMap::new();
         while !waiting.is_empty() {
             let mut again = Vec::new();
             let mut failed = false;
-            for request in requests(waiting, self.config.max_request.0) {
-                match self.send(&request).await {
-                    Ok(outcomes) => {
-                        for (document, outcome) in request.into_iter().zip(outcomes) {
-                            match outcome {
-                                Outcome::Stored => {
-                                    self.metrics.stored_records.get_or_create(&self.name).inc();
-                                }
-                                Outcome::Duplicate => {
-                                    self.metrics.duplicate_records.get_or_create(&self.name).inc();
-                                }
-                                Outcome::Again => again.push(document),
-                                Outcome::Refused(reason) => refused.push((document.index, reason)),
-                            }
-                        }
+            let mut requests = VecDeque::from(requests(waiting, self.config.max_request.0));
+            while let Some(mut request) = requests.pop_front() {
+                let outcomes = match self.send(&request).await {
+                    Ok(outcomes) => outcomes,
+                    Err(SendFault::TooLarge(_)) if request.len() > 1 => {
+                        let second = request.split_off(request.len() / 2);
+                        requests.push_front(second);
+                        requests.push_front(request);
+                        continue;
                     }
-                    Err(reason) => {
+                    Err(SendFault::TooLarge(reason)) => {
+                        refused.extend(request.into_iter().map(|document| (document.index, reason.clone())));
+                        continue;
+                    }
+                    Err(SendFault::Login(reason)) => {
+                        self.login_refused(Some(&reason));
+                        again.extend(request);
+                        // The others would fare no better.
+                        again.extend(requests.drain(..).flatten());
+                        break;
+                    }
+                    Err(SendFault::Other(reason)) => {
                         if !std::mem::replace(&mut failed, true) {
                             tracing::warn!(export = self.name.export, url = self.url, reason, retry_in = ?backoff, "delivery failed, repeats");
                         }
                         again.extend(request);
+                        continue;
+                    }
+                };
+                self.login_refused(None);
+                for (document, outcome) in request.into_iter().zip(outcomes) {
+                    match outcome {
+                        Outcome::Stored => {
+                            self.metrics.stored_records.get_or_create(&self.name).inc();
+                            if let Some(key) = document.key {
+                                let newest = newest.entry(key).or_default();
+                                *newest = document.index.max(*newest);
+                            }
+                        }
+                        Outcome::Duplicate => {
+                            self.metrics.duplicate_records.get_or_create(&self.name).inc();
+                        }
+                        Outcome::Again => again.push(document),
+                        Outcome::Refused(reason) => refused.push((document.index, reason)),
                     }
                 }
             }
+            // A version that is to be repeated and is older than what the server has by now would take its place.
+            let before = again.len();
+            again.retain(|document| {
+                document.key.as_ref().and_then(|key| newest.get(key)).is_none_or(|stored| *stored < document.index)
+            });
+            let superseded = (before - again.len()) as u64;
+            self.metrics.duplicate_records.get_or_create(&self.name).inc_by(superseded);
             waiting = again;
             if !waiting.is_empty() {
                 self.metrics.retried_requests.get_or_create(&self.name).inc();
@@ -208,11 +300,12 @@ impl ElasticBulk {
                 backoff = (backoff * 2).min(self.config.max_backoff.0);
             }
         }
-        self.bury(batch, refused, token).await
+        self.send_to_dead_letters(batch, refused, token).await
     }
 
     /// One request: what became of each document, or why the whole must be repeated.
-    async fn send(&self, documents: &[Document]) -> Result<Vec<Outcome>, String> {
+    async fn send(&self, documents: &[Document]) -> Result<Vec<Outcome>, SendFault> {
+        let other = |error: reqwest::Error| SendFault::Other(error.without_url().to_string());
         let body: Vec<u8> = documents.iter().flat_map(|d| d.body.iter().copied()).collect();
         let mut request = self.client.post(&self.url).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
         request = match &self.login {
@@ -220,17 +313,23 @@ impl ElasticBulk {
             Login::Basic(user, password) => request.basic_auth(user, Some(password)),
             Login::ApiKey(key) => request.header(header::AUTHORIZATION, format!("ApiKey {key}")),
         };
-        let answer = request.send().await.map_err(|error| error.without_url().to_string())?;
+        let answer = request.send().await.map_err(other)?;
         let status = answer.status();
         if !status.is_success() {
             let text: String = answer.text().await.unwrap_or_default().chars().take(300).collect();
-            return Err(format!("HTTP {status}: {text}"));
+            let text = format!("HTTP {status}: {text}");
+            return Err(match status {
+                StatusCode::PAYLOAD_TOO_LARGE => SendFault::TooLarge(text),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SendFault::Login(text),
+                _ => SendFault::Other(text),
+            });
         }
-        let bytes = answer.bytes().await.map_err(|error| error.without_url().to_string())?;
-        let parsed: BulkAnswer =
-            serde_json::from_slice(&bytes).map_err(|error| format!("answer is not that of _bulk: {error}"))?;
+        let bytes = answer.bytes().await.map_err(other)?;
+        let parsed: BulkAnswer = serde_json::from_slice(&bytes)
+            .map_err(|error| SendFault::Other(format!("answer is not that of _bulk: {error}")))?;
         if parsed.items.len() != documents.len() {
-            return Err(format!("answer has {} items for {} documents", parsed.items.len(), documents.len()));
+            let text = format!("answer has {} items for {} documents", parsed.items.len(), documents.len());
+            return Err(SendFault::Other(text));
         }
         if !parsed.errors {
             return Ok(documents.iter().map(|_| Outcome::Stored).collect());
@@ -239,7 +338,12 @@ impl ElasticBulk {
     }
 
     /// Writes refused records to the dead letters, as they were, with the reason.
-    async fn bury(&self, batch: &[Consumed], refused: Vec<(usize, String)>, token: &CancellationToken) -> bool {
+    async fn send_to_dead_letters(
+        &self,
+        batch: &[Consumed],
+        refused: Vec<(usize, String)>,
+        token: &CancellationToken,
+    ) -> bool {
         if refused.is_empty() {
             return true;
         }
@@ -358,7 +462,8 @@ fn outcome(item: &Map<String, Json>) -> Outcome {
     match status {
         Some(StatusCode::CONFLICT) if action == "create" => Outcome::Duplicate,
         Some(status) if status.is_success() => Outcome::Stored,
-        Some(StatusCode::TOO_MANY_REQUESTS) | None => Outcome::Again,
+        // Also a block of the index (a full disk, say) is 403 and passes.
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) | None => Outcome::Again,
         Some(status) if status.is_server_error() => Outcome::Again,
         Some(status) => {
             let error = result.get("error").map(ToString::to_string).unwrap_or_default();
@@ -425,6 +530,16 @@ mod tests {
         ElasticBulk::new(config, dead, ManualClock::at_ns(0), ExportMetrics::default()).unwrap()
     }
 
+    /// A version of document `a`.
+    fn version(offset: u64) -> Event {
+        let doc = DocIdentity { index: "app".to_owned(), id: "a".to_owned(), op: DocOp::Index };
+        Event { doc: Some(Box::new(doc)), line: Bytes::from(format!("{{\"version\":{offset}}}")), ..event(offset) }
+    }
+
+    fn batch(events: impl IntoIterator<Item = Event>) -> Vec<Consumed> {
+        events.into_iter().enumerate().map(|(i, event)| consumed(i as i64, encode(&event, 0))).collect()
+    }
+
     fn items(statuses: &[u16]) -> ResponseTemplate {
         let items: Vec<Json> =
             statuses.iter().map(|s| json!({"create": {"status": s, "error": {"type": "t"}}})).collect();
@@ -464,7 +579,8 @@ mod tests {
 
     #[test]
     fn requests_are_cut_by_size() {
-        let documents = [4usize, 4, 4, 20, 1].map(|n| Document { index: n, body: Bytes::from(vec![b'x'; n]) });
+        let documents =
+            [4usize, 4, 4, 20, 1].map(|n| Document { index: n, key: None, body: Bytes::from(vec![b'x'; n]) });
         let sizes: Vec<usize> = requests(documents.into(), 10).iter().map(Vec::len).collect();
         assert_eq!(sizes, [2, 1, 1, 1]);
     }
@@ -501,5 +617,73 @@ mod tests {
         let token = CancellationToken::new();
         token.cancel();
         assert!(!export.deliver(&[consumed(0, encode(&event(0), 0))], &token).await);
+    }
+
+    #[tokio::test]
+    async fn a_document_that_is_too_large_alone_goes_to_the_dead_letters() {
+        let server = MockServer::start().await;
+        let post = || Mock::given(method("POST"));
+        let large = ResponseTemplate::new(413).set_body_string("too large");
+        // The server takes two documents at once, and line 2 not even alone.
+        post().and(body_string_contains("line 2 ")).respond_with(large.clone()).mount(&server).await;
+        post()
+            .and(body_string_contains("line 0 "))
+            .and(body_string_contains("line 1 "))
+            .respond_with(items(&[201, 201]))
+            .mount(&server)
+            .await;
+        post().and(body_string_contains("line 3 ")).respond_with(items(&[201])).mount(&server).await;
+        let graveyard = Arc::new(Graveyard::default());
+        let export = export(&server.uri(), &graveyard);
+        assert!(export.deliver(&batch((0..4).map(event)), &CancellationToken::new()).await);
+        assert_eq!(export.metrics.stored_records.get_or_create(&export.name).get(), 3);
+        let refused = graveyard.0.lock();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].header("dlq.from").unwrap().as_ref(), b"logs-0@2");
+    }
+
+    #[tokio::test]
+    async fn a_refused_login_stops_the_export_until_it_is_accepted() {
+        let server = MockServer::start().await;
+        let post = || Mock::given(method("POST"));
+        post().respond_with(ResponseTemplate::new(401)).up_to_n_times(2).expect(2).mount(&server).await;
+        post().respond_with(items(&[201])).expect(1).mount(&server).await;
+        let mut export = export(&server.uri(), &Arc::default());
+        export.config.min_backoff = millrace_log::value::Span::millis(20);
+        let (trouble, refused) = (export.trouble(), export.metrics.login_refused.clone());
+        let name = export.name.clone();
+        let records = batch([event(0)]);
+        let token = CancellationToken::new();
+        let delivery = export.deliver(&records, &token);
+        tokio::pin!(delivery);
+        while trouble.text().is_none() {
+            tokio::select! {
+                _ = &mut delivery => panic!("delivered although the login is refused"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert!(trouble.text().unwrap().contains("export `elasticsearch` is stopped: the login is refused (HTTP 401"));
+        assert_eq!(refused.get_or_create(&name).get(), 1);
+        assert!(delivery.await);
+        assert_eq!(trouble.text(), None);
+        assert_eq!(refused.get_or_create(&name).get(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_older_version_never_overwrites_a_newer_one() {
+        let server = MockServer::start().await;
+        let post = || Mock::given(method("POST"));
+        let answer = |statuses: &[u16]| {
+            let items: Vec<Json> = statuses.iter().map(|s| json!({"index": {"status": s}})).collect();
+            ResponseTemplate::new(200).set_body_json(json!({"errors": true, "items": items}))
+        };
+        // The first version is too much at that moment, the second is stored, the third is too much.
+        post().respond_with(answer(&[429, 200, 429])).up_to_n_times(1).expect(1).mount(&server).await;
+        post().and(body_string_contains("\"version\":0")).respond_with(answer(&[200])).expect(0).mount(&server).await;
+        post().and(body_string_contains("\"version\":2")).respond_with(answer(&[200])).expect(1).mount(&server).await;
+        let export = export(&server.uri(), &Arc::default());
+        assert!(export.deliver(&batch((0..3).map(version)), &CancellationToken::new()).await);
+        assert_eq!(export.metrics.stored_records.get_or_create(&export.name).get(), 2);
+        assert_eq!(export.metrics.duplicate_records.get_or_create(&export.name).get(), 1);
     }
 }

@@ -28,6 +28,8 @@ pub struct ExportMetrics {
     pub retried_requests: Family<ExportName, Counter>,
     /// Records read and not yet delivered.
     pub waiting_records: Family<ExportName, Gauge>,
+    /// 1 while the other system refuses the login.
+    pub login_refused: Family<ExportName, Gauge>,
 }
 
 impl ExportMetrics {
@@ -41,6 +43,28 @@ impl ExportMetrics {
         room.register("dead_letter_records", "Records sent to the dead letters", all.dead_letter_records.clone());
         room.register("retried_requests", "Requests that failed and were repeated", all.retried_requests.clone());
         room.register("waiting_records", "Records read and not yet delivered", all.waiting_records.clone());
+        room.register(
+            "login_refused",
+            "1 while the other system refuses the login and the export is stopped",
+            all.login_refused.clone(),
+        );
         all
+    }
+
+    /// Shows the counts of an export from the start, as zero.
+    pub fn show(&self, name: &ExportName) {
+        let counters = [
+            &self.read_records,
+            &self.stored_records,
+            &self.duplicate_records,
+            &self.dead_letter_records,
+            &self.retried_requests,
+        ];
+        for counter in counters {
+            drop(counter.get_or_create(name));
+        }
+        for gauge in [&self.waiting_records, &self.login_refused] {
+            drop(gauge.get_or_create(name));
+        }
     }
 }
