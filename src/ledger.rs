@@ -24,6 +24,9 @@ pub struct Hop {
     pub dropped: u64,
     /// Is on its way.
     pub waiting: u64,
+    /// Of what waits: searchable already, and safe in the log until a split on disk has it. Nothing to worry about.
+    #[serde(default)]
+    pub in_memory: u64,
     /// Why how many were dropped.
     pub reasons: std::collections::BTreeMap<String, u64>,
     /// Stretches that were gone before they could be read.
@@ -102,7 +105,7 @@ impl Pace {
     pub fn delay_text(&self) -> String {
         match self.delay_s {
             None => "?".to_owned(),
-            Some(seconds) if seconds.is_infinite() => "stands still".to_owned(),
+            Some(seconds) if seconds.is_infinite() => "not moving".to_owned(),
             Some(seconds) if seconds < 100.0 => format!("{seconds:.1} s"),
             Some(seconds) if seconds < 6000.0 => format!("{:.0} min", seconds / 60.0),
             Some(seconds) => format!("{:.0} h", seconds / 3600.0),
@@ -120,7 +123,7 @@ pub fn slowest<'h>(hops: impl Iterator<Item = (&'h Hop, Pace)>) -> Option<String
     };
     let delay = pace.delay_s.unwrap_or(0.0);
     Some(if delay.is_infinite() {
-        format!("slowest hop: {}, {much} behind, and it stands still", hop.hop)
+        format!("slowest hop: {}, {much} behind, not moving", hop.hop)
     } else {
         format!("slowest hop: {}, {much} behind, {} at this pace", hop.hop, pace.delay_text())
     })
@@ -149,6 +152,7 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
         stored: total.sent.records,
         dropped: total.dropped.values().map(|dropped| dropped.records).sum(),
         waiting: total.waiting.records,
+        in_memory: 0,
         reasons: total.dropped.iter().map(|(reason, dropped)| (reason.clone(), dropped.records)).collect(),
         holes: 0,
         behind: Some(unread + total.waiting.bytes),
@@ -168,6 +172,7 @@ pub fn route_hop(counts: &millrace_streams::route::RouteCounts) -> Hop {
         stored,
         dropped: unmatched + dead,
         waiting,
+        in_memory: 0,
         reasons: [("no route".to_owned(), unmatched), ("dead letter".to_owned(), dead)].into(),
         holes: 0,
         behind: counts.behind(),
@@ -192,6 +197,8 @@ pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, St
         stored: all.stored.lines,
         dropped: all.duplicate.lines + all.dead_letter.lines,
         waiting: all.waiting.lines,
+        // What the index has read is searchable at once.
+        in_memory: all.waiting.lines,
         reasons: reasons.map(|(reason, count)| (reason.to_owned(), count)).into(),
         holes: ledger.holes.len() as u64,
         behind: behind.as_ref().ok().copied(),
@@ -217,15 +224,23 @@ impl LedgerView {
             let out_per_s = pace.map_or_else(String::new, |pace| rate(pace.out_per_s));
             let delay = pace.map_or_else(String::new, |pace| pace.delay_text());
             let behind = hop.behind_text();
-            let verdict = if hop.adds_up() { "adds up" } else { "DOES NOT ADD UP" };
+            let verdict = if hop.adds_up() { "balanced" } else { "NOT BALANCED" };
             let reasons: Vec<String> =
                 hop.reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{n} {reason}")).collect();
+            let memory = match hop.in_memory {
+                0 => String::new(),
+                events => format!("; {} searchable, not yet on disk", count(events)),
+            };
             let holes = if hop.holes > 0 { format!("; {} holes in the log", hop.holes) } else { String::new() };
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
             let written = writeln!(
                 out,
-                "{:<16}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{holes}",
-                hop.hop, hop.read, hop.stored, hop.dropped, hop.waiting
+                "{:<16}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{memory}{holes}",
+                hop.hop,
+                hop.read,
+                hop.stored,
+                hop.dropped,
+                hop.waiting.saturating_sub(hop.in_memory)
             );
             debug_assert!(written.is_ok(), "a String takes every text");
         }
@@ -237,7 +252,7 @@ impl LedgerView {
         if let Some((before, elapsed)) = before {
             let paces = self.hops.iter().filter_map(|hop| Some((hop, hop.pace(before, elapsed)?)));
             let slow = slowest(paces);
-            out.push_str(&slow.unwrap_or_else(|| "no hop is behind".to_owned()));
+            out.push_str(&slow.unwrap_or_else(|| "nothing is behind".to_owned()));
             out.push('\n');
         }
         out
@@ -249,13 +264,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_says_what_does_not_add_up() {
+    fn the_table_says_what_is_not_balanced() {
         let hop = |read| Hop {
             hop: "index".to_owned(),
             read,
             stored: 7,
             dropped: 2,
             waiting: 1,
+            in_memory: 0,
             reasons: [("duplicate".to_owned(), 2)].into(),
             holes: 0,
             behind: Some(5),
@@ -266,8 +282,23 @@ mod tests {
         };
         let table = LedgerView { hops: vec![hop(10), hop(11)] }.table(None);
         let lines: Vec<&str> = table.lines().collect();
-        assert!(lines[1].ends_with("adds up (2 duplicate)") && !lines[1].contains("NOT"), "{table}");
-        assert!(lines[2].contains("DOES NOT ADD UP"), "{table}");
+        assert!(lines[1].ends_with("balanced (2 duplicate)") && !lines[1].contains("NOT"), "{table}");
+        assert!(lines[2].contains("NOT BALANCED"), "{table}");
+    }
+
+    #[test]
+    fn what_is_searchable_and_not_yet_on_disk_is_no_delay() {
+        let mut topics = millrace_index::ledger::Ledger::default();
+        let counts = topics.topics.entry("logs".to_owned()).or_default();
+        counts.read.lines = 1500;
+        counts.stored.lines = 300;
+        counts.waiting.lines = 1200;
+        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0))] };
+        let table = view.table(Some((&view, Duration::from_secs(1))));
+        let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(&words[..5], ["index", "1500", "300", "0", "0"], "nothing waits: {table}");
+        assert!(table.contains("balanced; 1200 searchable, not yet on disk"), "{table}");
+        assert!(table.ends_with("nothing is behind\n"), "{table}");
     }
 
     fn at(name: &str, unit: &str, behind: Option<u64>, moved: u64) -> Hop {
@@ -277,6 +308,7 @@ mod tests {
             stored: moved,
             dropped: 0,
             waiting: 0,
+            in_memory: 0,
             reasons: std::collections::BTreeMap::new(),
             holes: 0,
             behind,
@@ -291,16 +323,16 @@ mod tests {
     fn the_slowest_hop_is_the_one_that_takes_longest_for_what_is_behind() {
         type Case = (&'static [(&'static str, &'static str, Option<u64>, u64, u64)], &'static str);
         let cases: &[Case] = &[
-            (&[("agent", "bytes", Some(0), 5, 9), ("index", "records", Some(0), 5, 5)], "no hop is behind"),
+            (&[("agent", "bytes", Some(0), 5, 9), ("index", "records", Some(0), 5, 5)], "nothing is behind"),
             (
                 &[("agent", "bytes", Some(1000), 0, 1000), ("index", "records", Some(300), 0, 20)],
                 "slowest hop: index, 300 records behind, 30.0 s at this pace",
             ),
             (
                 &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", Some(300), 0, 20)],
-                "slowest hop: agent, 20KiB behind, and it stands still",
+                "slowest hop: agent, 20KiB behind, not moving",
             ),
-            (&[("index", "records", None, 0, 20)], "index: the log is away\nno hop is behind"),
+            (&[("index", "records", None, 0, 20)], "index: the log is away\nnothing is behind"),
         ];
         for (hops, want) in cases {
             let view = |second: bool| LedgerView {

@@ -67,11 +67,11 @@ fn records_and_ledger_of_a_whole_process_are_shown() {
     let (code, out, err) = ended(&millrace(&addr, &["tap", "{a="]).output().unwrap());
     assert!(code == 2 && out.is_empty() && err.contains("query `{a=`"), "{code} {err}");
 
-    until("no hop is behind", Duration::from_secs(60), || {
+    until("nothing is behind", Duration::from_secs(60), || {
         let (code, out, err) = ended(&millrace(&addr, &["doctor"]).output().unwrap());
         assert_eq!(code, 0, "{out}{err}");
         assert!(out.contains("agent") && out.contains("index") && !out.contains("DOES NOT"), "{out}");
-        if out.ends_with("no hop is behind\n") { Ok(()) } else { Err(out) }
+        if out.ends_with("nothing is behind\n") { Ok(()) } else { Err(out) }
     });
     let (code, out, err) = ended(&millrace(&addr, &["top", "--once", "--interval", "100ms"]).output().unwrap());
     assert_eq!(code, 0, "{err}");
