@@ -142,7 +142,14 @@ impl Pass {
     pub async fn run(self, token: CancellationToken) -> Result<(), RouteError> {
         for route in &self.routes {
             // Shown from the start, with zero.
-            drop(self.metrics.records.get_or_create(&RouteName { route: route.name.clone() }));
+            let name = RouteName { route: route.name.clone() };
+            for counter in [&self.metrics.records, &self.metrics.bytes, &self.metrics.dead_letter_records] {
+                drop(counter.get_or_create(&name));
+            }
+        }
+        let name = self.name();
+        for counter in [&self.metrics.read_records, &self.metrics.transactions, &self.metrics.aborted_transactions] {
+            drop(counter.get_or_create(&name));
         }
         let pass = Arc::new(self);
         let mut backoff = pass.routing.min_backoff.0;
