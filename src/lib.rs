@@ -11,6 +11,8 @@ mod human;
 pub mod supervisor;
 /// Order of start and stop.
 pub mod stages;
+/// The text formats of `/metrics`.
+pub mod exposition;
 /// HTTP endpoints: tenant, authentication, limits, `/ready`, `/metrics`.
 pub mod http;
 /// What came in and what became of it, stage by stage.

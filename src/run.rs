@@ -25,7 +25,7 @@ use millrace_aggregator::web::{self, AlertList, AlertRow, NoAlerts, PageState};
 use millrace_broker::storage::StorageError;
 use millrace_broker::{Broker, BrokerError};
 use millrace_exports::config::ExportConfig;
-use millrace_exports::elastic_bulk::ElasticBulk;
+use millrace_exports::elastic_bulk::{ElasticBulk, Trouble};
 use millrace_exports::metrics::ExportMetrics;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
@@ -37,6 +37,7 @@ use millrace_logql::Engine;
 use millrace_notify::{Inbox, Notifier, NotifyError};
 use millrace_rules::{QueryEvaluator, Rules, RulesError};
 use millrace_streams::route::{self, RouteLedger, RouteMetrics};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -45,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::broker_section::BrokerSection;
 use crate::exit::{Code, Failure};
-use crate::http::{self, Authenticate, Guard, ReadyCheck, Registries};
+use crate::http::{self, Authenticate, Guard, Notes, ReadyCheck, Registries};
 use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
 use crate::stages::{StageResult, Stages};
 use crate::tap::tap_route;
@@ -128,6 +129,21 @@ struct Insight {
     index: Option<Arc<Aggregator>>,
     routes: Option<RouteLedger>,
     ready: Vec<ReadyCheck>,
+    /// Filled when exports start, which is after the doors.
+    exports: Arc<Mutex<Vec<Trouble>>>,
+}
+
+impl Insight {
+    /// What is wrong although the process does its work.
+    fn notes(&self) -> Vec<Notes> {
+        let (exports, index) = (Arc::clone(&self.exports), self.index.clone());
+        let exports = move || exports.lock().iter().filter_map(Trouble::text).collect::<Vec<String>>();
+        let damaged = move || {
+            let splits = index.iter().flat_map(|aggregator| aggregator.store().all_damaged());
+            splits.map(|split| split.to_string()).collect::<Vec<String>>()
+        };
+        vec![Arc::new(exports), Arc::new(damaged)]
+    }
 }
 
 impl Process {
@@ -433,7 +449,7 @@ async fn start_aggregator(
             .merge(loki::router(state))
             .merge(web::router(page))
             .merge(api_routes)
-            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone()))
+            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone(), insight.notes()))
             .merge(ledger_route(insight))
             .merge(tap_route(insight.taps.clone(), is_private(&listener, &guard)));
         stages.start("Loki API", STOP_LIMIT, |token| async move {
@@ -464,7 +480,7 @@ async fn start_aggregator(
         stages
             .start("Elasticsearch API", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
     }
-    start_exports(config, producer, stages, registry, clock)
+    start_exports(config, producer, stages, registry, clock, insight)
 }
 
 /// Notifier and rules, with the list of alerts for the page and the routes of the rule state.
@@ -579,6 +595,7 @@ fn start_exports(
     stages: &mut Stages,
     registry: &Registries,
     clock: &SharedClock,
+    insight: &Insight,
 ) -> Result<(), Failure> {
     if config.exports.is_empty() {
         return Ok(());
@@ -589,6 +606,7 @@ fn start_exports(
     for ExportConfig::Elasticsearch(export) in config.exports.iter().cloned() {
         let made = ElasticBulk::new(export, Arc::clone(&dead_letters), Arc::clone(clock), metrics.clone());
         let export = made.map_err(|error| Failure::new(Code::Config, error))?;
+        insight.exports.lock().push(export.trouble());
         stages.start("export", STOP_LIMIT, |token| async move { Ok(export.run(token).await?) });
     }
     Ok(())
@@ -659,7 +677,7 @@ fn serve_status_door(
 ) {
     if let Some((listener, guard)) = door {
         let router = Router::new()
-            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone()))
+            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone(), insight.notes()))
             .merge(ledger_route(insight))
             .merge(tap_route(insight.taps.clone(), is_private(&listener, &guard)));
         stages.start("status", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
