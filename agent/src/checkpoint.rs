@@ -3,8 +3,7 @@
 //! In: the sources of the agent. Out: durable positions; a check that each ledger is balanced. Touches the state.
 
 use std::sync::Arc;
-
-use millrace_log::clock::SharedClock;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::error::AgentError;
 use crate::file_source::{Source, Sources};
@@ -20,14 +19,17 @@ pub(crate) struct Checkpoint {
     pub state: Arc<State>,
     pub sources: Sources,
     pub receivers: Receivers,
-    pub clock: SharedClock,
+    /// Up to when folders were scanned and all that was found has a source, ms since 1970.
+    pub scanned_ms: Arc<AtomicI64>,
     pub metrics: AgentMetrics,
 }
 
 impl Checkpoint {
     /// Writes what changed; durable when this returns.
     pub async fn write(&self) -> Result<(), AgentError> {
-        let (state, clock, metrics) = (self.state.clone(), self.clock.clone(), self.metrics.clone());
+        let (state, metrics) = (self.state.clone(), self.metrics.clone());
+        // Not the time of now: a file that was born and rotated since the last scan is still to be found.
+        let scanned_ms = self.scanned_ms.load(Ordering::Acquire);
         let sources: Vec<Arc<Source>> = self.sources.read().clone();
         let receivers: Vec<Arc<Receiver>> = self.receivers.read().clone();
         let written = tokio::task::spawn_blocking(move || {
@@ -50,10 +52,9 @@ impl Checkpoint {
                     tracing::error!(filename = ledger.filename, source = ledger.source, balance = ?ledger.balance, "ledger of a source is not balanced (read = sent + dropped + waiting): this is a bug, report it with this line");
                 }
             }
-            let now_ms = clock.now_ms();
             // Being alive is worth a sync now and then, but not every second on an idle host.
-            if changed > 0 || state.last_alive_ms()?.is_none_or(|last| now_ms - last > ALIVE_EVERY_MS) {
-                state.alive(now_ms)?;
+            if changed > 0 || state.last_alive_ms()?.is_none_or(|last| scanned_ms - last > ALIVE_EVERY_MS) {
+                state.alive(scanned_ms)?;
                 state.sync()?;
                 metrics.checkpoints.inc();
                 metrics.checkpoint_seconds.inc_by(started.elapsed().as_secs_f64());
@@ -61,5 +62,29 @@ impl Checkpoint {
             Ok(())
         });
         written.await.unwrap_or(Err(AgentError::Ended { part: "writer of positions" }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_no_scan_has_seen_is_not_noted_as_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Arc::new(State::open(folder.path()).unwrap());
+        let scanned_ms = Arc::new(AtomicI64::new(5_000));
+        let checkpoint = Checkpoint {
+            state: state.clone(),
+            sources: Sources::default(),
+            receivers: Receivers::default(),
+            scanned_ms: scanned_ms.clone(),
+            metrics: AgentMetrics::default(),
+        };
+        for (scanned, noted) in [(5_000, 5_000), (6_000, 5_000), (40_000, 40_000)] {
+            scanned_ms.store(scanned, Ordering::Release);
+            checkpoint.write().await.unwrap();
+            assert_eq!(state.last_alive_ms().unwrap(), Some(noted), "scanned at {scanned}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `sources` | source id, 16 bytes | [`SourceState`] as JSON |
 //! | `receivers` | name of a source that is no file | [`ReceiverState`] as JSON |
-//! | `meta` | `alive_ms` | wall clock of the last checkpoint, i64 big-endian |
+//! | `meta` | `alive_ms` | up to when folders were scanned, ms since 1970, i64 big-endian |
 //! | `meta` | `spool` | segment and offset up to which the log has the spool, u64 big-endian each |
 //! | `meta` | `partitions/` and a topic | partitions of a topic that lines are routed to, i32 big-endian |
 //!
@@ -236,7 +236,7 @@ impl State {
         Ok(all)
     }
 
-    /// Notes that the agent is alive; durable only after [`State::sync`].
+    /// Notes up to when the agent has seen the folders; durable only after [`State::sync`].
     pub fn alive(&self, now_ms: i64) -> Result<(), AgentError> {
         self.meta.insert(ALIVE, &now_ms.to_be_bytes()).map_err(|e| self.failed(e))?;
         Ok(())
@@ -270,7 +270,7 @@ impl State {
         Ok(())
     }
 
-    /// When an agent was last alive here; `None` at the very first start.
+    /// Up to when an agent has seen the folders; `None` at the very first start.
     pub fn last_alive_ms(&self) -> Result<Option<i64>, AgentError> {
         let value = self.meta.get(ALIVE).map_err(|e| self.failed(e))?;
         Ok(value.and_then(|v| <[u8; 8]>::try_from(v.as_ref()).ok()).map(i64::from_be_bytes))

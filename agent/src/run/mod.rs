@@ -12,6 +12,7 @@ mod running;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use millrace_log::client::BatchProducer;
@@ -238,15 +239,17 @@ impl Agent {
             // A queue ends when the last of its inputs is gone: none may outlive the sources.
             None => drop(inputs),
         }
+        let scanned_ms = self.last_alive_ms.unwrap_or_else(|| self.clock.now_ms());
+        let scanned_ms = Arc::new(AtomicI64::new(scanned_ms));
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             sources: self.sources.clone(),
             receivers: self.receivers.clone(),
-            clock: self.clock.clone(),
+            scanned_ms: scanned_ms.clone(),
             metrics: self.metrics.clone(),
         };
         let (checkpoint_interval, limit) = (self.config.checkpoint_interval.0, self.config.shutdown_timeout.0);
-        let reading = self.start_reading(topic, queues, wake)?;
+        let reading = self.start_reading(topic, queues, wake, scanned_ms)?;
         let mut running = Running {
             sources,
             may_finish,
@@ -337,6 +340,7 @@ impl Agent {
         topic: Arc<str>,
         queues: Vec<PartitionQueue>,
         wake: Wake,
+        scanned_ms: Arc<AtomicI64>,
     ) -> Result<oneshot::Receiver<Result<(), AgentError>>, AgentError> {
         let config = &self.config;
         let read_bytes = usize::try_from(config.read_bytes.0).unwrap_or(256 << 10);
@@ -363,6 +367,7 @@ impl Agent {
             conditions: self.conditions,
             taps: self.taps,
             last_alive_ms: self.last_alive_ms,
+            scanned_ms,
         };
         let remembered = self.remembered;
         let (ended, reading) = oneshot::channel();

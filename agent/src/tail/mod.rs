@@ -53,7 +53,8 @@ impl Reader {
                     next_scan = next_scan.min(gap_end);
                 }
             }
-            if now >= next_scan {
+            let scans = now >= next_scan;
+            if scans {
                 let interval = self.scan()?;
                 let took = now.elapsed();
                 self.parts.metrics.scans.inc();
@@ -66,6 +67,9 @@ impl Reader {
                 self.timers(now);
             }
             self.adopt()?;
+            if scans {
+                self.note_scanned();
+            }
             let Pass { progress, full, closed } = self.read_pass()?;
             if closed {
                 return Ok(());

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_log::clock::SharedClock;
@@ -71,6 +72,8 @@ pub(crate) struct ReaderParts {
     pub forget_after_ms: i64,
     /// When an agent last worked on this state; `None` at its very first start.
     pub last_alive_ms: Option<i64>,
+    /// Up to when folders were scanned and all that was found has a source: where the next agent begins.
+    pub scanned_ms: Arc<AtomicI64>,
 }
 
 impl ReaderParts {
@@ -270,6 +273,17 @@ impl Reader {
             _ => "check the file system and its disk",
         };
         tracing::warn!(path = %path.display(), %error, hint, "can't read file, retrying at each scan; other files are not affected");
+    }
+
+    /// After a scan, once files have their sources: notes how far the next agent need not look back. Not while a rotated
+    /// file may still become a source.
+    pub fn note_scanned(&self) {
+        let is_open = |tail: &Tail| tail.source.is_none() && tail.may_be_new && !tail.matched;
+        if let Some(scanned) = self.looked_ms
+            && !self.tails.values().any(is_open)
+        {
+            self.parts.scanned_ms.store(scanned, Ordering::Release);
+        }
     }
 
     /// Forgets a file that is no longer read.
