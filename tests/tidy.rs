@@ -171,7 +171,7 @@ const BANNED: [&str; 13] = [
     "told otherwise",
 ];
 /// How many are left in crates that are being rewritten. It only ever goes down, to nothing.
-const LEFT: usize = 36;
+const LEFT: usize = 29;
 
 /// String literals of a Rust file before its tests.
 fn literals(code: &str) -> Vec<String> {
