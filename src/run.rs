@@ -202,7 +202,7 @@ impl Process {
         let data_dir = config.data_dir.clone();
         let mut insight = Insight::default();
         if let Some(broker) = config.broker.clone() {
-            let configured: Vec<String> = broker.server.doors().into_iter().map(|door| door.listen).collect();
+            let configured: Vec<String> = broker.server.all_listeners().into_iter().map(|door| door.listen).collect();
             // Each room fills a registry of its own: opening is asynchronous, a lock must not be held over it.
             let mut part = Registry::default();
             let folder = data_dir.join("log");

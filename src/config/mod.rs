@@ -99,7 +99,7 @@ impl Config {
         ];
         let mut known = known.into_iter().flatten();
         let Some(broker) = &self.broker else { return known.next().unwrap_or_default() };
-        let doors = broker.server.doors();
+        let doors = broker.server.all_listeners();
         let reaches = |c: &ConnectionConfig| c.brokers.iter().any(|b| doors.iter().any(|door| door.listen == *b));
         if let Some(found) = known.find(reaches) {
             return found;

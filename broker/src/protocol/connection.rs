@@ -1,6 +1,6 @@
 //! One connection: frames in, answers out, in the order of the requests.
 //!
-//! In: a stream whose client is known ([`super::door::entry`]). Out: answers on it. Touches the socket. Produce requests overlap while they wait for the disk; any
+//! In: a stream whose client is known ([`crate::protocol::listener::entry`]). Out: answers on it. Touches the socket. Produce requests overlap while they wait for the disk; any
 //! other request waits for those before it and holds up those behind it, as in Kafka. Ends on hang-up, on anything that
 //! is no Kafka request, when nothing moves for too long, and at the stop after the last answer.
 
@@ -11,85 +11,30 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
-use kafka_protocol::messages::ApiKey;
 use rustix::fs::sendfile;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::access::login::LoginFault;
-use super::context::Core;
-use super::dispatch::{self, Answer};
-use super::door::entry::{Again, Entered, enter, leave};
-use super::door::stream::Writer;
-use super::door::{Admitted, Listener};
-use super::throttle;
-use super::wire::Request;
-use super::wire::RequestFault;
-use super::wire::frame::{Frame, FrameError};
-use super::wire::reply::Reply;
 use crate::metrics::EndLabel;
+use crate::protocol::admission::Admitted;
+use crate::protocol::context::Core;
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::dispatch::{self, Answer};
+use crate::protocol::handshake::{Again, Entered, enter, leave};
+use crate::protocol::listener::Listener;
+use crate::protocol::listener::stream::{WRITE_PIECE_BYTES, Writer, write};
+use crate::protocol::throttle;
+use crate::protocol::wire::Request;
+use crate::protocol::wire::frame::Frame;
+use crate::protocol::wire::reply::Reply;
 use crate::storage::{Stored, read_stored};
-
-/// A slow client must make progress on each piece of an answer.
-const WRITE_PIECE_BYTES: usize = 256 << 10;
 
 /// Time that requests in hand get when their client has hung up.
 const HANG_UP_GRACE: Duration = Duration::from_secs(1);
 
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error(transparent)]
-    Request(#[from] RequestFault),
-    #[error("nothing read for too long of an answer")]
-    Stalled,
-    #[error("writing failed: {0}")]
-    Write(std::io::Error),
-    #[error("records could not be read: {0}")]
-    Records(std::io::Error),
-    #[error("the TLS handshake failed: {0}")]
-    Tls(std::io::Error),
-    #[error("not logged in in time")]
-    LoginTimeout,
-    #[error("login failed: {0}")]
-    Login(LoginFault),
-    #[error("mechanism `{0}` is not offered here")]
-    Mechanism(String),
-    #[error("{0:?} before the login")]
-    Unauthenticated(ApiKey),
-    #[error("the session is over: the client did not log in again in time")]
-    Expired,
-    #[error("the broker stops")]
-    Stop,
-}
-
-impl Ended {
-    /// For the metric.
-    const fn cause(&self) -> &'static str {
-        match self {
-            Self::Frame(FrameError::Closed | FrameError::Io(_)) | Self::Write(_) => "client",
-            Self::Frame(FrameError::Size { .. }) => "garbage",
-            Self::Frame(FrameError::Idle) => "idle",
-            Self::Frame(FrameError::Stalled) | Self::Stalled => "stalled",
-            Self::Request(RequestFault::UnservedVersion { .. } | RequestFault::UnknownKey(_)) => "unsupported",
-            Self::Request(RequestFault::Unacknowledged(_)) => "unacknowledged",
-            Self::Request(_) => "malformed",
-            Self::Records(_) => "disk",
-            Self::Tls(_) => "tls",
-            Self::LoginTimeout => "login_timeout",
-            Self::Login(_) | Self::Mechanism(_) => "login",
-            Self::Unauthenticated(_) => "unauthenticated",
-            Self::Expired => "expired",
-            Self::Stop => "stop",
-        }
-    }
-}
-
 /// Serves a connection to its end.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     core: Arc<Core>,
     listener: Arc<Listener>,
     mut admitted: Admitted,
@@ -104,7 +49,7 @@ pub(super) async fn serve(
         }
         Err(ended) => Err(ended),
     };
-    let ended = result.err().unwrap_or(Ended::Stop);
+    let ended = result.err().unwrap_or(Disconnect::Stop);
     tracing::debug!(listener = listener.name, %from, reason = %ended, "connection ended");
     let label = EndLabel { listener: listener.name, cause: ended.cause() };
     core.metrics.connections_ended.get_or_create(&label).inc();
@@ -112,7 +57,7 @@ pub(super) async fn serve(
 
 type Pending = FuturesOrdered<BoxFuture<'static, Answer>>;
 
-async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended> {
+async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Disconnect> {
     let Entered { frames, writer, session, sasl } = entered;
     let rate = session.listener.rate(&session.who.name, session.peer.from);
     // Until when nothing more is read, as the client asks more often than it may.
@@ -206,7 +151,7 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Ended
 }
 
 /// Sends an answer with the records that belong to it.
-async fn send(core: &Core, writer: &mut Writer, reply: &Reply) -> Result<(), Ended> {
+async fn send(core: &Core, writer: &mut Writer, reply: &Reply) -> Result<(), Disconnect> {
     let patience = core.config.stall_timeout.0;
     write(writer, &reply.head, patience).await?;
     for (stored, after) in &reply.rest {
@@ -214,7 +159,7 @@ async fn send(core: &Core, writer: &mut Writer, reply: &Reply) -> Result<(), End
             let mut done = 0;
             while done < stored.len() {
                 let read = read_stored(&core.storage, stored, done, WRITE_PIECE_BYTES).await;
-                let piece = read.map_err(Ended::Records)?;
+                let piece = read.map_err(Disconnect::Records)?;
                 write(writer, &piece, patience).await?;
                 done += piece.len();
             }
@@ -225,30 +170,18 @@ async fn send(core: &Core, writer: &mut Writer, reply: &Reply) -> Result<(), End
 }
 
 /// Has the kernel send records from their file; `false` where it can't, as under TLS.
-async fn send_from_file(writer: &Writer, stored: &Stored, patience: Duration) -> Result<bool, Ended> {
+async fn send_from_file(writer: &Writer, stored: &Stored, patience: Duration) -> Result<bool, Disconnect> {
     let (Writer::Plain(half), Some((file, mut at))) = (writer, stored.handle()) else { return Ok(false) };
     let stream: &TcpStream = half.as_ref();
     let mut left = stored.len();
     while left > 0 {
         let piece = left.min(WRITE_PIECE_BYTES);
         let sending = stream.async_io(Interest::WRITABLE, || Ok(sendfile(stream, file, Some(&mut at), piece)?));
-        let sent = timeout(patience, sending).await.map_err(|_| Ended::Stalled)?.map_err(Ended::Write)?;
+        let sent = timeout(patience, sending).await.map_err(|_| Disconnect::Stalled)?.map_err(Disconnect::Write)?;
         if sent == 0 {
-            return Err(Ended::Records(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(Disconnect::Records(std::io::ErrorKind::UnexpectedEof.into()));
         }
         left -= sent;
     }
     Ok(true)
-}
-
-/// Writes an answer; the client must take each piece of it in time.
-pub(super) async fn write(
-    writer: &mut (impl AsyncWrite + Unpin),
-    bytes: &[u8],
-    patience: Duration,
-) -> Result<(), Ended> {
-    for piece in bytes.chunks(WRITE_PIECE_BYTES) {
-        timeout(patience, writer.write_all(piece)).await.map_err(|_| Ended::Stalled)?.map_err(Ended::Write)?;
-    }
-    Ok(())
 }

@@ -11,29 +11,29 @@ use kafka_protocol::messages::BrokerId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::access::{Access, Operation, Principal, Resource};
-use super::config::BrokerConfig;
-use super::door::Listener;
-use super::error::Code;
-use super::identity::Identity;
-use super::sessions::FetchSessions;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
-use crate::storage::{Partition, Storage};
+use crate::protocol::access::{Access, Operation, Principal, Resource};
+use crate::protocol::config::BrokerConfig;
+use crate::protocol::error::Code;
+use crate::protocol::fetch_sessions::FetchSessions;
+use crate::protocol::identity::Identity;
+use crate::protocol::listener::Listener;
+use crate::storage::{CommittedOffset, CommittedOffsets, Partition, Storage};
 use crate::transaction::Coordinator as Transactions;
 
 /// The only node there is.
-pub(super) const NODE: BrokerId = BrokerId(1);
+pub(crate) const NODE: BrokerId = BrokerId(1);
 
 /// The broker's parts.
-pub(super) struct Core {
+pub(crate) struct Core {
     pub config: BrokerConfig,
     pub storage: Arc<Storage>,
     pub groups: Coordinator,
     pub access: Access,
-    pub doors: Vec<Arc<Listener>>,
-    /// Connections of all doors.
-    pub open: AtomicUsize,
+    pub listeners: Vec<Arc<Listener>>,
+    /// Open connections of all listeners.
+    pub open_connections: AtomicUsize,
     pub transactions: Transactions,
     pub identity: Arc<Identity>,
     pub sessions: FetchSessions,
@@ -56,14 +56,14 @@ impl std::fmt::Debug for Core {
 
 /// Both ends of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pub from: SocketAddr,
     pub to: SocketAddr,
 }
 
 /// What a connection's requests have in common.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(crate) struct Session {
     pub peer: Peer,
     pub listener: Arc<Listener>,
     pub who: Arc<Principal>,
@@ -71,7 +71,7 @@ pub(super) struct Session {
 
 /// One request's surroundings.
 #[derive(Debug, Clone)]
-pub(super) struct Context {
+pub(crate) struct Context {
     pub core: Arc<Core>,
     pub peer: Peer,
     pub listener: Arc<Listener>,
@@ -132,11 +132,18 @@ impl Context {
 }
 
 /// Checks the leader epoch that a client believes in (KIP-320); -1 says nothing.
-pub(super) fn check_epoch(partition: &Partition, believed: i32) -> Result<(), Code> {
+pub(crate) fn check_epoch(partition: &Partition, believed: i32) -> Result<(), Code> {
     match believed.cmp(&partition.leader_epoch()) {
         _ if believed < 0 => Ok(()),
         std::cmp::Ordering::Less => Err(Code::FencedLeaderEpoch),
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(Code::UnknownLeaderEpoch),
+    }
+}
+
+/// Retention asks who has read how far.
+impl CommittedOffsets for Core {
+    fn committed(&self, topic: &str, partition: i32) -> Vec<CommittedOffset> {
+        self.groups.committed_on(topic, partition)
     }
 }

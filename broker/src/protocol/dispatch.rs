@@ -11,11 +11,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 
-use super::context::{Context, Core, Session};
-use super::error::Code;
-use super::wire::reply::{self, Reply};
-use super::wire::{Request, RequestFault, framed};
-use super::{
+use crate::metrics::ApiLabel;
+use crate::protocol::context::{Context, Core, Session};
+use crate::protocol::error::Code;
+use crate::protocol::handlers::{
     k00_produce, k01_fetch, k02_list_offsets, k03_metadata, k08_offset_commit, k09_offset_fetch, k10_find_coordinator,
     k11_join_group, k12_heartbeat, k13_leave_group, k14_sync_group, k15_describe_groups, k16_list_groups,
     k17_sasl_handshake, k18_api_versions, k19_create_topics, k20_delete_topics, k21_delete_records,
@@ -28,18 +27,19 @@ use super::{
     k66_list_transactions, k68_consumer_group_heartbeat, k69_consumer_group_describe, k74_list_config_resources,
     k75_describe_topic_partitions,
 };
-use crate::metrics::ApiLabel;
+use crate::protocol::wire::reply::{self, Reply};
+use crate::protocol::wire::{Request, RequestFault, framed};
 
 /// An answer, or none (produce with acks=0).
-pub(super) type Answer = Result<Option<Reply>, RequestFault>;
+pub(crate) type Answer = Result<Option<Reply>, RequestFault>;
 
 /// Whether a request may wait for the disk together with others of its kind.
-pub(super) fn overlaps(request: &Request) -> bool {
+pub(crate) fn overlaps(request: &Request) -> bool {
     matches!(request.key, ApiKey::Produce)
 }
 
 /// The answer to ApiVersions at a version we don't know: version 0, code 35, and the range we do know (KIP-511).
-pub(super) fn unserved(fault: &RequestFault) -> Option<Bytes> {
+pub(crate) fn unserved(fault: &RequestFault) -> Option<Bytes> {
     match fault {
         RequestFault::UnservedVersion { key: ApiKey::ApiVersions, correlation_id, .. } => {
             let answer = ApiVersionsResponse::default()
@@ -52,7 +52,7 @@ pub(super) fn unserved(fault: &RequestFault) -> Option<Bytes> {
 }
 
 /// Starts a request; the future gives its answer.
-pub(super) async fn start(
+pub(crate) async fn start(
     core: &Arc<Core>,
     session: &Session,
     mut request: Request,

@@ -4,13 +4,16 @@
 
 use std::path::PathBuf;
 
-pub(super) use kafka_protocol::ResponseError as Code;
+pub(crate) use kafka_protocol::ResponseError as Code;
 
-use super::door::tls::TlsError;
 use crate::group::CoordinatorError;
 use crate::group::GroupError;
+use crate::protocol::tls::TlsError;
 use crate::storage::{AppendError, ReadError, StorageError};
 use crate::transaction::state::TxnError;
+
+/// A refusal with its text for people.
+pub(crate) type Refusal = (Code, String);
 
 /// Why the broker can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,7 @@ pub enum BrokerError {
 }
 
 /// Code for a refused append.
-pub(super) fn append_code(error: &AppendError) -> Code {
+pub(crate) fn append_code(error: &AppendError) -> Code {
     match error {
         AppendError::Corrupt(_) => Code::CorruptMessage,
         AppendError::OldFormat(_) => Code::UnsupportedForMessageFormat,
@@ -100,7 +103,7 @@ pub(super) fn append_code(error: &AppendError) -> Code {
 }
 
 /// Code for a refused read.
-pub(super) fn read_code(error: &ReadError) -> Code {
+pub(crate) fn read_code(error: &ReadError) -> Code {
     match error {
         ReadError::OutOfRange { .. } => Code::OffsetOutOfRange,
         ReadError::Io { .. } => Code::KafkaStorageError,
@@ -110,7 +113,7 @@ pub(super) fn read_code(error: &ReadError) -> Code {
 }
 
 /// Code for a refused change of topics.
-pub(super) fn storage_code(error: &StorageError) -> Code {
+pub(crate) fn storage_code(error: &StorageError) -> Code {
     match error {
         StorageError::TopicExists(_) => Code::TopicAlreadyExists,
         StorageError::UnknownTopic(_) => Code::UnknownTopicOrPartition,
@@ -128,7 +131,7 @@ pub(super) fn storage_code(error: &StorageError) -> Code {
 }
 
 /// Code for what a group refuses.
-pub(super) fn group_code(error: &GroupError) -> Code {
+pub(crate) fn group_code(error: &GroupError) -> Code {
     match error {
         GroupError::InvalidGroupId => Code::InvalidGroupId,
         GroupError::UnknownMember => Code::UnknownMemberId,
@@ -161,7 +164,7 @@ pub(super) fn group_code(error: &GroupError) -> Code {
 }
 
 /// Code for what the transaction coordinator refuses.
-pub(super) fn txn_code(error: &TxnError) -> Code {
+pub(crate) fn txn_code(error: &TxnError) -> Code {
     match error {
         TxnError::Invalid(_) => Code::InvalidRequest,
         TxnError::Timeout { .. } => Code::InvalidTransactionTimeout,
@@ -177,7 +180,7 @@ pub(super) fn txn_code(error: &TxnError) -> Code {
 
 /// The same for clients that don't know PRODUCER_FENCED (below the version that brought it) or at a door where it is called
 /// otherwise.
-pub(super) fn txn_code_before(error: &TxnError, knows_fenced: bool) -> Code {
+pub(crate) fn txn_code_before(error: &TxnError, knows_fenced: bool) -> Code {
     match txn_code(error) {
         Code::ProducerFenced if !knows_fenced => Code::InvalidProducerEpoch,
         code => code,
@@ -185,6 +188,6 @@ pub(super) fn txn_code_before(error: &TxnError, knows_fenced: bool) -> Code {
 }
 
 /// Nought for fine, else the code.
-pub(super) fn group_number<T>(result: &Result<T, GroupError>) -> i16 {
+pub(crate) fn group_number<T>(result: &Result<T, GroupError>) -> i16 {
     result.as_ref().err().map_or(0, |error| group_code(error).code())
 }

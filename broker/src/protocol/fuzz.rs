@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, RequestKind};
 use kafka_protocol::protocol::{Encodable as _, StrBytes};
 
-use super::apis::{self, APIS};
-use super::wire::{Request, count_records};
 use crate::fuzz_input::Choices;
+use crate::protocol::wire::apis::{self, APIS};
+use crate::protocol::wire::{Request, count_records};
 
 /// Feeds the bytes to the way in.
 pub(crate) fn frame(bytes: &[u8]) {

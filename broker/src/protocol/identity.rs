@@ -3,14 +3,15 @@
 //! In: the data folder. Out: ids. Touches `broker.json` in it through the file-system seam: replaced as a whole, synced
 //! before anything relies on it. Producer ids are reserved in blocks, so that a crash skips ids and never repeats one.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::error::BrokerError;
+use crate::protocol::error::BrokerError;
+use crate::protocol::state_file::{read, replace};
 use millrace_log::fs::Filesystem;
 
 /// Producer ids reserved with one write.
@@ -29,30 +30,11 @@ struct Ids {
 }
 
 /// Cluster id and producer ids.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     fs: Arc<dyn Filesystem>,
     path: PathBuf,
     cluster_id: String,
     ids: Mutex<Ids>,
-}
-
-/// A whole file.
-pub(super) fn read(fs: &dyn Filesystem, path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs.open(path)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
-/// Puts a file with new content in the place of an old one, durably.
-pub(super) fn replace(fs: &dyn Filesystem, path: &Path, content: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("json.tmp");
-    let file = fs.create(&fresh)?;
-    file.write_at(0, &mut [IoSlice::new(content)])?;
-    file.sync_data()?;
-    fs.rename(&fresh, path)?;
-    fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// 16 random bytes as Kafka writes a cluster id: base64 for URLs, without padding.

@@ -69,7 +69,7 @@ fn place(key: ApiKey, version: i16) -> Place {
 }
 
 /// Fills in how long the client should wait.
-pub(super) fn tell(answer: Bytes, key: ApiKey, version: i16, wait: Duration) -> Bytes {
+pub(crate) fn tell(answer: Bytes, key: ApiKey, version: i16, wait: Duration) -> Bytes {
     // Length and correlation id, then the tagged fields of the header in flexible versions: none, which is one byte.
     let header = 8 + usize::from(key.response_header_version(version) >= 1);
     let is_flexible = key.request_header_version(version) >= 2;
@@ -97,8 +97,8 @@ mod tests {
     use kafka_protocol::messages::*;
     use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
-    use super::super::wire::framed;
     use super::*;
+    use crate::protocol::wire::framed;
 
     fn decoded<T: Decodable + HeaderVersion>(told: &Bytes, version: i16) -> T {
         let mut rest = told.slice(4..);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Name of the one resource of kind cluster.
-pub(in super::super) const CLUSTER_NAME: &str = "kafka-cluster";
+pub(crate) const CLUSTER_NAME: &str = "kafka-cluster";
 const ANYBODY: &str = "User:*";
 const ANY: &str = "*";
 
@@ -19,7 +19,7 @@ macro_rules! wire_enum {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
-        pub(in super::super) enum $name { $($(#[$variant_doc])* $variant = $number),+ }
+        pub(crate) enum $name { $($(#[$variant_doc])* $variant = $number),+ }
 
         impl $name {
             /// By its number on the wire.
@@ -111,7 +111,7 @@ impl Operation {
 
 /// One rule as clients know it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(in super::super) struct Binding {
+pub(crate) struct Binding {
     pub kind: Kind,
     pub name: String,
     pub pattern: Pattern,
@@ -123,7 +123,7 @@ pub(in super::super) struct Binding {
 
 /// Which resource names a filter means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum PatternFilter {
+pub(crate) enum PatternFilter {
     /// Rules of this name, whatever their pattern.
     Any,
     /// Rules that have a say about a resource of this name.
@@ -145,7 +145,7 @@ impl PatternFilter {
 
 /// Which rules are meant; absent parts mean all.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Filter {
+pub(crate) struct Filter {
     pub kind: Option<Kind>,
     pub name: Option<String>,
     pub pattern: PatternFilter,
@@ -248,7 +248,7 @@ impl Table {
 
 /// What the rules say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Verdict {
+pub(crate) enum Verdict {
     Allowed,
     Denied,
     /// No rule names the resource.
@@ -257,7 +257,7 @@ pub(in super::super) enum Verdict {
 
 /// All rules, ready to be asked.
 #[derive(Debug, Default)]
-pub(in super::super) struct Rules {
+pub(crate) struct Rules {
     bindings: BTreeSet<Binding>,
     tables: HashMap<Kind, Table>,
 }

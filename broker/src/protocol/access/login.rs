@@ -7,13 +7,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
-use super::Access;
-use super::scram::{Exchange, ScramFault};
-use crate::protocol::door::config::Mechanism;
+use crate::protocol::access::control::Access;
+use crate::protocol::access::scram::{Exchange, ScramFault};
+use crate::protocol::config::listener::Mechanism;
 
 /// Why a login failed, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in super::super) enum LoginFault {
+pub(crate) enum LoginFault {
     #[error("no mechanism was agreed on")]
     NoMechanism,
     #[error("the message is malformed")]
@@ -28,7 +28,7 @@ pub(in super::super) enum LoginFault {
 
 /// What follows a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) enum Step {
+pub(crate) enum Step {
     /// The client goes on.
     Challenge(Vec<u8>),
     /// It has shown who it is.
@@ -44,7 +44,7 @@ enum Stage {
 
 /// One login.
 #[derive(Debug)]
-pub(in super::super) struct Login {
+pub(crate) struct Login {
     stage: Stage,
     mechanism: Option<Mechanism>,
 }

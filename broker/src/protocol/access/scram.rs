@@ -10,12 +10,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::{digest, hmac, pbkdf2};
 
-use crate::protocol::door::config::Mechanism;
+use crate::protocol::config::listener::Mechanism;
 
 /// Rounds for passwords that are salted here; clients that salt themselves say their own number.
-pub(in super::super) const ITERATIONS: u32 = 4096;
+pub(crate) const ITERATIONS: u32 = 4096;
 /// Bounds of Kafka for rounds.
-pub(in super::super) const ITERATION_RANGE: std::ops::RangeInclusive<i32> = 4096..=16_384;
+pub(crate) const ITERATION_RANGE: std::ops::RangeInclusive<i32> = 4096..=16_384;
 /// Longest part of a message taken: names and nonces.
 const MAX_PART: usize = 512;
 
@@ -54,7 +54,7 @@ impl Hash {
 
 /// What is kept of a password.
 #[derive(Clone, PartialEq, Eq)]
-pub(in super::super) struct Credential {
+pub(crate) struct Credential {
     pub salt: Vec<u8>,
     pub stored_key: Vec<u8>,
     pub server_key: Vec<u8>,
@@ -94,7 +94,7 @@ impl Credential {
 
 /// Why an exchange failed; never told in detail to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in super::super) enum ScramFault {
+pub(crate) enum ScramFault {
     #[error("the message is malformed: {0}")]
     Malformed(&'static str),
     #[error("the user asks to act as another one")]
@@ -107,7 +107,7 @@ pub(in super::super) enum ScramFault {
 
 /// An exchange after the server's first message.
 #[derive(Debug)]
-pub(in super::super) struct Exchange {
+pub(crate) struct Exchange {
     hash: Hash,
     pub user: String,
     credential: Credential,

@@ -16,11 +16,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::acl::Binding;
-use super::scram::Credential;
-use crate::protocol::door::config::Mechanism;
+use crate::protocol::access::acl::Binding;
+use crate::protocol::access::scram::Credential;
+use crate::protocol::config::listener::Mechanism;
 use crate::protocol::error::BrokerError;
-use crate::protocol::identity::{read, replace};
+use crate::protocol::state_file::{read, replace};
 use millrace_log::fs::Filesystem;
 
 const VERSION: u32 = 1;
@@ -43,11 +43,11 @@ struct File {
 }
 
 /// Salted passwords by user and mechanism.
-pub(super) type Scram = BTreeMap<String, BTreeMap<Mechanism, Credential>>;
+pub(crate) type Scram = BTreeMap<String, BTreeMap<Mechanism, Credential>>;
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     pub rules: BTreeSet<Binding>,
     pub scram: Scram,
 }
@@ -88,7 +88,7 @@ impl Kept {
 }
 
 /// The file.
-pub(super) struct Store {
+pub(crate) struct Store {
     fs: Arc<dyn Filesystem>,
     path: PathBuf,
 }

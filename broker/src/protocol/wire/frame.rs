@@ -22,11 +22,11 @@ const MOST_ROOM: usize = 64 << 10;
 /// A client that sends less than this of a request in the time for a stall is stalled.
 const PROGRESS_BYTES: usize = 64 << 10;
 /// The budget is counted in pieces of this size.
-pub(in super::super) const BUDGET_UNIT_BYTES: usize = 1024;
+pub(crate) const BUDGET_UNIT_BYTES: usize = 1024;
 
 /// Why no more frames come.
 #[derive(Debug, thiserror::Error)]
-pub(in super::super) enum FrameError {
+pub(crate) enum FrameError {
     #[error("the client hung up")]
     Closed,
     #[error("announced a request of {announced} bytes, {max} are allowed (no Kafka client, or raise max_frame_size)")]
@@ -41,14 +41,14 @@ pub(in super::super) enum FrameError {
 
 /// A whole frame without its length; holds its part of the budget.
 #[derive(Debug)]
-pub(in super::super) struct Frame {
+pub(crate) struct Frame {
     pub bytes: Bytes,
     pub budget: Option<OwnedSemaphorePermit>,
 }
 
 /// Takes frames off a stream.
 #[derive(Debug)]
-pub(in super::super) struct FrameReader<R> {
+pub(crate) struct FrameReader<R> {
     reader: R,
     buffer: BytesMut,
     max: usize,

@@ -10,7 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{ApiKey, FetchResponse};
 
-use super::RequestFault;
+use crate::protocol::wire::request::RequestFault;
 use crate::storage::Stored;
 
 /// The first version with compact lengths and tagged fields.
@@ -18,7 +18,7 @@ const FLEXIBLE: i16 = 12;
 
 /// A framed answer.
 #[derive(Debug, Clone, Default)]
-pub(in super::super) struct Reply {
+pub(crate) struct Reply {
     /// Its beginning.
     pub head: Bytes,
     /// Then these, each with the bytes that follow it.
@@ -32,7 +32,7 @@ impl From<Bytes> for Reply {
 }
 
 /// Frames a fetch answer. `stored` are the records of its partitions, in their order; `None` for none.
-pub(in super::super) fn fetched(
+pub(crate) fn fetched(
     correlation_id: i32,
     version: i16,
     answer: &FetchResponse,
@@ -175,8 +175,8 @@ mod tests {
     use kafka_protocol::messages::{ProducerId, TopicName};
     use uuid::Uuid;
 
-    use super::super::{framed, text};
     use super::*;
+    use crate::protocol::wire::request::{framed, text};
 
     /// The whole as one piece.
     fn flat(reply: &Reply) -> Vec<u8> {

@@ -16,7 +16,7 @@ const MAX_ELEMENTS: usize = 1 << 20;
 
 /// What is wrong with a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in super::super) enum ShapeError {
+pub(crate) enum ShapeError {
     #[error("body ends within a field, {at} bytes from its start")]
     Short { at: usize },
     #[error("a length at byte {at} is out of range")]
@@ -45,7 +45,7 @@ struct Field {
 
 /// The shape of one request at all its versions.
 #[derive(Debug)]
-pub(in super::super) struct Shape {
+pub(crate) struct Shape {
     notation: &'static str,
     fields: OnceLock<Vec<Field>>,
 }
