@@ -445,7 +445,7 @@ mod tests {
         );
         for want in [
             "millrace.yaml:4:19: broker.topics.a.b.partitions: must lie between",
-            "millrace.yaml:6:25: broker.topics.a.b.config.cleanup.policy: `shred` is no value",
+            "millrace.yaml:6:25: broker.topics.a.b.config.cleanup.policy: invalid value `shred`",
             "millrace.yaml:8:24: broker.routes[0].to: is the topic that is read",
             "millrace.yaml:11:14: broker.routes[1].match: invalid stream selector `level=error`",
         ] {

@@ -13,18 +13,23 @@ use millrace_log::value::{ByteSize, Span};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No such setting.
-    #[error("unknown topic setting `{0}`")]
+    #[error("Unknown topic config name: {0}")]
     Unknown(String),
-    /// Not a value for it.
-    #[error("invalid value `{value}` for `{name}`: expected {expected}")]
+    /// An invalid value; the text is Kafka's.
+    #[error("Invalid value {value} for configuration {name}: {reason}")]
     Value {
         /// The setting.
         name: &'static str,
-        /// What was given.
+        /// The value as given.
         value: String,
-        /// What is taken.
-        expected: String,
+        /// Which values are valid.
+        reason: String,
     },
+    /// Tiered storage, which this broker does not have.
+    #[error(
+        "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."
+    )]
+    TieredStorage,
     /// Two settings that contradict each other.
     #[error("`min.compaction.lag.ms` ({min_ms}) is more than `max.compaction.lag.ms` ({max_ms})")]
     CompactionLag {
@@ -50,8 +55,10 @@ pub enum SettingKind {
     Bool,
     /// One of these words.
     Word(&'static [&'static str]),
-    /// Any of these words, joined by commas.
+    /// Any of these words, or none, joined by commas.
     List(&'static [&'static str]),
+    /// `*`, or replicas as `PARTITION:BROKER` joined by commas, or none.
+    Replicas,
 }
 
 /// Settings of the broker that topics take where they say nothing.
@@ -79,33 +86,71 @@ pub struct SettingSpec {
 }
 
 impl SettingSpec {
-    fn check(&'static self, value: &str) -> Result<(), SettingError> {
-        let within = |least: i64, most: i64| value.parse::<i64>().is_ok_and(|n| (least..=most).contains(&n));
-        let (fits, expected) = match self.kind {
-            SettingKind::Int(least) => {
-                (within(least, i32::MAX.into()), format!("a number from {least} to {}", i32::MAX))
-            }
-            SettingKind::Level(least, most, other) => (
-                within(least, most) || within(other, other),
-                if (least..=most).contains(&other) {
-                    format!("a number from {least} to {most}")
-                } else {
-                    format!("a number from {least} to {most}, or {other}")
-                },
-            ),
-            SettingKind::Long(least) => (within(least, i64::MAX), format!("a number of at least {least}")),
-            SettingKind::Ratio => {
-                (value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)), "a number from 0 to 1".to_owned())
-            }
-            SettingKind::Bool => (matches!(value, "true" | "false"), "`true` or `false`".to_owned()),
-            SettingKind::Word(words) => (words.contains(&value), format!("one of {}", words.join(", "))),
-            SettingKind::List(words) => {
-                let known = value.split(',').all(|word| words.contains(&word.trim()));
-                (known, format!("a list of {}", words.join(", ")))
-            }
+    /// Checks a value; gives it as it is kept: without spaces around it.
+    fn check(&'static self, value: &str) -> Result<String, SettingError> {
+        let trimmed = value.trim();
+        let invalid =
+            |value: &str, reason: String| Err(SettingError::Value { name: self.name, value: value.to_owned(), reason });
+        let number = |kind: &str, most: i64, fits: &dyn Fn(i64) -> Result<(), String>| match trimmed.parse::<i64>() {
+            Ok(n) if (-most - 1..=most).contains(&n) => match fits(n) {
+                Ok(()) => Ok(n.to_string()),
+                Err(reason) => invalid(trimmed, reason),
+            },
+            _ => invalid(value, format!("Not a number of type {kind}")),
         };
-        if fits { Ok(()) } else { Err(SettingError::Value { name: self.name, value: value.to_owned(), expected }) }
+        let at_least =
+            |least: i64| move |n: i64| if n < least { Err(format!("Value must be at least {least}")) } else { Ok(()) };
+        match self.kind {
+            SettingKind::Int(least) => number("INT", i32::MAX.into(), &at_least(least)),
+            SettingKind::Long(least) => number("LONG", i64::MAX, &at_least(least)),
+            SettingKind::Level(least, most, other) => number("INT", i32::MAX.into(), &|n| {
+                if (least..=most).contains(&n) || n == other {
+                    return Ok(());
+                }
+                let text = format!("Value must be between {least} and {most}");
+                Err(if (least..=most).contains(&other) { text } else { format!("{text} or equal to {other}") })
+            }),
+            SettingKind::Ratio => match trimmed.parse::<f64>() {
+                Ok(n) if n < 0.0 => invalid(trimmed, "Value must be at least 0".to_owned()),
+                Ok(n) if n > 1.0 => invalid(trimmed, "Value must be no more than 1".to_owned()),
+                Ok(n) if n.is_finite() => Ok(trimmed.to_owned()),
+                _ => invalid(value, "Not a number of type DOUBLE".to_owned()),
+            },
+            SettingKind::Bool => match trimmed.to_ascii_lowercase() {
+                word if matches!(word.as_str(), "true" | "false") => Ok(word),
+                _ => invalid(value, "Expected value to be either true or false".to_owned()),
+            },
+            SettingKind::Word(words) if words.contains(&trimmed) => Ok(trimmed.to_owned()),
+            SettingKind::Word(words) => invalid(value, format!("String must be one of: {}", words.join(", "))),
+            SettingKind::List(words) => match list(trimmed).iter().find(|word| !words.contains(word)) {
+                Some(word) => invalid(word, format!("String must be one of: {}", words.join(", "))),
+                None => Ok(trimmed.to_owned()),
+            },
+            SettingKind::Replicas => {
+                let replicas = list(trimmed);
+                let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+                let is_replica = |word: &&str| word.split_once(':').is_some_and(|(p, b)| is_number(p) && is_number(b));
+                if trimmed == "*" || replicas.iter().all(is_replica) {
+                    return Ok(trimmed.to_owned());
+                }
+                let reason = format!(
+                    "{} must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                    self.name
+                );
+                invalid(&format!("[{}]", replicas.join(", ")), reason)
+            }
+        }
     }
+
+    /// Whether it is a list, which can be extended and shortened.
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind, SettingKind::List(_) | SettingKind::Replicas)
+    }
+}
+
+/// Elements of a list as Kafka splits it; an empty text is an empty list.
+fn list(text: &str) -> Vec<&str> {
+    if text.is_empty() { Vec::new() } else { text.split(',').map(str::trim).collect() }
 }
 
 fn span_ms(span: Span) -> String {
@@ -170,10 +215,34 @@ pub const SETTINGS: &[SettingSpec] = &[
         default: |_| i64::MAX.to_string(),
     },
     SettingSpec {
+        name: "follower.replication.throttled.replicas",
+        kind: SettingKind::Replicas,
+        doc: "accepted, without effect: there is one replica",
+        default: |_| "".to_owned(),
+    },
+    SettingSpec {
         name: "index.interval.bytes",
         kind: SettingKind::Int(0),
         doc: "accepted, without effect: an entry about every 4096 bytes",
         default: |_| "4096".to_owned(),
+    },
+    SettingSpec {
+        name: "leader.replication.throttled.replicas",
+        kind: SettingKind::Replicas,
+        doc: "accepted, without effect: there is one replica",
+        default: |_| "".to_owned(),
+    },
+    SettingSpec {
+        name: "local.retention.bytes",
+        kind: SettingKind::Long(-2),
+        doc: "accepted, without effect: there is no tiered storage",
+        default: |_| "-2".to_owned(),
+    },
+    SettingSpec {
+        name: "local.retention.ms",
+        kind: SettingKind::Long(-2),
+        doc: "accepted, without effect: there is no tiered storage",
+        default: |_| "-2".to_owned(),
     },
     SettingSpec {
         name: "max.compaction.lag.ms",
@@ -242,6 +311,24 @@ pub const SETTINGS: &[SettingSpec] = &[
         default: |_| "false".to_owned(),
     },
     SettingSpec {
+        name: "remote.log.copy.disable",
+        kind: SettingKind::Bool,
+        doc: "accepted, without effect: there is no tiered storage",
+        default: |_| "false".to_owned(),
+    },
+    SettingSpec {
+        name: "remote.log.delete.on.disable",
+        kind: SettingKind::Bool,
+        doc: "accepted, without effect: there is no tiered storage",
+        default: |_| "false".to_owned(),
+    },
+    SettingSpec {
+        name: "remote.storage.enable",
+        kind: SettingKind::Bool,
+        doc: "only `false`: there is no tiered storage",
+        default: |_| "false".to_owned(),
+    },
+    SettingSpec {
         name: "retention.bytes",
         kind: SettingKind::Long(-1),
         doc: "size of a partition above which its oldest segments are deleted; -1: no limit",
@@ -305,16 +392,17 @@ impl TopicSettings {
     /// Sets one, checked.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         let spec = Self::spec(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
-        spec.check(value)?;
-        self.0.insert(name.to_owned(), value.to_owned());
+        let value = spec.check(value)?;
+        if name == "remote.storage.enable" && value == "true" {
+            return Err(SettingError::TieredStorage);
+        }
+        self.0.insert(name.to_owned(), value);
         Ok(())
     }
 
-    /// Back to the default.
-    pub fn unset(&mut self, name: &str) -> Result<(), SettingError> {
-        Self::spec(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
+    /// Back to the default; a name that is unknown, or not set, changes nothing.
+    pub fn unset(&mut self, name: &str) {
         self.0.remove(name);
-        Ok(())
     }
 
     /// What was set, `None` for the default.

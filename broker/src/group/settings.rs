@@ -26,6 +26,134 @@ pub struct Settings {
     pub heartbeat_ms: i32,
 }
 
+/// Settings of share and streams groups: kept and described as Kafka does, without effect.
+struct OtherSetting {
+    name: &'static str,
+    default: &'static str,
+    values: OtherValues,
+    doc: &'static str,
+}
+
+/// What such a setting takes.
+enum OtherValues {
+    /// A number of at least the first (Kafka's validator), within the bounds of a broker's settings.
+    Number(i32, (i32, &'static str), (i32, &'static str)),
+    /// `earliest`, `latest` or `by_duration:PT1H`.
+    OffsetReset,
+    /// One of these.
+    Word(&'static [&'static str]),
+}
+
+const OTHER_SETTINGS: [OtherSetting; 8] = [
+    OtherSetting {
+        name: "share.auto.offset.reset",
+        default: "latest",
+        values: OtherValues::OffsetReset,
+        doc: "accepted, without effect: share groups are not served",
+    },
+    OtherSetting {
+        name: "share.heartbeat.interval.ms",
+        default: "5000",
+        values: OtherValues::Number(
+            1,
+            (5000, "group.share.min.heartbeat.interval.ms"),
+            (15_000, "group.share.max.heartbeat.interval.ms"),
+        ),
+        doc: "accepted, without effect: share groups are not served",
+    },
+    OtherSetting {
+        name: "share.isolation.level",
+        default: "read_uncommitted",
+        values: OtherValues::Word(&["read_committed", "read_uncommitted"]),
+        doc: "accepted, without effect: share groups are not served",
+    },
+    OtherSetting {
+        name: "share.record.lock.duration.ms",
+        default: "30000",
+        values: OtherValues::Number(
+            1000,
+            (15_000, "group.share.min.record.lock.duration.ms"),
+            (60_000, "group.share.max.record.lock.duration.ms"),
+        ),
+        doc: "accepted, without effect: share groups are not served",
+    },
+    OtherSetting {
+        name: "share.session.timeout.ms",
+        default: "45000",
+        values: OtherValues::Number(
+            1,
+            (45_000, "group.share.min.session.timeout.ms"),
+            (60_000, "group.share.max.session.timeout.ms"),
+        ),
+        doc: "accepted, without effect: share groups are not served",
+    },
+    OtherSetting {
+        name: "streams.heartbeat.interval.ms",
+        default: "5000",
+        values: OtherValues::Number(
+            1,
+            (5000, "group.streams.min.heartbeat.interval.ms"),
+            (15_000, "group.streams.max.heartbeat.interval.ms"),
+        ),
+        doc: "accepted, without effect: streams groups are not served",
+    },
+    OtherSetting {
+        name: "streams.num.standby.replicas",
+        default: "0",
+        values: OtherValues::Number(0, (0, ""), (2, "group.streams.max.standby.replicas")),
+        doc: "accepted, without effect: streams groups are not served",
+    },
+    OtherSetting {
+        name: "streams.session.timeout.ms",
+        default: "45000",
+        values: OtherValues::Number(
+            1,
+            (45_000, "group.streams.min.session.timeout.ms"),
+            (60_000, "group.streams.max.session.timeout.ms"),
+        ),
+        doc: "accepted, without effect: streams groups are not served",
+    },
+];
+
+/// Whether a text is a duration as `java.time.Duration` reads it, and not negative.
+fn is_duration(text: &str) -> bool {
+    let pattern = regex::Regex::new(r"(?i)^P(\d+D)?(T(\d+H)?(\d+M)?(\d+([.,]\d{0,9})?S)?)?$");
+    pattern.is_ok_and(|p| p.is_match(text)) && text.bytes().any(|b| b.is_ascii_digit()) && !text.ends_with(['T', 't'])
+}
+
+impl OtherSetting {
+    fn check(&self, value: &str) -> Result<(), String> {
+        let name = self.name;
+        let invalid = |reason: &str| Err(format!("Invalid value {value} for configuration {name}: {reason}"));
+        match self.values {
+            OtherValues::Number(at_least, (least, least_name), (most, most_name)) => {
+                let value = number(name, value)?;
+                if value < at_least {
+                    return invalid(&format!("Value must be at least {at_least}"));
+                }
+                if value < least {
+                    return Err(format!("{name} must be greater than or equal to {least_name}"));
+                }
+                if value > most {
+                    return Err(format!("{name} must be less than or equal to {most_name}"));
+                }
+                Ok(())
+            }
+            OtherValues::OffsetReset => {
+                let is_after = value.strip_prefix("by_duration:").is_some_and(is_duration);
+                if matches!(value, "earliest" | "latest") || is_after {
+                    return Ok(());
+                }
+                invalid(&format!(
+                    "Invalid value `{value}` for configuration {name}. The value must be either 'earliest', 'latest' or of the format 'by_duration:<PnDTnHnMn.nS>'."
+                ))
+            }
+            OtherValues::Word(words) if words.contains(&value) => Ok(()),
+            OtherValues::Word(words) => invalid(&format!("String must be one of: {}", words.join(", "))),
+        }
+    }
+}
+
 pub(super) fn number(name: &str, value: &str) -> Result<i32, String> {
     value
         .trim()
@@ -57,7 +185,13 @@ impl Settings {
                     "group.consumer.min.heartbeat.interval.ms",
                     "group.consumer.max.heartbeat.interval.ms",
                 ),
-                _ => return Err(format!("Unknown group config name: {name}")),
+                other => match OTHER_SETTINGS.iter().find(|setting| setting.name == other) {
+                    Some(setting) => {
+                        setting.check(value)?;
+                        continue;
+                    }
+                    None => return Err(format!("Unknown group config name: {name}")),
+                },
             };
             let value = number(name, value)?;
             if value < least {
@@ -83,6 +217,21 @@ impl Coordinator {
         let own = set.get(group).and_then(|pairs| Settings::of(pairs, &self.config).ok());
         own.or_else(|| Settings::of(&none, &self.config).ok())
             .unwrap_or(Settings { session_ms: 45_000, heartbeat_ms: 5_000 })
+    }
+
+    /// Every setting of a group by name: its value, whether it is a number, what it does.
+    pub fn describe_settings(&self, group: &str) -> Vec<(&'static str, String, bool, &'static str)> {
+        let (settings, set) = (self.settings_of(group), self.set_settings_of(group));
+        let own = [
+            (HEARTBEAT_INTERVAL, settings.heartbeat_ms, "heartbeat interval that members are given"),
+            (SESSION_TIMEOUT, settings.session_ms, "time without a heartbeat after which a member is removed"),
+        ];
+        let own = own.into_iter().map(|(name, value, doc)| (name, value.to_string(), true, doc));
+        let others = OTHER_SETTINGS.iter().map(|other| {
+            let value = set.get(other.name).cloned().unwrap_or_else(|| other.default.to_owned());
+            (other.name, value, matches!(other.values, OtherValues::Number(..)), other.doc)
+        });
+        own.chain(others).collect()
     }
 
     /// What was set for a group, by name.

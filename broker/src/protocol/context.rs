@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
 use crate::protocol::access::{Access, Operation, Principal, Resource};
+use crate::protocol::client_configs::ClientConfigs;
 use crate::protocol::config::BrokerConfig;
 use crate::protocol::error::Code;
 use crate::protocol::fetch_sessions::FetchSessions;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub storage: Arc<Storage>,
     pub groups: Coordinator,
     pub access: Access,
+    /// Client quotas and client metrics subscriptions.
+    pub client_configs: ClientConfigs,
     pub listeners: Vec<Arc<Listener>>,
     /// Open connections of all listeners.
     pub open_connections: AtomicUsize,

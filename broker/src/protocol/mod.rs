@@ -18,12 +18,16 @@ mod config;
 mod state_file;
 /// Cluster id and producer ids.
 mod identity;
+/// Client quotas and client metrics subscriptions.
+mod client_configs;
 /// Users, passwords, access rules.
 mod access;
 /// Why a connection ends.
 mod disconnect;
 /// Fetch sessions (KIP-227).
 mod fetch_sessions;
+/// Features of the cluster.
+mod features;
 /// `throttle_time_ms` in a response.
 mod throttle;
 /// Listeners as they run: TLS, limits.

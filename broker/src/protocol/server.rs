@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::group::Coordinator;
 use crate::metrics::BrokerMetrics;
 use crate::protocol::access::Access;
+use crate::protocol::client_configs::ClientConfigs;
 use crate::protocol::collector::BrokerCollector;
 use crate::protocol::config::BrokerConfig;
 use crate::protocol::context::Core;
@@ -69,13 +70,12 @@ impl Broker {
             let listeners = listeners.collect::<Result<Vec<_>, BrokerError>>()?;
             let storage = Storage::open(&dir, Arc::clone(&fs), time, settings)?;
             let identity = Identity::open(Arc::clone(&fs), &dir)?;
+            let client_configs = ClientConfigs::open(Arc::clone(&fs), &dir)?;
             let access = Access::open(&of, fs, &dir, denied)?;
-            Ok::<_, BrokerError>((listeners, storage, identity, access))
+            Ok::<_, BrokerError>((listeners, storage, identity, client_configs, access))
         });
-        let (listeners, storage, identity, access) = opened.await.map_err(|panic| BrokerError::State {
-            path: data_dir.to_owned(),
-            what: "opened",
-            reason: panic.to_string(),
+        let (listeners, storage, identity, client_configs, access) = opened.await.map_err(|panic| {
+            BrokerError::State { path: data_dir.to_owned(), what: "opened", reason: panic.to_string() }
         })??;
         storage.metrics().register(registry);
         declared_topics::apply(&storage, &config.topics, config.default_partitions).await?;
@@ -97,6 +97,7 @@ impl Broker {
             open_connections: AtomicUsize::new(0),
             listeners,
             access,
+            client_configs,
             groups,
             transactions,
             identity,

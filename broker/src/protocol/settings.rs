@@ -6,30 +6,41 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::group::settings::{HEARTBEAT_INTERVAL, SESSION_TIMEOUT};
+use crate::config::StorageConfig;
 use crate::protocol::access::{Operation, Resource, refused};
+use crate::protocol::client_configs::{SUBSCRIPTION_SETTINGS, check_subscription};
 use crate::protocol::context::{Context, NODE};
 use crate::protocol::error::{Code, Refusal, group_code, storage_code};
 use crate::protocol::topics;
 use crate::storage::{SettingKind, Topic, TopicSettings};
+use millrace_log::record::is_topic_name;
 
-/// Resource types of the wire.
+/// A topic by name; the numbers of resource types are those of the wire.
 pub(crate) const TOPIC: i8 = 2;
 /// A broker by id.
 pub(crate) const BROKER: i8 = 4;
-/// Which metrics clients shall send.
+/// The log levels of a broker.
+pub(crate) const BROKER_LOGGER: i8 = 8;
+/// A subscription to metrics of clients (KIP-714).
 pub(crate) const CLIENT_METRICS: i8 = 16;
 /// A group by id.
 pub(crate) const GROUP: i8 = 32;
 
-/// Where a value of a configuration comes from, as the wire counts.
+/// Set for the topic; the numbers of sources are those of the wire.
 pub(crate) const SOURCE_TOPIC: i8 = 1;
 /// From the configuration file.
 pub(crate) const SOURCE_STATIC: i8 = 4;
+/// The default.
+pub(crate) const SOURCE_DEFAULT: i8 = 5;
+/// A log level.
+pub(crate) const SOURCE_LOGGER: i8 = 6;
+/// Set for the client metrics subscription.
+pub(crate) const SOURCE_CLIENT_METRICS: i8 = 7;
 /// Set for the group.
 pub(crate) const SOURCE_GROUP: i8 = 8;
-/// Nobody said anything.
-pub(crate) const SOURCE_DEFAULT: i8 = 5;
+
+/// A value of a setting under the name by which it was given, with its source.
+pub(crate) type Synonym = (&'static str, String, i8);
 
 /// One value of a configuration.
 #[derive(Debug, Clone)]
@@ -37,54 +48,173 @@ pub(crate) struct Setting {
     pub name: &'static str,
     pub value: String,
     pub source: i8,
-    /// Boolean 1, string 2, int 3, long 5, double 6, list 7.
+    /// Where the value comes from and what it overrides, the value in force first.
+    pub synonyms: Vec<Synonym>,
+    /// Unknown 0, boolean 1, string 2, int 3, long 5, double 6, list 7.
     pub kind: i8,
     pub read_only: bool,
     pub doc: &'static str,
 }
 
+/// The broker's setting from which topics take a setting that they don't have themselves.
+fn broker_setting(topic_setting: &str) -> Option<&'static str> {
+    Some(match topic_setting {
+        "cleanup.policy" => "log.cleanup.policy",
+        "compression.gzip.level" => "compression.gzip.level",
+        "compression.lz4.level" => "compression.lz4.level",
+        "compression.type" => "compression.type",
+        "compression.zstd.level" => "compression.zstd.level",
+        "delete.retention.ms" => "log.cleaner.delete.retention.ms",
+        "file.delete.delay.ms" => "log.segment.delete.delay.ms",
+        "flush.messages" => "log.flush.interval.messages",
+        "flush.ms" => "log.flush.interval.ms",
+        "index.interval.bytes" => "log.index.interval.bytes",
+        "local.retention.bytes" => "log.local.retention.bytes",
+        "local.retention.ms" => "log.local.retention.ms",
+        "max.compaction.lag.ms" => "log.cleaner.max.compaction.lag.ms",
+        "max.message.bytes" => "message.max.bytes",
+        "message.timestamp.after.max.ms" => "log.message.timestamp.after.max.ms",
+        "message.timestamp.before.max.ms" => "log.message.timestamp.before.max.ms",
+        "message.timestamp.type" => "log.message.timestamp.type",
+        "min.cleanable.dirty.ratio" => "log.cleaner.min.cleanable.ratio",
+        "min.compaction.lag.ms" => "log.cleaner.min.compaction.lag.ms",
+        "min.insync.replicas" => "min.insync.replicas",
+        "preallocate" => "log.preallocate",
+        "retention.bytes" => "log.retention.bytes",
+        "retention.ms" => "log.retention.ms",
+        "segment.bytes" => "log.segment.bytes",
+        "segment.index.bytes" => "log.index.size.max.bytes",
+        "segment.jitter.ms" => "log.roll.jitter.ms",
+        "segment.ms" => "log.roll.ms",
+        "unclean.leader.election.enable" => "unclean.leader.election.enable",
+        _ => return None,
+    })
+}
+
 /// All settings of a topic.
 pub(crate) fn settings_of(cx: &Context, settings: &TopicSettings) -> Vec<Setting> {
+    let config = cx.core.storage.config();
+    let built_in = StorageConfig::default();
     let kind = |kind: SettingKind| match kind {
         SettingKind::Bool => 1,
         SettingKind::Word(_) => 2,
         SettingKind::Int(_) | SettingKind::Level(..) => 3,
         SettingKind::Long(_) => 5,
         SettingKind::Ratio => 6,
-        SettingKind::List(_) => 7,
+        SettingKind::List(_) | SettingKind::Replicas => 7,
     };
-    settings
-        .describe(cx.core.storage.config())
-        .into_iter()
-        .map(|(spec, value, is_set)| Setting {
-            name: spec.name,
-            value,
-            source: if is_set { SOURCE_TOPIC } else { SOURCE_DEFAULT },
-            kind: kind(spec.kind),
-            read_only: false,
-            doc: spec.doc,
+    let described = settings.describe(config).into_iter();
+    described
+        .map(|(spec, value, is_set)| {
+            let (default, plain) = (spec.default(config), spec.default(&built_in));
+            let default_source = if default == plain { SOURCE_DEFAULT } else { SOURCE_STATIC };
+            let mut synonyms = Vec::new();
+            if is_set {
+                synonyms.push((spec.name, value.clone(), SOURCE_TOPIC));
+            }
+            if let Some(name) = broker_setting(spec.name) {
+                if default_source == SOURCE_STATIC {
+                    synonyms.push((name, default, SOURCE_STATIC));
+                }
+                synonyms.push((name, plain, SOURCE_DEFAULT));
+            }
+            Setting {
+                name: spec.name,
+                value,
+                source: if is_set { SOURCE_TOPIC } else { default_source },
+                synonyms,
+                kind: kind(spec.kind),
+                read_only: false,
+                doc: spec.doc,
+            }
         })
         .collect()
 }
 
 /// Settings of a group by Kafka's names.
 pub(crate) fn settings_of_group(cx: &Context, group: &str) -> Vec<Setting> {
-    let settings = cx.core.groups.settings_of(group);
     let set = cx.core.groups.set_settings_of(group);
-    [
-        (SESSION_TIMEOUT, settings.session_ms, "time without heartbeats after which a member is taken for dead"),
-        (HEARTBEAT_INTERVAL, settings.heartbeat_ms, "time between heartbeats that members are told"),
-    ]
-    .into_iter()
-    .map(|(name, value, doc)| Setting {
-        name,
-        value: value.to_string(),
-        source: if set.contains_key(name) { SOURCE_GROUP } else { SOURCE_DEFAULT },
-        kind: 3,
-        read_only: false,
-        doc,
-    })
-    .collect()
+    let described = cx.core.groups.describe_settings(group).into_iter();
+    described
+        .map(|(name, value, is_number, doc)| {
+            let source = if set.contains_key(name) { SOURCE_GROUP } else { SOURCE_DEFAULT };
+            let synonyms = vec![(name, value.clone(), source)];
+            Setting { name, value, source, synonyms, kind: if is_number { 3 } else { 2 }, read_only: false, doc }
+        })
+        .collect()
+}
+
+/// Settings of a client metrics subscription.
+pub(crate) fn settings_of_subscription(cx: &Context, name: &str) -> Vec<Setting> {
+    let set = cx.core.client_configs.subscription(name);
+    SUBSCRIPTION_SETTINGS
+        .iter()
+        .map(|(name, default, is_number, doc)| {
+            let own = set.get(*name);
+            let synonyms = own.map(|value| (*name, value.clone(), SOURCE_CLIENT_METRICS)).into_iter().collect();
+            Setting {
+                name,
+                value: own.cloned().unwrap_or_else(|| (*default).to_owned()),
+                source: if own.is_some() { SOURCE_CLIENT_METRICS } else { SOURCE_DEFAULT },
+                synonyms,
+                kind: if *is_number { 3 } else { 7 },
+                read_only: false,
+                doc,
+            }
+        })
+        .collect()
+}
+
+/// The level of log lines that are written, by Kafka's names.
+fn log_level() -> &'static str {
+    match tracing::level_filters::LevelFilter::current() {
+        tracing::level_filters::LevelFilter::TRACE => "TRACE",
+        tracing::level_filters::LevelFilter::DEBUG => "DEBUG",
+        tracing::level_filters::LevelFilter::INFO => "INFO",
+        tracing::level_filters::LevelFilter::WARN => "WARN",
+        tracing::level_filters::LevelFilter::ERROR => "ERROR",
+        _ => "FATAL",
+    }
+}
+
+/// Log levels: there is one logger.
+pub(crate) fn settings_of_logger() -> Vec<Setting> {
+    let value = log_level().to_owned();
+    let (source, synonyms) = (SOURCE_LOGGER, Vec::new());
+    vec![Setting { name: "root", value, source, synonyms, kind: 0, read_only: false, doc: "" }]
+}
+
+/// Checks a change of a log level, as Kafka does; only the level in force can be set. `None` deletes it.
+pub(crate) fn alter_logger(logger: &str, level: Option<&str>) -> Result<(), Refusal> {
+    const LEVELS: [&str; 6] = ["DEBUG", "ERROR", "FATAL", "INFO", "TRACE", "WARN"];
+    if logger != "root" {
+        return Err((Code::InvalidConfig, format!("Logger {logger} does not exist!")));
+    }
+    match level {
+        None => Err((Code::InvalidRequest, "Removing the log level of the root logger is not allowed".to_owned())),
+        Some(level) if !LEVELS.contains(&level) => {
+            let text = format!(
+                "Cannot set the log level of {logger} to {level} as it is not a supported log level. Valid log levels are {}",
+                LEVELS.join(", ")
+            );
+            Err((Code::InvalidConfig, text))
+        }
+        Some(level) if level == log_level() => Ok(()),
+        Some(_) => {
+            Err((Code::InvalidRequest, "the log level is set by `--log-level` at the start of millrace".to_owned()))
+        }
+    }
+}
+
+/// Checks the id of a broker.
+pub(crate) fn check_broker(id: &str) -> Result<(), Refusal> {
+    let text = match id.parse::<i32>() {
+        Ok(number) if number == NODE.0 => return Ok(()),
+        Ok(number) => format!("Unexpected broker id, expected {} but received {number}", NODE.0),
+        Err(_) if id.is_empty() => "Broker id must not be empty".to_owned(),
+        Err(_) => format!("Broker id must be an integer, but it is: {id}"),
+    };
+    Err((Code::InvalidRequest, text))
 }
 
 /// Settings of the broker by Kafka's names; changed in the configuration file only.
@@ -204,29 +334,51 @@ pub(crate) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         ("transaction.max.timeout.ms", ms(config.transaction.max_timeout), 3, "broker.transaction.max_timeout"),
         ("transactional.id.expiration.ms", ms(config.transaction.id_expiry), 3, "broker.transaction.id_expiry"),
     ];
-    let setting = |(name, value, kind, doc)| Setting { name, value, source: SOURCE_STATIC, kind, read_only: true, doc };
+    let setting = |(name, value, kind, doc): (_, String, _, _)| {
+        let synonyms = vec![(name, value.clone(), SOURCE_STATIC)];
+        Setting { name, value, source: SOURCE_STATIC, synonyms, kind, read_only: true, doc }
+    };
     entries.into_iter().map(setting).collect()
 }
 
-/// The topic that a resource names.
-pub(crate) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
+/// Whether the client may change settings of a resource.
+pub(crate) fn may_alter(cx: &Context, kind: i8, name: &str) -> Result<(), Refusal> {
     let about = match kind {
         TOPIC => Resource::Topic(name),
         GROUP => Resource::Group(name),
         _ => Resource::Cluster,
     };
-    cx.allowed(Operation::AlterConfigs, about).map_err(refused)?;
+    cx.allowed(Operation::AlterConfigs, about).map_err(refused)
+}
+
+/// The topic that a resource names.
+pub(crate) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>, Refusal> {
     match kind {
+        TOPIC if name.is_empty() => {
+            Err((Code::InvalidRequest, "Default topic resources are not allowed.".to_owned()))
+        }
+        TOPIC if !is_topic_name(name) => Err((Code::InvalidTopicException, invalid_topic_name(name))),
         TOPIC => {
             topics::refuse_internal(name)?;
             let topic = cx.core.storage.topic(name);
-            topic.ok_or_else(|| (Code::UnknownTopicOrPartition, format!("there is no topic {name}")))
+            topic.ok_or_else(|| (Code::UnknownTopicOrPartition, format!("The topic '{name}' does not exist.")))
         }
         BROKER => Err((
             Code::InvalidRequest,
-            "the broker's settings stand in the section `broker` of millrace's configuration file".to_owned(),
+            "broker settings can't be changed by clients: set them in the section `broker` of millrace's configuration file"
+                .to_owned(),
         )),
-        other => Err((Code::InvalidRequest, format!("settings of resource type {other} can't be changed here"))),
+        other => Err((Code::InvalidRequest, format!("Unknown resource type {other}"))),
+    }
+}
+
+/// The text about an invalid topic name.
+pub(crate) fn invalid_topic_name(name: &str) -> String {
+    match name {
+        "" => "Topic name is invalid: the empty string is not allowed".to_owned(),
+        name => format!(
+            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-', or is longer than 249"
+        ),
     }
 }
 
@@ -246,10 +398,24 @@ pub(crate) async fn apply_to_group(
     settings: BTreeMap<String, String>,
     is_trial: bool,
 ) -> Result<(), Refusal> {
-    cx.allowed(Operation::AlterConfigs, Resource::Group(group)).map_err(|code| (code, code.to_string()))?;
     if group.is_empty() {
         return Err((Code::InvalidRequest, "Default group resources are not allowed.".to_owned()));
     }
     let set = cx.core.groups.set_settings(group, settings, is_trial).await;
     set.map_err(|e| (group_code(&e), e.to_string()))?.map_err(|reason| (Code::InvalidConfig, reason))
+}
+
+/// Puts settings of a client metrics subscription in force.
+pub(crate) async fn apply_to_subscription(
+    cx: &Context,
+    name: &str,
+    settings: BTreeMap<String, String>,
+    is_trial: bool,
+) -> Result<(), Refusal> {
+    check_subscription(name, &settings)?;
+    if is_trial {
+        return Ok(());
+    }
+    let set = cx.core.client_configs.set_subscription(name, settings).await;
+    set.map_err(|e| (Code::KafkaStorageError, e.to_string()))?
 }

@@ -51,7 +51,9 @@ fn place(key: ApiKey, version: i16) -> Place {
         | ApiKey::DeleteGroups
         | ApiKey::ElectLeaders
         | ApiKey::IncrementalAlterConfigs
+        | ApiKey::AlterPartitionReassignments
         | ApiKey::ListPartitionReassignments
+        | ApiKey::UpdateFeatures
         | ApiKey::DescribeClientQuotas
         | ApiKey::AlterClientQuotas
         | ApiKey::DescribeUserScramCredentials
@@ -154,6 +156,8 @@ mod tests {
             DeleteGroups DeleteGroupsResponse 0..=2;
             ElectLeaders ElectLeadersResponse 0..=2;
             IncrementalAlterConfigs IncrementalAlterConfigsResponse 0..=1;
+            AlterPartitionReassignments AlterPartitionReassignmentsResponse 0..=1;
+            UpdateFeatures UpdateFeaturesResponse 0..=2;
             ListPartitionReassignments ListPartitionReassignmentsResponse 0..=0;
             OffsetDelete OffsetDeleteResponse 0..=0;
             DescribeClientQuotas DescribeClientQuotasResponse 0..=1;

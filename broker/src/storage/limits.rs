@@ -54,6 +54,11 @@ impl TopicSettings {
         if min_ms > max_ms { Err(SettingError::CompactionLag { min_ms, max_ms }) } else { Ok(()) }
     }
 
+    /// Whether old records may go: `cleanup.policy` names `delete`.
+    pub fn deletes(&self, config: &StorageConfig) -> bool {
+        self.limits(config).delete
+    }
+
     pub(super) fn limits(&self, config: &StorageConfig) -> Limits {
         let text = |name: &str| match self.get(name) {
             Some(value) => value.to_owned(),

@@ -224,34 +224,70 @@ async fn topics_keep_ids_and_settings_and_deleted_ones_are_gone() {
 fn settings_are_checked() {
     for (name, value, want) in [
         ("retention.ms", "-1", ""),
-        ("retention.ms", "-2", "invalid value `-2` for `retention.ms`: expected a number of at least -1"),
+        ("retention.ms", "-2", "Invalid value -2 for configuration retention.ms: Value must be at least -1"),
         ("cleanup.policy", "compact,delete", ""),
-        ("cleanup.policy", "burn", "invalid value `burn` for `cleanup.policy`: expected a list of compact, delete"),
+        (
+            "cleanup.policy",
+            "burn",
+            "Invalid value burn for configuration cleanup.policy: String must be one of: compact, delete",
+        ),
         ("message.timestamp.type", "LogAppendTime", ""),
-        ("preallocate", "yes", "invalid value `yes` for `preallocate`: expected `true` or `false`"),
+        (
+            "preallocate",
+            "yes",
+            "Invalid value yes for configuration preallocate: Expected value to be either true or false",
+        ),
         ("compression.type", "gzip", ""),
         (
             "compression.type",
             "brotli",
-            "invalid value `brotli` for `compression.type`: expected one of uncompressed, zstd, lz4, snappy, gzip, producer",
+            "Invalid value brotli for configuration compression.type: String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer",
         ),
         ("compression.gzip.level", "-1", ""),
         (
             "compression.gzip.level",
             "0",
-            "invalid value `0` for `compression.gzip.level`: expected a number from 1 to 9, or -1",
+            "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1",
         ),
         (
             "compression.zstd.level",
             "23",
-            "invalid value `23` for `compression.zstd.level`: expected a number from -131072 to 22",
+            "Invalid value 23 for configuration compression.zstd.level: Value must be between -131072 and 22",
         ),
         (
             "segment.bytes",
             "3000000000",
-            "invalid value `3000000000` for `segment.bytes`: expected a number from 1024 to 2147483647",
+            "Invalid value 3000000000 for configuration segment.bytes: Not a number of type INT",
         ),
-        ("no.such", "1", "unknown topic setting `no.such`"),
+        ("no.such", "1", "Unknown topic config name: no.such"),
+        ("cleanup.policy", "", ""),
+        (
+            "cleanup.policy",
+            "compact,",
+            "Invalid value  for configuration cleanup.policy: String must be one of: compact, delete",
+        ),
+        ("retention.ms", " 5 ", ""),
+        ("preallocate", "TRUE", ""),
+        ("local.retention.ms", "-2", ""),
+        (
+            "local.retention.ms",
+            "-3",
+            "Invalid value -3 for configuration local.retention.ms: Value must be at least -2",
+        ),
+        ("remote.log.copy.disable", "true", ""),
+        ("remote.storage.enable", "false", ""),
+        (
+            "remote.storage.enable",
+            "true",
+            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
+        ),
+        ("leader.replication.throttled.replicas", "0:1, 1:1", ""),
+        ("leader.replication.throttled.replicas", "*", ""),
+        (
+            "follower.replication.throttled.replicas",
+            "0:1,*",
+            "Invalid value [0:1, *] for configuration follower.replication.throttled.replicas: follower.replication.throttled.replicas must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+        ),
     ] {
         let got = TopicSettings::from_pairs([(name, value)]).map_or_else(|e| e.to_string(), |_| String::new());
         assert_eq!(got, want);

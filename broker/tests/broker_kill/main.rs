@@ -4,8 +4,8 @@
 //! and one with retention go on through every kill. After each restart and at the end the book of what was acknowledged is
 //! held against what can be read. The broker is this test binary, started again as a process of its own.
 //!
-//! SIGKILL proves nothing about fsync: that is tested in `log/src/storage` through the file-system seam. The short form runs
-//! with `cargo test`, 200 kills with `cargo test -p millrace-log --test broker_kill -- --ignored two_hundred`.
+//! SIGKILL proves nothing about fsync: that is tested in `broker/src/storage` through the file-system seam. The short form runs
+//! with `cargo test`, 200 kills with `cargo test -p millrace-broker --test broker_kill -- --ignored two_hundred`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that fails says where
 
@@ -15,6 +15,8 @@ mod book;
 mod broker;
 /// Clients that write and commit.
 mod load;
+/// Static members of a cooperative group.
+mod static_members;
 /// Holds what can be read against the book.
 mod verify;
 
@@ -75,6 +77,11 @@ fn six_kills_lose_and_double_nothing() {
 #[ignore = "about eight minutes"]
 fn two_hundred_kills_lose_and_double_nothing() {
     run(std::env::var("MILLRACE_KILLS").ok().and_then(|s| s.parse().ok()).unwrap_or(200));
+}
+
+#[test]
+fn commits_of_static_cooperative_members_are_what_is_fetched() {
+    static_members::run(4);
 }
 
 /// Not a test: the process that [`Victim`] starts.

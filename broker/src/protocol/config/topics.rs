@@ -50,10 +50,9 @@ impl ConfiguredSettings {
         for (name, value) in &self.0 {
             if let Err(error) = TopicSettings::default().set(name, value) {
                 let message = match error {
-                    SettingError::Value { value, expected, .. } => {
-                        format!("`{value}` is no value: expected {expected}")
-                    }
-                    unknown => unknown.to_string(),
+                    SettingError::Value { value, reason, .. } => format!("invalid value `{value}`: {reason}"),
+                    SettingError::Unknown(_) => "is not a topic setting of Kafka".to_owned(),
+                    other => other.to_string(),
                 };
                 faults.add(name, message);
             }
@@ -75,7 +74,7 @@ pub struct TopicConfig {
 pub(crate) fn check(topics: &BTreeMap<String, TopicConfig>, faults: &mut Faults) {
     for (name, topic) in topics {
         if !is_topic_name(name) {
-            faults.add(name, "is no name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
+            faults.add(name, "is not a valid topic name: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
         } else if is_internal(name) {
             faults.add(name, "is kept by the broker itself");
         }

@@ -10,6 +10,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 
 use crate::protocol::context::Context;
 use crate::protocol::error::Code;
+use crate::protocol::features::{FEATURES, FEATURES_EPOCH};
 use crate::protocol::wire::apis::{APIS, Api};
 use crate::protocol::wire::text;
 
@@ -18,27 +19,21 @@ fn listed(api: &Api) -> ApiVersion {
     ApiVersion::default().with_api_key(api.key as i16).with_min_version(min).with_max_version(api.max)
 }
 
-/// Features of the whole cluster (KIP-584) as Kafka 4.1 has them by default: name, versions known, version in force.
-/// `transaction.version` 2 is what makes producers speak the second protocol of KIP-890, `group.version` 1 tells of KIP-848.
-const FEATURES: [(&str, (i16, i16), i16); 3] =
-    [("group.version", (0, 1), 1), ("metadata.version", (7, 27), 27), ("transaction.version", (0, 2), 2)];
-/// They never change while the broker runs.
-const FEATURES_EPOCH: i64 = 1;
-
 fn with_features(answer: ApiVersionsResponse, version: i16) -> ApiVersionsResponse {
     if version < 3 {
         return answer;
     }
     // Clients of version 3 take a lowest version of 0 for a fault (KIP-1023).
-    let known = FEATURES.iter().filter(|(_, (min, _), _)| version >= 4 || *min > 0);
-    let known = known.map(|(name, (min, max), _)| {
-        SupportedFeatureKey::default().with_name(text(name)).with_min_version(*min).with_max_version(*max)
+    let known = FEATURES.iter().filter(|feature| version >= 4 || feature.known.0 > 0);
+    let known = known.map(|feature| {
+        let (min, max) = feature.known;
+        SupportedFeatureKey::default().with_name(text(feature.name)).with_min_version(min).with_max_version(max)
     });
-    let in_force = FEATURES.iter().filter(|(_, _, level)| *level > 0).map(|(name, _, level)| {
+    let in_force = FEATURES.iter().filter(|feature| feature.level > 0).map(|feature| {
         FinalizedFeatureKey::default()
-            .with_name(text(name))
-            .with_min_version_level(*level)
-            .with_max_version_level(*level)
+            .with_name(text(feature.name))
+            .with_min_version_level(feature.level)
+            .with_max_version_level(feature.level)
     });
     answer
         .with_supported_features(known.collect())

@@ -1,6 +1,6 @@
 //! DeleteRecords (key 21), versions 0 to 2. Moves the log start offset of partitions (KIP-107).
 //!
-//! Behaviour: -1 means the high watermark; past it OFFSET_OUT_OF_RANGE; before the log start nothing changes. Versions:
+//! Behaviour: topics whose `cleanup.policy` lacks `delete` get POLICY_VIOLATION; -1 means the high watermark; past it OFFSET_OUT_OF_RANGE; before the log start nothing changes. Versions:
 //! 2 flexible.
 
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -15,6 +15,9 @@ async fn delete(cx: &Context, topic: &str, number: i32, before: i64) -> Result<i
     cx.allowed(Operation::Delete, Resource::Topic(topic))?;
     topics::refuse_internal(topic).map_err(|(code, _)| code)?;
     let partition = cx.partition(topic, number)?;
+    if cx.core.storage.topic(topic).is_some_and(|topic| !topic.settings().deletes(cx.core.storage.config())) {
+        return Err(Code::PolicyViolation);
+    }
     if before < -1 || before > partition.high_watermark() {
         return Err(Code::OffsetOutOfRange);
     }

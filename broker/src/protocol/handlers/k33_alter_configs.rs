@@ -2,29 +2,45 @@
 //!
 //! Behaviour: as [`crate::protocol::handlers::k44_incremental_alter_configs`], which clients should use. Versions: 2 flexible.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use crate::protocol::context::Context;
 use crate::protocol::error::{Code, Refusal};
-use crate::protocol::settings::{GROUP, apply, apply_to_group, topic_of};
+use crate::protocol::settings::{
+    BROKER_LOGGER, CLIENT_METRICS, GROUP, apply, apply_to_group, apply_to_subscription, may_alter, topic_of,
+};
 use crate::protocol::wire::text;
 use crate::storage::TopicSettings;
 
 async fn alter(cx: &Context, resource: &AlterConfigsResource, is_trial: bool) -> Result<(), Refusal> {
-    if resource.resource_type == GROUP {
-        let pairs = resource.configs.iter().filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
-        return apply_to_group(cx, &resource.resource_name, pairs.collect(), is_trial).await;
+    let name: &str = &resource.resource_name;
+    may_alter(cx, resource.resource_type, name)?;
+    if resource.resource_type == BROKER_LOGGER {
+        let text = "Unsupported resource type: BROKER_LOGGER: use IncrementalAlterConfigs".to_owned();
+        return Err((Code::InvalidRequest, text));
     }
-    topic_of(cx, resource.resource_type, &resource.resource_name)?;
-    let mut settings = TopicSettings::default();
+    let mut pairs = BTreeMap::new();
     for config in &resource.configs {
-        if let Some(value) = &config.value {
-            settings.set(&config.name, value).map_err(|e| (Code::InvalidConfig, e.to_string()))?;
+        let Some(value) = &config.value else {
+            return Err((Code::InvalidRequest, format!("Null value not supported for : {}", &*config.name)));
+        };
+        if pairs.insert(config.name.to_string(), value.to_string()).is_some() {
+            return Err((Code::InvalidRequest, "Error due to duplicate config keys".to_owned()));
         }
     }
-    apply(cx, &resource.resource_name, settings, is_trial).await
+    match resource.resource_type {
+        GROUP => apply_to_group(cx, name, pairs, is_trial).await,
+        CLIENT_METRICS => apply_to_subscription(cx, name, pairs, is_trial).await,
+        kind => {
+            topic_of(cx, kind, name)?;
+            let settings = TopicSettings::from_pairs(pairs).map_err(|e| (Code::InvalidConfig, e.to_string()))?;
+            apply(cx, name, settings, is_trial).await
+        }
+    }
 }
 
 /// Answers.

@@ -9,11 +9,9 @@ use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesRe
 use crate::protocol::access::{Operation, Resource};
 use crate::protocol::context::{Context, NODE};
 use crate::protocol::error::Code;
-use crate::protocol::settings::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
+use crate::protocol::settings::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::protocol::wire::text;
 
-/// Levels of a broker's own log.
-const BROKER_LOGGER: i8 = 8;
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
 fn names(cx: &Context, kind: i8) -> Vec<String> {
@@ -21,6 +19,7 @@ fn names(cx: &Context, kind: i8) -> Vec<String> {
         TOPIC => cx.core.storage.topics().into_iter().map(|topic| topic.name().to_owned()).collect(),
         BROKER | BROKER_LOGGER => vec![NODE.0.to_string()],
         GROUP => cx.core.groups.groups_with_settings(),
+        CLIENT_METRICS => cx.core.client_configs.subscriptions(),
         _ => Vec::new(),
     }
 }
@@ -30,10 +29,11 @@ pub(crate) fn handle(cx: &Context, request: &ListConfigResourcesRequest) -> List
     if let Err(code) = cx.allowed(Operation::DescribeConfigs, Resource::Cluster) {
         return ListConfigResourcesResponse::default().with_error_code(code.code());
     }
-    if cx.version == 0 {
-        return ListConfigResourcesResponse::default();
-    }
-    let asked: &[i8] = if request.resource_types.is_empty() { &ALL } else { &request.resource_types };
+    let asked: &[i8] = match &request.resource_types {
+        _ if cx.version == 0 => &[CLIENT_METRICS],
+        types if types.is_empty() => &ALL,
+        types => types,
+    };
     if asked.iter().any(|kind| !ALL.contains(kind)) {
         return ListConfigResourcesResponse::default().with_error_code(Code::UnsupportedVersion.code());
     }
