@@ -31,7 +31,7 @@ pub(crate) async fn serve(core: Arc<Core>, listener: Arc<Listener>, socket: TcpL
                 }
                 Err(error) => {
                     if listener.log_limit.may() {
-                        tracing::warn!(listener = listener.name, %error, "connections can't be accepted: is the limit of open files high enough?");
+                        tracing::warn!(listener = listener.name, %error, "connections can't be accepted: check the limit of open files");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

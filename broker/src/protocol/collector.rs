@@ -21,7 +21,7 @@ type Gauges = Family<Vec<(String, String)>, Gauge>;
 /// Counters by labels.
 type Counters = Family<Vec<(String, String)>, Counter>;
 
-/// Most lags of a group on a partition that are told: groups are made by clients, and a page of metrics must stay readable.
+/// Most lags that are exposed: groups are created by clients, and a scrape must stay bounded.
 const MAX_LAGS: usize = 20_000;
 
 /// High watermarks and lags, asked for when somebody looks.
@@ -73,7 +73,7 @@ impl Collector for BrokerCollector {
         }
         ConstGauge::new(i64::try_from(left_out).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
             "millrace_log_group_lags_left_out",
-            "Lags of groups on partitions that are not told, as others are larger and there are too many",
+            "Lags of groups that are not exposed, as there are too many and others are larger",
             None,
             MetricType::Gauge,
         )?)?;
@@ -126,7 +126,7 @@ fn encode_transactions(standing: &Standing, encoder: &mut DescriptorEncoder<'_>)
     )?)?;
     ConstGauge::new(standing.open).encode(encoder.encode_descriptor(
         "millrace_log_open_transactions",
-        "Transactions whose markers do not all stand: read_committed readers wait for them",
+        "Transactions without all of their markers: read_committed readers wait for them",
         None,
         MetricType::Gauge,
     )?)?;

@@ -104,8 +104,10 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Disco
                     if wait.is_zero() {
                         return answer;
                     }
-                    Ok(answer?
-                        .map(|Reply { head, rest }| Reply { head: throttle::tell(head, key, version, wait), rest }))
+                    Ok(answer?.map(|Reply { head, rest }| Reply {
+                        head: throttle::set_throttle_time(head, key, version, wait),
+                        rest,
+                    }))
                 }));
             }
         }

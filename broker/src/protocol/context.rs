@@ -85,7 +85,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Host and port that this client is told: those of its listener, or those it reached us by.
+    /// Host and port that this client is given: those of its listener, or those it connected to.
     pub fn advertised(&self) -> (String, i32) {
         match self.listener.advertised() {
             Some((host, port)) => (host.to_owned(), port),

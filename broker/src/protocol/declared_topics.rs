@@ -21,20 +21,25 @@ pub(crate) async fn apply(
         let Some(topic) = storage.topic(name) else {
             let partitions = wanted.partitions.unwrap_or(default_partitions);
             storage.create_topic(name, partitions, settings).await?;
-            tracing::info!(topic = name, partitions, "topic of the configuration made");
+            tracing::info!(topic = name, partitions, "topic of the configuration created");
             continue;
         };
         let has = topic.partition_count();
         match wanted.partitions {
             Some(partitions) if partitions > has => {
                 storage.add_partitions(name, partitions).await?;
-                tracing::info!(topic = name, before = has, partitions, "topic of the configuration has grown");
+                tracing::info!(
+                    topic = name,
+                    before = has,
+                    partitions,
+                    "partitions added to topic of the configuration"
+                );
             }
             Some(partitions) if partitions < has => tracing::warn!(
                 topic = name,
                 partitions = has,
                 configured = partitions,
-                "topic has more partitions than the configuration says: it can't shrink, make a new one and copy the records"
+                "topic has more partitions than configured: partitions can't be removed, create a new topic and copy the records"
             ),
             _ => {}
         }

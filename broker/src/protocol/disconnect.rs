@@ -15,7 +15,7 @@ pub(crate) enum Disconnect {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Request(#[from] RequestFault),
-    #[error("nothing read for too long of an answer")]
+    #[error("client did not read its response in time")]
     Stalled,
     #[error("writing failed: {0}")]
     Write(std::io::Error),
@@ -23,17 +23,17 @@ pub(crate) enum Disconnect {
     Records(std::io::Error),
     #[error("the TLS handshake failed: {0}")]
     Tls(std::io::Error),
-    #[error("not logged in in time")]
+    #[error("login timed out")]
     LoginTimeout,
     #[error("login failed: {0}")]
     Login(LoginFault),
-    #[error("mechanism `{0}` is not offered here")]
+    #[error("mechanism `{0}` is not enabled on this listener")]
     Mechanism(String),
     #[error("{0:?} before the login")]
     Unauthenticated(ApiKey),
-    #[error("the session is over: the client did not log in again in time")]
+    #[error("session expired: the client did not log in again in time")]
     Expired,
-    #[error("the broker stops")]
+    #[error("broker is stopping")]
     Stop,
 }
 

@@ -64,7 +64,7 @@ pub enum BrokerError {
         source: millrace_log::value::ValueError,
     },
     /// The port is taken.
-    #[error("port of {listen} is in use: stop the program that has it, or give `broker.listen` another port")]
+    #[error("port of {listen} is in use: stop the program that uses it, or set `broker.listen` to another port")]
     PortInUse {
         /// The address.
         listen: String,

@@ -27,9 +27,9 @@ pub(crate) struct Named {
     pub partition: i32,
 }
 
-/// What was told of a partition last.
+/// What was sent about a partition last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Told {
+pub(crate) struct SentState {
     pub high_watermark: i64,
     pub log_start_offset: i64,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Told {
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub asked: FetchPartition,
-    pub told: Option<Told>,
+    pub sent: Option<SentState>,
 }
 
 #[derive(Debug)]
@@ -49,20 +49,20 @@ struct Session {
 
 /// A session with what all must be compared by, which no fetch holds for long.
 #[derive(Debug)]
-struct Entry {
+struct CachedSession {
     session: Arc<Mutex<Session>>,
     used: Instant,
     partitions: usize,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    by_id: IndexMap<i32, Entry>,
+struct SessionCache {
+    by_id: IndexMap<i32, CachedSession>,
     /// Partitions of all sessions.
     partitions: usize,
 }
 
-impl Kept {
+impl SessionCache {
     fn remove(&mut self, id: i32) {
         if let Some(gone) = self.by_id.swap_remove(&id) {
             self.partitions -= gone.partitions;
@@ -106,7 +106,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct FetchSessions {
     max: usize,
-    kept: Mutex<Kept>,
+    kept: Mutex<SessionCache>,
 }
 
 fn named(request: &FetchRequest) -> impl Iterator<Item = (Named, FetchPartition)> + '_ {
@@ -140,7 +140,7 @@ impl FetchSessions {
             if id != 0 {
                 self.kept.lock().remove(id);
             }
-            let fresh = |(name, asked)| (name, Wanted { asked, told: None });
+            let fresh = |(name, asked)| (name, Wanted { asked, sent: None });
             let partitions: IndexMap<Named, Wanted> = named(request).map(fresh).collect();
             let list = partitions.iter().map(|(n, w)| (n.clone(), w.clone())).collect();
             // Epoch -1 wants no session, and one without partitions is of no use.
@@ -158,7 +158,7 @@ impl FetchSessions {
             let count = partitions.len();
             let session = Arc::new(Mutex::new(Session { epoch: 1, partitions }));
             kept.partitions += count;
-            kept.by_id.insert(session_id, Entry { session, used: Instant::now(), partitions: count });
+            kept.by_id.insert(session_id, CachedSession { session, used: Instant::now(), partitions: count });
             return Ok(Plan { session_id, is_incremental: false, partitions: list });
         }
         let session = {
@@ -187,7 +187,7 @@ impl FetchSessions {
         for (name, asked) in named(request) {
             match session.partitions.get_mut(&name) {
                 Some(wanted) => wanted.asked = asked,
-                None => drop(session.partitions.insert(name, Wanted { asked, told: None })),
+                None => drop(session.partitions.insert(name, Wanted { asked, sent: None })),
             }
         }
         let count = session.partitions.len();
@@ -198,15 +198,15 @@ impl FetchSessions {
         Ok(Plan { session_id: id, is_incremental: true, partitions })
     }
 
-    /// Remembers what an answer told. Who got records goes to the end, so that all get their turn.
-    pub fn told(&self, session_id: i32, answers: impl IntoIterator<Item = (Named, Told, bool)>) {
+    /// Remembers what an answer sent. Who got records goes to the end, so that all get their turn.
+    pub fn note_sent(&self, session_id: i32, answers: impl IntoIterator<Item = (Named, SentState, bool)>) {
         let session = self.kept.lock().by_id.get(&session_id).map(|entry| Arc::clone(&entry.session));
         let Some(session) = session else { return };
         let mut session = session.lock();
         let mut served = HashSet::new();
-        for (name, told, had_records) in answers {
+        for (name, sent, had_records) in answers {
             let Some(wanted) = session.partitions.get_mut(&name) else { continue };
-            wanted.told = Some(told);
+            wanted.sent = Some(sent);
             if had_records {
                 served.insert(name);
             }
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!((numbers(&next), next.is_incremental), (vec![0, 2, 3], true));
         assert_eq!(sessions.plan(&request(id, 1, &[], &[])).err(), Some(Code::InvalidFetchSessionEpoch));
         let name = next.partitions[0].0.clone();
-        sessions.told(id, [(name, Told::default(), true)]);
+        sessions.note_sent(id, [(name, SentState::default(), true)]);
         assert_eq!(numbers(&sessions.plan(&request(id, 2, &[], &[])).unwrap()), [2, 3, 0], "turns");
         assert_eq!(sessions.plan(&request(id + 1, 1, &[], &[])).err(), Some(Code::FetchSessionIdNotFound));
         assert_eq!(sessions.plan(&request(id, -1, &[0], &[])).unwrap().session_id, 0);
@@ -288,8 +288,8 @@ mod tests {
         let all: Vec<i32> = (0..100_000).collect();
         let plan = sessions.plan(&request(0, 0, &all, &[])).unwrap();
         let even = plan.partitions.iter().filter(|(name, _)| name.partition % 2 == 0);
-        let even: Vec<_> = even.map(|(name, _)| (name.clone(), Told::default(), true)).collect();
-        sessions.told(plan.session_id, even);
+        let even: Vec<_> = even.map(|(name, _)| (name.clone(), SentState::default(), true)).collect();
+        sessions.note_sent(plan.session_id, even);
         let began = Instant::now();
         let next = sessions.plan(&request(plan.session_id, 1, &[], &all[..99_999])).unwrap();
         assert_eq!(numbers(&next), [99_999]);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::metrics::LoginLabel;
 use crate::protocol::access::Principal;
-use crate::protocol::access::login::{Login, LoginFault, Step};
+use crate::protocol::access::login::{Login, LoginFault, LoginStep};
 use crate::protocol::admission::Admitted;
 use crate::protocol::context::{Core, Peer, Session};
 use crate::protocol::disconnect::Disconnect;
@@ -169,8 +169,8 @@ async fn log_in(core: &Arc<Core>, entered: &mut Entered, deadline: Instant) -> R
         let frame = frames.next(Duration::MAX).await?;
         if is_bare && sasl.login.is_under_way() {
             match sasl.login.token(&core.access, &frame.bytes) {
-                Ok(Step::Challenge(token)) => write(writer, &bare(&token), patience).await?,
-                Ok(Step::Done { last, user }) => {
+                Ok(LoginStep::Challenge(token)) => write(writer, &bare(&token), patience).await?,
+                Ok(LoginStep::Done { last, user }) => {
                     write(writer, &bare(&last), patience).await?;
                     sasl.expires = sasl::expiry(session).map(|(at, _)| at);
                     return Ok(core.access.principal(format!("User:{user}")));

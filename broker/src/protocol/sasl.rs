@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 use tokio::time::Instant;
 
 use crate::protocol::access::Principal;
-use crate::protocol::access::login::{Login, LoginFault, Step};
+use crate::protocol::access::login::{Login, LoginFault, LoginStep};
 use crate::protocol::config::listener::Mechanism;
 use crate::protocol::context::{Core, Session};
 use crate::protocol::disconnect::Disconnect;
@@ -71,11 +71,11 @@ pub(crate) fn step(
     let mut answer = SaslAuthenticateResponse::default().with_error_message(None);
     let mut expires = None;
     let result = match login.token(&core.access, &token) {
-        Ok(Step::Challenge(token)) => {
+        Ok(LoginStep::Challenge(token)) => {
             answer.auth_bytes = token.into();
             Ok(None)
         }
-        Ok(Step::Done { last, user }) => {
+        Ok(LoginStep::Done { last, user }) => {
             let who = core.access.principal(format!("User:{user}"));
             if before.is_some_and(|before| before.name != who.name) {
                 Err(LoginFault::OtherPrincipal)

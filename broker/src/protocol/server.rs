@@ -125,7 +125,7 @@ impl Broker {
             if !address.ip().is_loopback() && !listener.config.is_authenticated() {
                 tracing::warn!(
                     listener = listener.name, %address,
-                    "Kafka listener is open to other hosts and asks nobody who they are: bind it to 127.0.0.1, or give it `sasl` or `tls.client_auth: required` in `broker.listeners`"
+                    "Kafka listener is open to other hosts without authentication: bind it to 127.0.0.1, or set `sasl` or `tls.client_auth: required` in `broker.listeners`"
                 );
             }
             bound.push((Arc::clone(listener), socket, address));

@@ -229,7 +229,7 @@ pub(crate) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
             "advertised.listeners",
             format!("{}://{host}:{port}", cx.listener.protocol()),
             2,
-            "address that clients are told",
+            "address that clients are given",
         ),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), 1, "broker.auto_create_topics"),
         ("broker.id", NODE.0.to_string(), 3, "there is one node"),

@@ -1,4 +1,4 @@
-//! Tells a client that asks too often how long to wait: `throttle_time_ms` of its answer (KIP-219).
+//! Throttling: how long a client that asks too often should wait: `throttle_time_ms` of its answer (KIP-219).
 //!
 //! In: a framed answer. Out: the same with the time filled in. Touches nothing. The answer itself comes at once; the
 //! connection is not read until the time is over, so that a client that does not listen gains nothing.
@@ -10,7 +10,7 @@ use kafka_protocol::messages::ApiKey;
 
 /// Where an answer has the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ThrottleField {
     Nowhere,
     First,
     /// Behind an error code.
@@ -19,11 +19,11 @@ enum Place {
     Last,
 }
 
-fn place(key: ApiKey, version: i16) -> Place {
+fn place(key: ApiKey, version: i16) -> ThrottleField {
     let first_since = match key {
-        ApiKey::Produce => return Place::Last,
-        ApiKey::ApiVersions if version >= 1 => return Place::Last,
-        ApiKey::OffsetDelete => return Place::Second,
+        ApiKey::Produce => return ThrottleField::Last,
+        ApiKey::ApiVersions if version >= 1 => return ThrottleField::Last,
+        ApiKey::OffsetDelete => return ThrottleField::Second,
         ApiKey::Fetch
         | ApiKey::FindCoordinator
         | ApiKey::Heartbeat
@@ -67,24 +67,24 @@ fn place(key: ApiKey, version: i16) -> Place {
         | ApiKey::DescribeTopicPartitions => 0,
         _ => i16::MAX,
     };
-    if version >= first_since { Place::First } else { Place::Nowhere }
+    if version >= first_since { ThrottleField::First } else { ThrottleField::Nowhere }
 }
 
 /// Fills in how long the client should wait.
-pub(crate) fn tell(answer: Bytes, key: ApiKey, version: i16, wait: Duration) -> Bytes {
+pub(crate) fn set_throttle_time(answer: Bytes, key: ApiKey, version: i16, wait: Duration) -> Bytes {
     // Length and correlation id, then the tagged fields of the header in flexible versions: none, which is one byte.
     let header = 8 + usize::from(key.response_header_version(version) >= 1);
     let is_flexible = key.request_header_version(version) >= 2;
     let at = match place(key, version) {
-        Place::Nowhere => return answer,
-        Place::First => header,
-        Place::Second => header + 2,
+        ThrottleField::Nowhere => return answer,
+        ThrottleField::First => header,
+        ThrottleField::Second => header + 2,
         // Where the answer ends in tagged fields the place is not known: the mute alone must do.
-        Place::Last if is_flexible && answer.last() != Some(&0) => return answer,
-        Place::Last => answer.len().saturating_sub(4 + usize::from(is_flexible)),
+        ThrottleField::Last if is_flexible && answer.last() != Some(&0) => return answer,
+        ThrottleField::Last => answer.len().saturating_sub(4 + usize::from(is_flexible)),
     };
     let mut answer = BytesMut::from(answer);
-    // Rounded up: a client that waits as long as it is told finds the door open.
+    // Rounded up: a client that waits this long is not throttled again.
     let ms = i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
     if at >= header
         && let Some(field) = answer.get_mut(at..at + 4)
@@ -117,7 +117,7 @@ mod tests {
             ($($key:ident $answer:ident $versions:expr;)+) => {$(
                 for version in $versions {
                     let framed = framed(7, version, &$answer::default()).unwrap();
-                    let told = tell(framed, ApiKey::$key, version, wait);
+                    let told = set_throttle_time(framed, ApiKey::$key, version, wait);
                     assert_eq!(decoded::<$answer>(&told, version).throttle_time_ms, 1501, "{} {version}", stringify!($key));
                 }
             )+};
@@ -181,7 +181,7 @@ mod tests {
             (ApiKey::SaslHandshake, 1, framed(7, 1, &SaslHandshakeResponse::default())),
         ] {
             let answer = answer.unwrap();
-            assert_eq!(tell(answer.clone(), key, version, Duration::from_secs(1)), answer);
+            assert_eq!(set_throttle_time(answer.clone(), key, version, Duration::from_secs(1)), answer);
         }
     }
 }

@@ -26,27 +26,27 @@ use x509_cert::der::Decode as _;
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
-    /// File with the listener's certificate and those that vouch for it, PEM.
+    /// File with the listener's certificate chain, PEM.
     pub cert_file: String,
     /// File with the certificate's private key, PEM.
     pub key_file: String,
-    /// File with the authorities that vouch for clients' certificates, PEM; needed with `client_auth`.
+    /// File with the certificate authorities for clients' certificates, PEM; required with `client_auth`.
     pub client_ca_file: String,
     /// Whether clients are asked for a certificate: `none`, `requested` or `required`. Its subject names the user,
     /// e.g. `User:CN=agent-7`, unless the listener has SASL.
     pub client_auth: ClientAuth,
 }
 
-/// Whether clients show a certificate.
+/// Whether clients must present a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// No certificate is requested.
     #[default]
     None,
-    /// They are asked; one without is `User:ANONYMOUS`.
+    /// A certificate is requested; a client without one is `User:ANONYMOUS`.
     Requested,
-    /// One without is turned away.
+    /// A client without a certificate is rejected.
     Required,
 }
 
@@ -55,15 +55,18 @@ impl TlsConfig {
     pub fn check(&self, faults: &mut Faults) {
         for (key, path) in [("cert_file", &self.cert_file), ("key_file", &self.key_file)] {
             if path.is_empty() {
-                faults.add(key, "is missing: name a PEM file");
+                faults.add(key, "is missing: set it to a PEM file");
             }
         }
         match (self.client_auth, self.client_ca_file.is_empty()) {
             (ClientAuth::None, false) => {
-                faults.add("client_auth", "is `none`, so client_ca_file means nothing: set it to `required`");
+                faults.add("client_auth", "is `none`, so client_ca_file has no effect: set it to `required`");
             }
             (ClientAuth::Requested | ClientAuth::Required, true) => {
-                faults.add("client_ca_file", "is missing: name the authorities that vouch for clients, a PEM file");
+                faults.add(
+                    "client_ca_file",
+                    "is missing: set it to a PEM file with the certificate authorities for clients",
+                );
             }
             _ => {}
         }
@@ -93,7 +96,7 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// No authority for clients.
-    #[error("{path} holds no certificate that can vouch for clients: {reason}")]
+    #[error("{path} holds no certificate authority for clients: {reason}")]
     Authorities {
         /// The path as configured.
         path: String,
@@ -112,7 +115,7 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(found)
 }
 
-/// What the door knows of its clients.
+/// What a listener knows of its clients.
 #[derive(Debug)]
 struct Clients {
     /// Protocols that they may speak (ALPN), the preferred one first.
@@ -203,13 +206,13 @@ impl Tls {
         Self::open_for(config, &[])
     }
 
-    /// The same for a door that speaks these protocols (ALPN), the preferred one first. Blocks.
+    /// The same for a listener that speaks these protocols (ALPN), the preferred one first. Blocks.
     pub fn open_for(config: TlsConfig, protocols: &[&str]) -> Result<Self, TlsError> {
         let protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Self::open_with(config, Clients { protocols, read: true })
     }
 
-    /// The same for a door whose clients only write, as in syslog. Blocks.
+    /// The same for a listener whose clients only write, as in syslog. Blocks.
     pub fn open_one_way(config: TlsConfig) -> Result<Self, TlsError> {
         Self::open_with(config, Clients { protocols: Vec::new(), read: false })
     }

@@ -14,7 +14,7 @@ use millrace_log::record::is_topic_name;
 /// The refusal of a change to such a topic.
 pub(crate) fn refuse_internal(topic: &str) -> Result<(), Refusal> {
     if is_internal(topic) {
-        return Err((Code::InvalidRequest, format!("{topic} is kept by the broker itself")));
+        return Err((Code::InvalidRequest, format!("{topic} is an internal topic of the broker")));
     }
     Ok(())
 }
@@ -53,7 +53,7 @@ pub(crate) async fn create(
     let _creating = cx.core.creating.lock().await;
     check_new(cx, name)?;
     let made = cx.core.storage.create_topic(name, partitions, settings).await.map_err(|e| refusal(&e))?;
-    tracing::info!(topic = name, partitions, client = cx.client_id, "topic made");
+    tracing::info!(topic = name, partitions, client = cx.client_id, "topic created");
     Ok(made)
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn find_or_create(cx: &Context, name: &str, may_create: bool) -
         Ok(topic) => Ok(topic),
         Err((Code::TopicAlreadyExists, _)) => cx.core.storage.topic(name).ok_or(Code::LeaderNotAvailable),
         Err((code, text)) => {
-            tracing::warn!(topic = name, text, "topic can't be made on first use");
+            tracing::warn!(topic = name, text, "topic can't be created on first use");
             Err(code)
         }
     }

@@ -29,9 +29,9 @@ pub(crate) async fn keep_certificates(core: Arc<Core>) {
             let of = Arc::clone(listener);
             let refreshed = tokio::task::spawn_blocking(move || of.tls.as_ref().map(Tls::refresh)).await;
             match refreshed {
-                Ok(Some(Ok(true))) => tracing::info!(listener = listener.name, "new certificates are in force"),
+                Ok(Some(Ok(true))) => tracing::info!(listener = listener.name, "certificates reloaded"),
                 Ok(Some(Err(error))) => {
-                    tracing::error!(listener = listener.name, %error, "new certificates can't be used, the old ones stay in force");
+                    tracing::error!(listener = listener.name, %error, "certificates can't be reloaded, the previous ones stay in force");
                 }
                 _ => {}
             }

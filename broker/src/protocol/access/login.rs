@@ -14,11 +14,11 @@ use crate::protocol::config::listener::Mechanism;
 /// Why a login failed, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoginFault {
-    #[error("no mechanism was agreed on")]
+    #[error("no mechanism was chosen")]
     NoMechanism,
     #[error("the message is malformed")]
     Malformed,
-    #[error("user or password is wrong")]
+    #[error("wrong user or password")]
     WrongPassword,
     #[error("another user than before on the same connection")]
     OtherPrincipal,
@@ -28,7 +28,7 @@ pub(crate) enum LoginFault {
 
 /// What follows a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum LoginStep {
     /// The client goes on.
     Challenge(Vec<u8>),
     /// It has shown who it is.
@@ -73,7 +73,7 @@ impl Login {
     }
 
     /// Takes a token. After a fault or the end nothing more is expected.
-    pub fn token(&mut self, access: &Access, token: &[u8]) -> Result<Step, LoginFault> {
+    pub fn token(&mut self, access: &Access, token: &[u8]) -> Result<LoginStep, LoginFault> {
         match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => Err(LoginFault::NoMechanism),
             Stage::Chosen(Mechanism::Plain) => plain(access, token),
@@ -82,18 +82,18 @@ impl Login {
                 let exchange = Exchange::start(mechanism, token, &nonce, |user| access.credential(user, mechanism))?;
                 let challenge = exchange.challenge().as_bytes().to_vec();
                 self.stage = Stage::Challenged(Box::new(exchange));
-                Ok(Step::Challenge(challenge))
+                Ok(LoginStep::Challenge(challenge))
             }
             Stage::Challenged(exchange) => {
                 let last = exchange.finish(token)?.into_bytes();
-                Ok(Step::Done { last, user: exchange.user })
+                Ok(LoginStep::Done { last, user: exchange.user })
             }
         }
     }
 }
 
 /// RFC 4616: user to act as (none, or the same), user, password.
-fn plain(access: &Access, token: &[u8]) -> Result<Step, LoginFault> {
+fn plain(access: &Access, token: &[u8]) -> Result<LoginStep, LoginFault> {
     let mut parts = token.split(|byte| *byte == 0);
     let (acts_as, user, password) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(acts_as), Some(user), Some(password), None) => (acts_as, user, password),
@@ -109,5 +109,5 @@ fn plain(access: &Access, token: &[u8]) -> Result<Step, LoginFault> {
     if !access.is_password(user_name, password) {
         return Err(LoginFault::WrongPassword);
     }
-    Ok(Step::Done { last: Vec::new(), user: user_name.to_owned() })
+    Ok(LoginStep::Done { last: Vec::new(), user: user_name.to_owned() })
 }

@@ -1,4 +1,4 @@
-//! Whether other parts of the same process can get in by the doors of its own broker.
+//! Checks that other roles of the same process can connect to their own broker.
 //!
 //! In: the listeners, and the `kafka:` section of a role. Out: faults with the key to set. Touches nothing but secrets.
 //! A role whose brokers are elsewhere is not looked at.
@@ -35,7 +35,7 @@ pub(crate) fn check_client(
     let name = &listener.name;
     match (&listener.tls, client.tls) {
         (Some(_), false) => {
-            faults.add("tls", format!("listener `{name}` of this broker speaks TLS: set `tls: true` and `ca_file`"));
+            faults.add("tls", format!("listener `{name}` of this broker uses TLS: set `tls: true` and `ca_file`"));
         }
         (None, true) => {
             faults.add(
@@ -50,7 +50,7 @@ pub(crate) fn check_client(
     let wants_certificate = listener.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
     if wants_certificate && !has_certificate {
         let why =
-            format!("listener `{name}` of this broker asks for a client certificate: set `cert_file` and `key_file`");
+            format!("listener `{name}` of this broker requires a client certificate: set `cert_file` and `key_file`");
         faults.add("cert_file", why);
     }
     let mechanism = client.sasl_mechanism.as_str();
@@ -61,7 +61,7 @@ pub(crate) fn check_client(
         Some(sasl) if !sasl.mechanisms.iter().any(|offered| offered.name() == mechanism) => {
             let offered: Vec<&str> = sasl.mechanisms.iter().map(|m| m.name()).collect();
             let why = format!(
-                "listener `{name}` of this broker asks for a login by {}: set sasl_mechanism, sasl_username and sasl_password, or add a listener on 127.0.0.1 without `sasl` for this role",
+                "listener `{name}` of this broker requires a login by {}: set sasl_mechanism, sasl_username and sasl_password, or add a listener on 127.0.0.1 without `sasl` for this role",
                 offered.join(" or ")
             );
             faults.add("sasl_mechanism", why);
@@ -82,10 +82,10 @@ fn check_user(users: &[UserConfig], client: &ConnectionConfig, faults: &mut Faul
             }
         }
         None if name.is_empty() => {
-            faults.add("sasl_username", "is missing: name one of broker.users");
+            faults.add("sasl_username", "is missing: set it to one of broker.users");
         }
         None if client.sasl_mechanism == Mechanism::Plain.name() => {
-            faults.add("sasl_username", format!("`{name}` is none of broker.users, and PLAIN knows no others"));
+            faults.add("sasl_username", format!("`{name}` is not in broker.users, and PLAIN has no other users"));
         }
         // A user whom a client made by SCRAM, perhaps.
         None => {}

@@ -1,4 +1,4 @@
-//! What a listener can be told: its addresses, TLS, SASL, limits; and who the users are and who may do all.
+//! Listener settings: addresses, TLS, SASL, limits; users and super users.
 //!
 //! In: `broker.listeners`, `broker.limits`, `broker.users` and `broker.authorization` of the configuration. Out: typed
 //! settings with their defaults, faults with the path of their key. Touches nothing: files are read by [`crate::protocol::listener::tls`].
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::tls::{ClientAuth, TlsConfig};
 use millrace_log::value::{Faults, Secret, Span};
 
-/// One door of the broker.
+/// One listener of the broker.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerConfig {
@@ -17,7 +17,7 @@ pub struct ListenerConfig {
     pub name: String,
     /// Address to listen on, `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Address that clients of this listener are told to connect to, `host:port`. Absent: the one they reached it by.
+    /// Address that clients of this listener are given, `host:port`. Absent: the one they connected to.
     pub advertised: Option<String>,
     /// TLS. Absent: plain text.
     pub tls: Option<TlsConfig>,
@@ -68,7 +68,7 @@ impl Mechanism {
     }
 }
 
-/// How much clients of a listener may take.
+/// Limits for the clients of a listener.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
@@ -76,14 +76,14 @@ pub struct LimitsConfig {
     pub max_connections: usize,
     /// Most connections from one address.
     pub max_connections_per_address: usize,
-    /// Most connections that have not yet shown who they are (TLS, SASL); one address may hold half of them.
+    /// Most connections that are not yet authenticated (TLS, SASL); one address may hold half of them.
     pub max_unauthenticated: usize,
-    /// Time from connecting to being logged in, TLS and SASL together.
+    /// Time limit for TLS handshake and SASL login together.
     pub login_timeout: Span,
-    /// Pause before a failed login is told, doubled with each further one from the same address up to 32 times.
+    /// Delay before a failed login is answered, doubled with each further one from the same address up to 32 times.
     pub failed_login_delay: Span,
-    /// Requests per second of one user from one address; above it answers say how long to wait, and the connection is
-    /// not read for as long. Absent: no limit.
+    /// Requests per second of one user from one address; above it responses carry a throttle time, and the connection is
+    /// not read meanwhile. Absent: no limit.
     pub max_requests_per_second: Option<u32>,
 }
 
@@ -110,15 +110,15 @@ pub struct UserConfig {
     pub password: Secret,
 }
 
-/// Access rules (ACLs). The rules themselves are made by clients, e.g. with `kafka-acls.sh`.
+/// Access rules (ACLs). The rules themselves are created by clients, e.g. with `kafka-acls.sh`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorizationConfig {
-    /// Whether rules are enforced; without, every client may do all.
+    /// Whether rules are enforced; if not, every client may do everything.
     pub enabled: bool,
-    /// Who may do all without rules, e.g. `User:admin` or `User:CN=admin,O=Example`.
+    /// Principals that may do everything, e.g. `User:admin` or `User:CN=admin,O=Example`.
     pub super_users: Vec<String>,
-    /// Whether everybody may use what no rule names (`allow.everyone.if.no.acl.found`).
+    /// Whether everybody may use resources without rules (`allow.everyone.if.no.acl.found`).
     pub allow_everyone_if_no_acl: bool,
 }
 
@@ -158,7 +158,7 @@ impl ListenerConfig {
     pub fn check(&self, faults: &mut Faults) {
         let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if self.name.is_empty() || !self.name.chars().all(is_word) {
-            faults.add("name", format!("`{}` is no name: expected letters, digits, `-`, `_`", self.name));
+            faults.add("name", format!("invalid name `{}`: expected letters, digits, `-`, `_`", self.name));
         }
         check_addresses(&self.listen, self.advertised.as_deref(), faults);
         if let Some(tls) = &self.tls {
@@ -179,12 +179,12 @@ impl ListenerConfig {
 /// Checks where to listen and what to tell clients.
 pub(crate) fn check_addresses(listen: &str, advertised: Option<&str>, faults: &mut Faults) {
     if host_and_port(listen).is_none() {
-        faults.add("listen", format!("`{listen}` is no address: expected host:port"));
+        faults.add("listen", format!("invalid address `{listen}`: expected host:port"));
     }
     if let Some(advertised) = advertised
         && host_and_port(advertised).is_none_or(|(_, port)| port == 0)
     {
-        faults.add("advertised", format!("`{advertised}` is no address to reach: expected host:port"));
+        faults.add("advertised", format!("invalid address `{advertised}`: expected host:port"));
     }
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn check_users(users: &[UserConfig], faults: &mut Faults) {
                 faults.add("name", "is empty");
             }
             if users.iter().take(i).any(|other| other.name == user.name) {
-                faults.add("name", format!("`{}` stands here twice", user.name));
+                faults.add("name", format!("duplicate user `{}`", user.name));
             }
             match user.password.reveal() {
                 Ok(password) if password.is_empty() => faults.add("password", "is empty"),
@@ -211,7 +211,7 @@ impl AuthorizationConfig {
     pub fn check(&self, faults: &mut Faults) {
         for (i, user) in self.super_users.iter().enumerate() {
             if user.split_once(':').is_none_or(|(kind, name)| kind.is_empty() || name.is_empty()) {
-                faults.add(&format!("super_users[{i}]"), format!("`{user}` is no principal: expected User:NAME"));
+                faults.add(&format!("super_users[{i}]"), format!("invalid principal `{user}`: expected User:NAME"));
             }
         }
     }

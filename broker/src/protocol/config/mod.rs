@@ -1,4 +1,4 @@
-//! What the broker can be told: addresses, limits, topics made on first use, groups, storage.
+//! Broker settings: addresses, limits, topics created on first use, groups, storage.
 //!
 //! In: the section `broker` of the configuration. Out: typed settings with their defaults. Touches nothing.
 
@@ -31,36 +31,36 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:9092";
 pub struct BrokerConfig {
     /// Address to listen on, `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Address that clients are told to connect to, `host:port`. Absent: the one they reached the broker by.
+    /// Address that clients are given, `host:port`. Absent: the one they connected to.
     pub advertised: Option<String>,
     /// Several listeners, each with its own address, TLS, SASL and limits; `listen`, `advertised` and `limits` are then
     /// not used.
     pub listeners: Vec<ListenerConfig>,
     /// Limits of the listener at `listen`.
     pub limits: LimitsConfig,
-    /// Users for SASL with their passwords; others are made by clients (`kafka-configs.sh`, SCRAM).
+    /// Users for SASL with their passwords; others are created by clients (`kafka-configs.sh`, SCRAM).
     pub users: Vec<UserConfig>,
     /// Access rules.
     pub authorization: AuthorizationConfig,
-    /// Partitions of topics that are made without a number.
+    /// Partitions of topics that are created without a number.
     pub default_partitions: i32,
-    /// Whether a topic is made when a client first asks for it by name.
+    /// Whether a topic is created when a client first asks for it by name.
     pub auto_create_topics: bool,
-    /// Largest request taken.
+    /// Largest request that is accepted.
     pub max_frame_size: ByteSize,
-    /// Memory that requests above 1 MiB may take together; more of them wait.
+    /// Memory for all requests above 1 MiB together; further ones wait.
     pub request_memory: ByteSize,
-    /// Largest answer to a fetch, whatever the client asks for.
+    /// Largest fetch response, whatever the client asks for.
     pub max_fetch_size: ByteSize,
-    /// Produce requests of one connection that may wait for the disk; more are not read yet.
+    /// Produce requests of one connection that may wait for the disk; further ones are not read yet.
     pub max_in_flight: usize,
     /// Most connections at the same time; further ones are closed at once.
     pub max_connections: usize,
-    /// Fetch sessions kept; the one unused for longest gives way to a new one.
+    /// Fetch sessions kept; a new one replaces the least recently used.
     pub max_fetch_sessions: usize,
     /// Time without a request after which a connection is closed.
     pub idle_timeout: Span,
-    /// Time without progress after which a half sent request or a half read answer ends its connection.
+    /// Time without progress after which a connection with a partly sent request or a partly read response is closed.
     pub stall_timeout: Span,
     /// Consumer groups.
     pub group: GroupConfig,
@@ -70,10 +70,10 @@ pub struct BrokerConfig {
     pub retention: RetentionConfig,
     /// Segments, flushing, retention.
     pub storage: StorageConfig,
-    /// Settings of topics that say nothing else themselves, by Kafka's names; they go before `retention` and `storage`.
+    /// Defaults of topic settings, by Kafka's names; they take precedence over `retention` and `storage`.
     pub default_topic_config: ConfiguredSettings,
-    /// Topics by name, made at the start if they are missing, grown and altered where this says so; never shrunk or
-    /// deleted. E.g. `logs: {partitions: 8, config: {retention.ms: 86400000}}`.
+    /// Topics by name, created at the start if they are missing; partitions are added and settings changed as given here,
+    /// never removed. E.g. `logs: {partitions: 8, config: {retention.ms: 86400000}}`.
     pub topics: BTreeMap<String, TopicConfig>,
     /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where the role `aggregator` with its own is not in
     /// the process. Absent: none.
@@ -137,13 +137,13 @@ impl BrokerConfig {
             check_addresses(&self.listen, self.advertised.as_deref(), faults);
         } else if self.advertised.is_some() || self.listen != DEFAULT_LISTEN {
             let key = if self.advertised.is_some() { "advertised" } else { "listen" };
-            faults.add(key, "is not used beside `listeners`: write it as one of them");
+            faults.add(key, "has no effect with `listeners`: add it to them");
         }
         for (i, listener) in self.listeners.iter().enumerate() {
             faults.within(&format!("listeners[{i}]"), |faults| {
                 listener.check(faults);
                 if self.listeners.iter().take(i).any(|other| other.name == listener.name) {
-                    faults.add("name", format!("`{}` names two listeners", listener.name));
+                    faults.add("name", format!("duplicate listener `{}`", listener.name));
                 }
             });
         }
@@ -151,7 +151,7 @@ impl BrokerConfig {
         faults.within("users", |faults| check_users(&self.users, faults));
         faults.within("authorization", |faults| self.authorization.check(faults));
         if self.retention.age.0.is_zero() {
-            faults.add("retention.age", "must not be zero: nothing would be kept");
+            faults.add("retention.age", "must not be zero: no record would be kept");
         }
         if !(1..=10_000).contains(&self.default_partitions) {
             faults.add("default_partitions", "must lie between 1 and 10000");
@@ -195,7 +195,7 @@ impl BrokerConfig {
         if let Some(http) = &self.http
             && listener::host_and_port(http).is_none()
         {
-            faults.add("http", format!("`{http}` is no address: expected host:port"));
+            faults.add("http", format!("invalid address `{http}`: expected host:port"));
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Topics that the configuration names: made when they are missing, grown, altered where it says so.
+//! Declared topics: the ones that the configuration names, and defaults of topic settings.
 //!
-//! In: `broker.topics` and `broker.default_topic_config`. Out: topics in the storage, a line in the log for each change.
-//! Touches storage. Never shrinks or deletes a topic: what does not fit is told. Settings that the configuration does
-//! not name stay as clients set them; those that it names are set back at each start.
+//! In: `broker.topics` and `broker.default_topic_config`. Out: typed settings, faults with the path of their key. Touches
+//! nothing: they are put in force in [`crate::protocol::declared_topics`].
 
 use std::collections::BTreeMap;
 
@@ -39,7 +38,7 @@ impl ConfiguredSettings {
         let mut settings = TopicSettings::default();
         for (name, value) in &self.0 {
             if let Err(error) = settings.set(name, value) {
-                tracing::warn!(%error, "setting of the configuration is left out");
+                tracing::warn!(%error, "topic setting of the configuration is ignored");
             }
         }
         settings
@@ -64,7 +63,7 @@ impl ConfiguredSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopicConfig {
-    /// Partitions to have at least. Absent: `default_partitions` when it is made, then as it is.
+    /// Least number of partitions. Absent: `default_partitions` when it is created, then unchanged.
     pub partitions: Option<i32>,
     /// Settings by Kafka's names, e.g. `retention.ms: 86400000`; those not named stay as clients set them.
     pub config: ConfiguredSettings,
@@ -76,7 +75,7 @@ pub(crate) fn check(topics: &BTreeMap<String, TopicConfig>, faults: &mut Faults)
         if !is_topic_name(name) {
             faults.add(name, "is not a valid topic name: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`");
         } else if is_internal(name) {
-            faults.add(name, "is kept by the broker itself");
+            faults.add(name, "is an internal topic of the broker");
         }
         faults.within(name, |faults| {
             if topic.partitions.is_some_and(|count| !(1..=10_000).contains(&count)) {

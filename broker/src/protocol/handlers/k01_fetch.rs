@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::protocol::access::{Operation, Resource};
 use crate::protocol::context::{Context, check_epoch};
 use crate::protocol::error::{Code, read_code};
-use crate::protocol::fetch_sessions::{Named, Plan, Told, Wanted};
+use crate::protocol::fetch_sessions::{Named, Plan, SentState, Wanted};
 use crate::storage::{Ask, Isolation, Located, Partition, Stored, locate_all};
 
 /// Pause before reading again where more than one byte is waited for: lets small batches add up.
@@ -82,15 +82,15 @@ impl Slot {
         Some(Ask { partition: Arc::clone(partition), from, max_bytes })
     }
 
-    fn told(&self) -> Option<Told> {
+    fn sent(&self) -> Option<SentState> {
         let data = self.data.as_ref().ok()?.as_ref()?;
         self.partition
             .is_ok()
-            .then_some(Told { high_watermark: data.high_watermark, log_start_offset: data.log_start_offset })
+            .then_some(SentState { high_watermark: data.high_watermark, log_start_offset: data.log_start_offset })
     }
 
     fn has_news(&self) -> bool {
-        self.failed() || self.bytes() > 0 || self.told() != self.wanted.told
+        self.failed() || self.bytes() > 0 || self.sent() != self.wanted.sent
     }
 
     /// The answer, and the records that belong to it.
@@ -192,7 +192,7 @@ pub(crate) async fn handle(cx: &Context, request: FetchRequest) -> (FetchRespons
             () = tokio::time::sleep_until(deadline) => {}
             (changed, _, _) = select_all(changes) => {
                 if changed.is_err() {
-                    // The partition was deleted meanwhile: the client's next fetch is told so.
+                    // The partition was deleted meanwhile: the client's next fetch gets that error.
                     break;
                 }
                 if min_bytes > 1 {
@@ -202,9 +202,9 @@ pub(crate) async fn handle(cx: &Context, request: FetchRequest) -> (FetchRespons
         }
     }
     if session_id != 0 {
-        let told = slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.told()?, slot.bytes() > 0)));
-        let told: Vec<_> = told.collect();
-        cx.core.sessions.told(session_id, told);
+        let sent = slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.sent()?, slot.bytes() > 0)));
+        let sent: Vec<_> = sent.collect();
+        cx.core.sessions.note_sent(session_id, sent);
     }
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut records = Vec::with_capacity(slots.len());

@@ -18,7 +18,7 @@ async fn grow(cx: &Context, asked: &CreatePartitionsTopic, is_trial: bool) -> Re
     cx.allowed(Operation::Alter, Resource::Topic(name)).map_err(refused)?;
     topics::refuse_internal(name)?;
     let topic = cx.core.storage.topic(name);
-    let topic = topic.ok_or_else(|| (Code::UnknownTopicOrPartition, format!("there is no topic {name}")))?;
+    let topic = topic.ok_or_else(|| (Code::UnknownTopicOrPartition, format!("The topic '{name}' does not exist.")))?;
     let has = topic.partition_count();
     if asked.count <= has {
         let text =

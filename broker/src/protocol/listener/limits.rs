@@ -24,7 +24,7 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// Why a connection is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum LimitReached {
     /// The listener has as many as it may.
     Listener,
     /// This address has as many as it may.
@@ -33,7 +33,7 @@ pub(crate) enum Full {
     Strangers,
 }
 
-impl Full {
+impl LimitReached {
     /// For the metric.
     pub const fn cause(self) -> &'static str {
         match self {
@@ -93,19 +93,19 @@ impl ListenerLimits {
     }
 
     /// A seat for one more connection, given back when dropped.
-    pub fn seat(self: &Arc<Self>, address: IpAddr, is_stranger: bool) -> Result<Seat, Full> {
+    pub fn seat(self: &Arc<Self>, address: IpAddr, is_stranger: bool) -> Result<Seat, LimitReached> {
         let address = counted_as(address);
         let mut counts = self.counts.lock();
         let here = counts.by_address.get(&address).copied().unwrap_or_default();
         if counts.all.open >= self.limits.max_connections {
-            return Err(Full::Listener);
+            return Err(LimitReached::Listener);
         }
         if here.open >= self.limits.max_connections_per_address {
-            return Err(Full::Address);
+            return Err(LimitReached::Address);
         }
         let max = self.limits.max_unauthenticated;
         if is_stranger && (counts.all.strangers >= max || here.strangers >= max / 2) {
-            return Err(Full::Strangers);
+            return Err(LimitReached::Strangers);
         }
         let strangers = usize::from(is_stranger);
         counts.all.open += 1;
@@ -230,17 +230,17 @@ mod tests {
         let neighbour: IpAddr = "2001:db8::ffff".parse().unwrap();
         let mut first = limits_of.seat(one, true).unwrap();
         let second = limits_of.seat(one, true).unwrap();
-        assert_eq!(limits_of.seat(one, true).err(), Some(Full::Strangers), "half of the strangers");
+        assert_eq!(limits_of.seat(one, true).err(), Some(LimitReached::Strangers), "half of the strangers");
         first.is_known_now();
         first.is_known_now();
         let third = limits_of.seat(one, true).unwrap();
-        assert_eq!(limits_of.seat(one, false).err(), Some(Full::Address));
+        assert_eq!(limits_of.seat(one, false).err(), Some(LimitReached::Address));
         let fourth = limits_of.seat(two, true).unwrap();
-        assert_eq!(limits_of.seat(neighbour, false).err(), Some(Full::Listener));
+        assert_eq!(limits_of.seat(neighbour, false).err(), Some(LimitReached::Listener));
         drop((first, second, third));
         assert_eq!(limits_of.open(), (1, 1));
         let fifth = limits_of.seat(neighbour, true).unwrap();
-        assert_eq!(limits_of.seat(two, true).err(), Some(Full::Strangers), "counted by /64");
+        assert_eq!(limits_of.seat(two, true).err(), Some(LimitReached::Strangers), "counted by /64");
         drop((fourth, fifth));
         assert_eq!(limits_of.open(), (0, 0));
         assert!(limits_of.counts.lock().by_address.is_empty());

@@ -76,7 +76,7 @@ impl Listener {
         })
     }
 
-    /// Host and port that its clients are told; absent: those they reached it by.
+    /// Host and port that its clients are given; absent: those they connected to.
     pub fn advertised(&self) -> Option<(&str, i32)> {
         self.advertised.as_ref().map(|(host, port)| (host.as_str(), *port))
     }

@@ -712,6 +712,25 @@ fn samples(key: ApiKey, version: i16) -> Vec<Bytes> {
             let asked = elect_leaders_request::TopicPartitions::default().with_partitions(vec![1, 2]);
             body(ElectLeadersRequest::default().with_topic_partitions(Some(vec![asked.clone(), asked])), v)
         }
+        ApiKey::AlterPartitionReassignments => {
+            let partition = alter_partition_reassignments_request::ReassignablePartition::default()
+                .with_replicas(Some(vec![BrokerId(1), BrokerId(2)]));
+            let asked = alter_partition_reassignments_request::ReassignableTopic::default()
+                .with_name(topic())
+                .with_partitions(vec![partition.clone(), partition]);
+            body(AlterPartitionReassignmentsRequest::default().with_topics(vec![asked]), v)
+        }
+        ApiKey::DescribeQuorum => {
+            let partition = describe_quorum_request::PartitionData::default();
+            let asked = describe_quorum_request::TopicData::default()
+                .with_topic_name(topic())
+                .with_partitions(vec![partition.clone(), partition]);
+            body(DescribeQuorumRequest::default().with_topics(vec![asked]), v)
+        }
+        ApiKey::UpdateFeatures => {
+            let update = update_features_request::FeatureUpdateKey::default().with_feature(text("f"));
+            body(UpdateFeaturesRequest::default().with_feature_updates(vec![update.clone(), update]), v)
+        }
         ApiKey::IncrementalAlterConfigs => {
             let config = incremental_alter_configs_request::AlterableConfig::default();
             let asked = incremental_alter_configs_request::AlterConfigsResource::default();
@@ -759,3 +778,6 @@ fn samples(key: ApiKey, version: i16) -> Vec<Bytes> {
         key => panic!("no sample of {key:?}"),
     }
 }
+
+/// Settings, quotas and what else administrators ask for.
+mod admin;

@@ -27,13 +27,13 @@ pub(crate) const BUDGET_UNIT_BYTES: usize = 1024;
 /// Why no more frames come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
-    #[error("the client hung up")]
+    #[error("client closed the connection")]
     Closed,
-    #[error("announced a request of {announced} bytes, {max} are allowed (no Kafka client, or raise max_frame_size)")]
+    #[error("request of {announced} bytes exceeds the limit of {max} (not a Kafka client, or raise max_frame_size)")]
     Size { announced: i32, max: usize },
-    #[error("nothing asked for too long")]
+    #[error("no request within the idle timeout")]
     Idle,
-    #[error("nothing, or next to nothing, sent for too long within a request")]
+    #[error("request was not sent in time")]
     Stalled,
     #[error("reading failed: {0}")]
     Io(#[from] io::Error),

@@ -42,7 +42,7 @@ pub(crate) enum RequestFault {
     Decode { key: ApiKey, version: i16, reason: String },
     #[error("answer to {key:?} version {version} can't be encoded: {reason}")]
     Encode { key: ApiKey, version: i16, reason: String },
-    #[error("produce with acks=0 failed, which can only be told by hanging up: {0}")]
+    #[error("produce with acks=0 failed, so the connection is closed: {0}")]
     Unacknowledged(String),
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::protocol::access::acl::{Pattern, PatternFilter, Permission};
-use crate::protocol::access::login::{Login, LoginFault, Step};
+use crate::protocol::access::login::{Login, LoginFault, LoginStep};
 use crate::protocol::access::scram::ScramFault;
 use crate::protocol::config::listener::{AuthorizationConfig, UserConfig};
 use millrace_log::fs::SimFs;
@@ -117,8 +117,8 @@ fn plain_logins() {
     let fs = SimFs::default();
     let access = open(&fs, &config()).unwrap();
     for (token, want) in [
-        ("\0alice\0wonder", Ok(Step::Done { last: Vec::new(), user: "alice".to_owned() })),
-        ("alice\0alice\0wonder", Ok(Step::Done { last: Vec::new(), user: "alice".to_owned() })),
+        ("\0alice\0wonder", Ok(LoginStep::Done { last: Vec::new(), user: "alice".to_owned() })),
+        ("alice\0alice\0wonder", Ok(LoginStep::Done { last: Vec::new(), user: "alice".to_owned() })),
         ("root\0alice\0wonder", Err(LoginFault::Scram(ScramFault::OtherUser))),
         ("\0alice\0wonde", Err(LoginFault::WrongPassword)),
         ("\0alice\0", Err(LoginFault::Malformed)),
@@ -144,7 +144,7 @@ fn users_that_do_not_exist_are_challenged_alike_each_time() {
         login.choose(Mechanism::Scram256);
         let message = format!("n,,n={user},r=x");
         match login.token(&access, message.as_bytes()) {
-            Ok(Step::Challenge(challenge)) => {
+            Ok(LoginStep::Challenge(challenge)) => {
                 let challenge = String::from_utf8(challenge).unwrap();
                 let (_, rest) = challenge.split_once(",s=").unwrap();
                 rest.to_owned()
