@@ -376,8 +376,11 @@ pub(crate) fn topic_of(cx: &Context, kind: i8, name: &str) -> Result<Arc<Topic>,
 pub(crate) fn invalid_topic_name(name: &str) -> String {
     match name {
         "" => "Topic name is invalid: the empty string is not allowed".to_owned(),
+        name if name.len() > 249 => {
+            format!("Topic name is invalid: the length of '{name}' is longer than the max allowed length 249")
+        }
         name => format!(
-            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-', or is longer than 249"
+            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
         ),
     }
 }
