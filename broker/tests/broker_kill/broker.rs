@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_broker::storage::FsckOptions;
@@ -54,7 +55,9 @@ pub struct Victim {
 impl Victim {
     /// A fresh folder and a port below those that the system gives away.
     pub fn new() -> Self {
-        let begin = std::process::id().wrapping_mul(131);
+        // Tests of one process start at different ports.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let begin = std::process::id().wrapping_mul(131).wrapping_add(NUMBER.fetch_add(7919, Ordering::Relaxed));
         let port = (0..22_000_u32)
             .map(|n| u16::try_from(10_000 + begin.wrapping_add(n) % 22_000).unwrap())
             .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());

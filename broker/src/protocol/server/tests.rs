@@ -125,7 +125,7 @@ async fn a_port_in_use_is_one_clear_line() {
     let second = Broker::open(config, two.path(), RealFs::shared(), SystemClock::shared(), &mut registry).await;
     let error = second.unwrap().bind().await.unwrap_err().to_string();
     let want = format!(
-        "port of {} is in use: stop the program that has it, or give `broker.listen` another port",
+        "port of {} is in use: stop the program that uses it, or set `broker.listen` to another port",
         broker.address
     );
     assert_eq!(error, want);
