@@ -52,7 +52,8 @@ async fn make_topic(address: &str) {
 }
 
 fn fill(address: &str) {
-    let producer: BaseProducer = config(address).set("linger.ms", "20").create().unwrap();
+    let producer: BaseProducer =
+        config(address).set("linger.ms", "20").set("batch.num.messages", "10").create().unwrap();
     for n in 0..RECORDS {
         let partition = (n % PARTITIONS as usize) as i32;
         let record = BaseRecord::<(), [u8]>::to(TOPIC).partition(partition).payload(b"x");
@@ -74,6 +75,9 @@ fn member(number: usize, address: &str, commits: &Commits, stop: &AtomicBool) {
         .set("heartbeat.interval.ms", "300")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
+        // A member with two partitions reads them in turns.
+        .set("queued.min.messages", "1")
+        .set("max.partition.fetch.bytes", "1000")
         .create()
         .unwrap();
     consumer.subscribe(&[TOPIC]).unwrap();
@@ -124,7 +128,7 @@ fn until_committed(commits: &Commits, more: usize) {
         (0..PARTITIONS).all(|n| count(commits, n) >= count(&before, n) + more)
     };
     while !has_more(&commits.lock()) {
-        assert!(Instant::now() < deadline, "commits stand still: {:?}", commits.lock());
+        assert!(Instant::now() < deadline, "no more commits: {:?}", commits.lock());
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(5));
     }

@@ -70,7 +70,7 @@ impl Kept {
         if file.version != VERSION {
             return Err(format!("it has version {}, this millrace knows {VERSION}", file.version));
         }
-        let decode = |text: &str| BASE64.decode(text).map_err(|e| format!("a key is no base64: {e}"));
+        let decode = |text: &str| BASE64.decode(text).map_err(|e| format!("a key is not valid base64: {e}"));
         let mut scram = Scram::new();
         for (user, list) in file.scram {
             for (mechanism, c) in list {
