@@ -139,7 +139,7 @@ fn an_arrow_back_is_found() {
         std::fs::write(path, text).unwrap();
     };
     write("lib.rs", "mod a;\npub mod b;\nmod c;\n");
-    write("a.rs", "use crate::{b::{self, Thing as Other}, std};\n");
+    write("a.rs", "use crate::{b::{self, Thing as Other}};\n");
     write("b/mod.rs", "mod inner;\nuse crate::a::X;\nfn f() { super::a::g() }\n");
     write("b/inner.rs", "use super::Y;\nfn f() { crate::c::h() }\n");
     write(
