@@ -4,28 +4,10 @@
 
 use bytes::Bytes;
 
-use super::{Packed, PushError, loki_json, loki_proto, unpack};
+use super::body::{Packed, PushError, unpack};
+pub use super::entries::{PushEntry, PushStream};
+use super::{loki_json, loki_proto};
 use crate::record::{Labels, MAX_LABELS, RecordError, is_label_name};
-
-/// One stream of a push as it was sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PushStream {
-    /// Names and values, or why they can't be read.
-    pub labels: Result<Vec<(String, String)>, String>,
-    /// Its entries.
-    pub entries: Vec<PushEntry>,
-}
-
-/// One entry of a push as it was sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PushEntry {
-    /// Event time, ns since 1970; `None` if it is beyond what ns since 1970 can say.
-    pub time_ns: Option<i64>,
-    /// The line.
-    pub line: Bytes,
-    /// Structured metadata.
-    pub metadata: Labels,
-}
 
 /// One entry that is valid.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 
-use super::PushError;
-use super::loki::{PushEntry, PushStream};
+use super::body::PushError;
+use super::entries::{PushEntry, PushStream};
 
 #[derive(Deserialize)]
 struct Body<'a> {

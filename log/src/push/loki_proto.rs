@@ -7,8 +7,8 @@ use crate::record::{Labels, is_label_name};
 use bytes::Bytes;
 use prost::Message;
 
-use super::PushError;
-use super::loki::{PushEntry, PushStream};
+use super::body::PushError;
+use super::entries::{PushEntry, PushStream};
 
 /// `logproto.PushRequest`
 #[derive(Clone, PartialEq, Message)]
