@@ -29,7 +29,7 @@ use millrace_exports::elastic_bulk::{ElasticBulk, Trouble};
 use millrace_exports::metrics::ExportMetrics;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
-use millrace_log::client::{BatchProducer, ConnectionConfig, RdProducer};
+use millrace_log::client::{BatchProducer, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::{SharedClock, SystemClock};
 use millrace_log::fs::RealFs;
 use millrace_log::store::StoreError;
@@ -347,7 +347,8 @@ fn merge(registries: &Registries, part: Registry) {
 }
 
 fn producer(connection: &ConnectionConfig) -> Result<Arc<dyn BatchProducer>, Failure> {
-    Ok(Arc::new(RdProducer::new(connection).map_err(|error| Failure::new(Code::Config, error))?))
+    let producer = WireProducer::new(connection, Some(DELIVERY_TIMEOUT));
+    Ok(Arc::new(producer.map_err(|error| Failure::new(Code::Config, error))?))
 }
 
 async fn open_agent(

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use millrace_agent::state::State;
-use millrace_log::client::{ConnectionConfig, RdConsumer, StartAt};
+use millrace_log::client::{ConnectionConfig, StartAt, WireConsumer};
 use millrace_log::clock::SystemClock;
 use millrace_log::record::{Decoder, Position, SourceId, TopicPartition};
 use support::{Process, Server, Site, until};
@@ -327,7 +327,7 @@ impl Log {
 
 /// Reads the topic as the aggregator does: of each source only what stands beyond its highest position.
 struct Tape {
-    consumer: RdConsumer,
+    consumer: WireConsumer,
     assigned: bool,
     decoder: Decoder,
     highest: HashMap<SourceId, Position>,
@@ -348,7 +348,7 @@ impl Tape {
         let config =
             ConnectionConfig { brokers: vec![format!("127.0.0.1:{}", site.kafka)], ..ConnectionConfig::default() };
         Self {
-            consumer: RdConsumer::new(&config, "tape").unwrap(),
+            consumer: WireConsumer::new(&config, "tape").unwrap(),
             assigned: false,
             decoder: Decoder::default(),
             highest: HashMap::new(),

@@ -8,7 +8,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdProducer};
+use millrace_log::client::{BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant, TopicPartition, encode};
 use serde_json::Value as Json;
@@ -41,7 +41,7 @@ fn json(brokers: &str, arguments: &[&str]) -> Json {
 
 fn fill(brokers: &str, topic: &str, count: u64) {
     let connection = ConnectionConfig { brokers: vec![brokers.to_owned()], ..ConnectionConfig::default() };
-    let producer = RdProducer::new(&connection).unwrap();
+    let producer = WireProducer::new(&connection, Some(DELIVERY_TIMEOUT)).unwrap();
     let now_ms = SystemClock.now_ms();
     let event = |n: u64| Event {
         tenant: Tenant::default(),

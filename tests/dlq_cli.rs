@@ -8,7 +8,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdProducer};
+use millrace_log::client::{BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::dead_letter::dead_letter;
 use millrace_log::record::{Event, Labels, Position, Record, SourceId, Tenant, TopicPartition, encode};
@@ -59,7 +59,7 @@ fn event(n: u64, now_ms: i64) -> Record {
 
 fn send(brokers: &str, topic: &str, partition: i32, records: Vec<Record>) {
     let connection = ConnectionConfig { brokers: vec![brokers.to_owned()], ..ConnectionConfig::default() };
-    let producer = RdProducer::new(&connection).unwrap();
+    let producer = WireProducer::new(&connection, Some(DELIVERY_TIMEOUT)).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(producer.send(&TopicPartition::new(topic, partition), records)).unwrap();
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millrace_log::admin::{Admin, NewTopic, OffsetAt};
 use millrace_log::client::reader::{Met, TopicReader};
-use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdProducer};
+use millrace_log::client::{BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::record::{Record, TopicPartition};
 use rand::rngs::StdRng;
@@ -171,7 +171,7 @@ fn run(brokers: &str, folder: &Path, kills: usize, records: usize) {
     let new = NewTopic { name: "logs".to_owned(), partitions: PARTITIONS, replication: -1, settings: Vec::new() };
     runtime.block_on(admin.create_topic(&new, false)).unwrap();
     let mut router = Running::start("router", &config);
-    let producer = RdProducer::new(&connection).unwrap();
+    let producer = WireProducer::new(&connection, Some(DELIVERY_TIMEOUT)).unwrap();
     let now_ms = SystemClock.now_ms();
     let sent: Vec<Record> = (0..records).map(|n| record(n, now_ms)).collect();
     let (mut killed, mut next_kill) = (0, Instant::now() + Duration::from_millis(1500));
@@ -227,7 +227,7 @@ struct Scene {
     connection: ConnectionConfig,
     runtime: tokio::runtime::Runtime,
     admin: Admin,
-    producer: RdProducer,
+    producer: WireProducer,
     sent: Vec<Record>,
 }
 
@@ -240,7 +240,7 @@ impl Scene {
         let admin = until("the broker answers", Duration::from_secs(60), || {
             runtime.block_on(Admin::connect(&connection)).map_err(|e| e.to_string())
         });
-        let producer = RdProducer::new(&connection).unwrap();
+        let producer = WireProducer::new(&connection, Some(DELIVERY_TIMEOUT)).unwrap();
         let mut scene = Self { folder, broker, address, connection, runtime, admin, producer, sent: Vec::new() };
         scene.topic("logs", &[]);
         scene

@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 
 use millrace_index::config::{IndexConfig, RetentionConfig};
-use millrace_log::client::ConnectionConfig;
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
@@ -43,87 +42,29 @@ impl AggregatorConfig {
     }
 }
 
-/// Which log and which topics.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct KafkaConfig {
-    /// Addresses `host:port` to start from.
-    pub brokers: Vec<String>,
-    /// TLS to the brokers.
-    pub tls: bool,
-    /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
-    pub ca_file: String,
-    /// File with this client's own certificate and those between it and its authority, PEM, for listeners that ask for one.
-    pub cert_file: String,
-    /// File with the private key of `cert_file`, PEM, not encrypted.
-    pub key_file: String,
-    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Empty: no authentication.
-    pub sasl_mechanism: String,
-    /// User for SASL.
-    pub sasl_username: String,
-    /// Password for SASL.
-    pub sasl_password: Secret,
-    /// Further settings of librdkafka by their own names.
-    pub options: std::collections::BTreeMap<String, String>,
-    /// Topics to index. One that does not exist yet is waited for.
-    pub topics: Vec<String>,
-    /// Topic that HTTP pushes are written to.
-    pub push_topic: String,
-    /// Partitions of the push topic if it has to be made.
-    pub push_partitions: i32,
-    /// Group whose offsets show how far the index is. The catalog, not the group, says where to read on.
-    pub group: String,
-    /// Topic for records that can't be read.
-    pub dead_letter_topic: String,
-    /// How often new partitions and topics are looked for.
-    pub discover_interval: Span,
-    /// Records taken from the client at once.
-    pub batch_records: usize,
-    /// Batches that may wait between consumer and index.
-    pub queue_batches: usize,
-}
-
-impl Default for KafkaConfig {
-    fn default() -> Self {
-        let of = ConnectionConfig::default();
-        Self {
-            brokers: of.brokers,
-            tls: of.tls,
-            ca_file: of.ca_file,
-            cert_file: of.cert_file,
-            key_file: of.key_file,
-            sasl_mechanism: of.sasl_mechanism,
-            sasl_username: of.sasl_username,
-            sasl_password: of.sasl_password,
-            options: of.options,
-            topics: vec!["logs".to_owned()],
-            push_topic: "logs".to_owned(),
-            push_partitions: 4,
-            group: "millrace".to_owned(),
-            dead_letter_topic: "millrace.dlq".to_owned(),
-            discover_interval: Span::secs(5),
-            batch_records: 5000,
-            queue_batches: 4,
-        }
+millrace_log::kafka_section! {
+    /// Which log and which topics.
+    pub struct KafkaConfig {
+        /// Topics to index. One that does not exist yet is waited for.
+        pub topics: Vec<String> = vec!["logs".to_owned()],
+        /// Topic that HTTP pushes are written to.
+        pub push_topic: String = "logs".to_owned(),
+        /// Partitions of the push topic if it has to be made.
+        pub push_partitions: i32 = 4,
+        /// Group whose offsets show how far the index is. The catalog, not the group, says where to read on.
+        pub group: String = "millrace".to_owned(),
+        /// Topic for records that can't be read.
+        pub dead_letter_topic: String = "millrace.dlq".to_owned(),
+        /// How often new partitions and topics are looked for.
+        pub discover_interval: Span = Span::secs(5),
+        /// Records taken from the client at once.
+        pub batch_records: usize = 5000,
+        /// Batches that may wait between consumer and index.
+        pub queue_batches: usize = 4,
     }
 }
 
 impl KafkaConfig {
-    /// The part that says how to reach the log.
-    pub fn connection(&self) -> ConnectionConfig {
-        ConnectionConfig {
-            brokers: self.brokers.clone(),
-            tls: self.tls,
-            ca_file: self.ca_file.clone(),
-            cert_file: self.cert_file.clone(),
-            key_file: self.key_file.clone(),
-            sasl_mechanism: self.sasl_mechanism.clone(),
-            sasl_username: self.sasl_username.clone(),
-            sasl_password: self.sasl_password.clone(),
-            options: self.options.clone(),
-        }
-    }
-
     fn check(&self, faults: &mut Faults) {
         self.connection().check(faults);
         if self.topics.is_empty() {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use millrace_log::client::{ClientError, Consumed, RdConsumer, StartAt};
+use millrace_log::client::{ClientError, Consumed, StartAt, WireConsumer};
 use millrace_log::clock::SharedClock;
 use millrace_log::record::TopicPartition;
 use tokio_util::sync::CancellationToken;
@@ -37,11 +37,16 @@ pub trait LogReader: Send + 'static {
     /// Records that are there, or come within `timeout`.
     fn poll_batch(&mut self, max: usize, timeout: Duration) -> Result<Vec<Consumed>, ClientError>;
 
+    /// Everything before this offset was handed out or is not for readers, such as control records; `None`: not known.
+    fn position(&self, _of: &TopicPartition) -> Option<i64> {
+        None
+    }
+
     /// Shows the group's offsets.
     fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<(), ClientError>;
 }
 
-impl LogReader for RdConsumer {
+impl LogReader for WireConsumer {
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError> {
         Self::partitions(self, topic)
     }
@@ -56,6 +61,10 @@ impl LogReader for RdConsumer {
 
     fn poll_batch(&mut self, max: usize, timeout: Duration) -> Result<Vec<Consumed>, ClientError> {
         Self::poll_batch(self, max, timeout)
+    }
+
+    fn position(&self, of: &TopicPartition) -> Option<i64> {
+        Self::position(self, of)
     }
 
     fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
@@ -156,6 +165,7 @@ impl Consumer {
             }
             match self.reader.poll_batch(self.config.batch_records, POLL) {
                 Ok(records) if records.is_empty() => {
+                    self.pass_read_positions();
                     if !self.awaited.is_empty() && quiet_since.elapsed() > DRAINED {
                         self.pass_control_records();
                         quiet_since = Instant::now();
@@ -175,6 +185,9 @@ impl Consumer {
                         look_again_ms = i64::MIN;
                         std::thread::sleep(POLL);
                     }
+                }
+                Err(ClientError::Unreadable { topic_partition, to, reason, .. }) => {
+                    self.skip_unreadable(&topic_partition, to, &reason);
                 }
                 Err(error) => {
                     self.note(&error);
@@ -224,6 +237,19 @@ impl Consumer {
             }
         }
         false
+    }
+
+    /// What lies between the last record and the reader's position holds nothing for the index.
+    fn pass_read_positions(&mut self) {
+        let (places, reader, progress) = (&self.places, &self.reader, &self.progress);
+        self.awaited.retain(|(tp, high)| {
+            let is_short = places.get(tp).is_some_and(|place| place.next < *high);
+            let passed = is_short && reader.position(tp).is_some_and(|position| position >= *high);
+            if passed {
+                progress.searchable([(tp.clone(), *high)]);
+            }
+            !passed
+        });
     }
 
     /// Whoever waits for a high watermark need not wait for records that nobody will ever be given.
@@ -306,6 +332,19 @@ impl Consumer {
         self.metrics.hole_offsets.get_or_create(&label).inc_by((low - next).unsigned_abs());
         let found_ms = self.clock.now_ms();
         Place { epoch, next: low, hole: Some(Hole { interval, cause: HoleCause::Retention, found_ms }) }
+    }
+
+    /// Records that can't be read are a hole, and reading goes on behind them.
+    fn skip_unreadable(&mut self, tp: &TopicPartition, to: i64, reason: &str) {
+        let Some(place) = self.places.get_mut(tp).filter(|place| place.next < to) else { return };
+        tracing::error!(partition = %tp, from = place.next, to, reason,
+            "records of the log can't be read: they are not in the index; look at them with `millrace broker consume`");
+        let label = PartitionLabel { topic: tp.topic.to_string(), partition: tp.partition };
+        self.metrics.hole_offsets.get_or_create(&label).inc_by((to - place.next).unsigned_abs());
+        let from = place.hole.as_ref().map_or(place.next, |hole| hole.interval.from);
+        let interval = Interval { topic: Arc::clone(&tp.topic), partition: tp.partition, epoch: place.epoch, from, to };
+        place.next = to;
+        place.hole = Some(Hole { interval, cause: HoleCause::Unreadable, found_ms: self.clock.now_ms() });
     }
 
     fn assign(&mut self) -> Result<(), ClientError> {

@@ -122,7 +122,11 @@ impl LogReader for FakeReader {
             for (tp, place) in &mut self.places {
                 let Some(p) = log.topics.get(tp) else { continue };
                 if *place < p.low || *place > p.high {
-                    return Err(ClientError::OutOfRange { topic_partition: tp.clone(), offset: *place });
+                    return Err(ClientError::OutOfRange {
+                        topic_partition: tp.clone(),
+                        offset: *place,
+                        log_start: p.low,
+                    });
                 }
                 for (offset, record) in p.records.range(*place..) {
                     if batch.len() >= max {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use millrace_log::client::{BatchProducer, ClientError, RdConsumer, RdProducer};
+use millrace_log::client::{BatchProducer, ClientError, DELIVERY_TIMEOUT, WireConsumer, WireProducer};
 use millrace_log::clock::SharedClock;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -179,8 +179,8 @@ impl Aggregator {
         registry: &mut Registry,
     ) -> Result<Self, AggregatorError> {
         let connection = config.kafka.connection();
-        let reader = Box::new(RdConsumer::new(&connection, &config.kafka.group)?);
-        let producer = Arc::new(RdProducer::new(&connection)?);
+        let reader = Box::new(WireConsumer::new(&connection, &config.kafka.group)?);
+        let producer = Arc::new(WireProducer::new(&connection, Some(DELIVERY_TIMEOUT))?);
         Self::open_with(config, data_dir, clock, registry, reader, producer).await
     }
 

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::run::Aggregator;
 use millrace_index::scan::{EventStore as _, Kind, Plan};
-use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdProducer};
+use millrace_log::client::{BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::SystemClock;
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant, TopicPartition, encode};
 use millrace_log::value::Span;
@@ -81,7 +81,7 @@ async fn what_was_produced_is_found_once() {
     let records: u64 = std::env::var("MILLRACE_TEST_RECORDS").map_or(20_000, |n| n.parse().unwrap());
     let topic = format!("aggregator-{:08x}", rand::random::<u32>());
     let connection = ConnectionConfig { brokers: vec![brokers], ..ConnectionConfig::default() };
-    let producer = RdProducer::new(&connection).unwrap();
+    let producer = WireProducer::new(&connection, Some(DELIVERY_TIMEOUT)).unwrap();
     producer.ensure_topic(&topic, PARTITIONS).await.unwrap();
 
     let mut config = AggregatorConfig::default();

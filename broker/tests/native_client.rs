@@ -17,10 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use millrace_broker::storage::Storage;
 use millrace_broker::{Broker, BrokerConfig, BrokerError};
-use millrace_log::client::{BatchProducer as _, ClientError, ConnectionConfig};
+use millrace_log::client::{BatchProducer as _, ClientError, ConnectionConfig, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::fs::RealFs;
-use millrace_log::native::WireProducer;
 use millrace_log::record::{Record, TopicPartition};
 
 struct Running {

@@ -2,7 +2,6 @@
 //!
 //! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
 
-use millrace_log::client::ConnectionConfig;
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -100,72 +99,19 @@ impl ElasticBulkConfig {
     }
 }
 
-/// The log as an export reads it.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct FeedConfig {
-    /// Addresses `host:port` to start from.
-    pub brokers: Vec<String>,
-    /// TLS to the brokers.
-    pub tls: bool,
-    /// File with the certificates of the authorities to trust, PEM. Empty: those of the system.
-    pub ca_file: String,
-    /// File with this client's own certificate and those between it and its authority, PEM, for listeners that ask for one.
-    pub cert_file: String,
-    /// File with the private key of `cert_file`, PEM, not encrypted.
-    pub key_file: String,
-    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Empty: no authentication.
-    pub sasl_mechanism: String,
-    /// User for SASL.
-    pub sasl_username: String,
-    /// Password for SASL.
-    pub sasl_password: Secret,
-    /// Further settings of librdkafka by their own names.
-    pub options: std::collections::BTreeMap<String, String>,
-    /// Topics to export. One that does not exist yet is waited for.
-    pub topics: Vec<String>,
-    /// Consumer group: its committed offsets say where to read on. Two exports must not share one.
-    pub group: String,
-    /// Topic for records that the other system refuses for good.
-    pub dead_letter_topic: String,
-}
-
-impl Default for FeedConfig {
-    fn default() -> Self {
-        let of = ConnectionConfig::default();
-        Self {
-            brokers: of.brokers,
-            tls: of.tls,
-            ca_file: of.ca_file,
-            cert_file: of.cert_file,
-            key_file: of.key_file,
-            sasl_mechanism: of.sasl_mechanism,
-            sasl_username: of.sasl_username,
-            sasl_password: of.sasl_password,
-            options: of.options,
-            topics: vec!["logs".to_owned()],
-            group: "millrace-export-elasticsearch".to_owned(),
-            dead_letter_topic: "millrace.dlq".to_owned(),
-        }
+millrace_log::kafka_section! {
+    /// The log as an export reads it.
+    pub struct FeedConfig {
+        /// Topics to export. One that does not exist yet is waited for.
+        pub topics: Vec<String> = vec!["logs".to_owned()],
+        /// Consumer group: its committed offsets say where to read on. Two exports must not share one.
+        pub group: String = "millrace-export-elasticsearch".to_owned(),
+        /// Topic for records that the other system refuses for good.
+        pub dead_letter_topic: String = "millrace.dlq".to_owned(),
     }
 }
 
 impl FeedConfig {
-    /// The part that says how to reach the log.
-    pub fn connection(&self) -> ConnectionConfig {
-        ConnectionConfig {
-            brokers: self.brokers.clone(),
-            tls: self.tls,
-            ca_file: self.ca_file.clone(),
-            cert_file: self.cert_file.clone(),
-            key_file: self.key_file.clone(),
-            sasl_mechanism: self.sasl_mechanism.clone(),
-            sasl_username: self.sasl_username.clone(),
-            sasl_password: self.sasl_password.clone(),
-            options: self.options.clone(),
-        }
-    }
-
     fn check(&self, faults: &mut Faults) {
         self.connection().check(faults);
         if self.topics.is_empty() {

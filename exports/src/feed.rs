@@ -1,13 +1,13 @@
 //! Reads the log for one export: assigned partitions from the group's committed offsets, commits after delivery.
 //!
 //! In: connection, topics, group. Out: batches of records in a bounded channel; takes back what was delivered.
-//! Touches the network through [`RdConsumer`], whose calls block: it lives on a named thread of its own.
+//! Touches the network through [`WireConsumer`], whose calls block: it lives on a named thread of its own.
 //! Leaves delivery to the export.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use millrace_log::client::{ClientError, Consumed, RdConsumer, StartAt};
+use millrace_log::client::{ClientError, Consumed, StartAt, WireConsumer};
 use millrace_log::record::TopicPartition;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub fn read(
     delivered: &mut mpsc::Receiver<Delivered>,
     token: &CancellationToken,
 ) -> Result<(), ClientError> {
-    let consumer = RdConsumer::new(&config.connection(), &config.group)?;
+    let consumer = WireConsumer::new(&config.connection(), &config.group)?;
     let mut assigned: HashMap<TopicPartition, i64> = HashMap::new();
     let mut looked: Option<Instant> = None;
     let mut told_away = false;
@@ -74,8 +74,8 @@ pub fn read(
                     break;
                 }
             }
-            Err(ClientError::OutOfRange { topic_partition, offset }) => {
-                tracing::error!(group = config.group, %topic_partition, offset, "retention removed records before they were exported");
+            Err(ClientError::OutOfRange { topic_partition, offset, log_start }) => {
+                tracing::error!(group = config.group, %topic_partition, offset, log_start, "retention removed records before they were exported");
                 restart_at_log_start(&consumer, &mut assigned);
             }
             Err(error) => tracing::warn!(group = config.group, %error, "export can't read, goes on"),
@@ -92,14 +92,14 @@ pub fn read(
 }
 
 /// A commit that is lost costs a repeat after a restart, which the ids make harmless.
-fn commit(consumer: &RdConsumer, config: &FeedConfig, next: &Delivered) {
+fn commit(consumer: &WireConsumer, config: &FeedConfig, next: &Delivered) {
     if let Err(error) = consumer.commit(next) {
         tracing::warn!(group = config.group, %error, "offsets of the export can't be committed, goes on");
     }
 }
 
 fn discover(
-    consumer: &RdConsumer,
+    consumer: &WireConsumer,
     config: &FeedConfig,
     assigned: &mut HashMap<TopicPartition, i64>,
 ) -> Result<(), ClientError> {
@@ -132,7 +132,7 @@ fn discover(
 }
 
 /// Partitions whose next record is gone read on from the oldest that is left.
-fn restart_at_log_start(consumer: &RdConsumer, assigned: &mut HashMap<TopicPartition, i64>) {
+fn restart_at_log_start(consumer: &WireConsumer, assigned: &mut HashMap<TopicPartition, i64>) {
     for (tp, next) in assigned.iter_mut() {
         if let Ok((low, high)) = consumer.watermarks(tp)
             && *next >= 0

@@ -35,6 +35,8 @@ impl Interval {
 pub enum HoleCause {
     /// The log's retention removed it before it was read.
     Retention,
+    /// Its records are damaged, or decompress to more than a batch may.
+    Unreadable,
 }
 
 /// A stretch of the log that was gone before it could be read.

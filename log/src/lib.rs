@@ -24,9 +24,11 @@ pub mod clock;
 pub mod varint;
 /// Disk as a seam: the real one, and one in memory that crashes, tears and fails.
 pub mod fs;
-/// The way to the log, embedded or real: the traits, and batch producer and assigned consumer over librdkafka.
+/// Kafka connection settings, as every role has them.
+pub mod kafka;
+/// Kafka's wire protocol: connections, metadata, batches, fetching, membership, transactions.
+pub mod native;
+/// The way to the log, embedded or real: producers, consumers, readers, and the traits that parts know.
 pub mod client;
 /// Looks after any Kafka: topics, their settings, consumer groups.
 pub mod admin;
-/// Our own producer for the log: batches encoded in one pass.
-pub mod native;

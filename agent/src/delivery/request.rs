@@ -8,7 +8,6 @@ use std::time::Duration;
 use millrace_log::client::ClientError;
 use millrace_log::native::encode::Records;
 use millrace_log::record::TopicPartition;
-use rdkafka::types::RDKafkaErrorCode;
 
 use super::context::DeliveryContext;
 use super::retry::Trouble;
@@ -51,25 +50,5 @@ pub(super) async fn send(context: &DeliveryContext, flow: &Flow, to: &TopicParti
     if known.is_empty() {
         return if failed.is_empty() { Sent::All } else { Sent::Retry((0..count).collect(), error) };
     }
-    if *retriable || !blames_record(source.rdkafka_error_code()) {
-        Sent::Retry(known, error)
-    } else {
-        Sent::Refused(known, error)
-    }
-}
-
-/// Whether the record itself is refused; a missing permission or topic is waited for.
-fn blames_record(code: Option<RDKafkaErrorCode>) -> bool {
-    use RDKafkaErrorCode as C;
-    matches!(
-        code,
-        Some(
-            C::MessageSizeTooLarge
-                | C::InvalidMessage
-                | C::InvalidMessageSize
-                | C::InvalidTimestamp
-                | C::InvalidRecord
-                | C::PolicyViolation
-        )
-    )
+    if *retriable || !source.blames_records() { Sent::Retry(known, error) } else { Sent::Refused(known, error) }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use millrace_agent::config::{AgentConfig, FileSource, SourceConfig};
 use millrace_agent::{Agent, AgentError, LedgerHandle};
-use millrace_log::client::{BatchProducer, ClientError};
+use millrace_log::client::{BatchProducer, ClientError, Code, WireError};
 use millrace_log::clock::SystemClock;
 use millrace_log::record::{Decoder, Event, Position, Record, SourceId, TopicPartition};
 use millrace_log::value::Span;
@@ -16,8 +16,6 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -54,9 +52,9 @@ pub struct FakeLog {
     partitions: i32,
 }
 
-pub fn refused(to: &TopicPartition, count: usize, failed: Vec<usize>, code: RDKafkaErrorCode) -> ClientError {
-    let retriable = code == RDKafkaErrorCode::MessageTimedOut;
-    let source = KafkaError::MessageProduction(code);
+pub fn refused(to: &TopicPartition, count: usize, failed: Vec<usize>, code: Code) -> ClientError {
+    let retriable = code == Code::RequestTimedOut;
+    let source = WireError::refused(code, None);
     ClientError::Refused { topic_partition: to.clone(), count, failed, retriable, source }
 }
 
@@ -170,23 +168,22 @@ impl BatchProducer for FakeLog {
             && let Some(poison) = inner.poison.clone()
             && batch.iter().any(|r| memchr::memmem::find(r.value.as_deref().unwrap_or_default(), &poison).is_some())
         {
-            return Err(refused(to, count, (0..count).collect(), RDKafkaErrorCode::InvalidRecord));
+            return Err(refused(to, count, (0..count).collect(), Code::InvalidRecord));
         }
         let (keep, answer): (Vec<bool>, Option<ClientError>) = match (mood, dice) {
             (Mood::Moody, 0..3) => {
                 let failed = (cut..count).collect::<Vec<_>>();
                 let keep = (0..count).map(|i| i < cut).collect();
-                let answer =
-                    (!failed.is_empty()).then(|| refused(to, count, failed, RDKafkaErrorCode::MessageTimedOut));
+                let answer = (!failed.is_empty()).then(|| refused(to, count, failed, Code::RequestTimedOut));
                 (keep, answer)
             }
             // Taken, but the answer was lost.
             (Mood::Moody, 3..5) => {
-                let answer = refused(to, count, (0..count).collect(), RDKafkaErrorCode::MessageTimedOut);
+                let answer = refused(to, count, (0..count).collect(), Code::RequestTimedOut);
                 (vec![true; count], Some(answer))
             }
             (Mood::Gaps, 0..5) if cut < count => {
-                let answer = refused(to, count, vec![cut], RDKafkaErrorCode::MessageTimedOut);
+                let answer = refused(to, count, vec![cut], Code::RequestTimedOut);
                 ((0..count).map(|i| i != cut).collect(), Some(answer))
             }
             _ => (vec![true; count], None),

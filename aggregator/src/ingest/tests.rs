@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use millrace_log::client::ClientError;
+use millrace_log::client::{ClientError, Code, WireError};
 use millrace_log::clock::ManualClock;
 use millrace_log::record::{Decoder, DocIdentity, Event, Record, TopicPartition};
 use millrace_log::value::{ByteSize, Faults, Span};
 use parking_lot::Mutex;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::*;
 
@@ -58,7 +57,7 @@ impl FakeLog {
 }
 
 fn refused(to: &TopicPartition, count: usize, failed: Vec<usize>, retriable: bool) -> ClientError {
-    let source = KafkaError::MessageProduction(RDKafkaErrorCode::RequestTimedOut);
+    let source = WireError::refused(Code::RequestTimedOut, None);
     ClientError::Refused { topic_partition: to.clone(), count, failed, retriable, source }
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use kafka_protocol::messages::*;
 use millrace_broker::{ClientAuth, LimitsConfig, TlsConfig};
-use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdConsumer, RdProducer, StartAt};
+use millrace_log::client::{
+    BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, StartAt, WireConsumer, WireProducer,
+};
 use millrace_log::record::{Record, TopicPartition};
 use millrace_log::value::Span;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
@@ -75,10 +77,8 @@ fn record(value: &str) -> Record {
 
 /// Whether a client reaches the broker and is let in.
 async fn is_let_in(client: &ConnectionConfig, seconds: u64) -> bool {
-    use rdkafka::consumer::{BaseConsumer, Consumer as _};
-    let client: BaseConsumer = client.client().unwrap().create().unwrap();
-    let asked = move || client.fetch_metadata(None, Duration::from_secs(seconds)).is_ok();
-    tokio::task::spawn_blocking(asked).await.unwrap()
+    let asked = tokio::time::timeout(Duration::from_secs(seconds), millrace_log::admin::Admin::connect(client));
+    asked.await.is_ok_and(|answer| answer.is_ok())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,22 +100,18 @@ async fn every_mechanism_over_tls_carries_records() {
             sasl_password: Secret::new("wonder"),
             ..authority.client(broker.door("outside"))
         };
-        let producer = RdProducer::new(&client).unwrap();
+        let producer = WireProducer::new(&client, Some(DELIVERY_TIMEOUT)).unwrap();
         producer.ensure_topic("lines", 1).await.unwrap();
         let tp = TopicPartition::new("lines", 0);
         let offset = i64::try_from(i).unwrap();
         assert_eq!(producer.send(&tp, vec![record(mechanism)]).await.unwrap(), offset);
-        // The producer of our own comes in as well.
-        let native = millrace_log::native::WireProducer::new(&client, None).unwrap();
-        assert_eq!(native.ensure_topic("native", 1).await.unwrap(), 1);
-        assert_eq!(native.send(&TopicPartition::new("native", 0), vec![record("x")]).await.unwrap(), offset);
         // What came in by one door goes out by the other, which tells its own address.
         let inside =
             ConnectionConfig { brokers: vec![broker.door("inside").to_string()], ..ConnectionConfig::default() };
         for client in [client.clone(), inside] {
             let tp = tp.clone();
             let value = tokio::task::spawn_blocking(move || {
-                let consumer = RdConsumer::new(&client, "readers").unwrap();
+                let consumer = WireConsumer::new(&client, "readers").unwrap();
                 consumer.assign(&[(tp, StartAt::Offset(offset))]).unwrap();
                 let deadline = std::time::Instant::now() + WAIT;
                 while std::time::Instant::now() < deadline {
@@ -153,11 +149,10 @@ async fn a_client_certificate_names_the_user() {
         let (cert_file, key_file) = (authority.file(&format!("{name}.pem")), authority.file(&format!("{name}.key")));
         ConnectionConfig { cert_file, key_file, ..authority.client(broker.door("mutual")) }
     };
-    let admin = RdProducer::new(&client("admin")).unwrap();
+    let admin = WireProducer::new(&client("admin"), Some(DELIVERY_TIMEOUT)).unwrap();
     assert_eq!(admin.ensure_topic("lines", 1).await.unwrap(), 1);
-    let native = millrace_log::native::WireProducer::new(&client("admin"), None).unwrap();
-    assert_eq!(native.send(&TopicPartition::new("lines", 0), vec![record("x")]).await.unwrap(), 0);
-    let agent = RdProducer::new(&client("agent")).unwrap();
+    assert_eq!(admin.send(&TopicPartition::new("lines", 0), vec![record("x")]).await.unwrap(), 0);
+    let agent = WireProducer::new(&client("agent"), Some(DELIVERY_TIMEOUT)).unwrap();
     let refused = agent.ensure_topic("other", 1).await.unwrap_err().to_string();
     assert!(refused.contains("uthorization"), "{refused}");
     assert!(!is_let_in(&authority.client(broker.door("mutual")), 2).await, "without a certificate");

@@ -5,8 +5,8 @@
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::ApiKey;
 
-use crate::client::ConnectionConfig;
-use crate::native::WireError;
+use crate::kafka::ConnectionConfig;
+use crate::native::error::WireError;
 
 /// Why an order failed.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ impl AdminError {
                 Self::Unsupported { address, api }
             }
             // What a producer finds out; an order is never told so.
-            other @ (WireError::Refused { .. } | WireError::NoLeader) => {
+            other @ (WireError::Refused { .. } | WireError::NoLeader | WireError::Ended) => {
                 Self::Garbage { address: config.brokers.join(","), reason: other.to_string() }
             }
         }

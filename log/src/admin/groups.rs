@@ -14,7 +14,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable as _, StrBytes};
 
-use super::{Admin, AdminError, text, topic_name};
+use super::error::AdminError;
+use super::session::Admin;
+use crate::native::offsets::{text, topic_name};
 use crate::record::TopicPartition;
 
 /// One line of a list.

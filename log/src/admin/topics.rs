@@ -16,7 +16,9 @@ use kafka_protocol::messages::{
     DescribeConfigsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest,
 };
 
-use super::{Admin, AdminError, RETRY, SETTLE, error, text, topic_name};
+use super::error::{self, AdminError};
+use super::session::{Admin, RETRY, SETTLE};
+use crate::native::offsets::{text, topic_name};
 use crate::record::TopicPartition;
 
 /// Kafka's number for a topic among the things that have settings.

@@ -1,19 +1,30 @@
 //! Reads one topic for people and tools: records as they are, ends of partitions, optionally as a group member.
 //!
-//! In: a connection, where to begin. Out: one thing after the other. Touches the network through librdkafka. Its calls
-//! block: use it on a thread of its own.
+//! In: a connection, where to begin. Out: one thing after the other. Touches the network from a thread of its own. Its
+//! calls block: use it on a thread of its own too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message as _};
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use rdkafka::util::Timeout;
+use parking_lot::Mutex;
 
-use super::{ClientError, ConnectionConfig, Quiet};
+use super::background::Background;
+use super::error::ClientError;
+use super::setup::connect;
+use crate::kafka::ConnectionConfig;
+use crate::native::Code;
+use crate::native::cluster::Cluster;
+use crate::native::fetch::{FetchSettings, Fetching, StartAt};
+use crate::native::member::{MemberSettings, Membership};
+use crate::native::offsets::commit;
+use crate::native::stream::{Item, RecordStream};
 use crate::record::TopicPartition;
+
+/// How long leaving the group may take at the end.
+const LEAVE: Duration = Duration::from_secs(2);
+/// How often a member without partitions looks whether it has some.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A record with everything that Kafka keeps of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +56,19 @@ pub enum Met {
 
 /// Reads one topic.
 pub struct TopicReader {
-    consumer: BaseConsumer<Quiet>,
-    topic: String,
-    brokers: String,
-    member: bool,
+    background: Background,
+    cluster: Arc<Cluster>,
+    fetching: Arc<Fetching>,
+    stream: Mutex<RecordStream>,
+    member: Option<Arc<Membership>>,
+    /// Where partitions whose position is gone are read on; without it that is an error.
+    reset: Option<StartAt>,
+    topic: Arc<str>,
 }
 
 impl std::fmt::Debug for TopicReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TopicReader({} at {})", self.topic, self.brokers)
+        write!(f, "TopicReader({} at {})", self.topic, self.cluster.brokers())
     }
 }
 
@@ -66,109 +81,138 @@ impl TopicReader {
         earliest: bool,
         committed_only: bool,
     ) -> Result<Self, ClientError> {
-        let mut client = config.client()?;
-        // Assigned partitions need a group's name too; nothing is committed to it.
-        let own = format!("millrace-consume-{:08x}", rand::random::<u32>());
-        let isolation = if committed_only { "read_committed" } else { "read_uncommitted" };
-        let reset = match (group, earliest) {
-            (None, _) => "error",
-            (Some(_), true) => "earliest",
-            (Some(_), false) => "latest",
-        };
-        for (name, value) in [
-            ("group.id", group.unwrap_or(&own)),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("enable.partition.eof", "true"),
-            ("auto.offset.reset", reset),
-            ("isolation.level", isolation),
-            ("fetch.wait.max.ms", "100"),
-            ("queued.max.messages.kbytes", "16384"),
-            ("allow.auto.create.topics", "false"),
-        ] {
-            if !config.options.contains_key(name) {
-                client.set(name, value);
-            }
+        let cluster = Arc::new(connect(config)?);
+        let committed_only = cluster.options().read_uncommitted.map_or(committed_only, |uncommitted| !uncommitted);
+        let fetching = Arc::new(Fetching::new(FetchSettings { committed_only, report_ends: true }, cluster.options()));
+        let background = Background::start("log-reader")?;
+        background.run(Arc::clone(&fetching).run(Arc::clone(&cluster)));
+        let start = if earliest { StartAt::Earliest } else { StartAt::Latest };
+        let member = group.map(|group| {
+            let settings = MemberSettings {
+                group: group.to_owned(),
+                instance_id: None,
+                topic: topic.to_owned(),
+                start,
+                session_timeout: None,
+            };
+            Arc::new(Membership::new(Arc::clone(&cluster), Arc::clone(&fetching), settings))
+        });
+        if let Some(member) = &member {
+            background.run(Arc::clone(member).run());
         }
-        let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(ClientError::Setup)?;
-        let reader =
-            Self { consumer, topic: topic.to_owned(), brokers: config.brokers.join(","), member: group.is_some() };
-        if reader.member {
-            reader.consumer.subscribe(&[topic]).map_err(ClientError::Setup)?;
-        }
-        Ok(reader)
+        let stream = Mutex::new(RecordStream::new(Arc::clone(&fetching)));
+        let reset = group.map(|_| start);
+        Ok(Self { background, cluster, fetching, stream, member, reset, topic: topic.into() })
     }
 
     /// Reads these partitions from these offsets on.
     pub fn assign(&self, starts: &[(i32, i64)]) -> Result<(), ClientError> {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in starts {
-            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(*offset))
-                .map_err(ClientError::Setup)?;
-        }
-        self.consumer.assign(&list).map_err(|source| self.unreachable(source))
+        let starts: Vec<_> = starts
+            .iter()
+            .map(|(partition, offset)| {
+                (TopicPartition::new(Arc::clone(&self.topic), *partition), StartAt::Offset(*offset))
+            })
+            .collect();
+        self.fetching.assign(&starts);
+        Ok(())
     }
 
     /// Partitions that the group gave to this member.
     pub fn assigned(&self) -> Vec<i32> {
-        let list = self.consumer.assignment().map(|list| list.elements().iter().map(|e| e.partition()).collect());
-        list.unwrap_or_default()
+        self.fetching.assigned().iter().map(|tp| tp.partition).collect()
     }
 
     /// The next thing. Passing faults of the network are not errors: the client goes on by itself.
     pub fn next(&self, timeout: Duration) -> Result<Met, ClientError> {
-        use RDKafkaErrorCode as C;
-        match self.consumer.poll(Timeout::After(timeout)) {
-            None => Ok(Met::Nothing),
-            Some(Ok(message)) => Ok(Met::Record(RawRecord {
-                partition: message.partition(),
-                offset: message.offset(),
-                timestamp_ms: message.timestamp().to_millis(),
-                key: message.key().map(Bytes::copy_from_slice),
-                value: message.payload().map(Bytes::copy_from_slice),
-                headers: message
-                    .headers()
-                    .map(|headers| {
-                        headers.iter().map(|h| (h.key.to_owned(), h.value.map(Bytes::copy_from_slice))).collect()
-                    })
-                    .unwrap_or_default(),
-            })),
-            Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Met::End(partition)),
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(C::AutoOffsetReset) => Err(ClientError::OutOfRange {
-                    topic_partition: TopicPartition::new(self.topic.as_str(), -1),
-                    offset: -1,
-                }),
-                Some(
-                    C::TopicAuthorizationFailed
-                    | C::GroupAuthorizationFailed
-                    | C::UnknownTopicOrPartition
-                    | C::UnknownPartition
-                    | C::SaslAuthenticationFailed
-                    | C::Fatal,
-                ) => Err(self.unreachable(error)),
-                _ => {
-                    tracing::debug!(%error, "consumer");
-                    Ok(Met::Nothing)
+        let mut stream = self.stream.lock();
+        stream.refresh();
+        let deadline = std::time::Instant::now() + timeout;
+        loop {
+            if let Some(member) = &self.member {
+                if let Some(source) = member.trouble() {
+                    return Err(ClientError::Read { what: format!("group `{}`", member.group()), source });
                 }
-            },
+                if member.assignment().is_none() && std::time::Instant::now() < deadline {
+                    std::thread::sleep(LOOK.min(timeout));
+                    continue;
+                }
+            }
+            let wait = deadline.saturating_duration_since(std::time::Instant::now());
+            match stream.next(wait) {
+                None => return Ok(Met::Nothing),
+                Some(Item::Record(spot)) => {
+                    let headers = stream.headers(&spot);
+                    let headers =
+                        headers.map(|(name, value)| (name.to_owned(), value.map(|value| stream.slice_of(value))));
+                    return Ok(Met::Record(RawRecord {
+                        partition: stream.partition().partition,
+                        offset: spot.offset,
+                        timestamp_ms: Some(spot.timestamp_ms).filter(|ms| *ms != -1),
+                        headers: headers.collect(),
+                        key: stream.optional(spot.key),
+                        value: stream.optional(spot.value),
+                    }));
+                }
+                Some(Item::End { tp }) => return Ok(Met::End(tp.partition)),
+                Some(Item::Position { .. }) => {}
+                Some(Item::OutOfRange { tp, offset, log_start }) => match self.reset {
+                    None => return Err(ClientError::OutOfRange { topic_partition: tp, offset, log_start }),
+                    Some(start) => {
+                        tracing::warn!(partition = %tp, offset, log_start, "committed offset is out of the log's range");
+                        self.fetching.seek(stream.assignment(), &tp, start, log_start);
+                    }
+                },
+                Some(Item::Unreadable { tp, from, to, error }) => {
+                    return Err(ClientError::Unreadable { topic_partition: tp, from, to, reason: error.to_string() });
+                }
+                Some(Item::Failed { tp, error }) => {
+                    return Err(ClientError::Read { what: tp.to_string(), source: error });
+                }
+            }
         }
     }
 
-    /// Tells the group how far it is: the next record of each partition.
+    /// Tells the group how far it is: the next record of each partition. Partitions that another member has now are left
+    /// out: it reads them from their last commit on.
     pub fn commit(&self, next: &[(i32, i64)]) -> Result<(), ClientError> {
-        if !self.member || next.is_empty() {
-            return Ok(());
+        let Some(member) = &self.member else { return Ok(()) };
+        let assignment = member.assignment();
+        let Some(by) = assignment.and_then(|assignment| member.committer(assignment)) else { return Ok(()) };
+        let mine = self.assigned();
+        let next: Vec<_> = next
+            .iter()
+            .filter(|(partition, _)| mine.contains(partition))
+            .map(|(partition, offset)| (TopicPartition::new(Arc::clone(&self.topic), *partition), *offset))
+            .collect();
+        let (cluster, group) = (Arc::clone(&self.cluster), member.group().to_owned());
+        let committed = self.background.wait(async move { commit(&cluster, &group, &by, &next).await });
+        match committed {
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(Code::IllegalGeneration | Code::RebalanceInProgress | Code::UnknownMemberId)
+                ) =>
+            {
+                tracing::debug!(%error, "group rebalances: some records will be read again");
+                Ok(())
+            }
+            result => result.map_err(|source| ClientError::unreachable(&self.cluster.brokers(), source)),
         }
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in next {
-            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(*offset))
-                .map_err(ClientError::Setup)?;
-        }
-        self.consumer.commit(&list, CommitMode::Sync).map_err(|source| self.unreachable(source))
     }
+}
 
-    fn unreachable(&self, source: KafkaError) -> ClientError {
-        ClientError::Unreachable { brokers: self.brokers.clone(), source }
+impl Drop for TopicReader {
+    fn drop(&mut self) {
+        if let Some(member) = self.member.take() {
+            let left = self.background.wait(async move {
+                match tokio::time::timeout(LEAVE, member.leave()).await {
+                    Ok(left) => left,
+                    Err(_) => Ok(()),
+                }
+            });
+            if let Err(error) = left {
+                tracing::debug!(%error, "group was not left, it waits for the session to end");
+            }
+        }
     }
 }

@@ -22,45 +22,38 @@ use tokio::task::JoinSet;
 
 use super::error::WireError;
 use super::login::{Login, Talk};
-use super::tls::Tls;
-use crate::client::ConnectionConfig;
+use super::tls::{SetupError, Tls};
+use crate::kafka::{ClientOptions, ConnectionConfig};
 
-/// Time for connecting, hand-shake and login together.
-const CONNECT: Duration = Duration::from_secs(10);
 /// Requests that may be on their way at once.
 const IN_FLIGHT: usize = 64;
+/// Room made for an answer before it has come.
+const ROOM: usize = 4 << 20;
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 256 << 20;
-const CLIENT_ID: &str = "millrace";
 
 /// How to reach brokers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Manner {
     tls: Option<Tls>,
     login: Option<Login>,
-}
-
-/// A key of the connection that can't be followed.
-#[derive(Debug, thiserror::Error)]
-#[error("`{key}`: {reason}")]
-pub(crate) struct Fault {
-    pub key: &'static str,
-    pub reason: String,
+    pub options: ClientOptions,
 }
 
 impl Manner {
     /// Reads certificates and checks names. The password is read when a login begins.
-    pub fn of(config: &ConnectionConfig) -> Result<Self, Fault> {
-        let tls = config.tls.then(|| Tls::new(config)).transpose()?;
+    pub fn of(config: &ConnectionConfig) -> Result<Self, SetupError> {
+        let options = config.client_options().map_err(|reason| SetupError { key: "options", reason })?;
+        let tls = config.tls.then(|| Tls::new(&options)).transpose()?;
         let login = match config.sasl_mechanism.as_str() {
             "" => None,
             name => {
                 let login = Login::new(name, &config.sasl_username, &config.sasl_password);
-                let reason = format!("{name} is no mechanism that this client has");
-                Some(login.ok_or(Fault { key: "sasl_mechanism", reason })?)
+                let reason = format!("unsupported mechanism {name}");
+                Some(login.ok_or(SetupError { key: "sasl_mechanism", reason })?)
             }
         };
-        Ok(Self { tls, login })
+        Ok(Self { tls, login, options })
     }
 }
 
@@ -70,6 +63,9 @@ type Waiting = (i32, oneshot::Sender<Bytes>);
 /// A connection that is ready for requests.
 pub(crate) struct Connection {
     address: Arc<str>,
+    client_id: StrBytes,
+    /// Time for connecting, hand-shake and login together.
+    connect_timeout: Duration,
     outgoing: mpsc::Sender<(Bytes, Waiting)>,
     next_id: AtomicI32,
     versions: HashMap<i16, (i16, i16)>,
@@ -90,12 +86,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 impl Connection {
     /// Connects, agrees on versions and logs in.
     pub async fn open(address: &str, manner: &Manner) -> Result<Self, WireError> {
-        match tokio::time::timeout(CONNECT, Self::try_open(address, manner)).await {
+        let limit = manner.options.connect_timeout;
+        match tokio::time::timeout(limit, Self::try_open(address, manner)).await {
             Ok(opened) => opened,
-            Err(_) => Err(WireError::Connect {
-                address: address.to_owned(),
-                cause: format!("no answer within {} s", CONNECT.as_secs()),
-            }),
+            Err(_) => {
+                Err(WireError::Connect { address: address.to_owned(), cause: format!("no answer within {limit:?}") })
+            }
         }
     }
 
@@ -129,6 +125,8 @@ impl Connection {
         });
         let mut connection = Self {
             address: address.into(),
+            client_id: StrBytes::from_string(manner.options.client_id.clone()),
+            connect_timeout: manner.options.connect_timeout,
             outgoing,
             next_id: AtomicI32::new(0),
             versions: HashMap::new(),
@@ -150,7 +148,7 @@ impl Connection {
     /// Asks which versions the broker speaks.
     async fn agree(&mut self) -> Result<(), WireError> {
         // Version 0 is understood by every broker there is.
-        let answer = self.call_version(&ApiVersionsRequest::default(), 0, CONNECT).await?;
+        let answer = self.call_version(&ApiVersionsRequest::default(), 0, self.connect_timeout).await?;
         self.versions = answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         Ok(())
     }
@@ -162,17 +160,17 @@ impl Connection {
             cause,
         };
         let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(login.mechanism()));
-        let answer = self.call_version(&request, 1, CONNECT).await?;
+        let answer = self.call_version(&request, 1, self.connect_timeout).await?;
         if answer.error_code != 0 {
             let known: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
-            return Err(refused(format!("it takes {}", known.join(", "))));
+            return Err(refused(format!("the broker offers {}", known.join(", "))));
         }
         let mut talk = Talk::begin(login).map_err(|e| refused(e.to_string()))?;
         let mut message = talk.first();
         loop {
             let request = SaslAuthenticateRequest::default().with_auth_bytes(message);
             let version = self.version::<SaslAuthenticateRequest>(0, 1)?;
-            let answer = self.call_version(&request, version, CONNECT).await?;
+            let answer = self.call_version(&request, version, self.connect_timeout).await?;
             if answer.error_code != 0 {
                 let said = answer.error_message.as_ref().map_or("", |text| text.as_str());
                 return Err(refused(said.to_owned()));
@@ -204,6 +202,17 @@ impl Connection {
         self.call_version(request, version, limit).await
     }
 
+    /// The same with a request whose fields depend on the version: one that a version lacks can't be sent.
+    pub async fn call_as<R: Request>(
+        &self,
+        request: impl Fn(i16) -> R,
+        (min, max): (i16, i16),
+        limit: Duration,
+    ) -> Result<R::Response, WireError> {
+        let version = self.version::<R>(min, max)?;
+        self.call_version(&request(version), version, limit).await
+    }
+
     /// Sends a request at a version that the broker speaks and waits for the answer.
     pub async fn call_version<R: Request>(
         &self,
@@ -214,7 +223,7 @@ impl Connection {
         let unreadable = |cause: String| WireError::Answer { address: self.address.to_string(), cause };
         let lost = || WireError::Lost { address: self.address.to_string() };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-        let frame = frame(request, version, id).map_err(unreadable)?;
+        let frame = frame(request, version, id, &self.client_id).map_err(unreadable)?;
         let (give, answer) = oneshot::channel();
         let talk = async {
             self.outgoing.send((frame, (id, give))).await.map_err(|_| lost())?;
@@ -233,12 +242,12 @@ impl Connection {
 }
 
 /// Length, header and request.
-fn frame<R: Request>(request: &R, version: i16, id: i32) -> Result<Bytes, String> {
+fn frame<R: Request>(request: &R, version: i16, id: i32, client: &StrBytes) -> Result<Bytes, String> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(id)
-        .with_client_id(Some(StrBytes::from_static_str(CLIENT_ID)));
+        .with_client_id(Some(client.clone()));
     let key = ApiKey::try_from(R::KEY).map_err(|()| "unknown API".to_owned())?;
     let header_version = key.request_header_version(version);
     let size = header.compute_size(header_version).and_then(|a| Ok(a + request.compute_size(version)?));
@@ -270,9 +279,9 @@ async fn read(mut stream: impl AsyncRead + Unpin, mut waiting: mpsc::Receiver<Wa
     while let Some((id, give)) = waiting.recv().await {
         let length = stream.read_i32().await.map_err(|e| e.to_string())?;
         let length = usize::try_from(length).ok().filter(|n| (4..=MAX_ANSWER).contains(n));
-        let length = length.ok_or_else(|| "answer of an impossible length".to_owned())?;
-        // As it comes: a length that lies costs no memory.
-        let mut answer = BytesMut::new();
+        let length = length.ok_or_else(|| "answer of an invalid length".to_owned())?;
+        // As it comes: a length that lies costs little memory.
+        let mut answer = BytesMut::with_capacity(length.min(ROOM));
         while answer.len() < length {
             let missing = (length - answer.len()) as u64;
             if (&mut stream).take(missing).read_buf(&mut answer).await.map_err(|e| e.to_string())? == 0 {
@@ -290,7 +299,7 @@ async fn read(mut stream: impl AsyncRead + Unpin, mut waiting: mpsc::Receiver<Wa
 }
 
 /// The code of an answer as a result.
-pub(super) fn checked(code: i16, message: Option<&str>) -> Result<(), WireError> {
+pub(crate) fn checked(code: i16, message: Option<&str>) -> Result<(), WireError> {
     match Code::try_from_code(code) {
         None => Ok(()),
         Some(code) => Err(WireError::refused(code, message)),

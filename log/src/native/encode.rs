@@ -21,6 +21,8 @@ const PREFIX: usize = 12;
 const CRC_FROM: usize = 21;
 /// Attribute bits for zstd.
 const ZSTD: i16 = 4;
+/// Attribute bit of a batch within a transaction.
+const TRANSACTIONAL: i16 = 0x10;
 /// The level of `zstd -3`, as librdkafka takes by default.
 const LEVEL: i32 = 3;
 
@@ -64,23 +66,51 @@ impl Records {
 
     /// Adds a record.
     pub fn push(&mut self, timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[HeaderRef<'_>]) {
+        let fields = headers.iter().map(|(name, value)| size_of_bytes(Some(name)) + size_of_bytes(Some(value))).sum();
+        self.begin(timestamp_ms, key, value, headers.len(), fields);
+        for (name, value) in headers {
+            put_bytes(&mut self.bytes, Some(name));
+            put_bytes(&mut self.bytes, Some(value));
+        }
+    }
+
+    /// Adds a record whose headers come as they stand in another batch, `count` of them, with further ones behind.
+    pub fn push_copied(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        (headers, count): (&[u8], usize),
+        more: &[HeaderRef<'_>],
+    ) {
+        let fields: usize =
+            more.iter().map(|(name, value)| size_of_bytes(Some(name)) + size_of_bytes(Some(value))).sum();
+        self.begin(timestamp_ms, key, value, count + more.len(), headers.len() + fields);
+        self.bytes.extend_from_slice(headers);
+        for (name, value) in more {
+            put_bytes(&mut self.bytes, Some(name));
+            put_bytes(&mut self.bytes, Some(value));
+        }
+    }
+
+    /// Everything of a record but its headers, which follow: `count` of them, in `fields` bytes.
+    fn begin(&mut self, timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>, count: usize, fields: usize) {
         if self.starts.is_empty() {
             self.base_timestamp_ms = timestamp_ms;
             self.max_timestamp_ms = timestamp_ms;
         }
         self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
-        let time_delta = timestamp_ms - self.base_timestamp_ms;
+        let time_delta = timestamp_ms.wrapping_sub(self.base_timestamp_ms);
         let offset_delta = self.starts.len() as i64;
         self.starts.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
-        let count = headers.len() as i64;
-        let fields = headers.iter().map(|(name, value)| size_of_bytes(Some(name)) + size_of_bytes(Some(value)));
+        let count = count as i64;
         let size = 1
             + size_of_varint(time_delta)
             + size_of_varint(offset_delta)
             + size_of_bytes(key)
             + size_of_bytes(value)
             + size_of_varint(count)
-            + fields.sum::<usize>();
+            + fields;
         self.bytes.reserve(size + 5);
         put_varint(&mut self.bytes, size as i64);
         self.bytes.push(0);
@@ -89,10 +119,6 @@ impl Records {
         put_bytes(&mut self.bytes, key);
         put_bytes(&mut self.bytes, value);
         put_varint(&mut self.bytes, count);
-        for (name, value) in headers {
-            put_bytes(&mut self.bytes, Some(name));
-            put_bytes(&mut self.bytes, Some(value));
-        }
     }
 
     /// Number of records.
@@ -121,7 +147,7 @@ impl Records {
             let mut at = self.bytes.get(*start as usize..)?;
             let _size = take_varint(&mut at)?;
             at = at.get(1..)?;
-            let timestamp_ms = self.base_timestamp_ms + take_varint(&mut at)?;
+            let timestamp_ms = self.base_timestamp_ms.wrapping_add(take_varint(&mut at)?);
             let _offset_delta = take_varint(&mut at)?;
             let key = take_bytes(&mut at)?;
             let value = take_bytes(&mut at)?;
@@ -201,16 +227,22 @@ impl std::fmt::Debug for Zstd {
 
 impl Default for Zstd {
     fn default() -> Self {
-        Self { compressor: zstd::bulk::Compressor::new(LEVEL).ok(), out: Vec::new() }
+        Self::new(true, LEVEL)
     }
 }
 
 impl Zstd {
-    /// `None` if it can't, for want of memory: then the bytes go as they are.
+    /// At a level; without `compress` the bytes go as they are.
+    pub fn new(compress: bool, level: i32) -> Self {
+        Self { compressor: compress.then(|| zstd::bulk::Compressor::new(level).ok()).flatten(), out: Vec::new() }
+    }
+
+    /// `None` if it shall not, or can't for want of memory: then the bytes go as they are.
     fn compress(&mut self, bytes: &[u8]) -> Option<Bytes> {
+        let compressor = self.compressor.as_mut()?;
         self.out.clear();
         self.out.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
-        self.compressor.as_mut()?.compress_to_buffer(bytes, &mut self.out).ok()?;
+        compressor.compress_to_buffer(bytes, &mut self.out).ok()?;
         Some(Bytes::copy_from_slice(&self.out))
     }
 }
@@ -224,6 +256,14 @@ pub struct Turn {
     pub epoch: i16,
     /// Sequence of the first record of the batch.
     pub sequence: i32,
+}
+
+impl Turn {
+    /// That of the batch behind one of so many records. Sequences wrap to 0 after the largest.
+    pub fn after(self, count: i32) -> Self {
+        let next = (i64::from(self.sequence) + i64::from(count)) & i64::from(i32::MAX);
+        Self { sequence: i32::try_from(next).unwrap_or(0), ..self }
+    }
 }
 
 /// The records of a batch, compressed once.
@@ -240,13 +280,22 @@ pub struct Compressed {
 impl Compressed {
     /// The bytes of the whole batch.
     pub fn batch(&self, turn: Turn) -> Bytes {
+        self.write(turn, self.attributes)
+    }
+
+    /// The same as a part of the producer's transaction.
+    pub fn transactional_batch(&self, turn: Turn) -> Bytes {
+        self.write(turn, self.attributes | TRANSACTIONAL)
+    }
+
+    fn write(&self, turn: Turn, attributes: i16) -> Bytes {
         let mut batch = Vec::with_capacity(HEADER + self.body.len());
         batch.put_i64(0); // base offset: the broker's
         batch.put_i32(i32::try_from(HEADER - PREFIX + self.body.len()).unwrap_or(i32::MAX));
         batch.put_i32(-1); // leader epoch: the broker's
         batch.put_i8(2);
         batch.put_u32(0); // CRC, below
-        batch.put_i16(self.attributes);
+        batch.put_i16(attributes);
         batch.put_i32(self.count - 1);
         batch.put_i64(self.base_timestamp_ms);
         batch.put_i64(self.max_timestamp_ms);
@@ -263,6 +312,12 @@ impl Compressed {
         batch.put_slice(&self.body);
         batch.into()
     }
+}
+
+/// Writes one header, for [`Records::push_copied`].
+pub(crate) fn put_header(out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
+    put_bytes(out, Some(name));
+    put_bytes(out, value);
 }
 
 fn size_of_bytes(bytes: Option<&[u8]>) -> usize {

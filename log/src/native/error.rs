@@ -1,17 +1,14 @@
-//! What can go wrong between this client and one broker, and how it looks to the callers of
-//! [`crate::client::BatchProducer`].
+//! What can go wrong between this client and one broker.
 //!
 //! Out: [`WireError`], each text with its cause. Touches nothing.
 
 use kafka_protocol::ResponseError as Code;
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
 
 /// Why a request got no useful answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WireError {
     /// No connection.
-    #[error("{address} can't be reached: {cause}")]
+    #[error("can't connect to {address}: {cause}")]
     Connect {
         /// The broker.
         address: String,
@@ -51,7 +48,7 @@ pub enum WireError {
         seconds: u64,
     },
     /// An answer that can't be read.
-    #[error("{address} answered what can't be read ({cause}): is it a Kafka broker?")]
+    #[error("unreadable answer from {address} ({cause}): is it a Kafka broker?")]
     Answer {
         /// The broker.
         address: String,
@@ -59,7 +56,7 @@ pub enum WireError {
         cause: String,
     },
     /// The broker does not speak a version that we do.
-    #[error("{address} has no version of API {api} that this client speaks: it must be Apache Kafka 2.1 or later")]
+    #[error("{address} has no version of API {api} that this client speaks: Apache Kafka 2.1 or later is required")]
     Version {
         /// The broker.
         address: String,
@@ -77,6 +74,9 @@ pub enum WireError {
     /// Nobody leads the partition at the moment.
     #[error("partition has no leader at the moment")]
     NoLeader,
+    /// The client has ended.
+    #[error("client of the log has ended")]
+    Ended,
 }
 
 impl WireError {
@@ -86,18 +86,46 @@ impl WireError {
         Self::Refused { code, message }
     }
 
-    /// The nearest that the other client of the log has, so that callers need one kind only.
-    pub fn to_kafka(&self) -> KafkaError {
-        let code = match self {
-            Self::Refused { code, .. } => rdkafka::bindings::rd_kafka_resp_err_t::try_from(i32::from(code.code()))
-                .map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from),
-            Self::Login { .. } => RDKafkaErrorCode::Authentication,
-            Self::Tls { .. } => RDKafkaErrorCode::SSL,
-            Self::Late { .. } => RDKafkaErrorCode::MessageTimedOut,
-            Self::Version { .. } => RDKafkaErrorCode::UnsupportedFeature,
-            Self::NoLeader => RDKafkaErrorCode::LeaderNotAvailable,
-            Self::Connect { .. } | Self::Lost { .. } | Self::Answer { .. } => RDKafkaErrorCode::BrokerTransportFailure,
-        };
-        KafkaError::MessageProduction(code)
+    /// Kafka's code, if a broker refused.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed in a moment.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code.is_retriable(),
+            Self::Version { .. } | Self::Login { .. } | Self::Ended => false,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Lost { .. }
+            | Self::Late { .. }
+            | Self::Answer { .. }
+            | Self::NoLeader => true,
+        }
+    }
+
+    /// Whether the records themselves are refused, not the moment, the right or the connection.
+    pub fn blames_records(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                Code::MessageTooLarge
+                    | Code::RecordListTooLarge
+                    | Code::CorruptMessage
+                    | Code::InvalidRecord
+                    | Code::InvalidTimestamp
+                    | Code::PolicyViolation
+                    | Code::UnsupportedForMessageFormat
+            )
+        )
+    }
+
+    /// Whether a newer owner of a transactional or instance id has taken over.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.code(), Some(Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId))
     }
 }

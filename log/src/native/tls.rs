@@ -12,11 +12,18 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connection::Fault;
 use super::error::WireError;
-use crate::client::ConnectionConfig;
+use crate::kafka::ClientOptions;
 
-/// Who is believed.
+/// A key of the connection that can't be used as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("`{key}`: {reason}")]
+pub(crate) struct SetupError {
+    pub key: &'static str,
+    pub reason: String,
+}
+
+/// Authorities to trust, and this client's own certificate.
 #[derive(Clone)]
 pub(super) struct Tls(TlsConnector);
 
@@ -29,10 +36,10 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Reads the authorities, `ca_file` empty: those of the system; and the client's own certificate, if it has one. The
     /// error says what is wrong with which file.
-    pub fn new(config: &ConnectionConfig) -> Result<Self, Fault> {
-        let ca_file = &config.ca_file;
-        let authorities = |reason: String| Fault { key: "ca_file", reason };
-        let certificate = |reason: String| Fault { key: "cert_file", reason };
+    pub fn new(options: &ClientOptions) -> Result<Self, SetupError> {
+        let ca_file = &options.ca_file;
+        let authorities = |reason: String| SetupError { key: "ca_file", reason };
+        let certificate = |reason: String| SetupError { key: "cert_file", reason };
         // Named here, so that a library under test needs no choice made in main.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
@@ -42,7 +49,9 @@ impl Tls {
             // One that can't be read is no reason to believe none of the others.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
-                return Err(authorities("the system trusts no authority: name a file with certificates".to_owned()));
+                return Err(authorities(
+                    "the system has no trusted authorities: name a file with certificates".to_owned(),
+                ));
             }
         } else {
             let said = |e: &dyn std::fmt::Display| authorities(format!("{ca_file}: {e}"));
@@ -50,15 +59,12 @@ impl Tls {
                 roots.add(certificate.map_err(|e| said(&e))?).map_err(|e| said(&e))?;
             }
             if roots.is_empty() {
-                return Err(authorities(format!("{ca_file}: holds no certificate")));
+                return Err(authorities(format!("{ca_file}: no certificate in it")));
             }
         }
         let builder = builder.with_root_certificates(roots);
-        // Those who set librdkafka's names before there were keys for it are still understood.
-        let named = |key: &str| config.options.get(key).map(String::as_str);
-        let own = Some(config.cert_file.as_str()).filter(|file| !file.is_empty());
-        let key = Some(config.key_file.as_str()).filter(|file| !file.is_empty());
-        let (own, key) = (own.or(named("ssl.certificate.location")), key.or(named("ssl.key.location")));
+        let own = Some(options.cert_file.as_str()).filter(|file| !file.is_empty());
+        let key = Some(options.key_file.as_str()).filter(|file| !file.is_empty());
         let config = match (own, key) {
             (Some(own), Some(key)) => {
                 let said = |e: &dyn std::fmt::Display| certificate(format!("{own}, {key}: {e}"));

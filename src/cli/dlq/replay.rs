@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use clap::Args;
 use millrace_log::admin::Admin;
-use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, RdProducer};
+use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::dead_letter::replayed;
-use millrace_log::native::WireProducer;
 use millrace_log::record::{Record, SourceId, TopicPartition, is_topic_name};
 use serde::Serialize;
 
@@ -104,12 +103,8 @@ fn identity(topic_id: u128, partition: i32, offset: i64) -> SourceId {
 }
 
 fn producer(connection: &ConnectionConfig) -> Result<Arc<dyn BatchProducer>, Failure> {
-    let setup = |error: ClientError| Failure::new(Code::Config, error);
-    Ok(if connection.options.is_empty() {
-        Arc::new(WireProducer::new(connection, Some(GIVE_UP)).map_err(setup)?)
-    } else {
-        Arc::new(RdProducer::new(connection).map_err(setup)?)
-    })
+    let producer = WireProducer::new(connection, Some(GIVE_UP));
+    Ok(Arc::new(producer.map_err(|error| Failure::new(Code::Config, error))?))
 }
 
 /// Reads, sends, remembers, and prints the report.

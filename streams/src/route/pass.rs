@@ -287,7 +287,7 @@ impl Pass {
     fn copy(
         &self,
         copier: &Copier,
-        batch: &Batch<'_>,
+        batch: &Batch,
         targets: &Targets,
         verdicts: &mut Verdicts,
         token: &CancellationToken,
@@ -349,7 +349,7 @@ impl Pass {
     }
 
     /// Where each record goes, and for each output the number of its route.
-    fn decide(&self, batch: &Batch<'_>, targets: &Targets, verdicts: &mut Verdicts) -> (Vec<Output>, Vec<usize>) {
+    fn decide(&self, batch: &Batch, targets: &Targets, verdicts: &mut Verdicts) -> (Vec<Output>, Vec<usize>) {
         let (mut outputs, mut of_route) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for record in 0..batch.len() {
             let header = batch.header(record, HEADER_LABELS);
@@ -379,7 +379,7 @@ impl Pass {
 
     fn dead_letter(
         &self,
-        batch: &Batch<'_>,
+        batch: &Batch,
         output: &Output,
         of_route: &[usize],
         i: usize,
@@ -411,7 +411,7 @@ impl Pass {
         }
     }
 
-    fn count(&self, batch: &Batch<'_>, outputs: &[Output], of_route: &[usize], dead: &HashMap<usize, Dead>) {
+    fn count(&self, batch: &Batch, outputs: &[Output], of_route: &[usize], dead: &HashMap<usize, Dead>) {
         let mut per_route = vec![(0_u64, 0_u64, 0_u64); self.routes.len()];
         let (mut copied, mut lost) = (vec![false; batch.len()], vec![false; batch.len()]);
         for (i, (output, route)) in outputs.iter().zip(of_route).enumerate() {

@@ -8,9 +8,6 @@ use crate::protocol::tls::ClientAuth;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::value::Faults;
 
-/// Settings of librdkafka that bring a client certificate.
-const CERTIFICATE_OPTIONS: [&str; 3] = ["ssl.certificate.location", "ssl.keystore.location", "ssl.certificate.pem"];
-
 /// Whether a client that connects to `broker` reaches a listener at `listen`.
 fn reaches(broker: &str, listen: &str) -> bool {
     let (Some((host, port)), Some((at, on))) = (host_and_port(broker), host_and_port(listen)) else { return false };
@@ -45,10 +42,8 @@ pub(crate) fn check_client(
         }
         _ => {}
     }
-    let has_certificate =
-        !client.cert_file.is_empty() || CERTIFICATE_OPTIONS.iter().any(|option| client.options.contains_key(*option));
     let wants_certificate = listener.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
-    if wants_certificate && !has_certificate {
+    if wants_certificate && !client.has_certificate() {
         let why =
             format!("listener `{name}` of this broker requires a client certificate: set `cert_file` and `key_file`");
         faults.add("cert_file", why);

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::protocol::error::Code;
-use millrace_log::client::{BatchProducer as _, ConnectionConfig, RdConsumer, RdProducer, StartAt};
+use millrace_log::client::{
+    BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, StartAt, WireConsumer, WireProducer,
+};
 use millrace_log::clock::SystemClock;
 use millrace_log::fs::RealFs;
 use millrace_log::record::{Record, TopicPartition};
@@ -48,6 +50,13 @@ impl Running {
         self.task.await.unwrap().unwrap();
     }
 
+    /// Settings for a client that is not ours.
+    fn librdkafka(&self) -> rdkafka::ClientConfig {
+        let mut client = rdkafka::ClientConfig::new();
+        client.set("bootstrap.servers", self.address.to_string());
+        client
+    }
+
     fn client(&self) -> ConnectionConfig {
         ConnectionConfig { brokers: vec![self.address.to_string()], ..ConnectionConfig::default() }
     }
@@ -65,7 +74,7 @@ fn record(value: &str) -> Record {
 /// All values of a partition from an offset on.
 async fn read(client: ConnectionConfig, tp: TopicPartition, from: i64, count: usize) -> Vec<String> {
     tokio::task::spawn_blocking(move || {
-        let consumer = RdConsumer::new(&client, "readers").unwrap();
+        let consumer = WireConsumer::new(&client, "readers").unwrap();
         consumer.assign(&[(tp, StartAt::Offset(from))]).unwrap();
         let mut values = Vec::new();
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -85,7 +94,7 @@ async fn read(client: ConnectionConfig, tp: TopicPartition, from: i64, count: us
 async fn what_is_acknowledged_is_read_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), |_| {}).await;
-    let producer = RdProducer::new(&broker.client()).unwrap();
+    let producer = WireProducer::new(&broker.client(), Some(DELIVERY_TIMEOUT)).unwrap();
     assert_eq!(producer.ensure_topic("lines", 3).await.unwrap(), 3);
     let tp = TopicPartition::new("lines", 2);
     let want: Vec<String> = (0..500).map(|i| format!("line {i}")).collect();
@@ -95,7 +104,7 @@ async fn what_is_acknowledged_is_read_also_after_a_restart() {
     let client = broker.client();
     let committed = TopicPartition::new("lines", 2);
     tokio::task::spawn_blocking(move || {
-        let consumer = RdConsumer::new(&client, "readers").unwrap();
+        let consumer = WireConsumer::new(&client, "readers").unwrap();
         consumer.commit(&[(committed, 321)]).unwrap();
     })
     .await
@@ -108,10 +117,10 @@ async fn what_is_acknowledged_is_read_also_after_a_restart() {
     let client = broker.client();
     let of = tp.clone();
     let committed = tokio::task::spawn_blocking(move || {
-        RdConsumer::new(&client, "readers").unwrap().committed(&[of, TopicPartition::new("lines", 0)]).unwrap()
+        WireConsumer::new(&client, "readers").unwrap().committed(&[of, TopicPartition::new("lines", 0)]).unwrap()
     });
     assert_eq!(committed.await.unwrap(), [Some(321), None]);
-    let producer = RdProducer::new(&broker.client()).unwrap();
+    let producer = WireProducer::new(&broker.client(), Some(DELIVERY_TIMEOUT)).unwrap();
     assert_eq!(producer.send(&tp, vec![record("more")]).await.unwrap(), 500);
     broker.stop().await;
 }
@@ -157,9 +166,9 @@ fn balance(members: &[&BaseConsumer], want: &[usize]) {
 async fn two_members_of_a_group_share_a_topic_and_keep_it_over_a_restart_of_the_broker() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), |_| {}).await;
-    let producer = RdProducer::new(&broker.client()).unwrap();
+    let producer = WireProducer::new(&broker.client(), Some(DELIVERY_TIMEOUT)).unwrap();
     producer.ensure_topic("shared", 4).await.unwrap();
-    let mut client = broker.client().client().unwrap();
+    let mut client = broker.librdkafka();
     client.set("group.id", "g").set("heartbeat.interval.ms", "200").set("session.timeout.ms", "6000");
     let address = broker.address;
     let (one, two) = tokio::task::spawn_blocking(move || {

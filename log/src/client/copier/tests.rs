@@ -1,7 +1,7 @@
 //! The copier against librdkafka's own broker in memory, which fails as it is told.
 
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
@@ -9,7 +9,7 @@ use super::*;
 const RECORDS: usize = 20_000;
 
 fn connection(cluster: &MockCluster<'_, DefaultProducerContext>) -> ConnectionConfig {
-    let options = [("linger.ms", "0"), ("retry.backoff.ms", "20"), ("retry.backoff.max.ms", "50")];
+    let options = [("retry.backoff.ms", "20"), ("retry.backoff.max.ms", "50")];
     ConnectionConfig {
         brokers: cluster.bootstrap_servers().split(',').map(str::to_owned).collect(),
         options: options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
@@ -28,7 +28,8 @@ fn records_that_come_back_during_an_abort_do_not_hold_up_the_next_copy() {
         cluster.create_topic(topic, 1, 1).expect("a topic");
     }
     let connection = connection(&cluster);
-    let feed: BaseProducer = connection.client().expect("settings").create().expect("a producer");
+    let mut feed = rdkafka::ClientConfig::new();
+    let feed: BaseProducer = feed.set("bootstrap.servers", cluster.bootstrap_servers()).create().expect("a producer");
     feed.send(BaseRecord::<[u8], [u8]>::to("from").payload(&b"record"[..])).expect("is queued");
     feed.flush(STEP).expect("is sent");
     let settings = CopierSettings {
@@ -40,7 +41,7 @@ fn records_that_come_back_during_an_abort_do_not_hold_up_the_next_copy() {
     };
     let copier = Copier::open(&connection, &settings).expect("a copier");
     let batch = copier.gather(STEP, Duration::ZERO, 1, 1_000_000).expect("a batch");
-    assert_eq!(batch.len(), 1);
+    assert_eq!(batch.len(), 1, "{:?} {:?}", copier.member, copier.fetching);
     copier.copy(&batch, &[output("to", 0)], &|_| false).expect("is copied");
     // Answers take their time, so that records are on their way at the abort, and then tell to send these again.
     cluster.broker_round_trip_time(1, Duration::from_millis(300)).expect("is slow");

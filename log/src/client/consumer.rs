@@ -1,0 +1,189 @@
+//! Consumer of assigned partitions, without group membership: reads from given positions, commits a group's offsets.
+//!
+//! In: partitions and where to start. Out: batches of [`Consumed`] records whose keys, values and headers are slices of
+//! what was fetched. Touches the network from a thread of its own, which fetches ahead. Its calls block: use it on a thread
+//! of its own too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::api::Consumed;
+use super::background::Background;
+use super::error::ClientError;
+use super::setup::connect;
+use crate::kafka::ConnectionConfig;
+use crate::native::cluster::Cluster;
+use crate::native::decode::Spot;
+use crate::native::error::WireError;
+use crate::native::fetch::{FetchSettings, Fetching, StartAt};
+use crate::native::offsets::{Committer, End, commit, committed, end_of};
+use crate::native::stream::{Item, RecordStream};
+use crate::record::{HeaderName, Record, TopicPartition};
+
+/// Reads assigned partitions.
+pub struct WireConsumer {
+    background: Background,
+    cluster: Arc<Cluster>,
+    fetching: Arc<Fetching>,
+    reading: Mutex<Reading>,
+    group: String,
+}
+
+#[derive(Debug)]
+struct Reading {
+    stream: RecordStream,
+    /// An error that was met behind records: it comes with the next call.
+    held: Option<ClientError>,
+    /// Behind what was fetched and handed out, by partition of the assignment.
+    positions: HashMap<TopicPartition, i64>,
+}
+
+impl std::fmt::Debug for WireConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WireConsumer({})", self.cluster.brokers())
+    }
+}
+
+impl WireConsumer {
+    /// Makes the client, which connects when it is asked for something; `group` is where [`WireConsumer::commit`] writes
+    /// offsets. Reads committed records only, unless `kafka.options` say otherwise.
+    pub fn new(config: &ConnectionConfig, group: &str) -> Result<Self, ClientError> {
+        let cluster = Arc::new(connect(config)?);
+        let options = cluster.options();
+        let committed_only = !options.read_uncommitted.unwrap_or(false);
+        let settings = FetchSettings { committed_only, report_ends: false };
+        let fetching = Arc::new(Fetching::new(settings, options));
+        let background = Background::start("log-consumer")?;
+        background.run(Arc::clone(&fetching).run(Arc::clone(&cluster)));
+        let stream = RecordStream::new(Arc::clone(&fetching));
+        let reading = Mutex::new(Reading { stream, held: None, positions: HashMap::new() });
+        Ok(Self { background, cluster, fetching, reading, group: group.to_owned() })
+    }
+
+    fn wait<T, F>(&self, ask: impl FnOnce(Arc<Cluster>) -> F) -> Result<T, ClientError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, WireError>> + Send + 'static,
+    {
+        let answer = self.background.wait(ask(Arc::clone(&self.cluster)));
+        answer.map_err(|source| ClientError::unreachable(&self.cluster.brokers(), source))
+    }
+
+    /// Partitions of a topic in order, empty if there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError> {
+        let topic = topic.to_owned();
+        self.wait(|cluster| async move { cluster.partitions(&topic).await })
+    }
+
+    /// Log start offset and the end: what lies before it can be read now.
+    pub fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
+        let (of, committed_only) = (of.clone(), self.fetching.committed_only());
+        self.wait(|cluster| async move {
+            let start = end_of(&cluster, &of, End::Start).await?;
+            let end = end_of(&cluster, &of, End::Latest { committed_only }).await?;
+            Ok((start, end))
+        })
+    }
+
+    /// Replaces what is read.
+    pub fn assign(&self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+        self.fetching.assign(partitions);
+        let mut reading = self.reading.lock();
+        reading.held = None;
+        reading.positions.clear();
+        Ok(())
+    }
+
+    /// Waits up to `timeout` for a first record, then takes what is there, `max` at most.
+    /// Empty when nothing came. Passing faults of the network are not errors: the client goes on by itself. After
+    /// [`ClientError::OutOfRange`] its partition waits for a new assignment; after [`ClientError::Unreadable`] the rest of
+    /// the partition follows.
+    pub fn poll_batch(&self, max: usize, timeout: Duration) -> Result<Vec<Consumed>, ClientError> {
+        let mut reading = self.reading.lock();
+        let Reading { stream, held, positions } = &mut *reading;
+        stream.refresh();
+        if let Some(error) = held.take() {
+            return Err(error);
+        }
+        let deadline = Instant::now() + timeout;
+        let mut batch = Vec::new();
+        while batch.len() < max {
+            let wait =
+                if batch.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let error = match stream.next(wait) {
+                None => break,
+                Some(Item::Record(spot)) => {
+                    let partition = stream.partition().clone();
+                    batch.push(Consumed { partition, offset: spot.offset, record: record(stream, spot) });
+                    continue;
+                }
+                Some(Item::Position { tp, next }) => {
+                    positions.insert(tp, next);
+                    continue;
+                }
+                Some(Item::End { .. }) => continue,
+                Some(Item::OutOfRange { tp, offset, log_start }) => {
+                    ClientError::OutOfRange { topic_partition: tp, offset, log_start }
+                }
+                Some(Item::Unreadable { tp, from, to, error }) => {
+                    ClientError::Unreadable { topic_partition: tp, from, to, reason: error.to_string() }
+                }
+                Some(Item::Failed { tp, error }) => ClientError::Read { what: tp.to_string(), source: error },
+            };
+            if batch.is_empty() {
+                return Err(error);
+            }
+            *held = Some(error);
+            break;
+        }
+        Ok(batch)
+    }
+
+    /// Everything before this offset of a partition was handed out, or is not for readers: control records, those of
+    /// aborted transactions, compacted ones. `None` as long as nothing was fetched of it.
+    pub fn position(&self, of: &TopicPartition) -> Option<i64> {
+        self.reading.lock().positions.get(of).copied()
+    }
+
+    /// Tells the broker how far the group is, for lag displays; the catalog is what counts.
+    pub fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        let (group, next) = (self.group.clone(), next.to_vec());
+        self.wait(|cluster| async move { commit(&cluster, &group, &Committer::default(), &next).await })
+    }
+
+    /// Offsets that the group committed; `None` where it never did.
+    pub fn committed(&self, of: &[TopicPartition]) -> Result<Vec<Option<i64>>, ClientError> {
+        let (group, of) = (self.group.clone(), of.to_vec());
+        self.wait(|cluster| async move { committed(&cluster, &group, &of).await })
+    }
+}
+
+fn record(stream: &RecordStream, spot: Spot) -> Record {
+    let mut headers = Vec::with_capacity(spot.header_count.min(64));
+    headers.extend(
+        stream.headers(&spot).map(|(name, value)| (known_name(name), stream.slice_of(value.unwrap_or_default()))),
+    );
+    Record {
+        // -1: the record has none.
+        timestamp_ms: if spot.timestamp_ms == -1 { 0 } else { spot.timestamp_ms },
+        key: stream.optional(spot.key),
+        value: stream.optional(spot.value),
+        headers,
+    }
+}
+
+/// Names of ours need no copy.
+fn known_name(name: &str) -> HeaderName {
+    use crate::record::{HEADER_DOC, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT};
+    match [HEADER_LABELS, HEADER_FIXED, HEADER_META, HEADER_TENANT, HEADER_DOC].into_iter().find(|known| *known == name)
+    {
+        Some(known) => known.into(),
+        None => name.to_owned().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

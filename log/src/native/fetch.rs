@@ -1,0 +1,599 @@
+//! Fetching ahead: one task asks the leaders of the assigned partitions for records, within a limit of bytes.
+//!
+//! In: partitions with their positions. Out: a queue of [`Event`]s, in order for each partition, read by any thread. Touches
+//! the network through [`Cluster`]. What was fetched stays compressed until it is read, so that the limit counts what
+//! really waits. Each leader has one request on its way. Leaves records and transactions to [`super::stream`].
+//!
+//! Faults of the network, leaders that move and topics that are not there yet are waited for, longer each time. What lasts
+//! for other reasons is reported each time. A position out of the log's range stops its partition until a new position is
+//! set. An assignment that is replaced takes with it whatever is still on its way: events carry its number.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError as Code;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::cluster::{Cluster, Use};
+use super::connection::checked;
+use super::decode::BatchHeader;
+use super::error::WireError;
+use super::offsets::{End, by_topic, end_of, topic_name};
+use crate::kafka::ClientOptions;
+use crate::record::TopicPartition;
+
+/// Versions of Fetch: 4 has the lists of aborted transactions; from 13 on topics have ids instead of names.
+const FETCH: (i16, i16) = (4, 12);
+/// A topic that is not there is reported after so many looks.
+const PATIENT_LOOKS: u32 = 20;
+/// Bytes of one batch that are asked for at most.
+const MAX_BATCH: i32 = 128 << 20;
+
+/// Where to start reading a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// The oldest record there is.
+    Earliest,
+    /// What comes from now on.
+    Latest,
+    /// This offset; if it is gone, that is reported before anything else of the partition.
+    Offset(i64),
+}
+
+/// Batches of one partition, as they came.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub tp: TopicPartition,
+    /// The position that was asked for: batches may begin before it.
+    pub from: i64,
+    /// The position behind them.
+    pub next: i64,
+    /// Whole batches.
+    pub records: Bytes,
+    /// Producer id and first offset of each aborted transaction in them.
+    pub aborted: Vec<(i64, i64)>,
+}
+
+/// What happened to an assigned partition.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Records came.
+    Fetched(Fetched),
+    /// Its end was reached, for now.
+    End { tp: TopicPartition },
+    /// Its position is gone.
+    OutOfRange { tp: TopicPartition, offset: i64, log_start: i64 },
+    /// It can't be read at the moment, for a reason that may last.
+    Failed { tp: TopicPartition, error: WireError },
+}
+
+/// How to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FetchSettings {
+    /// Records of open and aborted transactions are left out.
+    pub committed_only: bool,
+    /// Ends are events.
+    pub report_ends: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    assignment: u64,
+    event: Event,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    start: StartAt,
+    /// The next offset to ask for, once it is known.
+    position: Option<i64>,
+    /// Bytes of it in the queue.
+    queued: usize,
+    /// A request for it is on its way.
+    busy: bool,
+    /// Nothing is asked until a new position is set.
+    stopped: bool,
+    retry_at: Option<Instant>,
+    wait: Duration,
+    /// Looks in a row that did not find it.
+    misses: u32,
+    /// The end that was reported last.
+    told_end: Option<i64>,
+    max_bytes: i32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    assignment: u64,
+    places: BTreeMap<TopicPartition, Place>,
+    queue: VecDeque<Queued>,
+    queued: usize,
+    /// Which partition comes first in the next request.
+    turn: usize,
+    /// When topics may be looked for again.
+    look_at: Option<Instant>,
+}
+
+/// The queue between the task that fetches and the thread that reads.
+#[derive(Debug)]
+pub(crate) struct Fetching {
+    settings: FetchSettings,
+    options: ClientOptions,
+    state: Mutex<State>,
+    filled: Condvar,
+    changed: Notify,
+}
+
+/// What a request of the task came to.
+enum Done {
+    Fetched {
+        node: i32,
+        assignment: u64,
+        asked: BTreeMap<TopicPartition, i64>,
+        answer: Result<FetchResponse, WireError>,
+    },
+    Looked {
+        answer: Result<(), WireError>,
+    },
+    Started {
+        tp: TopicPartition,
+        assignment: u64,
+        answer: Result<i64, WireError>,
+    },
+    Ranged {
+        tp: TopicPartition,
+        assignment: u64,
+        offset: i64,
+        answer: Result<i64, WireError>,
+    },
+}
+
+impl Fetching {
+    pub fn new(settings: FetchSettings, options: &ClientOptions) -> Self {
+        Self {
+            settings,
+            options: options.clone(),
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub fn committed_only(&self) -> bool {
+        self.settings.committed_only
+    }
+
+    /// Replaces what is read; the number of the new assignment.
+    pub fn assign(&self, starts: &[(TopicPartition, StartAt)]) -> u64 {
+        let mut state = self.state.lock();
+        state.assignment += 1;
+        state.queue.clear();
+        state.queued = 0;
+        state.look_at = None;
+        state.places = starts.iter().map(|(tp, start)| (tp.clone(), self.place(*start))).collect();
+        let assignment = state.assignment;
+        drop(state);
+        self.changed.notify_one();
+        assignment
+    }
+
+    fn place(&self, start: StartAt) -> Place {
+        let position = match start {
+            StartAt::Offset(offset) => Some(offset),
+            StartAt::Earliest | StartAt::Latest => None,
+        };
+        Place {
+            start,
+            position,
+            queued: 0,
+            busy: false,
+            stopped: false,
+            retry_at: None,
+            wait: self.options.backoff.0,
+            misses: 0,
+            told_end: None,
+            max_bytes: self.options.partition_max_bytes,
+        }
+    }
+
+    /// Reads a partition that was out of range on from the log's start or end.
+    pub fn seek(&self, assignment: u64, tp: &TopicPartition, start: StartAt, log_start: i64) {
+        let mut state = self.state.lock();
+        if state.assignment == assignment
+            && let Some(place) = state.places.get_mut(tp)
+        {
+            *place = self.place(if start == StartAt::Latest { start } else { StartAt::Offset(log_start) });
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The number of the current assignment.
+    pub fn assignment(&self) -> u64 {
+        self.state.lock().assignment
+    }
+
+    /// The partitions that are read.
+    pub fn assigned(&self) -> Vec<TopicPartition> {
+        self.state.lock().places.keys().cloned().collect()
+    }
+
+    /// The next event with the number of its assignment; waits for it. Blocks.
+    pub fn next(&self, wait: Duration) -> Option<(u64, Event)> {
+        let until = std::time::Instant::now() + wait;
+        let mut state = self.state.lock();
+        loop {
+            if let Some(first) = state.queue.pop_front() {
+                state.queued = state.queued.saturating_sub(first.bytes);
+                if let Event::Fetched(fetched) = &first.event
+                    && let Some(place) = state.places.get_mut(&fetched.tp)
+                {
+                    place.queued = place.queued.saturating_sub(first.bytes);
+                    drop(state);
+                    self.changed.notify_one();
+                }
+                return Some((first.assignment, first.event));
+            }
+            if wait.is_zero() || self.filled.wait_until(&mut state, until).timed_out() {
+                return None;
+            }
+        }
+    }
+
+    /// Fetches for as long as it is run.
+    pub async fn run(self: Arc<Self>, cluster: Arc<Cluster>) {
+        let mut requests: JoinSet<Done> = JoinSet::new();
+        let mut busy_nodes: HashSet<i32> = HashSet::new();
+        let mut looking = false;
+        loop {
+            let next_at = self.plan(&cluster, &mut requests, &mut busy_nodes, &mut looking);
+            let sleep = async {
+                match next_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep => {}
+                Some(done) = requests.join_next(), if !requests.is_empty() => {
+                    // A request that broke off is one that was cancelled: the runtime ends.
+                    let Ok(done) = done else { return };
+                    self.take(&cluster, done, &mut requests, &mut busy_nodes, &mut looking);
+                }
+            }
+        }
+    }
+
+    /// Sends what can be asked now; when to plan again at the latest.
+    fn plan(
+        &self,
+        cluster: &Arc<Cluster>,
+        requests: &mut JoinSet<Done>,
+        busy_nodes: &mut HashSet<i32>,
+        looking: &mut bool,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut next_at: Option<Instant> = None;
+        let mut sooner = |at: Instant| next_at = Some(next_at.map_or(at, |known| known.min(at)));
+        let mut unknown: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut by_node: BTreeMap<i32, Vec<(TopicPartition, i64, i32, i32)>> = BTreeMap::new();
+        let assignment = state.assignment;
+        let has_room = state.queued < self.options.queue_bytes;
+        let first = state.turn.checked_rem(state.places.len()).unwrap_or(0);
+        let names: Vec<TopicPartition> = state.places.keys().cloned().collect();
+        for tp in names.iter().cycle().skip(first).take(names.len()) {
+            let Some(place) = state.places.get_mut(tp) else { continue };
+            if place.busy || place.stopped {
+                continue;
+            }
+            if let Some(at) = place.retry_at {
+                if at > now {
+                    sooner(at);
+                    continue;
+                }
+                place.retry_at = None;
+            }
+            let Some(leader) = cluster.known_leader(tp) else {
+                unknown.insert(Arc::clone(&tp.topic));
+                continue;
+            };
+            let Some(position) = place.position else {
+                place.busy = true;
+                let end = match place.start {
+                    StartAt::Latest => End::Latest { committed_only: self.settings.committed_only },
+                    StartAt::Earliest | StartAt::Offset(_) => End::Start,
+                };
+                let (tp, cluster) = (tp.clone(), Arc::clone(cluster));
+                requests.spawn(async move {
+                    let answer = end_of(&cluster, &tp, end).await;
+                    Done::Started { tp, assignment, answer }
+                });
+                continue;
+            };
+            if has_room && place.queued < place.max_bytes.unsigned_abs() as usize && !busy_nodes.contains(&leader.node)
+            {
+                place.busy = true;
+                let asked = (tp.clone(), position, leader.epoch, place.max_bytes);
+                by_node.entry(leader.node).or_default().push(asked);
+            }
+        }
+        state.turn = state.turn.wrapping_add(1);
+        if !unknown.is_empty() && !*looking {
+            match state.look_at {
+                Some(at) if at > now => sooner(at),
+                _ => {
+                    *looking = true;
+                    let cluster = Arc::clone(cluster);
+                    requests.spawn(async move {
+                        let topics: Vec<&str> = unknown.iter().map(|topic| &**topic).collect();
+                        Done::Looked { answer: cluster.metadata(&topics).await.map(|_| ()) }
+                    });
+                }
+            }
+        }
+        for (node, parts) in by_node {
+            busy_nodes.insert(node);
+            let (cluster, settings, options) = (Arc::clone(cluster), self.settings, self.options.clone());
+            requests.spawn(async move {
+                let asked = parts.iter().map(|(tp, position, ..)| (tp.clone(), *position)).collect();
+                let answer = ask(&cluster, node, settings, &options, parts).await;
+                Done::Fetched { node, assignment, asked, answer }
+            });
+        }
+        next_at
+    }
+
+    fn take(
+        &self,
+        cluster: &Arc<Cluster>,
+        done: Done,
+        requests: &mut JoinSet<Done>,
+        busy_nodes: &mut HashSet<i32>,
+        looking: &mut bool,
+    ) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        match done {
+            Done::Looked { answer } => {
+                *looking = false;
+                if let Err(error) = &answer {
+                    tracing::debug!(%error, "looking for leaders failed");
+                }
+                // Those that were found are asked at once, the others are looked for again after a while.
+                state.look_at = Some(Instant::now() + self.options.backoff.0.max(Duration::from_millis(100)));
+                let reported = answer.err().filter(|error| error.code().is_some());
+                let mut failed = Vec::new();
+                for (tp, place) in &mut state.places {
+                    if place.stopped || cluster.known_leader(tp).is_some() {
+                        place.misses = 0;
+                        continue;
+                    }
+                    place.misses += 1;
+                    self.pause(place);
+                    if let Some(error) = &reported {
+                        failed.push((tp.clone(), error.clone()));
+                    } else if place.misses.is_multiple_of(PATIENT_LOOKS) {
+                        failed.push((tp.clone(), WireError::refused(Code::UnknownTopicOrPartition, None)));
+                    }
+                }
+                for (tp, error) in failed {
+                    self.push(state, Event::Failed { tp, error }, 0);
+                }
+            }
+            Done::Started { tp, assignment, answer } => {
+                let Some(place) = current(state, assignment, &tp) else { return };
+                place.busy = false;
+                match answer {
+                    Ok(offset) => place.position = Some(offset),
+                    Err(error) => self.fail(cluster, state, tp, error),
+                }
+            }
+            Done::Ranged { tp, assignment, offset, answer } => {
+                let Some(place) = current(state, assignment, &tp) else { return };
+                place.busy = false;
+                match answer {
+                    Ok(log_start) => {
+                        place.stopped = true;
+                        self.push(state, Event::OutOfRange { tp, offset, log_start }, 0);
+                    }
+                    Err(error) => self.fail(cluster, state, tp, error),
+                }
+            }
+            Done::Fetched { node, assignment, asked, answer } => {
+                busy_nodes.remove(&node);
+                if assignment != state.assignment {
+                    return;
+                }
+                let answer = answer.and_then(|answer| checked(answer.error_code, None).map(|()| answer));
+                match answer {
+                    Ok(answer) => self.sort(cluster, state, asked, answer, requests),
+                    Err(error) => {
+                        for tp in asked.into_keys() {
+                            if let Some(place) = state.places.get_mut(&tp) {
+                                place.busy = false;
+                            }
+                            self.fail(cluster, state, tp, error.clone());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the partitions of an answer one by one.
+    fn sort(
+        &self,
+        cluster: &Arc<Cluster>,
+        state: &mut State,
+        mut asked: BTreeMap<TopicPartition, i64>,
+        answer: FetchResponse,
+        requests: &mut JoinSet<Done>,
+    ) {
+        let assignment = state.assignment;
+        for topic in answer.responses {
+            let name: Arc<str> = topic.topic.as_str().into();
+            for part in topic.partitions {
+                let Some((tp, from)) =
+                    asked.remove_entry(&TopicPartition::new(Arc::clone(&name), part.partition_index))
+                else {
+                    continue;
+                };
+                let Some(place) = state.places.get_mut(&tp) else { continue };
+                place.busy = false;
+                match Code::try_from_code(part.error_code) {
+                    None => self.records(state, tp, from, part),
+                    Some(Code::OffsetOutOfRange) => {
+                        place.busy = true;
+                        let cluster = Arc::clone(cluster);
+                        requests.spawn(async move {
+                            let answer = end_of(&cluster, &tp, End::Start).await;
+                            Done::Ranged { tp, assignment, offset: from, answer }
+                        });
+                    }
+                    Some(code) => self.fail(cluster, state, tp, WireError::refused(code, None)),
+                }
+            }
+        }
+        // A broker that leaves one out says nothing about it.
+        for tp in asked.into_keys() {
+            if let Some(place) = state.places.get_mut(&tp) {
+                place.busy = false;
+                self.pause(place);
+            }
+        }
+    }
+
+    fn records(&self, state: &mut State, tp: TopicPartition, from: i64, part: PartitionData) {
+        let Some(place) = state.places.get_mut(&tp) else { return };
+        place.wait = self.options.backoff.0;
+        let records = part.records.unwrap_or_default();
+        let (whole, next) = whole_batches(&records);
+        let next = next.map_or(from, |next| next.max(from));
+        if whole == 0 && !records.is_empty() {
+            // The first batch is larger than what was asked for (brokers before KIP-74).
+            place.max_bytes = place.max_bytes.saturating_mul(2);
+            if place.max_bytes > MAX_BATCH {
+                place.max_bytes = self.options.partition_max_bytes;
+                place.wait = self.options.backoff.1;
+                self.pause(place);
+                let cause = format!("a batch at offset {from} is cut, or larger than {MAX_BATCH} bytes");
+                let error = WireError::Answer { address: tp.to_string(), cause };
+                self.push(state, Event::Failed { tp, error }, 0);
+            }
+            return;
+        }
+        place.position = Some(next);
+        let end = if self.settings.committed_only { part.last_stable_offset } else { part.high_watermark };
+        let at_end = self.settings.report_ends && next >= end && place.told_end != Some(next);
+        if at_end {
+            place.told_end = Some(next);
+        }
+        if whole > 0 {
+            place.queued += whole;
+            let aborted = part.aborted_transactions.unwrap_or_default();
+            let aborted = aborted.iter().map(|one| (one.producer_id.0, one.first_offset)).collect();
+            let fetched = Fetched { tp: tp.clone(), from, next, records: records.slice(..whole), aborted };
+            self.push(state, Event::Fetched(fetched), whole);
+        }
+        if at_end {
+            self.push(state, Event::End { tp }, 0);
+        }
+    }
+
+    /// Waits before the partition is asked for again, and says so if it may last.
+    fn fail(&self, cluster: &Cluster, state: &mut State, tp: TopicPartition, error: WireError) {
+        let Some(place) = state.places.get_mut(&tp) else { return };
+        tracing::debug!(partition = %tp, %error, "fetching failed, trying again");
+        cluster.forget(&tp);
+        self.pause(place);
+        if matches!(error.code(), Some(Code::UnknownTopicOrPartition)) {
+            place.misses += 1;
+        }
+        let lasts = match error.code() {
+            Some(Code::UnknownTopicOrPartition) => place.misses.is_multiple_of(PATIENT_LOOKS),
+            Some(code) => !code.is_retriable(),
+            None => !error.is_retriable(),
+        };
+        if lasts {
+            self.push(state, Event::Failed { tp, error }, 0);
+        }
+    }
+
+    fn pause(&self, place: &mut Place) {
+        place.retry_at = Some(Instant::now() + place.wait);
+        place.wait = (place.wait * 2).min(self.options.backoff.1);
+    }
+
+    fn push(&self, state: &mut State, event: Event, bytes: usize) {
+        // One sign of trouble at a time: a reader that looks away for long must not find thousands.
+        if matches!(event, Event::Failed { .. })
+            && state.queue.iter().any(|queued| matches!(queued.event, Event::Failed { .. }))
+        {
+            return;
+        }
+        state.queued += bytes;
+        state.queue.push_back(Queued { assignment: state.assignment, event, bytes });
+        self.filled.notify_one();
+    }
+}
+
+fn current<'s>(state: &'s mut State, assignment: u64, tp: &TopicPartition) -> Option<&'s mut Place> {
+    if state.assignment != assignment {
+        return None;
+    }
+    state.places.get_mut(tp)
+}
+
+/// One fetch at one leader.
+async fn ask(
+    cluster: &Cluster,
+    node: i32,
+    settings: FetchSettings,
+    options: &ClientOptions,
+    parts: Vec<(TopicPartition, i64, i32, i32)>,
+) -> Result<FetchResponse, WireError> {
+    let connection = cluster.node(node, Use::Fetches).await?;
+    let parts = parts.into_iter().map(|(tp, position, epoch, max_bytes)| (tp, (position, epoch, max_bytes)));
+    let topics = by_topic(parts);
+    let request = |version: i16| {
+        let topics = topics.iter().map(|(topic, parts)| {
+            let parts = parts.iter().map(|(partition, (position, epoch, max_bytes))| {
+                FetchPartition::default()
+                    .with_partition(*partition)
+                    .with_fetch_offset(*position)
+                    .with_current_leader_epoch(if version >= 9 { *epoch } else { -1 })
+                    .with_partition_max_bytes(*max_bytes)
+            });
+            FetchTopic::default().with_topic(topic_name(topic)).with_partitions(parts.collect())
+        });
+        FetchRequest::default()
+            .with_max_wait_ms(i32::try_from(options.fetch_wait.as_millis()).unwrap_or(i32::MAX))
+            .with_min_bytes(options.fetch_min_bytes)
+            .with_max_bytes(options.fetch_max_bytes)
+            .with_isolation_level(i8::from(settings.committed_only))
+            .with_topics(topics.collect())
+    };
+    connection.call_as(request, FETCH, options.request_timeout + options.fetch_wait).await
+}
+
+/// Bytes of the whole batches that records begin with, and the offset behind the last of them.
+fn whole_batches(records: &[u8]) -> (usize, Option<i64>) {
+    let (mut at, mut next) = (0, None);
+    while let Some(header) = records.get(at..).and_then(BatchHeader::read) {
+        at += header.size;
+        next = Some(header.last_offset.saturating_add(1));
+    }
+    (at, next)
+}
