@@ -67,7 +67,7 @@ pub struct ClientFlags {
         help_heading = "Connection options"
     )]
     sasl_password: Option<String>,
-    /// Further librdkafka properties
+    /// Client settings under librdkafka's names, such as `socket.timeout.ms`
     #[arg(short = 'X', long = "option", value_name = "KEY=VALUE", value_parser = pair, global = true, help_heading = "Connection options")]
     options: Vec<(String, String)>,
     /// Output format

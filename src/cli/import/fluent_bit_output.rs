@@ -93,7 +93,7 @@ fn kafka(section: &Section, title: &str, draft: &mut Draft) {
                             continue;
                         }
                         _ => {
-                            let instead = "`agent.kafka.options` with `client: librdkafka`, if it is needed";
+                            let instead = "`agent.kafka.options`, if it is needed";
                             draft.leave(
                                 &p.place,
                                 format!("{title}: {}", written(p)),

@@ -88,7 +88,7 @@ fn kafka(entry: &Entry, keys: &Keys<'_>, draft: &mut Draft) {
         let options = found.node.entries().iter().filter_map(|e| Some((e.key.clone(), e.node.text()?.to_owned(), e)));
         for (key, value, at) in options {
             let what = format!("{}.{key}: {value}", keys.name("librdkafka_options"));
-            let instead = "`agent.kafka.options` with `client: librdkafka`, if it is needed";
+            let instead = "`agent.kafka.options`, if it is needed";
             draft.leave(&at.place, what, "Millrace's own client has no such setting", instead);
         }
     }
