@@ -13,8 +13,8 @@ pub mod supervisor;
 pub mod stages;
 /// The text formats of `/metrics`.
 pub mod exposition;
-/// HTTP endpoints: tenant, authentication, limits, `/ready`, `/metrics`.
-pub mod http;
+/// What every process answers about itself: `/ready`, `/-/healthy`, `/metrics`.
+pub mod status;
 /// What came in and what became of it, stage by stage.
 pub mod ledger;
 /// Live records of the agent over HTTP.

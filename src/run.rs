@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use millrace_agent::config::push::PushAuth;
 use millrace_agent::tap::Taps;
 use millrace_agent::{Agent, AgentConfig, AgentError, LedgerHandle};
-use millrace_aggregator::config::{AggregatorConfig, AuthConfig};
+use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
@@ -24,6 +23,8 @@ use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, AlertList, AlertRow, NoAlerts, PageState};
 use millrace_broker::storage::StorageError;
 use millrace_broker::{Broker, BrokerError};
+use millrace_doors::config::Login;
+use millrace_doors::serve::{HttpListener, HttpSettings, OpenError};
 use millrace_exports::config::ExportConfig;
 use millrace_exports::elastic_bulk::{ElasticBulk, Trouble};
 use millrace_exports::metrics::ExportMetrics;
@@ -39,16 +40,15 @@ use millrace_rules::{QueryEvaluator, Rules, RulesError};
 use millrace_streams::route::{self, RouteLedger, RouteMetrics};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::config::broker_section::BrokerSection;
 use crate::exit::{Code, Failure};
-use crate::http::{self, Authenticate, Guard, Notes, ReadyCheck, Registries};
 use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
 use crate::stages::{StageResult, Stages};
+use crate::status::{Notes, ReadyCheck, Registries, status_routes};
 use crate::tap::tap_route;
 
 /// What a stage gets at the stop before it is cut off. The agent bounds its own draining below that.
@@ -115,10 +115,10 @@ pub struct Process {
 /// Doors that are bound and not yet served.
 #[derive(Default)]
 struct Doors {
-    http: Option<(TcpListener, Guard)>,
-    elasticsearch: Option<(TcpListener, Guard)>,
-    alertmanager: Option<(TcpListener, Guard)>,
-    status: Option<(TcpListener, Guard)>,
+    http: Option<HttpListener>,
+    elasticsearch: Option<HttpListener>,
+    alertmanager: Option<HttpListener>,
+    status: Option<HttpListener>,
 }
 
 /// What the parts leave for the status routes and the ledger.
@@ -229,13 +229,11 @@ impl Process {
         };
         if let Some(aggregator) = &config.aggregator {
             start_aggregator(config, aggregator, doors, stages, addresses, registry, clock, &mut insight).await?;
-        } else if let Some((listener, guard)) = doors.alertmanager.take() {
+        } else if let Some(listener) = doors.alertmanager.take() {
             let notifier = open_notifier(config, registry, clock).await?;
             let router = notifier.router();
             stages.start("notifier", STOP_LIMIT, |token| async move { Ok(notifier.run(token).await?) });
-            stages.start("Alertmanager API", STOP_LIMIT, |token| {
-                http::serve(listener, http::guarded(router, guard), token)
-            });
+            start_listener(stages, "Alertmanager API", listener, router);
         }
         serve_status_door(doors.status.take(), stages, registry, &mut insight);
         if let Some(agent) = agent {
@@ -268,7 +266,6 @@ impl Process {
 }
 
 async fn bind_doors(config: &Config, addresses: &mut Addresses) -> Result<Doors, Failure> {
-    let unavailable = |error: http::DoorError| Failure::new(Code::Unavailable, error);
     let mut doors = Doors::default();
     if let Some(broker) = &config.broker {
         doors.status = broker_door(broker, addresses).await?;
@@ -278,44 +275,49 @@ async fn bind_doors(config: &Config, addresses: &mut Addresses) -> Result<Doors,
         && doors.status.is_none()
         && config.aggregator.is_none()
     {
-        let PushAuth { token, username, password } = agent.http_auth.clone();
-        let auth = AuthConfig { token, username, password };
-        doors.status = Some(status_door("agent's status", "agent.http", listen, &auth, addresses).await?);
+        doors.status = Some(status_door("agent's status", "agent.http", listen, &agent.http_auth, addresses).await?);
     }
     if let Some(aggregator) = &config.aggregator {
-        let guard = guard(&aggregator.http.auth, aggregator.http.max_body.0)?;
-        let (door, key) = ("Loki API", "aggregator.http.listen");
-        let listener =
-            http::bind(door, key, &aggregator.http.listen, &*guard.authenticate).await.map_err(unavailable)?;
-        addresses.http = Some(listener.local_addr()?);
-        doors.http = Some((listener, guard));
+        let part = &aggregator.http;
+        let mut settings = HttpSettings::new("Loki API", "aggregator.http.listen", &part.listen);
+        settings.login = part.auth.clone();
+        settings.requests.max_body = part.max_body.0;
+        settings.requests.max_body_key = "aggregator.http.max_body";
+        settings.requests.max_concurrent = part.max_requests;
+        let listener = open_listener(settings).await?;
+        addresses.http = Some(listener.address());
+        doors.http = Some(listener);
         let part = &aggregator.elasticsearch;
-        let guard = self::guard(&part.auth, part.max_body.0)?;
-        let (door, key) = ("Elasticsearch API", "aggregator.elasticsearch.listen");
-        let listener = http::bind(door, key, &part.listen, &*guard.authenticate).await.map_err(unavailable)?;
-        addresses.elasticsearch = Some(listener.local_addr()?);
-        doors.elasticsearch = Some((listener, guard));
+        let mut settings = HttpSettings::new("Elasticsearch API", "aggregator.elasticsearch.listen", &part.listen);
+        settings.login = part.auth.clone();
+        settings.requests.max_body = part.max_body.0;
+        settings.requests.max_body_key = "aggregator.elasticsearch.max_body";
+        settings.requests.max_concurrent = part.max_requests;
+        let listener = open_listener(settings).await?;
+        addresses.elasticsearch = Some(listener.address());
+        doors.elasticsearch = Some(listener);
     }
     if let Some(notify) = &config.notify {
-        let guard = guard(&AuthConfig::default(), ALERTS_BODY)?;
-        let (door, key) = ("Alertmanager API", "notify.listen");
-        let listener = http::bind(door, key, &notify.listen, &*guard.authenticate).await.map_err(unavailable)?;
-        addresses.alertmanager = Some(listener.local_addr()?);
-        doors.alertmanager = Some((listener, guard));
+        let listener = open_listener(HttpSettings::new("Alertmanager API", "notify.listen", &notify.listen)).await?;
+        addresses.alertmanager = Some(listener.address());
+        doors.alertmanager = Some(listener);
     }
     Ok(doors)
 }
 
-/// Bytes of a body of the Alertmanager API.
-const ALERTS_BODY: u64 = 16 << 20;
+async fn open_listener(settings: HttpSettings) -> Result<HttpListener, Failure> {
+    HttpListener::open_async(settings).await.map_err(|error| {
+        let code = match &error {
+            OpenError::InUse { .. } | OpenError::Bind { .. } => Code::Unavailable,
+            OpenError::Tls { .. } | OpenError::Login { .. } => Code::Config,
+        };
+        Failure::new(code, error)
+    })
+}
 
-fn guard(auth: &AuthConfig, max_body: u64) -> Result<Guard, Failure> {
-    let authenticate: Arc<dyn Authenticate> = if auth.is_open() {
-        Arc::new(http::Open)
-    } else {
-        Arc::new(http::Logins::new(auth).map_err(|error| Failure::new(Code::Config, error))?)
-    };
-    Ok(Guard { authenticate, max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX) })
+/// Answers by a router until the stop.
+fn start_listener(stages: &mut Stages, name: &'static str, listener: HttpListener, router: Router) {
+    stages.start(name, STOP_LIMIT, |token| async move { Ok(listener.serve(router, token).await?) });
 }
 
 /// Roles of this process that name the embedded broker's configured address get the one it was bound to: with port 0
@@ -433,7 +435,7 @@ async fn start_aggregator(
     let engine = Engine::new(Arc::new(LogqlStorage(Arc::clone(&events))));
     let (alerts, api_routes) = start_alerts(config, doors, stages, addresses, registry, clock, &engine).await?;
 
-    if let Some((listener, guard)) = doors.http.take() {
+    if let Some(listener) = doors.http.take() {
         let engine = Arc::new(engine);
         // Ends tails and queries with the door: they never end by themselves.
         let shutdown = CancellationToken::new();
@@ -450,21 +452,21 @@ async fn start_aggregator(
             .merge(loki::router(state))
             .merge(web::router(page))
             .merge(api_routes)
-            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone(), insight.notes()))
+            .merge(status_routes(Arc::clone(registry), insight.ready.clone(), insight.notes()))
             .merge(ledger_route(insight))
-            .merge(tap_route(insight.taps.clone(), is_private(&listener, &guard)));
+            .merge(tap_route(insight.taps.clone(), listener.is_private()));
         stages.start("Loki API", STOP_LIMIT, |token| async move {
             let ending = token.clone();
-            let serving = http::serve(listener, http::guarded(router, guard), token);
+            let serving = listener.serve(router, token);
             tokio::pin!(serving);
             tokio::select! {
-                ended = &mut serving => return ended,
+                ended = &mut serving => return Ok(ended?),
                 () = ending.cancelled() => shutdown.cancel(),
             }
-            serving.await
+            Ok(serving.await?)
         });
     }
-    if let Some((listener, guard)) = doors.elasticsearch.take() {
+    if let Some(listener) = doors.elasticsearch.take() {
         let state = ElasticState {
             store,
             ingest,
@@ -478,8 +480,7 @@ async fn start_aggregator(
                 .unwrap_or(usize::MAX),
         };
         let router = elastic::router(state);
-        stages
-            .start("Elasticsearch API", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
+        start_listener(stages, "Elasticsearch API", listener, router);
     }
     start_exports(config, producer, stages, registry, clock, insight)
 }
@@ -501,8 +502,8 @@ async fn start_alerts(
     let api = notifier.router();
     let running = Arc::clone(&notifier);
     stages.start("notifier", STOP_LIMIT, |token| async move { Ok(running.run(token).await?) });
-    if let Some((listener, guard)) = doors.alertmanager.take() {
-        stages.start("Alertmanager API", STOP_LIMIT, |token| http::serve(listener, http::guarded(api, guard), token));
+    if let Some(listener) = doors.alertmanager.take() {
+        start_listener(stages, "Alertmanager API", listener, api);
     }
     let Some(mut rules_config) = config.rules.clone() else {
         return Ok((Arc::new(NoAlerts), Router::new()));
@@ -646,12 +647,9 @@ fn start_routes(
 }
 
 /// The door of a broker or router for those who look after it.
-async fn broker_door(
-    broker: &BrokerSection,
-    addresses: &mut Addresses,
-) -> Result<Option<(TcpListener, Guard)>, Failure> {
+async fn broker_door(broker: &BrokerSection, addresses: &mut Addresses) -> Result<Option<HttpListener>, Failure> {
     let Some(listen) = &broker.server.http else { return Ok(None) };
-    status_door("broker's status", "broker.http", listen, &AuthConfig::default(), addresses).await.map(Some)
+    status_door("broker's status", "broker.http", listen, &Login::default(), addresses).await.map(Some)
 }
 
 /// Binds the door of a process without an aggregator.
@@ -659,35 +657,25 @@ async fn status_door(
     door: &'static str,
     key: &'static str,
     listen: &str,
-    auth: &AuthConfig,
+    login: &Login,
     addresses: &mut Addresses,
-) -> Result<(TcpListener, Guard), Failure> {
-    let guard = guard(auth, ALERTS_BODY)?;
-    let bound = http::bind(door, key, listen, &*guard.authenticate).await;
-    let listener = bound.map_err(|error| Failure::new(Code::Unavailable, error))?;
-    addresses.status = Some(listener.local_addr()?);
-    Ok((listener, guard))
+) -> Result<HttpListener, Failure> {
+    let mut settings = HttpSettings::new(door, key, listen);
+    settings.login = login.clone();
+    let listener = open_listener(settings).await?;
+    addresses.status = Some(listener.address());
+    Ok(listener)
 }
 
 /// `/metrics`, `/ready` and the ledger at that door.
-fn serve_status_door(
-    door: Option<(TcpListener, Guard)>,
-    stages: &mut Stages,
-    registry: &Registries,
-    insight: &mut Insight,
-) {
-    if let Some((listener, guard)) = door {
+fn serve_status_door(door: Option<HttpListener>, stages: &mut Stages, registry: &Registries, insight: &mut Insight) {
+    if let Some(listener) = door {
         let router = Router::new()
-            .merge(http::status_routes(Arc::clone(registry), insight.ready.clone(), insight.notes()))
+            .merge(status_routes(Arc::clone(registry), insight.ready.clone(), insight.notes()))
             .merge(ledger_route(insight))
-            .merge(tap_route(insight.taps.clone(), is_private(&listener, &guard)));
-        stages.start("status", STOP_LIMIT, |token| http::serve(listener, http::guarded(router, guard), token));
+            .merge(tap_route(insight.taps.clone(), listener.is_private()));
+        start_listener(stages, "status", listener, router);
     }
-}
-
-/// Whether a door may show records: to this host only, or to those who log in.
-fn is_private(listener: &TcpListener, guard: &Guard) -> bool {
-    guard.authenticate.asks() || listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// `GET /api/v1/ledger`.

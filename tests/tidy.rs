@@ -12,8 +12,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-const CRATES: [&str; 11] =
-    [".", "log", "logql", "broker", "index", "agent", "aggregator", "rules", "notify", "exports", "streams"];
+const CRATES: [&str; 12] =
+    [".", "log", "logql", "doors", "broker", "index", "agent", "aggregator", "rules", "notify", "exports", "streams"];
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let skip = |e: &walkdir::DirEntry| {
@@ -46,11 +46,10 @@ fn dependencies_point_one_way() {
     let may = |of: &str| -> &[&str] {
         match of {
             "log" | "logql" => &[],
-            "broker" | "notify" | "exports" => &["log"],
-            // TLS of listeners comes from the broker until `doors/` has it.
-            "agent" => &["log", "broker"],
+            "doors" | "notify" | "exports" => &["log"],
+            "agent" | "broker" => &["log", "doors"],
             "index" | "rules" | "streams" => &["log", "logql"],
-            "aggregator" => &["log", "logql", "index"],
+            "aggregator" => &["log", "logql", "doors", "index"],
             _ => &CRATES,
         }
     };

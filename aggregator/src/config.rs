@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use millrace_doors::config::Login;
 use millrace_index::config::{IndexConfig, RetentionConfig};
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Secret, Span};
@@ -108,7 +109,7 @@ pub struct HttpConfig {
     /// Address and port. Beyond loopback, set `auth`.
     pub listen: String,
     /// Who may ask; nobody is refused while it is empty.
-    pub auth: AuthConfig,
+    pub auth: Login,
     /// Bytes of one request's body at most, as sent.
     pub max_body: ByteSize,
     /// Bytes of one request's body at most, decompressed.
@@ -123,7 +124,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:3100".to_owned(),
-            auth: AuthConfig::default(),
+            auth: Login::default(),
             max_body: ByteSize::mib(16),
             max_body_decompressed: ByteSize::mib(128),
             max_requests: 256,
@@ -143,31 +144,6 @@ impl HttpConfig {
     }
 }
 
-/// Who may ask an API.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuthConfig {
-    /// User of basic authentication; empty: none.
-    pub username: String,
-    /// Password of basic authentication.
-    pub password: Secret,
-    /// Bearer token or API key; empty: none.
-    pub token: Secret,
-}
-
-impl AuthConfig {
-    /// Whether nothing is asked for.
-    pub fn is_open(&self) -> bool {
-        self.username.is_empty() && self.token == Secret::default()
-    }
-
-    fn check(&self, faults: &mut Faults) {
-        if !self.username.is_empty() && self.password == Secret::default() {
-            faults.add("password", "is empty: a user needs a password");
-        }
-    }
-}
-
 /// The Elasticsearch API.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -175,7 +151,7 @@ pub struct ElasticsearchConfig {
     /// Address and port. Beyond loopback, set `auth`.
     pub listen: String,
     /// Who may ask; nobody is refused while it is empty.
-    pub auth: AuthConfig,
+    pub auth: Login,
     /// Bytes of one request's body at most, as sent.
     pub max_body: ByteSize,
     /// Bytes of one request's body at most, decompressed.
@@ -188,7 +164,7 @@ impl Default for ElasticsearchConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:9200".to_owned(),
-            auth: AuthConfig::default(),
+            auth: Login::default(),
             max_body: ByteSize::mib(100),
             max_body_decompressed: ByteSize::mib(256),
             max_requests: 256,

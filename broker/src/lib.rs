@@ -20,15 +20,13 @@ pub mod transaction;
 pub mod metrics;
 /// Kafka's protocol over the storage: listeners, logins, access rules, one handler per API key.
 mod protocol;
-/// TLS of a listener: certificates from files, read again when they change.
-pub mod tls {
-    pub use crate::protocol::tls::{ClientAuth, Tls, TlsConfig, TlsError};
-}
 /// What is fuzzed, for `broker/fuzz`.
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 
+pub use millrace_doors::config::{ClientAuth, TlsConfig};
+pub use millrace_doors::tls::TlsError;
 pub use protocol::{
-    AuthorizationConfig, Broker, BrokerConfig, BrokerError, ClientAuth, ConfiguredSettings, LimitsConfig,
-    ListenerConfig, Mechanism, SaslConfig, TlsConfig, TlsError, TopicConfig, UserConfig,
+    AuthorizationConfig, Broker, BrokerConfig, BrokerError, ConfiguredSettings, LimitsConfig, ListenerConfig,
+    Mechanism, SaslConfig, TopicConfig, UserConfig,
 };

@@ -56,7 +56,7 @@ impl DoorFlags {
         if !self.token.is_empty() {
             Some(format!("Bearer {}", self.token))
         } else if !self.username.is_empty() {
-            Some(crate::http::basic(&self.username, &self.password))
+            Some(millrace_doors::login::basic(&self.username, &self.password))
         } else {
             None
         }

@@ -11,6 +11,7 @@ pub mod pager;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_doors::serve::{HttpListener, HttpSettings};
 use millrace_log::clock::SystemClock;
 use parking_lot::Mutex;
 
@@ -44,8 +45,8 @@ impl Demo {
     pub async fn start(show: impl Fn(&str) + Send + 'static) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("millrace-demo-").tempdir()?;
         let burst = Arc::new(Burst { from: BURST_FROM, lasts: BURST_LASTS, began: Mutex::new(None) });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let receiver = listener.local_addr()?;
+        let listener = HttpListener::open_async(HttpSettings::new("demo pager", "", "127.0.0.1:0")).await?;
+        let receiver = listener.address();
         let config = configure(folder.path(), &format!("http://{receiver}/"))?;
         let process = Process::start(config).await?;
         show(&format!("data    {}", folder.path().display()));
@@ -61,7 +62,7 @@ impl Demo {
         let pager = Pager::new(Arc::clone(&burst), show);
         let mut stages = Stages::default();
         let router = Arc::clone(&pager).router();
-        stages.start("demo pager", STOP_LIMIT, |token| crate::http::serve(listener, router, token));
+        stages.start("demo pager", STOP_LIMIT, |token| async move { Ok(listener.serve(router, token).await?) });
         let path = folder.path().to_owned();
         stages.start("demo services", STOP_LIMIT, |token| async move {
             let writing = tokio::task::spawn_blocking(move || {

@@ -16,6 +16,7 @@ pub mod syslog;
 /// One source, whatever its type.
 mod source;
 
+use millrace_doors::config::Login;
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Span};
 use schemars::JsonSchema;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::file::{Encoding, FileFormat, FileSource, ReadFrom};
 pub use self::kafka::KafkaConfig;
-use self::push::{PushAuth, SpoolConfig};
+use self::push::SpoolConfig;
 pub(crate) use self::source::Common;
 pub use self::source::SourceConfig;
 use crate::checks::{TOPIC_RULE, check_listen};
@@ -52,7 +53,7 @@ pub struct AgentConfig {
     pub http: Option<String>,
     /// Credentials that this endpoint requires. Left out: no authentication, and live records (`millrace tap`) on
     /// loopback only.
-    pub http_auth: PushAuth,
+    pub http_auth: Login,
     /// How often folders are scanned for new, renamed and deleted files where the kernel does not report all of them,
     /// as on network file systems, and how often files behind links are checked. Where it does (inotify on a local
     /// disk), changes are seen at once and folders are scanned every tenth interval (up to every sixtieth with
@@ -105,7 +106,7 @@ impl Default for AgentConfig {
             kafka: KafkaConfig::default(),
             host: None,
             http: None,
-            http_auth: PushAuth::default(),
+            http_auth: Login::default(),
             scan_interval: Span::secs(1),
             checkpoint_interval: Span::secs(1),
             fingerprint_bytes: ByteSize(1024),

@@ -5,27 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use millrace_broker::tls::TlsConfig;
+use millrace_doors::config::{Login, TlsConfig};
 use millrace_log::record::is_label_name;
-use millrace_log::value::{ByteSize, Faults, Secret, Span};
+use millrace_log::value::{ByteSize, Faults, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::{LABEL_RULE, check_listen};
 use crate::timestamp::TimestampConfig;
 use crate::transform::config::StepConfig;
-
-/// Credentials that clients must send. Left out: no authentication.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PushAuth {
-    /// Bearer token; empty: none.
-    pub token: Secret,
-    /// User of basic authentication; empty: none.
-    pub username: String,
-    /// Password of basic authentication.
-    pub password: Secret,
-}
 
 /// Limits for clients.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -126,7 +114,7 @@ pub struct HttpSource {
     /// Where and how to parse the event time in a record. Left out: the time of the push.
     pub timestamp: Option<TimestampConfig>,
     /// Who may push.
-    pub auth: PushAuth,
+    pub auth: Login,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
     /// Limits for clients.
@@ -151,7 +139,7 @@ impl Default for HttpSource {
             tenant_header: String::new(),
             max_line_bytes: ByteSize(256 << 10),
             timestamp: None,
-            auth: PushAuth::default(),
+            auth: Login::default(),
             tls: None,
             limits: PushLimits::default(),
             transforms: Vec::new(),
@@ -180,7 +168,7 @@ pub struct LokiSource {
     /// Maximum number of structured metadata names of one entry.
     pub max_metadata_names: usize,
     /// Who may push.
-    pub auth: PushAuth,
+    pub auth: Login,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
     /// Limits for clients.
@@ -200,7 +188,7 @@ impl Default for LokiSource {
             max_line_bytes: ByteSize(256 << 10),
             max_metadata: ByteSize(64 << 10),
             max_metadata_names: 128,
-            auth: PushAuth::default(),
+            auth: Login::default(),
             tls: None,
             limits: PushLimits::default(),
             transforms: Vec::new(),
@@ -229,7 +217,7 @@ pub struct OtlpSource {
     /// Longer lines are truncated to this length and marked.
     pub max_line_bytes: ByteSize,
     /// Who may push.
-    pub auth: PushAuth,
+    pub auth: Login,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
     /// Limits for clients.
@@ -271,7 +259,7 @@ impl Default for OtlpSource {
             max_streams: 5000,
             tenant: String::new(),
             max_line_bytes: ByteSize(256 << 10),
-            auth: PushAuth::default(),
+            auth: Login::default(),
             tls: None,
             limits: PushLimits::default(),
             transforms: Vec::new(),
@@ -290,13 +278,8 @@ pub(crate) fn name_of(given: &str, kind: &str, address: &str) -> String {
     if given.is_empty() { format!("{kind}:{address}") } else { given.to_owned() }
 }
 
-fn check_door(auth: &PushAuth, tls: Option<&TlsConfig>, limits: &PushLimits, waiting: ByteSize, faults: &mut Faults) {
-    if !auth.username.is_empty() && auth.password == Secret::default() {
-        faults.add("auth.password", "is empty: `username` requires a password");
-    }
-    if auth.username.is_empty() && auth.password != Secret::default() {
-        faults.add("auth.username", "is empty: `password` requires a user");
-    }
+fn check_listener(auth: &Login, tls: Option<&TlsConfig>, limits: &PushLimits, waiting: ByteSize, faults: &mut Faults) {
+    faults.within("auth", |f| auth.check(f));
     if let Some(tls) = tls {
         faults.within("tls", |f| tls.check(f));
     }
@@ -353,7 +336,7 @@ impl HttpSource {
         if !self.tenant_header.is_empty() && http::HeaderName::try_from(self.tenant_header.as_str()).is_err() {
             faults.add("tenant_header", format!("invalid header name `{}`", self.tenant_header));
         }
-        check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
+        check_listener(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
     }
 }
 
@@ -361,7 +344,7 @@ impl LokiSource {
     /// Reports what types can't express.
     pub(crate) fn check(&self, waiting: ByteSize, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
-        check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
+        check_listener(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
     }
 }
 
@@ -382,7 +365,7 @@ impl OtlpSource {
         for (i, name) in self.resource_labels.iter().enumerate().filter(|(_, name)| name.is_empty()) {
             faults.add(&format!("resource_labels[{i}]"), format!("invalid attribute name `{name}`"));
         }
-        check_door(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
+        check_listener(&self.auth, self.tls.as_ref(), &self.limits, waiting, faults);
     }
 }
 

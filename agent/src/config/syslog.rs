@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_broker::tls::TlsConfig;
+use millrace_doors::config::TlsConfig;
 use millrace_log::record::is_label_name;
 use millrace_log::value::{ByteSize, Faults};
 use schemars::JsonSchema;

@@ -55,8 +55,8 @@ mod channel;
 mod outbox;
 /// Programs that sources run.
 mod process;
-/// HTTP listener that several sources share.
-mod door;
+/// What pushes by HTTP have in common.
+mod request;
 /// Lines and JSON by POST.
 mod source_http;
 /// Loki's push API.

@@ -1,6 +1,6 @@
 //! `type: http`: lines, NDJSON and JSON arrays by POST, answered with 204 when the log has them.
 //!
-//! In: requests through [`super::door`]. Out: one batch for each. Touches nothing itself. A request is taken whole or not
+//! In: requests through [`super::request`]. Out: one batch for each. Touches nothing itself. A request is taken whole or not
 //! at all: whatever in it can't be used is an answer of 400 that names it by its place.
 
 use std::borrow::Cow;
@@ -8,26 +8,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use memchr::memchr;
+use millrace_doors::refusal::{Refusal, plain};
+use millrace_doors::serve::HttpListener;
 use millrace_log::push::{Packed, unpack};
 use millrace_log::record::{Labels, Tenant};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::door::{Answer, Door, Refusal, Serve, Terms, empty, header_text, ready, tenant};
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
 use super::records::Line;
+use super::request::{Address, Terms, empty, header_text, ready, serve};
 use super::source::PushSource;
 use crate::config::push::{BodyFormat, HttpSource, name_of};
 use crate::error::AgentError;
 
 /// The source, bound.
 pub(super) struct Http {
-    door: Door,
+    listener: HttpListener,
+    name: String,
     config: Arc<HttpSource>,
     terms: Terms,
 }
@@ -42,23 +47,44 @@ impl Http {
     /// Binds. Blocks.
     pub fn open(config: &HttpSource) -> Result<Self, AgentError> {
         let name = name_of(&config.name, "http", &config.listen);
-        let terms = Terms::new(&name, &config.auth, &config.limits)?;
-        let door = Door::open(&name, "listen", &config.listen, config.tls.as_ref(), terms.clone())?;
-        Ok(Self { door, config: Arc::new(config.clone()), terms })
+        let tenants = match config.tenant_header.as_str() {
+            "" => None,
+            header => Some(HeaderName::try_from(header).map_err(|error| AgentError::Setting {
+                key: format!("sources[{name}].tenant_header"),
+                reason: error.to_string(),
+            })?),
+        };
+        let address = Address {
+            name: &name,
+            key: "listen",
+            listen: &config.listen,
+            tls: config.tls.as_ref(),
+            auth: &config.auth,
+            limits: &config.limits,
+            max_body: config.limits.max_body.0,
+            tenants,
+            render: plain,
+        };
+        let listener = address.open()?;
+        let terms = Terms { limits: config.limits.clone() };
+        Ok(Self { listener, name, config: Arc::new(config.clone()), terms })
     }
 }
 
 #[async_trait]
 impl PushSource for Http {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
-        let handler = Handler { config: self.config, terms: self.terms, intake };
-        self.door.serve(Arc::new(handler), stop).await
+        let handler = Arc::new(Handler { config: self.config, terms: self.terms, intake });
+        let router = Router::new().fallback(move |request: Request<Body>| {
+            let handler = Arc::clone(&handler);
+            async move { handler.answer(request).await }
+        });
+        serve(&self.name, self.listener, router, stop).await
     }
 }
 
-#[async_trait]
-impl Serve for Handler {
-    async fn serve(&self, request: Request<Incoming>) -> Answer {
+impl Handler {
+    async fn answer(&self, request: Request<Body>) -> Response {
         if let Some(answer) = ready(&request, &self.intake) {
             return answer;
         }
@@ -70,8 +96,7 @@ impl Serve for Handler {
 }
 
 impl Handler {
-    async fn push(&self, request: Request<Incoming>) -> Result<(), Refusal> {
-        self.terms.admit(request.headers())?;
+    async fn push(&self, request: Request<Body>) -> Result<(), Refusal> {
         if request.uri().path() != self.config.path {
             let text = format!("no such path: push to {}", self.config.path);
             return Err(Refusal::new(StatusCode::NOT_FOUND, text));
@@ -80,7 +105,7 @@ impl Handler {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use POST"));
         }
         let (head, body) = request.into_parts();
-        let tenant = tenant(&head.headers, &self.config.tenant_header)?;
+        let tenant = head.extensions.get::<Tenant>().cloned();
         let packed = Packed::of(header_text(&head.headers, header::CONTENT_ENCODING.as_str()))?;
         let format = format_of(self.config.format, header_text(&head.headers, header::CONTENT_TYPE.as_str()));
         let labels = request_labels(&self.config, &head.headers, &head.uri);

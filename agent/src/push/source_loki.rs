@@ -1,21 +1,27 @@
 //! `type: loki`: Loki's push API, answered with 204 when the log has the entries.
 //!
-//! In: requests through [`super::door`]. Out: one batch for each. Touches nothing itself. Bodies, checks and their texts
-//! are those of the aggregator's door ([`millrace_log::push::loki`]): what is valid goes in, and the answer names what is
+//! In: requests through [`super::request`]. Out: one batch for each. Touches nothing itself. Bodies, checks and their texts
+//! are those of the aggregator's API ([`millrace_log::push::loki`]): what is valid goes in, and the answer names what is
 //! not. Unlike there, an entry that equals another is not left out here: the agent keeps no lines to compare with.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use http::{Method, Request, StatusCode, header};
-use hyper::body::Incoming;
+use millrace_doors::refusal::{Refusal, plain};
+use millrace_doors::serve::HttpListener;
+use millrace_doors::tenant::TENANT_HEADER;
 use millrace_log::push::loki::{EntryLimits, Form, check, decode};
+use millrace_log::record::{Labels, Tenant};
 use tokio_util::sync::CancellationToken;
 
-use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, empty, header_text, ready, tenant};
 use super::intake::Intake;
 use super::records::Line;
 use super::rejected::Rejected;
+use super::request::{Address, Terms, empty, header_text, ready, serve};
 use super::source::PushSource;
 use crate::config::push::{LokiSource, name_of};
 use crate::error::AgentError;
@@ -24,7 +30,8 @@ const PATH: &str = "/loki/api/v1/push";
 
 /// The source, bound.
 pub(super) struct Loki {
-    door: Door,
+    listener: HttpListener,
+    name: String,
     limits: EntryLimits,
     terms: Terms,
 }
@@ -39,28 +46,42 @@ impl Loki {
     /// Binds. Blocks.
     pub fn open(config: &LokiSource) -> Result<Self, AgentError> {
         let name = name_of(&config.name, "loki", &config.listen);
-        let terms = Terms::new(&name, &config.auth, &config.limits)?;
-        let door = Door::open(&name, "listen", &config.listen, config.tls.as_ref(), terms.clone())?;
+        let address = Address {
+            name: &name,
+            key: "listen",
+            listen: &config.listen,
+            tls: config.tls.as_ref(),
+            auth: &config.auth,
+            limits: &config.limits,
+            max_body: config.limits.max_body.0,
+            tenants: Some(TENANT_HEADER),
+            render: plain,
+        };
+        let listener = address.open()?;
+        let terms = Terms { limits: config.limits.clone() };
         let limits = EntryLimits {
             max_line: config.max_line_bytes.0,
             max_metadata: config.max_metadata.0,
             max_metadata_names: config.max_metadata_names,
         };
-        Ok(Self { door, limits, terms })
+        Ok(Self { listener, name, limits, terms })
     }
 }
 
 #[async_trait]
 impl PushSource for Loki {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
-        let handler = Handler { limits: self.limits, terms: self.terms, intake };
-        self.door.serve(Arc::new(handler), stop).await
+        let handler = Arc::new(Handler { limits: self.limits, terms: self.terms, intake });
+        let router = Router::new().fallback(move |request: Request<Body>| {
+            let handler = Arc::clone(&handler);
+            async move { handler.answer(request).await }
+        });
+        serve(&self.name, self.listener, router, stop).await
     }
 }
 
-#[async_trait]
-impl Serve for Handler {
-    async fn serve(&self, request: Request<Incoming>) -> Answer {
+impl Handler {
+    async fn answer(&self, request: Request<Body>) -> Response {
         if let Some(answer) = ready(&request, &self.intake) {
             return answer;
         }
@@ -72,8 +93,7 @@ impl Serve for Handler {
 }
 
 impl Handler {
-    async fn push(&self, request: Request<Incoming>) -> Result<(), Refusal> {
-        self.terms.admit(request.headers())?;
+    async fn push(&self, request: Request<Body>) -> Result<(), Refusal> {
         if request.uri().path() != PATH {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found"));
         }
@@ -81,7 +101,7 @@ impl Handler {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use POST"));
         }
         let (head, body) = request.into_parts();
-        let whose = tenant(&head.headers, TENANT_HEADER)?;
+        let whose = head.extensions.get::<Tenant>().cloned();
         let form = Form::of(
             header_text(&head.headers, header::CONTENT_TYPE.as_str()),
             header_text(&head.headers, header::CONTENT_ENCODING.as_str()),
@@ -125,12 +145,8 @@ impl Handler {
 }
 
 /// Loki's own text where it has one.
-fn refusal_text(
-    why: &Rejected,
-    labels: &millrace_log::record::Labels,
-    tenant: Option<&millrace_log::record::Tenant>,
-) -> String {
-    let user = tenant.map_or(millrace_log::record::Tenant::DEFAULT, |tenant| tenant.as_str());
+fn refusal_text(why: &Rejected, labels: &Labels, tenant: Option<&Tenant>) -> String {
+    let user = tenant.map_or(Tenant::DEFAULT, |tenant| tenant.as_str());
     match why {
         Rejected::TooManyStreams { .. } => format!(
             "maximum active stream limit exceeded when trying to create stream {labels}, reduce the number of active \

@@ -1,6 +1,6 @@
 //! `type: otlp`: OpenTelemetry's logs by HTTP (`POST /v1/logs`, protobuf or JSON) and gRPC.
 //!
-//! In: requests through [`super::door`]; each of the two addresses takes both protocols. Out: one batch for each. Touches
+//! In: requests through [`super::request`]; each of the two addresses takes both protocols. Out: one batch for each. Touches
 //! nothing itself. Specification: <https://opentelemetry.io/docs/specs/otlp/>. Attributes become labels and metadata as
 //! in Loki's own endpoint: <https://grafana.com/docs/loki/latest/send-data/otel/>.
 //!
@@ -16,10 +16,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use millrace_doors::refusal::Refusal;
+use millrace_doors::serve::HttpListener;
+use millrace_doors::tenant::TENANT_HEADER;
 use millrace_log::push::{Packed, unpack};
 use millrace_log::record::{Labels, MAX_LABEL_BYTES, MAX_LABELS, Tenant};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
@@ -35,16 +40,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tower_service::Service as _;
 
-use super::door::{Answer, Door, Refusal, Serve, TENANT_HEADER, Terms, header_text, ready, tenant, with_body};
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
 use super::records::Line;
+use super::request::{Address, Terms, header_text, ready, serve, with_body};
 use super::source::PushSource;
 use crate::config::push::{OtlpSource, otlp_name};
 use crate::error::AgentError;
 use crate::name::plain_name;
 
 const PATH: &str = "/v1/logs";
+/// Bytes in front of a message of gRPC.
+const GRPC_FRAME: u64 = 5;
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 /// Levels of maps and arrays in an attribute or a body.
@@ -56,7 +63,8 @@ const MAX_METADATA_BYTES: usize = 64 << 10;
 
 /// The source, bound.
 pub(super) struct Otlp {
-    doors: Vec<Door>,
+    listeners: Vec<HttpListener>,
+    name: String,
     resource_labels: Vec<(String, String)>,
     terms: Terms,
 }
@@ -73,43 +81,90 @@ impl Otlp {
     /// Binds. Blocks.
     pub fn open(config: &OtlpSource) -> Result<Self, AgentError> {
         let name = otlp_name(config);
-        let terms = Terms::new(&name, &config.auth, &config.limits)?;
-        let mut doors = Vec::new();
+        let mut listeners = Vec::new();
         for (key, listen) in [("http", &config.http), ("grpc", &config.grpc)] {
-            if !listen.is_empty() {
-                doors.push(Door::open(&name, key, listen, config.tls.as_ref(), terms.clone())?);
+            if listen.is_empty() {
+                continue;
             }
+            let address = Address {
+                name: &name,
+                key,
+                listen,
+                tls: config.tls.as_ref(),
+                auth: &config.auth,
+                limits: &config.limits,
+                // Each takes both protocols, and messages of gRPC are bounded by their decompressed size.
+                max_body: config.limits.max_body.0.max(config.limits.max_body_unpacked.0.saturating_add(GRPC_FRAME)),
+                tenants: Some(TENANT_HEADER),
+                render: refuse,
+            };
+            listeners.push(address.open()?);
         }
+        let terms = Terms { limits: config.limits.clone() };
         let resource_labels = config.resource_labels.iter().map(|name| (name.clone(), plain(name))).collect();
-        Ok(Self { doors, resource_labels, terms })
+        Ok(Self { listeners, name, resource_labels, terms })
     }
 }
 
 #[async_trait]
 impl PushSource for Otlp {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
-        let handler: Arc<dyn Serve> =
-            Arc::new(Handler { resource_labels: self.resource_labels.into(), terms: self.terms, intake });
-        let doors = self.doors.into_iter().map(|door| door.serve(Arc::clone(&handler), stop.clone()));
-        futures::future::try_join_all(doors).await.map(drop)
+        let handler = Handler { resource_labels: self.resource_labels.into(), terms: self.terms, intake };
+        let router = Router::new().fallback(move |request: Request<Body>| {
+            let handler = handler.clone();
+            async move { handler.answer(request).await }
+        });
+        let name = self.name.as_str();
+        let listeners = self.listeners.into_iter();
+        let serving = listeners.map(|listener| serve(name, listener, router.clone(), stop.clone()));
+        futures::future::try_join_all(serving).await.map(drop)
     }
 }
 
-#[async_trait]
-impl Serve for Handler {
-    async fn serve(&self, request: Request<Incoming>) -> Answer {
+impl Handler {
+    async fn answer(&self, request: Request<Body>) -> Response {
         if let Some(answer) = ready(&request, &self.intake) {
             return answer;
         }
-        let kind = header_text(request.headers(), header::CONTENT_TYPE.as_str());
+        match Protocol::of(request.headers()) {
+            Protocol::Grpc => self.grpc(request).await,
+            protocol => match self.push(request, protocol == Protocol::Json).await {
+                Ok(done) => answer(&done, protocol == Protocol::Json),
+                Err(refusal) => fault(refusal, protocol == Protocol::Json),
+            },
+        }
+    }
+}
+
+/// What a request speaks, as its `Content-Type` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Grpc,
+    Json,
+    /// Also whatever is refused later.
+    Protobuf,
+}
+
+impl Protocol {
+    fn of(headers: &HeaderMap) -> Self {
+        let kind = header_text(headers, header::CONTENT_TYPE.as_str());
         if kind.starts_with("application/grpc") {
-            return self.grpc(request).await;
+            Self::Grpc
+        } else if kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
+            Self::Json
+        } else {
+            Self::Protobuf
         }
-        let json = kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON);
-        match self.push(request, json).await {
-            Ok(done) => answer(&done, json),
-            Err(refusal) => fault(refusal, json),
+    }
+}
+
+/// Refusals before a request is read, as its protocol has them.
+fn refuse(head: &Parts, refusal: Refusal) -> Response {
+    match Protocol::of(&head.headers) {
+        Protocol::Grpc => {
+            tonic::Status::new(code_of(&refusal), refusal.text).into_http::<tonic::body::Body>().map(Body::new)
         }
+        protocol => fault(refusal, protocol == Protocol::Json),
     }
 }
 
@@ -134,12 +189,12 @@ impl Partial {
     }
 }
 
-fn answer(response: &ExportLogsServiceResponse, json: bool) -> Answer {
+fn answer(response: &ExportLogsServiceResponse, json: bool) -> Response {
     if json {
         let body = serde_json::to_vec(response).unwrap_or_else(|_| b"{}".to_vec());
-        return with_body(StatusCode::OK, JSON, body.into());
+        return with_body(StatusCode::OK, JSON, body);
     }
-    with_body(StatusCode::OK, PROTOBUF, response.encode_to_vec().into())
+    with_body(StatusCode::OK, PROTOBUF, response.encode_to_vec())
 }
 
 /// `google.rpc.Status`, as far as OTLP uses it.
@@ -151,21 +206,16 @@ struct RpcStatus {
     message: String,
 }
 
-fn fault(refusal: Refusal, json: bool) -> Answer {
+fn fault(refusal: Refusal, json: bool) -> Response {
     let (code, message) = (code_of(&refusal) as i32, refusal.text.clone());
     let (kind, body) = if json {
-        (JSON, serde_json::json!({"code": code, "message": message}).to_string().into())
+        (JSON, serde_json::json!({"code": code, "message": message}).to_string().into_bytes())
     } else {
-        (PROTOBUF, Bytes::from(RpcStatus { code, message }.encode_to_vec()))
+        (PROTOBUF, RpcStatus { code, message }.encode_to_vec())
     };
-    let status = refusal.status;
-    let mut answer = refusal.answer();
-    let with = with_body(status, kind, body);
-    answer.headers_mut().remove(header::CONTENT_TYPE);
-    let (parts, _) = answer.into_parts();
-    let (mut head, body) = with.into_parts();
-    head.headers.extend(parts.headers);
-    Answer::from_parts(head, body)
+    let mut answer = with_body(refusal.status, kind, body);
+    refusal.put_headers(&mut answer);
+    answer
 }
 
 /// What clients may repeat is `UNAVAILABLE`: `RESOURCE_EXHAUSTED` says that only with a `RetryInfo`.
@@ -181,8 +231,7 @@ fn code_of(refusal: &Refusal) -> tonic::Code {
 }
 
 impl Handler {
-    async fn push(&self, request: Request<Incoming>, json: bool) -> Result<ExportLogsServiceResponse, Refusal> {
-        self.terms.admit(request.headers())?;
+    async fn push(&self, request: Request<Body>, json: bool) -> Result<ExportLogsServiceResponse, Refusal> {
         if request.uri().path() != PATH {
             return Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: logs go to {PATH}")));
         }
@@ -195,7 +244,7 @@ impl Handler {
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
         let (head, body) = request.into_parts();
-        let whose = tenant(&head.headers, TENANT_HEADER)?;
+        let whose = head.extensions.get::<Tenant>().cloned();
         let packed = Packed::of(header_text(&head.headers, header::CONTENT_ENCODING.as_str()))?;
         let mut batch = self.intake.batch();
         let body = self.terms.read(body, &mut batch).await?;
@@ -213,11 +262,7 @@ impl Handler {
         Ok(partial.response())
     }
 
-    async fn grpc(&self, request: Request<Incoming>) -> Answer {
-        if let Err(refusal) = self.terms.admit(request.headers()) {
-            let status = tonic::Status::unauthenticated(refusal.text);
-            return status.into_http::<tonic::body::Body>().map(|body| body.map_err(Into::into).boxed_unsync());
-        }
+    async fn grpc(&self, request: Request<Body>) -> Response {
         let max = usize::try_from(self.terms.limits.max_body_unpacked.0).unwrap_or(usize::MAX);
         let mut service = LogsServiceServer::new(self.clone())
             .accept_compressed(CompressionEncoding::Gzip)
@@ -225,7 +270,7 @@ impl Handler {
             .max_decoding_message_size(max);
         let answered = service.call(request).await;
         let response = answered.unwrap_or_else(|never| match never {});
-        response.map(|body| body.map_err(Into::into).boxed_unsync())
+        response.map(Body::new)
     }
 
     /// Puts what can be used into the batch, and says why the rest can't.
@@ -286,8 +331,7 @@ impl LogsService for Handler {
         request: tonic::Request<ExportLogsServiceRequest>,
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
         let status = |refusal: Refusal| tonic::Status::new(code_of(&refusal), refusal.text);
-        let headers: HeaderMap = request.metadata().clone().into_headers();
-        let whose = tenant(&headers, TENANT_HEADER).map_err(status)?;
+        let whose = request.extensions().get::<Tenant>().cloned();
         let (handler, export) = (self.clone(), request.into_inner());
         let batch = self.intake.batch();
         let filled = self.terms.decode(export.encoded_len(), move || Ok(handler.fill(batch, export, whose.as_ref())));

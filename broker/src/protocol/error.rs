@@ -8,9 +8,9 @@ pub(crate) use kafka_protocol::ResponseError as Code;
 
 use crate::group::CoordinatorError;
 use crate::group::GroupError;
-use crate::protocol::tls::TlsError;
 use crate::storage::{AppendError, ReadError, StorageError};
 use crate::transaction::state::TxnError;
+use millrace_doors::tls::TlsError;
 
 /// A refusal with its text for people.
 pub(crate) type Refusal = (Code, String);

@@ -23,7 +23,8 @@ use crate::protocol::listener::Listener;
 use crate::protocol::listener::stream::{self, Reader, Writer, write};
 use crate::protocol::wire::Request;
 use crate::protocol::wire::frame::FrameReader;
-use crate::protocol::{dispatch, sasl, tls};
+use crate::protocol::{dispatch, sasl};
+use millrace_doors::tls::principal;
 
 /// Largest frame of a client who is not known yet (`sasl.server.max.receive.size`).
 const MAX_LOGIN_FRAME: usize = 512 << 10;
@@ -129,7 +130,7 @@ pub(crate) async fn enter(
         Some(tls) => {
             let accepted = stoppable(core, timeout_at(deadline, tls.accept(stream))).await?;
             let stream = accepted.map_err(|_| Disconnect::LoginTimeout)?.map_err(Disconnect::Tls)?;
-            who = tls::principal(&stream);
+            who = principal(&stream);
             stream::tls(stream)
         }
     };

@@ -6,8 +6,6 @@
 
 /// Frames, versions and shapes of requests, encoding of responses.
 mod wire;
-/// TLS of a listener with certificates that may change.
-pub(crate) mod tls;
 /// Errors of the broker, and Kafka's codes for refusals.
 mod error;
 /// Topics in which the broker keeps its own state.
@@ -68,5 +66,6 @@ pub use config::BrokerConfig;
 pub use config::listener::{AuthorizationConfig, LimitsConfig, ListenerConfig, Mechanism, SaslConfig, UserConfig};
 pub use config::topics::{ConfiguredSettings, TopicConfig};
 pub use error::BrokerError;
+pub use millrace_doors::config::{ClientAuth, TlsConfig};
+pub use millrace_doors::tls::TlsError;
 pub use server::Broker;
-pub use tls::{ClientAuth, TlsConfig, TlsError};

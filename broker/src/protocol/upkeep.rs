@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::context::Core;
-use crate::protocol::tls::Tls;
+use millrace_doors::tls::Tls;
 
 /// Time between two checks of group members' sessions.
 const GROUP_TICK: Duration = Duration::from_millis(100);

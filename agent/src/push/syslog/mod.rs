@@ -9,22 +9,21 @@
 //! A UDP client can't be made to wait: what finds no room for [`UDP_WAIT`] is dropped and counted in the ledger, and what
 //! the kernel dropped before the agent could read it is counted too, under the reason `kernel`.
 
-use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_broker::tls::Tls;
+use millrace_doors::config::ConnectionLimits;
+use millrace_doors::listener::{Bound, Connection};
+use millrace_doors::tls::Tls;
 use millrace_log::record::Labels;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use self::frames::{Frames, trimmed};
 use self::message::MessageReader;
-use super::door::{ACCEPT_PAUSE, CERTIFICATES, HANDSHAKE, accept, refresh};
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
 use super::records::Line;
@@ -61,8 +60,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// The source, bound.
 pub(super) struct Syslog {
     udp: Option<StdUdpSocket>,
-    tcp: Option<StdTcpListener>,
-    tls: Option<Arc<Tls>>,
+    tcp: Option<Bound>,
     shared: SyslogContext,
 }
 
@@ -91,7 +89,7 @@ impl Syslog {
         })?;
         let tls = match &config.tls {
             None => None,
-            Some(tls) => Some(Arc::new(Tls::open_one_way(tls.clone()).map_err(|e| wrong("tls", e.to_string()))?)),
+            Some(tls) => Some(Tls::open_one_way(tls.clone()).map_err(|e| wrong("tls", e.to_string()))?),
         };
         let listen = |key: &'static str, address: &str| {
             let (name, address) = (name.clone(), address.to_owned());
@@ -110,27 +108,24 @@ impl Syslog {
         };
         let tcp = match config.tcp.as_str() {
             "" => None,
-            address => {
-                let listener = StdTcpListener::bind(address).map_err(listen("tcp", address))?;
-                listener.set_nonblocking(true).map_err(listen("tcp", address))?;
-                Some(listener)
-            }
+            address => Some(Bound::open(&name, address, tls).map_err(listen("tcp", address))?),
         };
-        tracing::info!(source = name, udp = config.udp, tcp = config.tcp, tls = tls.is_some(), "listening for syslog");
+        tracing::info!(
+            source = name,
+            udp = config.udp,
+            tcp = config.tcp,
+            tls = config.tls.is_some(),
+            "listening for syslog"
+        );
         let reader = Arc::new(MessageReader::new(config.format, zone, config.label_fields.clone()));
-        Ok(Self {
-            udp,
-            tcp,
-            tls,
-            shared: SyslogContext { name: name.into(), config: Arc::new(config.clone()), reader },
-        })
+        Ok(Self { udp, tcp, shared: SyslogContext { name: name.into(), config: Arc::new(config.clone()), reader } })
     }
 }
 
 #[async_trait]
 impl PushSource for Syslog {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
-        let Self { udp, tcp, tls, shared } = *self;
+        let Self { udp, tcp, shared } = *self;
         let plain = intake.stream(&Labels::default(), None);
         let plain = plain.map_err(|why| AgentError::Setting {
             key: format!("sources[{}].labels", shared.name),
@@ -146,7 +141,7 @@ impl PushSource for Syslog {
         let connections = async {
             match tcp {
                 None => Ok(()),
-                Some(listener) => shared.connections(listener, tls, &way, &stop).await,
+                Some(bound) => shared.connections(bound, &way, &stop).await,
             }
         };
         tokio::try_join!(datagrams, connections).map(drop)
@@ -205,52 +200,19 @@ impl SyslogContext {
         Ok(())
     }
 
-    async fn connections(
-        &self,
-        listener: StdTcpListener,
-        tls: Option<Arc<Tls>>,
-        way: &Way,
-        stop: &CancellationToken,
-    ) -> Result<(), AgentError> {
-        let listener = TcpListener::from_std(listener).map_err(self.failed("tcp", &self.config.tcp))?;
-        let places = Arc::new(Semaphore::new(self.config.max_connections));
-        let mut connections = JoinSet::new();
-        let mut certificates = tokio::time::interval(CERTIFICATES);
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
-                _ = certificates.tick(), if tls.is_some() => {
-                    refresh(&self.name, tls.as_ref()).await;
-                    continue;
-                }
-                accepted = accept(&listener, &places) => accepted,
-            };
-            let (stream, peer, place) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(source = &*self.name, %error, "connection can't be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let (shared, tls, way, stop) = (self.clone(), tls.clone(), way.clone(), stop.clone());
-            connections.spawn(async move {
-                let _place = place;
-                match tls {
-                    None => shared.connection(stream, peer, &way, &stop).await,
-                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => shared.connection(stream, peer, &way, &stop).await,
-                        Ok(Err(error)) => tracing::warn!(source = &*shared.name, %peer, %error, "tls handshake failed"),
-                        Err(_) => tracing::warn!(source = &*shared.name, %peer, "tls handshake took too long"),
-                    },
-                }
-            });
-        }
-        drop(listener);
-        while connections.join_next().await.is_some() {}
-        Ok(())
+    async fn connections(&self, bound: Bound, way: &Way, stop: &CancellationToken) -> Result<(), AgentError> {
+        let max = self.config.max_connections;
+        // A client that is idle stays: it has nothing to say yet. The agent bounds its stop itself.
+        let limits = ConnectionLimits { max, max_per_address: max, drain: None, ..ConnectionLimits::default() };
+        let (shared, way, token) = (self.clone(), way.clone(), stop.clone());
+        let serve = move |Connection { stream, peer, seat }| {
+            let (shared, way, stop) = (shared.clone(), way.clone(), token.clone());
+            async move {
+                let _seat = seat;
+                shared.connection(stream, peer, &way, &stop).await;
+            }
+        };
+        bound.run(&limits, stop, serve).await.map_err(self.failed("tcp", &self.config.tcp))
     }
 
     async fn connection(

@@ -4,7 +4,7 @@
 //! A role whose brokers are elsewhere is not looked at.
 
 use crate::protocol::config::listener::{ListenerConfig, Mechanism, UserConfig, host_and_port};
-use crate::protocol::tls::ClientAuth;
+use millrace_doors::config::ClientAuth;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::value::Faults;
 
@@ -91,7 +91,7 @@ fn check_user(users: &[UserConfig], client: &ConnectionConfig, faults: &mut Faul
 mod tests {
     use super::*;
     use crate::protocol::config::listener::SaslConfig;
-    use crate::protocol::tls::TlsConfig;
+    use millrace_doors::config::TlsConfig;
     use millrace_log::value::Secret;
 
     #[test]

@@ -1,12 +1,12 @@
 //! Listener settings: addresses, TLS, SASL, limits; users and super users.
 //!
 //! In: `broker.listeners`, `broker.limits`, `broker.users` and `broker.authorization` of the configuration. Out: typed
-//! settings with their defaults, faults with the path of their key. Touches nothing: files are read by [`crate::protocol::listener::tls`].
+//! settings with their defaults, faults with the path of their key. Touches nothing: files are read by `millrace-doors`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::tls::{ClientAuth, TlsConfig};
+use millrace_doors::config::{ClientAuth, TlsConfig};
 use millrace_log::value::{Faults, Secret, Span};
 
 /// One listener of the broker.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::protocol::config::listener::{ListenerConfig, SaslConfig, host_and_port};
 use crate::protocol::error::BrokerError;
 use crate::protocol::listener::limits::{ListenerLimits, Rate};
-use crate::protocol::tls::Tls;
+use millrace_doors::tls::Tls;
 
 /// Time between two log lines of the same kind: clients must not be able to fill the log.
 const LOG_PAUSE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! TLS of a listener: certificates from files, read again when they change, and who a client's certificate names.
+//! TLS of a listener: certificates from PEM files, read again when they change, and the subject of a client's certificate.
 //!
 //! In: paths of PEM files. Out: TLS streams; the subject of a client's certificate as RFC 4514 writes it, which is what
 //! Kafka makes principals of. Touches the files. New files that can't be used leave the old certificates in force.
@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use millrace_log::value::Faults;
 use parking_lot::{Mutex, RwLock};
 use rustls::RootCertStore;
 use rustls::ServerConfig;
@@ -15,63 +14,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_cert::der::Decode as _;
 
-/// TLS of a listener. The files are read again when they change.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsConfig {
-    /// File with the listener's certificate chain, PEM.
-    pub cert_file: String,
-    /// File with the certificate's private key, PEM.
-    pub key_file: String,
-    /// File with the certificate authorities for clients' certificates, PEM; required with `client_auth`.
-    pub client_ca_file: String,
-    /// Whether clients are asked for a certificate: `none`, `requested` or `required`. Its subject names the user,
-    /// e.g. `User:CN=agent-7`, unless the listener has SASL.
-    pub client_auth: ClientAuth,
-}
-
-/// Whether clients must present a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientAuth {
-    /// No certificate is requested.
-    #[default]
-    None,
-    /// A certificate is requested; a client without one is `User:ANONYMOUS`.
-    Requested,
-    /// A client without a certificate is rejected.
-    Required,
-}
-
-impl TlsConfig {
-    /// Reports what types can't say.
-    pub fn check(&self, faults: &mut Faults) {
-        for (key, path) in [("cert_file", &self.cert_file), ("key_file", &self.key_file)] {
-            if path.is_empty() {
-                faults.add(key, "is missing: set it to a PEM file");
-            }
-        }
-        match (self.client_auth, self.client_ca_file.is_empty()) {
-            (ClientAuth::None, false) => {
-                faults.add("client_auth", "is `none`, so client_ca_file has no effect: set it to `required`");
-            }
-            (ClientAuth::Requested | ClientAuth::Required, true) => {
-                faults.add(
-                    "client_ca_file",
-                    "is missing: set it to a PEM file with the certificate authorities for clients",
-                );
-            }
-            _ => {}
-        }
-    }
-}
+use crate::config::{ClientAuth, TlsConfig};
 
 /// Why certificates can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +58,7 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))?;
     let found: Vec<_> = found.collect::<Result<_, _>>().map_err(|e| fault(e.to_string()))?;
     if found.is_empty() {
-        return Err(fault("it holds no certificate (PEM, `-----BEGIN CERTIFICATE-----`)".to_owned()));
+        return Err(fault("no certificate in it (expected PEM, `-----BEGIN CERTIFICATE-----`)".to_owned()));
     }
     Ok(found)
 }
@@ -175,7 +123,7 @@ fn verifier(
     builder.build().map(Some).map_err(|e| fault(e.to_string()))
 }
 
-/// What tells that files have changed.
+/// Time and size of each file: whether they have changed.
 type Stamp = Vec<Option<(SystemTime, u64)>>;
 
 fn stamp(config: &TlsConfig) -> Stamp {
@@ -244,7 +192,7 @@ impl Tls {
 }
 
 /// The principal that a client's certificate names, e.g. `User:CN=agent-7,O=Example`.
-pub(crate) fn principal(stream: &TlsStream<TcpStream>) -> Option<String> {
+pub fn principal(stream: &TlsStream<TcpStream>) -> Option<String> {
     let (_, connection) = stream.get_ref();
     let certificate = connection.peer_certificates()?.first()?;
     subject(certificate).map(|subject| format!("User:{subject}"))
@@ -288,7 +236,7 @@ mod tests {
         let error = tls.refresh().unwrap_err().to_string();
         assert!(error.contains("cert.pem"), "{error}");
         assert!(Arc::ptr_eq(&before, &tls.current.read()));
-        assert!(!tls.refresh().unwrap(), "a bad file is told once");
+        assert!(!tls.refresh().unwrap(), "a bad file is reported once");
         let (other, other_key) = pair("a-longer-name");
         write(dir.path(), "cert.pem", &other);
         let error = tls.refresh().unwrap_err().to_string();

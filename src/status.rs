@@ -1,0 +1,62 @@
+//! What every process answers about itself by HTTP: `/ready`, `/-/healthy`, `/metrics`.
+//!
+//! In: the registries of all crates, checks of readiness. Out: a router for a listener of `millrace-doors`. Touches nothing.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use parking_lot::Mutex;
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
+
+use crate::exposition;
+
+/// Whether all parts that this process needs for its work are there: `Err` says what is missing.
+pub type ReadyCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The registries of all rooms, in the order of their start.
+pub type Registries = Arc<Mutex<Vec<Registry>>>;
+
+/// What is wrong although the process does its work, for the body of `/ready`.
+pub type Notes = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// `/ready` and `/metrics`, and `/-/healthy` for those who only ask whether the process lives.
+pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>, notes: Vec<Notes>) -> Router {
+    let ready = move || {
+        let notes: String = notes.iter().flat_map(|note| note()).map(|note| format!("{note}\n")).collect();
+        let missing: Vec<String> = checks.iter().filter_map(|check| check().err()).collect();
+        async move {
+            if missing.is_empty() {
+                (StatusCode::OK, format!("ready\n{notes}"))
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n{notes}", missing.join("; ")))
+            }
+        }
+    };
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/-/healthy", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics).with_state(registry))
+}
+
+async fn metrics(State(registry): State<Registries>, headers: HeaderMap) -> Response {
+    let mut out = String::new();
+    let rooms = registry.lock();
+    let written = rooms.iter().try_for_each(|room| text::encode_registry(&mut out, room));
+    match written.and_then(|()| text::encode_eof(&mut out)) {
+        Ok(()) => {
+            let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let (kind, out) = if exposition::wants_open_metrics(accept) {
+                (exposition::OPEN_METRICS, out)
+            } else {
+                (exposition::PLAIN, exposition::plain(&out))
+            };
+            ([(header::CONTENT_TYPE, kind)], out).into_response()
+        }
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be written\n").into_response(),
+    }
+}
