@@ -210,5 +210,4 @@ impl hyper::body::Body for LimitedBody {
 }
 
 #[cfg(test)]
-#[path = "limits_tests.rs"]
 mod tests;

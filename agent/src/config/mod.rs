@@ -173,6 +173,7 @@ impl AgentConfig {
         });
         check_named(&self.transforms, faults);
         faults.within("kafka", |f| self.kafka.check(f));
+        faults.within("http_auth", |f| self.http_auth.check(f));
         if let Some(http) = &self.http {
             check_listen("http", http, faults);
         }
