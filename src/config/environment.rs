@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::LocatedFault;
-use super::tree::{self, Entry, Node, Place, Value};
+use super::place::{LocatedFault, Place};
+use super::tree::{self, Entry, Node, Value};
 
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;

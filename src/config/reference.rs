@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Config, schema};
+use super::schema;
+use super::types::Config;
 
 const HEAD: &str = "\
 # Every key of Millrace's configuration with its default.

@@ -7,8 +7,8 @@
 use millrace_log::value::{ByteSize, Span};
 use serde_json::{Map, Value as Json};
 
-use super::LocatedFault;
-use super::tree::{Entry, Node, Place, Value};
+use super::place::{LocatedFault, Place};
+use super::tree::{Entry, Node, Value};
 
 /// The schema and the faults found so far.
 pub struct Check<'s> {

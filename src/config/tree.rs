@@ -4,41 +4,15 @@
 //! Leaves variables to `environment.rs` and the meaning of keys to `schema.rs`.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle};
 
-use super::LocatedFault;
+use super::place::{LocatedFault, Place};
 
 /// Depth and size of a configuration are bounded: the reader must not be the weak place.
 const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
-
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// In a file.
-    File {
-        /// Path as given on the command line.
-        file: Arc<str>,
-        /// From 1.
-        line: usize,
-        /// In characters, from 1.
-        column: usize,
-    },
-    /// In a variable of the environment.
-    Variable(Arc<str>),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
-            Self::Variable(name) => write!(f, "environment variable {name}"),
-        }
-    }
-}
 
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::pattern;
 use super::result::{Field, Out, add, body, ours, path_at, prune, remove, steps_from, variables};
 use super::step::{self, Step};
 use crate::config::environment::Variables;
-use crate::config::tree::Place;
+use crate::config::place::Place;
 use crate::config::{ConfigError, parse};
 
 /// One entry of `agent.sources`.

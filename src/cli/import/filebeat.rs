@@ -14,7 +14,8 @@ use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Step};
-use crate::config::tree::{Entry, Node, Place};
+use crate::config::place::Place;
+use crate::config::tree::{Entry, Node};
 
 /// Reads the file.
 pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {

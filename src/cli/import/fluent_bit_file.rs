@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use super::error::{ImportError, read};
 use super::foreign;
-use crate::config::tree::{Node, Place};
+use crate::config::place::Place;
+use crate::config::tree::Node;
 
 /// Files that include each other so deep are a mistake.
 const MAX_DEPTH: usize = 10;

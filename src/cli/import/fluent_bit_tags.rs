@@ -4,7 +4,7 @@
 
 use super::fluent_bit_file::{Property, Section};
 use super::step::Parsed;
-use crate::config::tree::Place;
+use crate::config::place::Place;
 
 /// What a filter sees of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::error::ImportError;
-use crate::config::tree::{Entry, Node, Place, Value, parse_with_aliases};
+use crate::config::place::Place;
+use crate::config::tree::{Entry, Node, Value, parse_with_aliases};
 
 /// YAML, and JSON, which is YAML too.
 pub fn yaml(file: &str, text: &str) -> Result<Node, ImportError> {

@@ -16,7 +16,8 @@ use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Parsed, Step};
-use crate::config::tree::{Node, Place};
+use crate::config::place::Place;
+use crate::config::tree::Node;
 
 /// Where a name that a stage extracted stands in the line.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::tree::Place;
+use crate::config::place::Place;
 
 /// A value of the result.
 #[derive(Debug, Clone, PartialEq)]
