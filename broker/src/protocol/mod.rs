@@ -66,6 +66,4 @@ pub use config::BrokerConfig;
 pub use config::listener::{AuthorizationConfig, LimitsConfig, ListenerConfig, Mechanism, SaslConfig, UserConfig};
 pub use config::topics::{ConfiguredSettings, TopicConfig};
 pub use error::BrokerError;
-pub use millrace_doors::config::{ClientAuth, TlsConfig};
-pub use millrace_doors::tls::TlsError;
 pub use server::Broker;
