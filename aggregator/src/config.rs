@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use millrace_doors::config::Login;
 use millrace_index::config::{IndexConfig, RetentionConfig};
 use millrace_log::record::is_topic_name;
-use millrace_log::value::{ByteSize, Faults, Secret, Span};
+use millrace_log::value::{ByteSize, Faults, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -30,7 +30,6 @@ pub use place::LocatedFault;
 pub use types::{Config, reachable};
 
 use environment::Variables;
-use place::Place;
 use tree::Node;
 
 /// Where the configuration lies if no flag names it.

@@ -115,7 +115,7 @@ impl RecordStream {
     /// What comes next; waits for it. Blocks.
     pub fn next(&mut self, wait: Duration) -> Option<Item> {
         loop {
-            if let Some(item) = self.from_chunk() {
+            if let Some(item) = self.next_of_chunk() {
                 return Some(item);
             }
             let (assignment, event) = self.fetching.next(wait)?;
@@ -135,7 +135,7 @@ impl RecordStream {
         }
     }
 
-    fn from_chunk(&mut self) -> Option<Item> {
+    fn next_of_chunk(&mut self) -> Option<Item> {
         loop {
             let chunk = self.chunk.as_mut()?;
             if let Some((block, _)) = &mut self.block {

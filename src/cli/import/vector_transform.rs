@@ -137,7 +137,7 @@ fn file_renamed(program: &str) -> (String, bool) {
 }
 
 /// A condition in VRL, written as text or with its type.
-fn condition<'n>(node: &'n Node) -> Option<&'n str> {
+fn condition(node: &Node) -> Option<&str> {
     match node.text() {
         Some(text) => Some(text),
         None if node.get("type").and_then(Node::text).is_none_or(|kind| kind == "vrl") => node.get("source")?.text(),
