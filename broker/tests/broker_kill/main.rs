@@ -15,6 +15,8 @@ mod book;
 mod broker;
 /// Clients that write and commit.
 mod load;
+/// Static members of a cooperative group.
+mod static_members;
 /// Holds what can be read against the book.
 mod verify;
 
@@ -75,6 +77,11 @@ fn six_kills_lose_and_double_nothing() {
 #[ignore = "about eight minutes"]
 fn two_hundred_kills_lose_and_double_nothing() {
     run(std::env::var("MILLRACE_KILLS").ok().and_then(|s| s.parse().ok()).unwrap_or(200));
+}
+
+#[test]
+fn commits_of_static_cooperative_members_are_what_is_fetched() {
+    static_members::run(4);
 }
 
 /// Not a test: the process that [`Victim`] starts.
