@@ -260,7 +260,7 @@ mod tests {
              agent:\n  sources: [{type: file, include: [/var/log/*.log]}]\n",
         );
         assert!(
-            text.contains("agent.kafka.sasl_mechanism: listener `outside` of this broker asks for a login"),
+            text.contains("agent.kafka.sasl_mechanism: listener `outside` of this broker requires a login by PLAIN"),
             "{text}"
         );
         assert!(

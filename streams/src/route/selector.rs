@@ -12,7 +12,7 @@ use millrace_logql::storage::LabelMatcher;
 pub enum SelectorError {
     /// Not LogQL.
     #[error(
-        "invalid stream selector `{text}`: {reason}; expected one such as {{service=\"checkout\", level=~\"error|warn\"}}"
+        "invalid stream selector `{text}`, expected one such as {{service=\"checkout\", level=~\"error|warn\"}}: {reason}"
     )]
     Syntax {
         /// As written.
