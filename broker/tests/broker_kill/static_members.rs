@@ -106,7 +106,9 @@ fn member(number: usize, address: &str, commits: &Commits, stop: &AtomicBool) {
 fn fetched(address: &str) -> BTreeMap<i32, i64> {
     let consumer: BaseConsumer = config(address).set("group.id", GROUP).create().unwrap();
     let mut list = TopicPartitionList::new();
-    (0..PARTITIONS).for_each(|partition| drop(list.add_partition(TOPIC, partition)));
+    for partition in 0..PARTITIONS {
+        list.add_partition(TOPIC, partition);
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         match consumer.committed_offsets(list.clone(), Duration::from_secs(5)) {
