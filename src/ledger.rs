@@ -134,6 +134,9 @@ pub fn slowest<'h>(hops: impl Iterator<Item = (&'h Hop, Pace)>) -> Option<String
 pub struct LedgerView {
     /// In the order of an event.
     pub hops: Vec<Hop>,
+    /// What those who look after the process should know although it works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// From the agent's ledger, in records.
@@ -212,7 +215,7 @@ pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, St
 impl LedgerView {
     /// For a terminal; with an earlier look also how fast the hops are.
     pub fn table(&self, before: Option<(&Self, Duration)>) -> String {
-        let mut out = String::new();
+        let mut out: String = self.notices.iter().map(|notice| format!("warning: {notice}\n")).collect();
         let written = writeln!(
             out,
             "{:<16}{:>14}{:>14}{:>12}{:>12}{:>10}{:>12}{:>14}  ",
@@ -280,7 +283,7 @@ mod tests {
             trouble: None,
             detail: Json::Null,
         };
-        let table = LedgerView { hops: vec![hop(10), hop(11)] }.table(None);
+        let table = LedgerView { hops: vec![hop(10), hop(11)], notices: Vec::new() }.table(None);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].ends_with("balanced (2 duplicate)") && !lines[1].contains("NOT"), "{table}");
         assert!(lines[2].contains("NOT BALANCED"), "{table}");
@@ -293,7 +296,7 @@ mod tests {
         counts.read.lines = 1500;
         counts.stored.lines = 300;
         counts.waiting.lines = 1200;
-        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0))] };
+        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0))], notices: Vec::new() };
         let table = view.table(Some((&view, Duration::from_secs(1))));
         let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(&words[..5], ["index", "1500", "300", "0", "0"], "nothing waits: {table}");
@@ -337,6 +340,7 @@ mod tests {
         for (hops, want) in cases {
             let view = |second: bool| LedgerView {
                 hops: hops.iter().map(|(n, u, b, old, new)| at(n, u, *b, if second { *new } else { *old })).collect(),
+                notices: Vec::new(),
             };
             let table = view(true).table(Some((&view(false), Duration::from_secs(2))));
             assert!(table.ends_with(&format!("{want}\n")), "{table}");

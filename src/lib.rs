@@ -13,6 +13,8 @@ pub mod supervisor;
 pub mod stages;
 /// The text formats of `/metrics`.
 pub mod exposition;
+/// Metrics of all parts, exposed together.
+pub mod metrics;
 /// What every process answers about itself: `/ready`, `/-/healthy`, `/metrics`.
 pub mod status;
 /// What came in and what became of it, stage by stage.

@@ -9,17 +9,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use parking_lot::Mutex;
-use prometheus_client::encoding::text;
-use prometheus_client::registry::Registry;
 
 use crate::exposition;
+use crate::metrics::Registries;
 
 /// Whether all parts that this process needs for its work are there: `Err` says what is missing.
 pub type ReadyCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-/// The registries of all rooms, in the order of their start.
-pub type Registries = Arc<Mutex<Vec<Registry>>>;
 
 /// What is wrong although the process does its work, for the body of `/ready`.
 pub type Notes = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -27,7 +22,8 @@ pub type Notes = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// `/ready` and `/metrics`, and `/-/healthy` for those who only ask whether the process lives.
 pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>, notes: Vec<Notes>) -> Router {
     let ready = move || {
-        let notes: String = notes.iter().flat_map(|note| note()).map(|note| format!("{note}\n")).collect();
+        let notes = notes.iter().flat_map(|note| note());
+        let notes: String = notes.map(|note| format!("warning: {}\n", note.replace('\n', "\n  "))).collect();
         let missing: Vec<String> = checks.iter().filter_map(|check| check().err()).collect();
         async move {
             if missing.is_empty() {
@@ -44,11 +40,8 @@ pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>, notes: Vec<N
 }
 
 async fn metrics(State(registry): State<Registries>, headers: HeaderMap) -> Response {
-    let mut out = String::new();
-    let rooms = registry.lock();
-    let written = rooms.iter().try_for_each(|room| text::encode_registry(&mut out, room));
-    match written.and_then(|()| text::encode_eof(&mut out)) {
-        Ok(()) => {
+    match registry.encode() {
+        Ok(out) => {
             let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let (kind, out) = if exposition::wants_open_metrics(accept) {
                 (exposition::OPEN_METRICS, out)

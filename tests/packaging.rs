@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use millrace::config::environment::Variables;
-use millrace::config::tree::{self, Node, Value};
+use millrace_log::yaml::{self, Node, Value};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -34,15 +34,37 @@ fn text(node: &Node) -> String {
 fn the_configuration_of_the_package_is_good() {
     let name = "packaging/debian/millrace.yaml";
     let config = millrace::config::parse(name, &read(name), &Variables::new()).unwrap();
-    assert!(
-        config.agent.is_some() && config.broker.is_some() && config.aggregator.is_some() && config.notify.is_some()
-    );
+    let all = [config.agent.is_some(), config.broker.is_some(), config.aggregator.is_some(), config.rules.is_some()];
+    assert_eq!(all, [true; 4]);
+    assert_eq!(config.rules.unwrap().files, ["/etc/millrace/rules/*.yaml"]);
+    assert_eq!(config.notify.unwrap().config_file.as_deref(), Some(Path::new("/etc/millrace/alertmanager.yml")));
     assert_eq!(config.data_dir, Path::new("/var/lib/millrace"));
     // As its comment says: an agent alone is made by removing sections.
     let alone: String =
         read(name).lines().take_while(|line| *line != "broker:").map(|line| format!("{line}\n")).collect();
     let config = millrace::config::parse(name, &alone, &Variables::new()).unwrap();
     assert!(config.agent.is_some() && config.broker.is_none());
+}
+
+#[test]
+fn the_package_pages_somebody_once_one_line_is_filled_in() {
+    use millrace_notify::alertmanager::Routing;
+
+    let name = "packaging/debian/alertmanager.yml";
+    let shipped = read(name);
+    assert!(!Routing::parse(Path::new(name), &shipped).unwrap().notifies_somebody(), "there is nobody to page yet");
+    let filled = shipped.replace("    # webhook_configs:", "    webhook_configs:");
+    assert_ne!(filled, shipped);
+    assert!(Routing::parse(Path::new(name), &filled).unwrap().notifies_somebody());
+    // Its rules ask for lines that the shipped sources give.
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/rules/host.yaml");
+    let groups = millrace_rules::file::read_file(&rules).unwrap();
+    assert!(groups.iter().flat_map(|group| &group.rules).count() > 2);
+    assert!(read("packaging/debian/millrace.yaml").contains("labels: {job: varlogs}"));
+    let manifest = read("Cargo.toml");
+    for file in ["millrace.yaml", "alertmanager.yml", "rules/host.yaml"] {
+        assert!(manifest.contains(&format!("\"/etc/millrace/{file}\"")), "{file} is a conffile");
+    }
 }
 
 #[test]
@@ -65,7 +87,7 @@ fn the_unit_runs_what_exists_and_waits_for_the_stop() {
 #[test]
 fn the_daemon_set_agrees_with_its_configuration() {
     let all = read("packaging/kubernetes/millrace-agent.yaml");
-    let parts: Vec<Node> = all.split("\n---\n").map(|part| tree::parse("k8s", part).unwrap()).collect();
+    let parts: Vec<Node> = all.split("\n---\n").map(|part| yaml::parse("k8s", part).unwrap()).collect();
     let kind = |kind: &str| parts.iter().find(|part| text(get(part, "kind")) == kind).unwrap();
     let written = text(get(kind("ConfigMap"), "data/millrace.yaml"));
     let node = Variables::from([("NODE_NAME".to_owned(), "node-1".to_owned())]);

@@ -8,7 +8,7 @@ mod support;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Site, Writer, get, until};
+use support::{Site, Writer, get, hang_up, until};
 
 fn millrace(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
@@ -39,7 +39,7 @@ fn a_faulty_configuration_shows_every_fault_and_exits_78() {
     }
     let output = millrace(&["validate", "-c", "/nowhere/millrace.yaml"]);
     assert_eq!(output.status.code(), Some(78));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("name another with -c FILE"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("choose another with -c FILE"));
 }
 
 #[test]
@@ -148,11 +148,6 @@ fn a_second_signal_ends_at_once_with_130() {
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
-fn hang_up(process: &support::Process) {
-    let sent = Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-}
-
 #[test]
 fn sighup_takes_the_new_configuration_and_keeps_every_position() {
     let site = Site::new();
@@ -187,12 +182,12 @@ fn sighup_takes_the_new_configuration_and_keeps_every_position() {
             if output.contains(text) { Ok(()) } else { Err(output) }
         });
     };
-    told("runs with the new configuration");
+    told("configuration reloaded");
     count(401);
     // A faulty file leaves the old one running.
     std::fs::write(&path, "agent: {sourcess: []}\n").unwrap();
     hang_up(&running);
-    told("the new configuration has faults: the old one goes on");
+    told("configuration not reloaded: everything runs with the previous one");
     writer.write(10);
     count(411);
     let mut found = site.lines_by_loki(r#"{service="writer"}"#);
@@ -204,7 +199,7 @@ fn sighup_takes_the_new_configuration_and_keeps_every_position() {
     std::fs::write(&path, wider.replace(&format!("127.0.0.1:{}\"", site.elastic), &format!("127.0.0.1:{port}\"")))
         .unwrap();
     hang_up(&running);
-    told("the new configuration can't be started: the old one goes on");
+    told("configuration only partly reloaded");
     site.wait_ready();
     assert_eq!(running.stop(), 0);
 }
@@ -243,10 +238,10 @@ fn the_service_manager_is_told() {
         String::from_utf8_lossy(&bytes[..count]).into_owned()
     };
     let broker = site.start_with("broker", &[("NOTIFY_SOCKET", socket.to_str().unwrap())]);
-    assert_eq!(next(), "READY=1\nSTATUS=runs");
+    assert_eq!(next(), "READY=1\nSTATUS=running");
     hang_up(&broker);
     assert!(next().starts_with("RELOADING=1\nMONOTONIC_USEC="));
-    assert_eq!(next(), "READY=1\nSTATUS=runs");
+    assert_eq!(next(), "READY=1\nSTATUS=running");
     assert_eq!(broker.stop(), 0);
-    assert_eq!(next(), "STOPPING=1\nSTATUS=drains what it has");
+    assert_eq!(next(), "STOPPING=1\nSTATUS=stopping");
 }

@@ -54,13 +54,6 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Whether a name may stand as a label: a letter or underscore, then letters, digits, underscores.
-pub fn is_label_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
 /// Labels as text: `{a="x", b="y"}`, values quoted as Go quotes. Part of the group key.
 pub fn labels_text(labels: &LabelSet) -> String {
     let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={}", go::quote(value))).collect();
@@ -132,14 +125,6 @@ mod tests {
             (vec![], "cbf29ce484222325"),
         ] {
             assert_eq!(Fingerprint::of(&labels(&pairs)).to_string(), want);
-        }
-    }
-
-    #[test]
-    fn label_names_are_letters_digits_and_underscores() {
-        for (name, good) in [("a", true), ("_a9", true), ("", false), ("9a", false), ("a-b", false), ("größe", false)]
-        {
-            assert_eq!(is_label_name(name), good, "{name}");
         }
     }
 }

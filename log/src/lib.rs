@@ -12,7 +12,7 @@ pub mod push;
 pub mod value;
 /// How Go prints numbers, strings and times, for what Prometheus and Alertmanager users read.
 pub mod go;
-/// YAML as a tree with lines and columns, and the faults of files.
+/// YAML files as trees with lines and columns, and the faults of files.
 pub mod yaml;
 /// Small state on disk, synced: named trees of keys and JSON values.
 pub mod store;

@@ -715,4 +715,12 @@ mod tests {
             prop_assert_eq!(SourceId(id).to_string().into_bytes(), SourceId(id).to_hex().to_vec());
         }
     }
+
+    #[test]
+    fn label_names_are_letters_digits_and_underscores() {
+        for (name, good) in [("a", true), ("_a9", true), ("", false), ("9a", false), ("a-b", false), ("größe", false)]
+        {
+            assert_eq!(is_label_name(name), good, "{name}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(pub Duration);
 
+/// Units of time from large to small, in nanoseconds.
 const UNITS: [(&str, u64); 9] = [
     ("y", 365 * 24 * 3600 * 1_000_000_000),
     ("w", 7 * 24 * 3600 * 1_000_000_000),
@@ -40,23 +41,45 @@ impl Span {
     /// Reads `1h30m`; units may follow in any order, a bare `0` needs none.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let fault = || ValueError::Span { text: text.chars().take(40).collect() };
-        if text == "0" {
-            return Ok(Self(Duration::ZERO));
-        }
-        let mut rest = text;
-        let mut total: u64 = 0;
-        while !rest.is_empty() {
-            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, tail) = rest.split_at(digits);
-            let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-            let (unit, tail) = tail.split_at(letters);
-            let number: u64 = number.parse().map_err(|_| fault())?;
-            let (_, ns) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(fault)?;
-            total = number.checked_mul(*ns).and_then(|n| total.checked_add(n)).ok_or_else(fault)?;
-            rest = tail;
-        }
-        if text.is_empty() { Err(fault()) } else { Ok(Self(Duration::from_nanos(total))) }
+        let parts = parts(text).ok_or_else(fault)?;
+        let sum = |total: u64, (number, unit): (u64, usize)| {
+            number.checked_mul(UNITS.get(unit)?.1).and_then(|ns| total.checked_add(ns))
+        };
+        parts.into_iter().try_fold(0, sum).map(|ns| Self(Duration::from_nanos(ns))).ok_or_else(fault)
     }
+
+    /// Reads `1h30m` as Prometheus does: units y, w, d, h, m, s, ms from large to small, each once. The error is a hint.
+    pub fn parse_prometheus(text: &str) -> Result<Self, String> {
+        const MILLIS: usize = 6;
+        let usual = || "write whole numbers with units from large to small, as in `30s`, `1h30m` or `7d`".to_owned();
+        if text != "0" && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(format!("the unit is missing: `{text}s`?"));
+        }
+        let parts = parts(text).ok_or_else(usual)?;
+        let falling = parts.windows(2).all(|pair| pair[0].1 < pair[1].1);
+        if !falling || parts.iter().any(|(_, unit)| *unit > MILLIS) {
+            return Err(usual());
+        }
+        Self::parse(text).map_err(|_| "the duration is too long: at most 292 years".to_owned())
+    }
+}
+
+/// Numbers with their units, as places in [`UNITS`]; a bare `0` has none.
+fn parts(text: &str) -> Option<Vec<(u64, usize)>> {
+    if text == "0" {
+        return Some(Vec::new());
+    }
+    let mut rest = text;
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, tail) = tail.split_at(letters);
+        parts.push((number.parse().ok()?, UNITS.iter().position(|(name, _)| *name == unit)?));
+        rest = tail;
+    }
+    (!parts.is_empty()).then_some(parts)
 }
 
 impl fmt::Display for Span {
@@ -383,6 +406,27 @@ mod tests {
             Span::parse("5").expect_err("no unit").to_string(),
             "invalid duration `5`: expected a number and a unit, as in `30s`, `1h30m` or `7d`"
         );
+    }
+
+    #[test]
+    fn durations_of_prometheus_are_read() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("30s", Some(30_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1y2w3d4h5m6s7ms", Some(33_019_506_007)),
+            ("5", None),
+            ("1.5s", None),
+            ("5m5m", None),
+            ("5s1m", None),
+            ("-1s", None),
+            ("", None),
+            ("1 m", None),
+            ("999999999999999y", None),
+        ] {
+            assert_eq!(Span::parse_prometheus(text).ok().map(|span| span.0.as_millis()), want, "{text}");
+        }
     }
 
     #[test]

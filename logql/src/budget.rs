@@ -82,7 +82,7 @@ impl Budget {
         self.held += bytes as u64;
         if self.held > self.limits.max_memory_bytes {
             let allowed = format!("{} bytes", self.limits.max_memory_bytes);
-            return Err(QueryError::Limit { limit: "max_memory_bytes", allowed });
+            return Err(QueryError::Limit { limit: "max_memory", allowed });
         }
         Ok(())
     }

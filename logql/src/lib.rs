@@ -31,6 +31,10 @@ pub mod engine;
 /// An in-memory store for tests.
 pub mod memory;
 
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 pub use answer::{
     Answer, Answered, Direction, EntryResult, InstantQuery, LabelPairs, RangeQuery, Sample, Series, Statistics,
     StreamResult,

@@ -214,13 +214,17 @@ async fn limits_are_named() {
         (r#"{app="a"}"#, QueryLimits { max_entries: 10, ..limits() }, "max entries limit per query exceeded"),
         (r#"{app="a"}"#, QueryLimits { max_bytes_read: 10, ..limits() }, "max_bytes_read (10 bytes allowed)"),
         (r#"{app="a"}"#, QueryLimits { timeout: Duration::ZERO, ..limits() }, "timeout (0ns allowed)"),
-        (r#"{app="a"}"#, QueryLimits { max_memory_bytes: 100, ..limits() }, "max_memory_bytes"),
+        (r#"{app="a"}"#, QueryLimits { max_memory_bytes: 100, ..limits() }, "max_memory (100 bytes allowed)"),
         (
             r#"count_over_time({app="a"}[1h])"#,
             QueryLimits { max_series: 5, ..limits() },
             "max_series (5 series allowed)",
         ),
-        (r#"count_over_time({app="a"}[1h])"#, QueryLimits { max_memory_bytes: 100, ..limits() }, "max_memory_bytes"),
+        (
+            r#"count_over_time({app="a"}[1h])"#,
+            QueryLimits { max_memory_bytes: 100, ..limits() },
+            "max_memory (100 bytes allowed)",
+        ),
     ] {
         fails(RangeQuery { limits, ..range(query) }, want).await;
     }

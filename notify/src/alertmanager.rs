@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::NotifyError;
-use millrace_log::alert::is_label_name;
-use millrace_log::yaml::{Document, FileFault, MoreDocuments, Node, Place};
+use millrace_log::record::is_label_name;
+use millrace_log::yaml::{Document, Fields, LocatedFault, MoreDocuments, Node, Place, nearest};
 
 /// Bytes that the file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -172,7 +172,7 @@ impl Routing {
     /// Reads a file. Blocks.
     pub fn read(path: &Path) -> Result<Self, NotifyError> {
         let fault = |message: String| NotifyError::Files {
-            faults: vec![FileFault::of_file(path, message, Some("check the path and who may read it".to_owned()))],
+            faults: vec![LocatedFault::of_file(path, message, Some("check the path and who may read it".to_owned()))],
         };
         let meta = std::fs::metadata(path).map_err(|e| fault(format!("the file can't be read: {e}")))?;
         if meta.len() > MAX_FILE_BYTES {
@@ -183,7 +183,7 @@ impl Routing {
     }
 
     /// Reads a file's text.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<FileFault>> {
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<LocatedFault>> {
         let (doc, root) = Document::parse(path, text, MoreDocuments::Ignored);
         let mut reader = Reader { doc, folder: path.parent().unwrap_or(Path::new("")).to_owned() };
         let routing = match &root {
@@ -191,7 +191,8 @@ impl Routing {
             None => {
                 if reader.doc.is_clean() {
                     let hint = Some("it needs `route` and `receivers`".to_owned());
-                    reader.doc.fault(Place { line: 1, column: 1 }, "the file is empty", hint);
+                    let start = Place::File { file: path.display().to_string().into(), line: 1, column: 1 };
+                    reader.doc.fault(&start, "the file is empty", hint);
                 }
                 None
             }
@@ -201,6 +202,11 @@ impl Routing {
             Some(routing) if faults.is_empty() => Ok(routing),
             _ => Err(faults),
         }
+    }
+
+    /// Whether alerts reach anybody besides this program's own log.
+    pub fn notifies_somebody(&self) -> bool {
+        self.receivers.iter().any(|receiver| receiver.name == self.route.receiver && !receiver.webhooks.is_empty())
     }
 
     /// The configuration as YAML without secrets, for `GET /api/v2/status`.
@@ -337,7 +343,7 @@ impl Reader {
         }
         let receivers = fields.get("receivers").map(|n| self.receivers(n, &http)).unwrap_or_default();
         let Some(route) = fields.get("route") else {
-            self.doc.fault(fields.at, "the file has no `route`", Some("add `route:` with a `receiver`".into()));
+            self.doc.fault(fields.place, "the file has no `route`", Some("add `route:` with a `receiver`".into()));
             return None;
         };
         let route = self.route(route, &receivers)?;
@@ -352,23 +358,23 @@ impl Reader {
                 let name = self.doc.filled(node, "`receiver`")?;
                 if !receivers.iter().any(|r| r.name == name) {
                     let known: Vec<&str> = receivers.iter().map(|r| r.name.as_str()).collect();
-                    let hint = match millrace_log::yaml::nearest(name, &known) {
+                    let hint = match nearest(name, known.iter().copied()) {
                         Some(near) => format!("did you mean `{near}`?"),
                         None => format!(
                             "`receivers` has {}",
                             if known.is_empty() { "none".into() } else { known.join(", ") }
                         ),
                     };
-                    self.doc.fault(node.at, format!("unknown receiver `{name}`"), Some(hint));
+                    self.doc.fault(&node.place, format!("unknown receiver `{name}`"), Some(hint));
                 }
                 route.receiver = name.to_owned();
             }
-            None => self.doc.fault(fields.at, "the first route needs `receiver`", None),
+            None => self.doc.fault(fields.place, "the first route needs `receiver`", None),
         }
         if let Some(node) = fields.get("continue")
             && self.doc.flag(node, "`continue`") == Some(true)
         {
-            self.doc.fault(node.at, "the first route can't `continue`", Some("take it out".into()));
+            self.doc.fault(&node.place, "the first route can't `continue`", Some("take it out".into()));
         }
         if let Some(node) = fields.get("group_by") {
             route.group_by = self.group_by(node);
@@ -382,7 +388,7 @@ impl Reader {
             let Some(node) = fields.get(key) else { continue };
             match self.doc.duration(node, &format!("`{key}`")) {
                 Some(given) if given.is_zero() => {
-                    self.doc.fault(node.at, format!("`{key}` must be longer than 0"), None);
+                    self.doc.fault(&node.place, format!("`{key}` must be longer than 0"), None);
                 }
                 Some(given) => *span = given,
                 None => {}
@@ -399,16 +405,16 @@ impl Reader {
             if name == "..." {
                 all = true;
             } else if !is_label_name(name) {
-                self.doc.fault(item.at, format!("invalid label name `{name}`"), None);
+                self.doc.fault(&item.place, format!("invalid label name `{name}`"), None);
             } else if names.iter().any(|have| have == name) {
-                self.doc.fault(item.at, format!("label `{name}` stands twice in `group_by`"), None);
+                self.doc.fault(&item.place, format!("duplicate label `{name}` in `group_by`"), None);
             } else {
                 names.push(name.to_owned());
             }
         }
         if all && !names.is_empty() {
             let hint = Some("leave `...` alone, or take it out".to_owned());
-            self.doc.fault(node.at, "`...` means all labels and stands alone", hint);
+            self.doc.fault(&node.place, "`...` means all labels and stands alone", hint);
         }
         if all { GroupBy::All } else { GroupBy::Labels(names) }
     }
@@ -420,13 +426,13 @@ impl Reader {
         for item in self.doc.list(node, "`receivers`") {
             let Some(fields) = self.doc.map_except(item, "a receiver", &RECEIVER_KEYS, &refused) else { continue };
             let Some(name) = fields.get("name") else {
-                self.doc.fault(fields.at, "a receiver needs `name`", None);
+                self.doc.fault(fields.place, "a receiver needs `name`", None);
                 continue;
             };
             let Some(text) = self.doc.filled(name, "`name`") else { continue };
-            if let Some(first) = lines.insert(text.to_owned(), name.at.line) {
-                let message = format!("receiver `{text}` stands twice, first in line {first}");
-                self.doc.fault(name.at, message, Some("give one of them another name".into()));
+            if let Some(first) = lines.insert(text.to_owned(), name.place.line()) {
+                let message = format!("receiver `{text}` is defined twice, first in line {first}");
+                self.doc.fault(&name.place, message, Some("give one of them another name".into()));
             }
             let mut webhooks = Vec::new();
             if let Some(list) = fields.get("webhook_configs") {
@@ -447,17 +453,17 @@ impl Reader {
                 let good = url::Url::parse(text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
                 if !good {
                     let hint = Some("write it as `https://host/path`".to_owned());
-                    self.doc.fault(url.at, "invalid URL in `url`", hint);
+                    self.doc.fault(&url.place, "invalid URL in `url`", hint);
                 }
                 Credential::Literal(text.to_owned())
             }
             (None, Some(file)) => self.path(file, "`url_file`")?,
             (Some(_), Some(second)) => {
-                self.doc.fault(second.at, "`url` and `url_file` exclude each other", Some("take one out".into()));
+                self.doc.fault(&second.place, "`url` and `url_file` exclude each other", Some("take one out".into()));
                 return None;
             }
             (None, None) => {
-                self.doc.fault(fields.at, "a webhook needs `url` or `url_file`", None);
+                self.doc.fault(fields.place, "a webhook needs `url` or `url_file`", None);
                 return None;
             }
         };
@@ -490,7 +496,7 @@ impl Reader {
             .collect();
         if given.len() > 1 {
             let message = format!("{} exclude each other", given.join(", "));
-            self.doc.fault(fields.at, message, Some("leave one of them".into()));
+            self.doc.fault(fields.place, message, Some("leave one of them".into()));
         }
         if let Some(node) = fields.get("basic_auth") {
             http.auth = self.basic(node).unwrap_or(Auth::None);
@@ -522,7 +528,7 @@ impl Reader {
             Some(node) => {
                 let kind = self.doc.filled(node, "`type`")?.trim();
                 if kind.eq_ignore_ascii_case("basic") {
-                    self.doc.fault(node.at, "`type` can't be `Basic`", Some("write `basic_auth` instead".into()));
+                    self.doc.fault(&node.place, "`type` can't be `Basic`", Some("write `basic_auth` instead".into()));
                 }
                 kind.to_owned()
             }
@@ -531,23 +537,18 @@ impl Reader {
         match self.either(&fields, "credentials", "credentials_file")? {
             Some(credentials) => Some(Auth::Header { kind, credentials }),
             None => {
-                self.doc.fault(fields.at, "`authorization` needs `credentials` or `credentials_file`", None);
+                self.doc.fault(fields.place, "`authorization` needs `credentials` or `credentials_file`", None);
                 None
             }
         }
     }
 
     /// A secret that may stand here or in a file; the outer `None` is a fault.
-    fn either(
-        &mut self,
-        fields: &millrace_log::yaml::Fields<'_>,
-        here: &str,
-        file: &str,
-    ) -> Option<Option<Credential>> {
+    fn either(&mut self, fields: &Fields<'_>, here: &str, file: &str) -> Option<Option<Credential>> {
         match (fields.get(here), fields.get(file)) {
             (Some(_), Some(second)) => {
                 let message = format!("`{here}` and `{file}` exclude each other");
-                self.doc.fault(second.at, message, Some("take one out".into()));
+                self.doc.fault(&second.place, message, Some("take one out".into()));
                 None
             }
             (Some(node), None) => {
@@ -643,7 +644,9 @@ silences: []
         let faults = Routing::parse(Path::new("alertmanager.yml"), text).expect_err("faults");
         let list: Vec<String> = faults
             .iter()
-            .map(|f| format!("{}:{} {} ({})", f.line, f.column, f.message, f.hint.as_deref().unwrap_or("-")))
+            .map(|f| {
+                format!("{}:{} {} ({})", f.place.line(), f.place.column(), f.message, f.hint.as_deref().unwrap_or("-"))
+            })
             .collect();
         insta::assert_snapshot!(list.join("\n"));
     }

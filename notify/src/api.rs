@@ -13,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::DateTime;
-use millrace_log::alert::{LabelSet, NewAlert, SinkError, is_label_name};
+use millrace_log::alert::{LabelSet, NewAlert, SinkError};
 use millrace_log::go;
+use millrace_log::record::is_label_name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

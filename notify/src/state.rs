@@ -10,9 +10,10 @@ use crate::alertmanager::Routing;
 use crate::dedup::SentRecord;
 use crate::group::{self, Batch, Group};
 use crate::wait;
-use millrace_log::alert::{Fingerprint, NewAlert, is_label_name};
+use millrace_log::alert::{Fingerprint, NewAlert};
 use millrace_log::clock::span_ns;
 use millrace_log::go;
+use millrace_log::record::is_label_name;
 
 /// Everything that is known of alerts, groups and messages.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //! In: causes from files, state and configuration. Out: one text for people. Touches nothing.
 
 use millrace_log::store::StoreError;
-use millrace_log::yaml::FileFault;
+use millrace_log::yaml::LocatedFault;
 
 /// Errors of this crate's rooms.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum RulesError {
     #[error("{}", listed(faults))]
     Files {
         /// Each with its place.
-        faults: Vec<FileFault>,
+        faults: Vec<LocatedFault>,
     },
     /// State could not be opened, read or kept.
     #[error(transparent)]
@@ -25,7 +25,7 @@ pub enum RulesError {
     },
 }
 
-fn listed(faults: &[FileFault]) -> String {
+fn listed(faults: &[LocatedFault]) -> String {
     let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
     texts.join("\n")
 }

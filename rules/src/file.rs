@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::expr::Expression;
 use crate::template::Template;
-use millrace_log::alert::is_label_name;
-use millrace_log::yaml::{Document, Fields, MoreDocuments, Node, nearest};
+use millrace_log::record::is_label_name;
+use millrace_log::yaml::{Document, Entry, Fields, MoreDocuments, Node, Value, nearest};
 
-pub use millrace_log::yaml::FileFault as RuleFault;
+pub use millrace_log::yaml::LocatedFault as RuleFault;
 
 /// Bytes that one rule file may have.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -203,7 +203,7 @@ fn read_root(doc: &mut Document, path: &Path, root: &Node) -> Vec<Group> {
     let Some(list) = fields.get("groups") else {
         if fields.key("groups").is_none() {
             doc.fault(
-                fields.at,
+                fields.place,
                 "the file has no `groups`",
                 Some("begin it with `groups:` and a list of groups".into()),
             );
@@ -214,11 +214,11 @@ fn read_root(doc: &mut Document, path: &Path, root: &Node) -> Vec<Group> {
     let mut groups = Vec::new();
     for node in doc.list(list, "`groups`") {
         let Some(group) = read_group(doc, path, node) else { continue };
-        if let Some(first) = names.insert(group.name.clone(), node.at.line)
+        if let Some(first) = names.insert(group.name.clone(), node.place.line())
             && !group.name.is_empty()
         {
-            let message = format!("group `{}` stands twice in this file, first in line {first}", group.name);
-            doc.fault(node.at, message, Some("give one of them another name".into()));
+            let message = format!("group `{}` is defined twice in this file, first in line {first}", group.name);
+            doc.fault(&node.place, message, Some("give one of them another name".into()));
         }
         groups.push(group);
     }
@@ -232,7 +232,7 @@ fn read_group(doc: &mut Document, path: &Path, node: &Node) -> Option<Group> {
     if interval.is_some_and(|i| i.is_zero())
         && let Some(node) = fields.get("interval")
     {
-        doc.fault(node.at, "`interval` must be longer than 0", Some("leave it out for the usual interval".into()));
+        doc.fault(&node.place, "`interval` must be longer than 0", Some("leave it out for the usual interval".into()));
     }
     let query_offset = fields.get("query_offset").and_then(|n| doc.duration(n, "`query_offset`")).unwrap_or_default();
     let limit = fields.get("limit").and_then(|n| doc.count(n, "`limit`")).unwrap_or(0);
@@ -248,7 +248,7 @@ fn read_group(doc: &mut Document, path: &Path, node: &Node) -> Option<Group> {
         None if misspelt(&fields, "rules") => {}
         None => {
             doc.fault(
-                fields.at,
+                fields.place,
                 format!("group `{name}` has no `rules`"),
                 Some("add `rules:` with a list of rules".into()),
             );
@@ -292,7 +292,17 @@ fn read_rule(doc: &mut Document, node: &Node, group_labels: &[(String, Template)
         fields.get("annotations").map(|n| read_labels(doc, n, "`annotations`", false)).unwrap_or_default();
     let samples = fields.get("samples").and_then(|n| doc.count(n, "`samples`")).unwrap_or(0);
     let link = fields.get("link").and_then(|n| read_template(doc, n, "`link`"));
-    Some(Rule { alert: alert?, expr: expr?, hold, keep_firing, labels, annotations, samples, link, line: node.at.line })
+    Some(Rule {
+        alert: alert?,
+        expr: expr?,
+        hold,
+        keep_firing,
+        labels,
+        annotations,
+        samples,
+        link,
+        line: node.place.line(),
+    })
 }
 
 fn required(doc: &mut Document, fields: &Fields<'_>, key: &str, what: &str) -> Option<String> {
@@ -300,7 +310,7 @@ fn required(doc: &mut Document, fields: &Fields<'_>, key: &str, what: &str) -> O
         Some(node) => doc.filled(node, &format!("`{key}`")).map(str::to_owned),
         None => {
             if fields.key(key).is_some() || !misspelt(fields, key) {
-                let at = fields.key(key).unwrap_or(fields.at);
+                let at = fields.key(key).unwrap_or(fields.place);
                 doc.fault(at, format!("{what} needs `{key}`"), None);
             }
             None
@@ -310,7 +320,7 @@ fn required(doc: &mut Document, fields: &Fields<'_>, key: &str, what: &str) -> O
 
 /// Whether a key is there in a wrong spelling, which has been told already with its suggestion.
 fn misspelt(fields: &Fields<'_>, key: &str) -> bool {
-    fields.all().any(|(have, _)| have.text != key && nearest(&have.text, &[key]).is_some())
+    fields.all().iter().any(|have| have.key != key && nearest(&have.key, [key]).is_some())
 }
 
 fn read_expr(doc: &mut Document, node: &Node) -> Option<Expression> {
@@ -318,8 +328,8 @@ fn read_expr(doc: &mut Document, node: &Node) -> Option<Expression> {
     match Expression::parse(text) {
         Ok(expr) => Some(expr),
         Err(fault) => {
-            let at = doc.place_within(node, fault.offset);
-            doc.fault(at, format!("invalid LogQL in `expr`: {}", fault.message), fault.hint);
+            let at = node.place_within(fault.offset);
+            doc.fault(&at, format!("invalid LogQL in `expr`: {}", fault.message), fault.hint);
             None
         }
     }
@@ -327,23 +337,23 @@ fn read_expr(doc: &mut Document, node: &Node) -> Option<Expression> {
 
 /// Names with templates; `strict` names are labels, the others annotations: both follow the rule for label names.
 fn read_labels(doc: &mut Document, node: &Node, what: &str, strict: bool) -> Vec<(String, Template)> {
-    let millrace_log::yaml::Kind::Map(pairs) = &node.kind else {
-        doc.fault(node.at, format!("{what} must be a map of names and texts"), None);
+    let Value::Map(entries) = &node.value else {
+        doc.fault(&node.place, format!("{what} must be a map of names and texts"), None);
         return Vec::new();
     };
     let mut list: Vec<(String, Template)> = Vec::new();
-    for (key, value) in pairs {
-        if !is_label_name(&key.text) || (strict && key.text == "__name__") {
-            let hint = "names hold letters, digits and `_`, and begin with no digit".to_owned();
-            doc.fault(key.at, format!("invalid name `{}` for {what}", key.text), Some(hint));
+    for Entry { key, place, node: value } in entries {
+        if !is_label_name(key) || (strict && key == "__name__") {
+            let hint = "use letters, digits and `_`, with no digit at the start".to_owned();
+            doc.fault(place, format!("invalid name `{key}` for {what}"), Some(hint));
         }
-        if list.iter().any(|(have, _)| *have == key.text) {
-            doc.fault(key.at, format!("`{}` stands twice in {what}", key.text), Some("remove one of them".into()));
+        if list.iter().any(|(have, _)| have == key) {
+            doc.fault(place, format!("duplicate name `{key}` in {what}"), Some("remove one of them".into()));
         }
         if value.is_null() {
-            list.extend(Template::parse("").ok().map(|t| (key.text.clone(), t)));
-        } else if let Some(template) = read_template(doc, value, &format!("`{}`", key.text)) {
-            list.push((key.text.clone(), template));
+            list.extend(Template::parse("").ok().map(|t| (key.clone(), t)));
+        } else if let Some(template) = read_template(doc, value, &format!("`{key}`")) {
+            list.push((key.clone(), template));
         }
     }
     list
@@ -355,8 +365,8 @@ fn read_template(doc: &mut Document, node: &Node, what: &str) -> Option<Template
         Ok(template) => Some(template),
         Err(faults) => {
             for fault in faults {
-                let at = doc.place_within(node, fault.offset);
-                doc.fault(at, format!("{what}: {}", fault.message), Some(fault.hint));
+                let at = node.place_within(fault.offset);
+                doc.fault(&at, format!("{what}: {}", fault.message), Some(fault.hint));
             }
             None
         }

@@ -25,6 +25,10 @@ pub mod manager;
 /// State of rules as Loki and Prometheus answer it.
 pub mod api;
 
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 pub use config::RulesConfig;
 pub use error::RulesError;
 pub use evaluate::{EvaluateError, Evaluation, Evaluator, QueryEvaluator, Sample};

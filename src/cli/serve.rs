@@ -1,16 +1,16 @@
 //! `millrace run`, `agent`, `broker`, `aggregator`: serve until a signal, stop in order, end at once at the second.
 //!
-//! In: a configuration; SIGHUP has it read again: every part stops as at the end of the process, which keeps every
-//! position, and starts with the new one. Out: an exit code. Tells the service manager how far it is.
+//! In: a configuration; SIGHUP has it read again: with everything that it names it is checked first, then the parts whose
+//! configuration has changed are started anew, and the others go on. Out: an exit code. Tells the service manager.
 
 use millrace_agent::config::{AgentConfig, FileSource, SourceConfig};
 
 use super::flags::ConfigFlags;
 use super::runtime::runtime;
 use super::validate;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::exit::{Code, Failure};
-use crate::run::Process;
+use crate::run::{Addresses, Outcome, Process};
 use crate::supervisor::{State, tell};
 
 /// A role that runs alone.
@@ -51,51 +51,52 @@ pub fn role(flags: &ConfigFlags, role: Role) -> Result<(), Failure> {
 }
 
 impl Served {
-    /// The part of the configuration that is served.
-    fn read(&self) -> Result<Config, Failure> {
+    /// The part of the configuration that is served, checked with everything that it names. Blocks.
+    fn read(&self) -> Result<Settings, Failure> {
+        let flags = match self {
+            Self::Every { flags, .. } | Self::One { flags, .. } | Self::Routes { flags } => flags,
+        };
+        let mut written = validate::written(flags)?;
+        let all = &mut written.config;
         match self {
-            Self::Every { flags, paths } => {
-                let mut config = validate::read(flags)?;
+            Self::Every { paths, .. } => {
                 if !paths.is_empty() {
-                    let agent = config.agent.get_or_insert_with(AgentConfig::default);
+                    let agent = all.agent.get_or_insert_with(AgentConfig::default);
                     agent.sources =
                         vec![SourceConfig::File(FileSource { include: paths.clone(), ..FileSource::default() })];
                 }
-                Ok(config)
             }
-            Self::Routes { flags } => {
-                let config = validate::read(flags)?;
-                if config.broker.as_ref().is_none_or(|broker| broker.routes.is_empty()) {
+            Self::Routes { .. } => {
+                if all.broker.as_ref().is_none_or(|broker| broker.routes.is_empty()) {
                     let text = "the configuration has no `broker.routes`: there is nothing to route";
                     return Err(Failure::text(Code::Config, text));
                 }
-                Ok(config)
             }
-            Self::One { flags, role } => {
-                let all = validate::read(flags)?;
-                let mut config = Config { data_dir: all.data_dir, ..Config::default() };
+            Self::One { role, .. } => {
+                let mut config = Config { data_dir: all.data_dir.clone(), ..Config::default() };
                 let missing = |section: &str| {
                     Failure::text(Code::Config, format!("the configuration has no section `{section}`"))
                 };
                 match role {
-                    Role::Agent => config.agent = Some(all.agent.ok_or_else(|| missing("agent"))?),
-                    Role::Broker => config.broker = Some(all.broker.ok_or_else(|| missing("broker"))?),
+                    Role::Agent => config.agent = Some(all.agent.take().ok_or_else(|| missing("agent"))?),
+                    Role::Broker => config.broker = Some(all.broker.take().ok_or_else(|| missing("broker"))?),
                     Role::Aggregator => {
-                        config.aggregator = Some(all.aggregator.ok_or_else(|| missing("aggregator"))?);
-                        config.rules = all.rules;
-                        config.notify = all.notify;
-                        config.exports = all.exports;
+                        config.aggregator = Some(all.aggregator.take().ok_or_else(|| missing("aggregator"))?);
+                        config.rules = all.rules.take();
+                        config.notify = all.notify.take();
+                        config.exports = std::mem::take(&mut all.exports);
                     }
                 }
-                Ok(config)
+                written.config = config;
             }
         }
+        written.settings().map_err(|error| Failure::new(Code::Config, error))
     }
 
-    async fn start(&self, config: Config) -> Result<Process, Failure> {
+    async fn start(&self, settings: Settings) -> Result<Process, Failure> {
         match self {
-            Self::Routes { .. } => Process::route(config).await,
-            _ => Process::start(config).await,
+            Self::Routes { .. } => Process::route(settings).await,
+            _ => Process::start(settings).await,
         }
     }
 }
@@ -109,7 +110,7 @@ fn stay_small() {
 }
 
 fn serve(served: Served) -> Result<(), Failure> {
-    let mut config = served.read()?;
+    let settings = served.read()?;
     if matches!(served, Served::One { role: Role::Agent, .. }) {
         stay_small();
     }
@@ -117,17 +118,19 @@ fn serve(served: Served) -> Result<(), Failure> {
         let mut signals = Signals::listen()?;
         // From now on SIGHUP does not end the process.
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        warn(&settings);
+        let mut roles_beside_agent = is_more_than_an_agent(&settings.config);
         let mut process = tokio::select! {
-            started = served.start(config.clone()) => started?,
+            started = served.start(settings) => started?,
             () = signals.next() => return Ok(()),
         };
         tracing::info!(addresses = %process.addresses(), "millrace runs");
-        tell(State::Ready, "runs");
+        tell(State::Ready, "running");
         let ended = loop {
             tokio::select! {
                 // The agent has sent all there will ever be; with it alone, so has the process.
                 ended = process.ended_early() => match ended {
-                    ("agent", Ok(())) if is_more_than_an_agent(&config) => {
+                    ("agent", Ok(())) if roles_beside_agent => {
                         tracing::info!("all sources of the agent have ended; the other roles go on");
                         continue;
                     }
@@ -137,30 +140,27 @@ fn serve(served: Served) -> Result<(), Failure> {
                 () = signals.next() => break None,
                 _ = hangup.recv() => {}
             }
-            tell(State::Reloading, "reads its configuration again");
+            tell(State::Reloading, "reloading the configuration");
             let again = served.clone();
             match tokio::task::spawn_blocking(move || again.read()).await? {
                 Err(failure) => {
-                    tracing::error!(error = %failure, "the new configuration has faults: the old one goes on");
-                    tell(State::Ready, "runs; the new configuration has faults, see the journal");
+                    process.refuse(&failure);
+                    tracing::error!(error = %failure, "configuration not reloaded: everything runs with the previous one");
+                    tell(State::Ready, "running with the previous configuration: the new one has errors, see the journal");
                 }
-                Ok(new) => {
-                    tracing::info!(
-                        "configuration was read again: every part stops in order and starts with the new one"
-                    );
-                    let changed = change(&served, process, &config, &new);
-                    process = tokio::select! {
-                        changed = changed => changed?,
-                        () = signals.next() => return Err(interrupted()),
-                    };
-                    config = new;
-                    tracing::info!(addresses = %process.addresses(), "millrace runs with the new configuration");
-                    tell(State::Ready, "runs");
+                Ok(settings) => {
+                    warn(&settings);
+                    roles_beside_agent = is_more_than_an_agent(&settings.config);
+                    let (outcome, asked_to_stop) = change(&mut process, settings, &mut signals).await?;
+                    report(&outcome, process.addresses());
+                    if asked_to_stop {
+                        break None;
+                    }
                 }
             }
         };
         tracing::info!("millrace stops; a second signal ends it at once");
-        tell(State::Stopping, "drains what it has");
+        tell(State::Stopping, "stopping");
         tokio::select! {
             stopped = process.stop() => stopped?,
             () = signals.next() => return Err(interrupted()),
@@ -175,6 +175,46 @@ fn serve(served: Served) -> Result<(), Failure> {
     })
 }
 
+/// Logs what is most likely not meant so.
+fn warn(settings: &Settings) {
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Changes what differs. A signal to stop waits for it, so that every part stops in order; the second does not.
+async fn change(process: &mut Process, settings: Settings, signals: &mut Signals) -> Result<(Outcome, bool), Failure> {
+    let changing = process.reload(settings);
+    tokio::pin!(changing);
+    let mut asked_to_stop = false;
+    loop {
+        tokio::select! {
+            outcome = &mut changing => return Ok((outcome?, asked_to_stop)),
+            () = signals.next() => {
+                if asked_to_stop {
+                    return Err(interrupted());
+                }
+                asked_to_stop = true;
+            }
+        }
+    }
+}
+
+/// Says exactly what runs with what.
+fn report(outcome: &Outcome, addresses: &Addresses) {
+    let changed = if outcome.changed.is_empty() { "nothing".to_owned() } else { outcome.changed.join(", ") };
+    if outcome.refused.is_empty() {
+        tracing::info!(%changed, %addresses, "configuration reloaded; all other parts kept running");
+        tell(State::Ready, "running");
+        return;
+    }
+    for refused in &outcome.refused {
+        tracing::error!("{refused}");
+    }
+    tracing::error!(%changed, %addresses, "configuration only partly reloaded: the parts named above run as before");
+    tell(State::Ready, "running, parts of it with the previous configuration, see the journal");
+}
+
 /// Whether other roles run in the process.
 fn is_more_than_an_agent(config: &Config) -> bool {
     config.broker.is_some() || config.aggregator.is_some() || config.notify.is_some()
@@ -182,20 +222,6 @@ fn is_more_than_an_agent(config: &Config) -> bool {
 
 fn interrupted() -> Failure {
     Failure::text(Code::Interrupted, "ended by a second signal")
-}
-
-/// Stops what runs and starts it anew. What can't be started as the new configuration says runs on as the old one said.
-async fn change(served: &Served, process: Process, old: &Config, new: &Config) -> Result<Process, Failure> {
-    if let Err(failure) = process.stop().await {
-        tracing::error!(error = %failure, "not everything stopped in order");
-    }
-    match served.start(new.clone()).await {
-        Ok(process) => Ok(process),
-        Err(failure) => {
-            tracing::error!(error = %failure, "the new configuration can't be started: the old one goes on");
-            served.start(old.clone()).await
-        }
-    }
 }
 
 /// SIGTERM and SIGINT.

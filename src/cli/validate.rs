@@ -5,63 +5,58 @@ use std::path::Path;
 
 use super::flags::ConfigFlags;
 use super::terminal::print;
-use crate::config::{self, ConfigError, environment};
+use crate::config::{self, Written, environment};
 use crate::exit::{Code, Failure};
 
-/// Shows every fault, or says that there is none; warnings go to the standard error and fail nothing.
+/// Reports every error of the configuration and of what it names, or that there is none; warnings go to the standard
+/// error and fail nothing.
 pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
-    let mut warnings = Vec::new();
-    let loaded = read_by(flags, |path, variables| {
-        let (config, found) = config::load_with_warnings(path, variables)?;
-        warnings = found;
-        Ok(config)
-    })?;
-    for warning in warnings {
+    let settings = written(flags)?.settings().map_err(|error| Failure::new(Code::Config, error))?;
+    for warning in &settings.warnings {
         // Whoever closed the standard error does not want to see it.
         drop(writeln!(std::io::stderr(), "warning: {warning}"));
     }
-    let roles: Vec<&str> = [
-        ("agent", loaded.agent.is_some()),
-        ("broker", loaded.broker.is_some()),
-        ("aggregator", loaded.aggregator.is_some()),
-        ("rules", loaded.rules.is_some()),
-        ("notify", loaded.notify.is_some()),
+    let config = &settings.config;
+    let mut roles: Vec<String> = [
+        ("agent", config.agent.is_some()),
+        ("broker", config.broker.is_some()),
+        ("aggregator", config.aggregator.is_some()),
+        ("rules", config.rules.is_some()),
+        ("notify", config.notify.is_some()),
     ]
     .into_iter()
-    .filter_map(|(name, there)| there.then_some(name))
+    .filter(|(_, there)| *there)
+    .map(|(name, _)| name.to_owned())
     .collect();
-    let routes = loaded.broker.as_ref().map_or(0, |broker| broker.routes.len());
-    print(&format!(
-        "good: {}, {routes} routes and {} exports, data in {}\n",
-        roles.join(", "),
-        loaded.exports.len(),
-        loaded.data_dir.display()
-    ))
+    let count = |number: usize, one: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        more => Some(format!("{more} {one}s")),
+    };
+    roles.extend(count(config.broker.as_ref().map_or(0, |broker| broker.routes.len()), "route"));
+    roles.extend(count(config.exports.len(), "export"));
+    print(&format!("OK: {}; data in {}\n", roles.join(", "), config.data_dir.display()))
 }
 
 /// Reads the named file, else the usual one, else the defaults of every role.
 pub fn read(flags: &ConfigFlags) -> Result<config::Config, Failure> {
-    read_by(flags, config::load)
+    written(flags)?.config().map_err(|error| Failure::new(Code::Config, error))
 }
 
-fn read_by(
-    flags: &ConfigFlags,
-    load: impl FnOnce(&Path, &environment::Variables) -> Result<config::Config, ConfigError>,
-) -> Result<config::Config, Failure> {
+/// The same before its sections and what they name are checked.
+pub fn written(flags: &ConfigFlags) -> Result<Written, Failure> {
     let variables = environment::of_process();
     let usual = Path::new(config::DEFAULT_FILE);
-    let loaded = match &flags.config {
-        Some(path) => load(path, &variables),
-        None if usual.exists() => load(usual, &variables),
-        None => config::embedded(&variables),
+    let read = match &flags.config {
+        Some(path) => Written::read(path, &variables),
+        None if usual.exists() => Written::read(usual, &variables),
+        None => Written::embedded(&variables),
     };
-    let mut loaded = loaded.map_err(|error| match error {
-        ConfigError::Read { .. } | ConfigError::Faults { .. } => Failure::new(Code::Config, error),
-    })?;
+    let mut written = read.map_err(|error| Failure::new(Code::Config, error))?;
     if let Some(folder) = &flags.data_dir {
-        loaded.data_dir = folder.clone();
+        written.config.data_dir = folder.clone();
     }
-    Ok(loaded)
+    Ok(written)
 }
 
 /// Prints the JSON schema.

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::place::{LocatedFault, Place};
-use super::tree::{self, Entry, Node, Value};
+use millrace_log::yaml::{self, Entry, LocatedFault, Node, Place, Value};
 
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
@@ -18,14 +17,11 @@ pub const PREFIX: &str = "MILLRACE__";
 /// Replaces `${VAR}` and `${VAR:-default}` in every scalar; `$${` stands for `${`.
 pub fn expand(node: &mut Node, variables: &Variables, faults: &mut Vec<LocatedFault>) {
     match &mut node.value {
-        Value::Scalar { text, .. } => {
-            if text.contains("${") {
-                match expanded(text, variables) {
-                    Ok(new) => *text = new,
-                    Err(message) => faults.push(LocatedFault::new(node.place.clone(), message)),
-                }
-            }
-        }
+        Value::Scalar { text, .. } if text.contains("${") => match expanded(text, variables) {
+            Ok(new) => node.set_text(new),
+            Err(message) => faults.push(LocatedFault::new(node.place.clone(), message)),
+        },
+        Value::Scalar { .. } => {}
         Value::List(items) => items.iter_mut().for_each(|item| expand(item, variables, faults)),
         Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.node, variables, faults)),
     }
@@ -71,9 +67,9 @@ pub fn overlay(root: &mut Node, variables: &Variables, faults: &mut Vec<LocatedF
         let Some(path) = name.strip_prefix(PREFIX) else { break };
         let place = Place::Variable(name.as_str().into());
         let parsed = if value.starts_with(['[', '{']) {
-            match tree::parse(name, value) {
+            match yaml::parse(name, value) {
                 Ok(mut node) => {
-                    relocate(&mut node, &place);
+                    node.relocate(&place);
                     node
                 }
                 Err(fault) => {
@@ -88,19 +84,6 @@ pub fn overlay(root: &mut Node, variables: &Variables, faults: &mut Vec<LocatedF
         if let Err(message) = put(root, &steps, parsed, &place) {
             faults.push(LocatedFault::new(place, message));
         }
-    }
-}
-
-fn relocate(node: &mut Node, place: &Place) {
-    node.place = place.clone();
-    node.text = None;
-    match &mut node.value {
-        Value::Scalar { .. } => {}
-        Value::List(items) => items.iter_mut().for_each(|item| relocate(item, place)),
-        Value::Map(entries) => entries.iter_mut().for_each(|entry| {
-            entry.place = place.clone();
-            relocate(&mut entry.node, place);
-        }),
     }
 }
 
@@ -176,7 +159,7 @@ mod tests {
 
     #[test]
     fn variables_override_keys_and_keep_their_name_as_origin() {
-        let mut root = tree::parse("f", "a:\n  b: 1\nlist: [{x: 1}]\n").expect("good");
+        let mut root = yaml::parse("f", "a:\n  b: 1\nlist: [{x: 1}]\n").expect("good");
         let set = [
             ("MILLRACE__A__B", "2"),
             ("MILLRACE__C__D", "[x, y]"),

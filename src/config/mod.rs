@@ -1,200 +1,41 @@
 //! Configuration: YAML to a tree with places, environment over it, every fault at once, then the types of the rooms.
 //!
 //! In: a file, variables, paths of the command line. Out: a checked [`Config`], or all [`LocatedFault`]s.
-//! Touches the file only. The order: `tree` reads, `environment` expands and overlays, `schema` compares with the
-//! types (their JSON schema), then the rooms' own `check()` says what types can't.
+//! Touches files only by reading.
 
-/// Places of settings, and what is wrong there.
-pub mod place;
-/// YAML with places.
-pub mod tree;
-/// Variables.
-pub mod environment;
-/// Keys, kinds and suggestions.
-pub mod schema;
 /// The section `broker:`.
 pub mod broker_section;
-/// The whole configuration.
+/// The sections as types.
 pub mod types;
+/// Their JSON schema.
+pub mod schema;
 /// Every key with its default.
 pub mod reference;
+/// Variables.
+pub mod environment;
+/// The tree against the schema: keys, kinds and suggestions.
+pub mod compare;
+/// Addresses to listen on, and those that exclude each other.
+pub mod listeners;
+/// Files, secrets and certificates that a start reads.
+pub mod outside;
+/// A configuration that a process can start with.
+pub mod settings;
+/// From a file to a checked configuration.
+pub mod load;
 
-use std::path::{Path, PathBuf};
-
-use millrace_log::value::Faults;
-use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
-use serde_json::Value as Json;
-
-pub use place::LocatedFault;
+pub use load::{ConfigError, Written, load, parse, parse_as, parse_settings};
+pub use millrace_log::yaml::LocatedFault;
+pub use schema::schema;
+pub use settings::Settings;
 pub use types::{Config, reachable};
-
-use environment::Variables;
-use tree::Node;
 
 /// Where the configuration lies if no flag names it.
 pub const DEFAULT_FILE: &str = "/etc/millrace/millrace.yaml";
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file can't be read.
-    #[error("configuration {path} can't be read: {source}; name another with -c FILE")]
-    Read {
-        /// The path.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Everything that is wrong with it.
-    #[error("{}", render(faults))]
-    Faults {
-        /// At least one, in the order of the file.
-        faults: Vec<LocatedFault>,
-    },
-}
-
-fn render(faults: &[LocatedFault]) -> String {
-    let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    let count = faults.len();
-    lines.push(format!("{count} {} in the configuration", if count == 1 { "fault" } else { "faults" }));
-    lines.join("\n")
-}
-
-/// Reads and checks a file.
-pub fn load(path: &Path, variables: &Variables) -> Result<Config, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&path.display().to_string(), &text, variables)
-}
-
-/// Reads and checks a file; beside the configuration what is most likely not meant so.
-pub fn load_with_warnings(path: &Path, variables: &Variables) -> Result<(Config, Vec<LocatedFault>), ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let root = rooted(&path.display().to_string(), &text)?;
-    let (config, root) = typed(root, variables)?;
-    let mut warnings = Faults::default();
-    if let Some(agent) = &config.agent {
-        warnings.within("agent", |w| agent.warn(w));
-    }
-    Ok((config, located(&root, warnings)))
-}
-
-/// Checks the text of a file; `file` is its name for messages.
-pub fn parse(file: &str, text: &str, variables: &Variables) -> Result<Config, ConfigError> {
-    Ok(typed(rooted(file, text)?, variables)?.0)
-}
-
-fn rooted(file: &str, text: &str) -> Result<Node, ConfigError> {
-    tree::parse(file, text).map_err(|fault| ConfigError::Faults { faults: vec![fault] })
-}
-
-/// Every role that needs nothing but its defaults, under the variables of the environment.
-pub fn embedded(variables: &Variables) -> Result<Config, ConfigError> {
-    let place = environment::of_flag("no file");
-    // No agent: what it should tail, only a file or the command line can say.
-    let sections = ["broker", "aggregator", "rules", "notify"].map(|key| tree::Entry {
-        key: key.to_owned(),
-        place: place.clone(),
-        node: Node::empty_map(place.clone()),
-    });
-    Ok(typed(Node::new(tree::Value::Map(sections.into()), place), variables)?.0)
-}
-
-/// The configuration, and the tree that it was made from.
-fn typed(mut root: Node, variables: &Variables) -> Result<(Config, Node), ConfigError> {
-    let mut faults = Vec::new();
-    environment::expand(&mut root, variables, &mut faults);
-    environment::overlay(&mut root, variables, &mut faults);
-    let config = checked(&root, &schema(), faults, Config::check)?;
-    Ok((config, root))
-}
-
-/// Reads a file of another kind by the same rules, but without variables.
-pub fn parse_as<T: DeserializeOwned + JsonSchema>(
-    file: &str,
-    text: &str,
-    check: impl FnOnce(&T, &mut Faults),
-) -> Result<T, ConfigError> {
-    let root = rooted(file, text)?;
-    checked(&root, &schema_of::<T>(), Vec::new(), check)
-}
-
-/// Types a tree by their schema, then by their own check.
-fn checked<T: DeserializeOwned>(
-    root: &Node,
-    schema: &Json,
-    mut faults: Vec<LocatedFault>,
-    check: impl FnOnce(&T, &mut Faults),
-) -> Result<T, ConfigError> {
-    let mut by_schema = schema::Check::new(schema);
-    let json = by_schema.node(root, schema);
-    faults.append(&mut by_schema.faults);
-    if let (Some(json), true) = (json, faults.is_empty()) {
-        match serde_json::from_value::<T>(json) {
-            Ok(typed) => {
-                let mut found = Faults::default();
-                check(&typed, &mut found);
-                if found.is_empty() {
-                    return Ok(typed);
-                }
-                faults.extend(located(root, found));
-            }
-            Err(error) => faults.push(LocatedFault::new(root.place.clone(), error.to_string())),
-        }
-    }
-    Err(ConfigError::Faults { faults })
-}
-
-/// Finds the places of faults.
-fn located(root: &Node, faults: Faults) -> Vec<LocatedFault> {
-    let locate = |fault: millrace_log::value::Fault| {
-        let place = match fault.inside {
-            Some((line, column)) => root.place_inside(&fault.path, line, column),
-            None => root.place_of(&fault.path).clone(),
-        };
-        LocatedFault::new(place, format!("{}: {}", fault.path, fault.message))
-    };
-    faults.into_vec().into_iter().map(locate).collect()
-}
-
-/// The JSON schema of the configuration, for editors (`millrace schema`) and for the check.
-pub fn schema() -> Json {
-    schema_of::<Config>()
-}
-
-fn schema_of<T: JsonSchema>() -> Json {
-    let mut schema = schemars::schema_for!(T).to_value();
-    let definitions = schema.get("$defs").cloned().unwrap_or_default();
-    inline_tagged(&mut schema, &definitions);
-    schema
-}
-
-/// A kind that is told apart by `type:` refers to its struct and adds the tag beside the reference; the struct alone
-/// would refuse the tag as an unknown key. Joins the two.
-fn inline_tagged(schema: &mut Json, definitions: &Json) {
-    match schema {
-        Json::Array(items) => items.iter_mut().for_each(|item| inline_tagged(item, definitions)),
-        Json::Object(map) => {
-            map.values_mut().for_each(|value| inline_tagged(value, definitions));
-            let target = map.get("$ref").and_then(Json::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
-            let target = target.and_then(|name| definitions.get(name)).and_then(Json::as_object).cloned();
-            if let (Some(target), Some(Json::Object(own))) = (target, map.get("properties").cloned()) {
-                map.remove("$ref");
-                let mut properties = own;
-                properties.extend(target.get("properties").and_then(Json::as_object).cloned().unwrap_or_default());
-                map.insert("properties".to_owned(), Json::Object(properties));
-                for (key, value) in target {
-                    map.entry(key).or_insert(value);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::environment::Variables;
     use super::*;
 
     fn faults(text: &str) -> String {
@@ -227,9 +68,10 @@ mod tests {
             at("good.vrl").display()
         );
         std::fs::write(at("millrace.yaml"), text).unwrap();
-        let (config, warnings) = load_with_warnings(&at("millrace.yaml"), &Variables::new()).unwrap();
-        assert_eq!(config.agent.unwrap().sources.len(), 1);
-        let shown: Vec<String> = warnings
+        let settings = Written::read(&at("millrace.yaml"), &Variables::new()).unwrap().settings().unwrap();
+        assert_eq!(settings.config.agent.unwrap().sources.len(), 1);
+        let shown: Vec<String> = settings
+            .warnings
             .iter()
             .map(|warning| warning.to_string().replace(&folder.path().display().to_string(), "DIR"))
             .map(|text| text.lines().next().unwrap().to_owned())
@@ -326,6 +168,6 @@ mod tests {
         let variables = [("MILLRACE__AGGREGATOR__HTTP__LISTEN".to_owned(), "x".to_owned())].into();
         let text = parse("f", "aggregator: {}\n", &variables).unwrap_err().to_string();
         assert!(text.contains("environment variable MILLRACE__AGGREGATOR__HTTP__LISTEN"), "{text}");
-        assert!(embedded(&Variables::new()).unwrap().aggregator.is_some());
+        assert!(Written::embedded(&Variables::new()).unwrap().config.aggregator.is_some());
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json};
 
-use super::schema;
+use super::schema::schema;
 use super::types::Config;
 
 const HEAD: &str = "\

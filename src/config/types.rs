@@ -1,6 +1,6 @@
-//! The whole configuration as types, and what its sections ask of each other.
+//! The whole configuration as types: one section for each role, and what holds between sections.
 //!
-//! In: sections as read. Out: faults that lie between sections. Touches nothing.
+//! In: values from the file. Out: [`Config`], the faults that types can't express. Touches nothing.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub struct Config {
     pub aggregator: Option<AggregatorConfig>,
     /// Evaluates rule files.
     pub rules: Option<RulesConfig>,
-    /// Tells people and receivers.
+    /// Notifies people: groups alerts and sends them to receivers.
     pub notify: Option<NotifyConfig>,
     /// Consumers that feed other systems.
     pub exports: Vec<ExportConfig>,

@@ -34,7 +34,7 @@ pub const RULE_FILE: &str = include_str!("../../rules/examples/demo.yaml");
 /// A running demo.
 pub struct Demo {
     // Dropped last: everything lies in it.
-    stages: Stages,
+    stages: Stages<()>,
     process: Process,
     pager: Arc<Pager>,
     folder: tempfile::TempDir,
@@ -48,7 +48,7 @@ impl Demo {
         let listener = HttpListener::open_async(HttpSettings::new("demo pager", "", "127.0.0.1:0")).await?;
         let receiver = listener.address();
         let config = configure(folder.path(), &format!("http://{receiver}/"))?;
-        let process = Process::start(config).await?;
+        let process = Process::start_config(config).await?;
         show(&format!("data    {}", folder.path().display()));
         for (name, address) in process.addresses().named() {
             show(&format!("{name:<7} {address}"));
@@ -60,11 +60,11 @@ impl Demo {
             BURST_FROM.as_secs()
         ));
         let pager = Pager::new(Arc::clone(&burst), show);
-        let mut stages = Stages::default();
+        let mut stages = Stages::<()>::default();
         let router = Arc::clone(&pager).router();
-        stages.start("demo pager", STOP_LIMIT, |token| async move { Ok(listener.serve(router, token).await?) });
+        stages.start((), "demo pager", STOP_LIMIT, |token| async move { Ok(listener.serve(router, token).await?) });
         let path = folder.path().to_owned();
-        stages.start("demo services", STOP_LIMIT, |token| async move {
+        stages.start((), "demo services", STOP_LIMIT, |token| async move {
             let writing = tokio::task::spawn_blocking(move || {
                 services::write_all(&path, rand::random(), &burst, &SystemClock, &token)
             });

@@ -49,6 +49,12 @@ pub fn until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Result<T,
     }
 }
 
+/// Has a process reload its configuration.
+pub fn hang_up(process: &Process) {
+    let sent = Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
 /// Waits until a process listens for SIGTERM: one that was started a moment ago would die of it instead of stopping.
 pub fn until_it_can_be_stopped(pid: u32) {
     const SIGTERM: u64 = 1 << (15 - 1);

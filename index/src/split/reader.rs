@@ -62,7 +62,7 @@ impl SplitReader {
 
     /// Rows that the plan asks for, in its order; lines without one of the needles are left out. Blocking: nothing is
     /// read before the first `next`. Bounds of one scan: the plan's `max_bytes_read` (bytes of lines decompressed) and
-    /// `max_memory_bytes` (blocks held open because they overlap in time).
+    /// `max_memory` (blocks held open because they overlap in time).
     pub fn scan(&self, plan: &Plan) -> SplitScan {
         SplitScan {
             split: self.clone(),
@@ -447,7 +447,7 @@ impl SplitScan {
         self.held_bytes += found.held();
         let allowed = self.plan.limits.max_memory_bytes;
         if self.held_bytes > allowed {
-            return Err(SplitError::Limit { limit: "max_memory_bytes", allowed: format!("{allowed} bytes") });
+            return Err(SplitError::Limit { limit: "max_memory", allowed: format!("{allowed} bytes") });
         }
         Ok(())
     }

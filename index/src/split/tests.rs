@@ -432,7 +432,7 @@ fn bounds_and_cancellation_end_a_scan() {
     }
     let mut small = plan(Order::Forward);
     small.limits.max_memory_bytes = 1000;
-    assert!(matches!(scan(&split, &small), Err(SplitError::Limit { limit: "max_memory_bytes", .. })));
+    assert!(matches!(scan(&split, &small), Err(SplitError::Limit { limit: "max_memory", .. })));
 
     let foreign = Plan { tenant: Tenant::new("other").unwrap(), ..plan(Order::Any) };
     assert_eq!(scan(&split, &foreign).expect("nothing is no error"), Vec::new());

@@ -14,8 +14,8 @@ use super::pattern;
 use super::result::{Field, Out, add, body, ours, path_at, prune, remove, steps_from, variables};
 use super::step::{self, Step};
 use crate::config::environment::Variables;
-use crate::config::place::Place;
 use crate::config::{ConfigError, parse};
+use millrace_log::yaml::Place;
 
 /// One entry of `agent.sources`.
 #[derive(Debug, Clone)]

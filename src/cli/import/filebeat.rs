@@ -14,8 +14,7 @@ use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Step};
-use crate::config::place::Place;
-use crate::config::tree::{Entry, Node};
+use millrace_log::yaml::{Entry, Node, Place};
 
 /// Reads the file.
 pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::draft::Draft;
 use super::foreign::Keys;
 use super::result::Out;
-use crate::config::tree::{Entry, Node};
+use millrace_log::yaml::{Entry, Node};
 
 /// Reads the outputs.
 pub fn output(node: &Node, draft: &mut Draft) {

@@ -7,8 +7,7 @@ use super::foreign::Keys;
 use super::parts::Timestamp;
 use super::pattern;
 use super::step::{self, Parsed, Step};
-use crate::config::place::Place;
-use crate::config::tree::Node;
+use millrace_log::yaml::{Node, Place};
 
 /// Applies processors in order.
 pub fn processors(node: &Node, path: &str, sources: &mut [Source], draft: &mut Draft) {

@@ -16,7 +16,7 @@ use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::Parsed;
-use crate::config::place::Place;
+use millrace_log::yaml::Place;
 
 /// What continues an event, for the parsers that Fluent Bit has built in.
 const BUILT_IN: [(&str, &str, &str); 4] = [

@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use super::error::{ImportError, read};
 use super::foreign;
-use crate::config::place::Place;
-use crate::config::tree::Node;
+use millrace_log::yaml::{Node, Place};
 
 /// Files that include each other so deep are a mistake.
 const MAX_DEPTH: usize = 10;

@@ -7,7 +7,7 @@ use super::fluent_bit_file::{Property, Section};
 use super::fluent_bit_tags::{Input, Record, reached, written};
 use super::pattern;
 use super::step::{self, Step};
-use crate::config::place::Place;
+use millrace_log::yaml::Place;
 
 /// Applies one filter to the sources that it matches.
 pub fn filter(section: &Section, inputs: &[Input], draft: &mut Draft) {

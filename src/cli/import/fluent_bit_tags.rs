@@ -4,7 +4,7 @@
 
 use super::fluent_bit_file::{Property, Section};
 use super::step::Parsed;
-use crate::config::place::Place;
+use millrace_log::yaml::Place;
 
 /// What a filter sees of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::error::ImportError;
-use crate::config::place::Place;
-use crate::config::tree::{Entry, Node, Value, parse_with_aliases};
+use millrace_log::yaml::{Entry, Node, Place, Value, parse_with_aliases};
 
 /// YAML, and JSON, which is YAML too.
 pub fn yaml(file: &str, text: &str) -> Result<Node, ImportError> {
@@ -76,90 +75,6 @@ impl<'t> Places<'t> {
             DeValue::Table(table) => return Node::new(self.table(table), key.clone()),
         };
         Node::new(value, self.at(start))
-    }
-}
-
-impl Node {
-    /// The text of a single value.
-    pub(super) fn text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Scalar { text, .. } if !self.is_null() => Some(text),
-            _ => None,
-        }
-    }
-
-    /// `true` or `false`, also as other programs write them.
-    pub(super) fn yes(&self) -> Option<bool> {
-        match self.text()?.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" | "1" => Some(true),
-            "false" | "no" | "off" | "0" => Some(false),
-            _ => None,
-        }
-    }
-
-    /// The texts of a list, or of one value where a list may stand; with their places.
-    pub(super) fn texts(&self) -> Vec<(String, Place)> {
-        self.items().into_iter().filter_map(|item| Some((item.text()?.to_owned(), item.place.clone()))).collect()
-    }
-
-    /// The items of a list; a single value stands for a list of one.
-    pub(super) fn items(&self) -> Vec<&Node> {
-        match &self.value {
-            Value::List(items) => items.iter().collect(),
-            _ if self.is_null() => Vec::new(),
-            _ => vec![self],
-        }
-    }
-
-    /// The entries of a map.
-    pub(super) fn entries(&self) -> &[Entry] {
-        match &self.value {
-            Value::Map(entries) => entries,
-            _ => &[],
-        }
-    }
-
-    /// The value of a key of a map.
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.node)
-    }
-
-    /// The value at the end of a path of keys, as in `ssl.certificate`.
-    pub(super) fn at_path(&self, path: &str) -> Option<&Node> {
-        path.split('.').try_fold(self, |node, key| node.get(key))
-    }
-
-    /// Texts of nested maps; their names are joined by `_`.
-    pub(super) fn flat(&self, prefix: &str) -> Vec<(String, String, Place)> {
-        let mut all = Vec::new();
-        for entry in self.entries() {
-            let name = if prefix.is_empty() { entry.key.clone() } else { format!("{prefix}_{}", entry.key) };
-            if !entry.node.entries().is_empty() {
-                all.extend(entry.node.flat(&name));
-            } else if let Some((text, place)) = entry.node.joined() {
-                all.push((name, text, place.clone()));
-            }
-        }
-        all
-    }
-
-    /// The texts of a list joined by commas, if there are any.
-    pub(super) fn joined(&self) -> Option<(String, &Place)> {
-        let texts: Vec<String> = self.texts().into_iter().map(|(text, _)| text).collect();
-        (!texts.is_empty()).then(|| (texts.join(","), &self.place))
-    }
-
-    /// One line for messages: what stands there, shortened.
-    pub(super) fn brief(&self) -> String {
-        let text = match &self.value {
-            Value::Scalar { text, .. } => text.split_whitespace().collect::<Vec<_>>().join(" "),
-            Value::List(items) => items.iter().map(Node::brief).collect::<Vec<_>>().join(", "),
-            Value::Map(entries) => {
-                let parts = entries.iter().map(|entry| format!("{}: {}", entry.key, entry.node.brief()));
-                parts.collect::<Vec<_>>().join(", ")
-            }
-        };
-        crate::human::shortened(&text, 80)
     }
 }
 

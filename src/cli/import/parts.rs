@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::config::place::Place;
+use millrace_log::yaml::Place;
 
 /// Something that was not converted, or that users should know.
 #[derive(Debug, Clone, PartialEq, Eq)]

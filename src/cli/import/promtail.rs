@@ -9,7 +9,7 @@ use super::draft::{Draft, Source};
 use super::error::ImportError;
 use super::foreign::{Keys, yaml};
 use super::{pattern, promtail_stages};
-use crate::config::tree::Node;
+use millrace_log::yaml::Node;
 
 /// Other ways to find targets, and what takes their place.
 const OTHER_TARGETS: [(&str, &str); 13] = [

@@ -16,8 +16,7 @@ use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Parsed, Step};
-use crate::config::place::Place;
-use crate::config::tree::Node;
+use millrace_log::yaml::{Node, Place};
 
 /// Where a name that a stage extracted stands in the line.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::place::Place;
+use millrace_log::yaml::Place;
 
 /// A value of the result.
 #[derive(Debug, Clone, PartialEq)]

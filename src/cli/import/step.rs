@@ -3,7 +3,7 @@
 //! In: regular expressions, texts, fields as the other program names them. Out: steps. Side effects: none.
 
 use super::result::Out;
-use crate::config::place::Place;
+use millrace_log::yaml::Place;
 
 /// One entry of a source's list `transforms`.
 #[derive(Debug, Clone)]

@@ -14,8 +14,7 @@ use super::result::Out;
 use super::vector_graph::{Chain, Upstream};
 use super::vector_sink::sink;
 use super::vector_transform::{leave, transform};
-use crate::config::place::Place;
-use crate::config::tree::{Entry, Node};
+use millrace_log::yaml::{Entry, Node, Place};
 
 /// Sources of other kinds, and what takes their place.
 const OTHER_SOURCES: [(&str, &str); 10] = [

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::tree::{Entry, Node};
+use millrace_log::yaml::{Entry, Node};
 
 /// Which sources feed a component.
 pub struct Upstream<'n> {

@@ -5,7 +5,7 @@
 use super::draft::Draft;
 use super::foreign::Keys;
 use super::result::Out;
-use crate::config::tree::{Entry, Node};
+use millrace_log::yaml::{Entry, Node};
 
 /// Reads one sink.
 pub fn sink(entry: &Entry, reached: &[usize], draft: &mut Draft) {

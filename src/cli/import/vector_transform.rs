@@ -7,7 +7,7 @@ use super::foreign::Keys;
 use super::pattern;
 use super::result::Out;
 use super::step::{self, Step};
-use crate::config::tree::{Entry, Node};
+use millrace_log::yaml::{Entry, Node};
 
 /// Adds one transform to a source.
 pub fn transform(entry: &Entry, source: &mut Source, draft: &mut Draft) {

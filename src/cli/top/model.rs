@@ -217,7 +217,7 @@ pub(super) mod tests {
                 max_waiting_bytes: 16 << 20,
                 troubles: [("logs/0".to_owned(), "broker is away".to_owned())].into(),
             };
-            LedgerView { hops: vec![crate::ledger::agent_hop(&ledger)] }
+            LedgerView { hops: vec![crate::ledger::agent_hop(&ledger)], notices: Vec::new() }
         };
         let mut model = Model::new("http://127.0.0.1:3100");
         let now = Instant::now();

@@ -1,0 +1,98 @@
+//! Metrics of the process: one registry for each part, exposed together at `/metrics`.
+//!
+//! In: registries of the parts as they start. Out: the text of the exposition. Touches nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The registries of all parts, in the order of their first start. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registries(Arc<Mutex<Vec<(&'static str, Registry)>>>);
+
+impl Registries {
+    /// Exposes the metrics of a part. A part that starts again starts its counters again, as a new process would.
+    pub fn put(&self, part: &'static str, registry: Registry) {
+        let mut all = self.0.lock();
+        match all.iter_mut().find(|(name, _)| *name == part) {
+            Some((_, old)) => *old = registry,
+            None => all.push((part, registry)),
+        }
+    }
+
+    /// No longer exposes a part that was stopped.
+    pub fn remove(&self, part: &'static str) {
+        self.0.lock().retain(|(name, _)| *name != part);
+    }
+
+    /// The exposition of all parts.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        for (_, registry) in self.0.lock().iter() {
+            text::encode_registry(&mut out, registry)?;
+        }
+        text::encode_eof(&mut out)?;
+        Ok(out)
+    }
+}
+
+/// How reloads of the configuration went.
+#[derive(Debug, Clone, Default)]
+pub struct ReloadMetrics {
+    /// Reloads that were refused, or after which a part runs with its previous configuration.
+    pub failures: Counter,
+    /// 1 if the last reload, or the start, took over the whole configuration.
+    pub last_successful: Gauge,
+}
+
+impl ReloadMetrics {
+    /// Registers both; the start counts as successful.
+    pub fn register(registries: &Registries) -> Self {
+        let metrics = Self::default();
+        metrics.last_successful.set(1);
+        let mut registry = Registry::default();
+        registry.register(
+            "millrace_config_reload_failures",
+            "Reloads of the configuration that were refused or only partly taken over",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "millrace_config_last_reload_successful",
+            "1 if the last reload took over the whole configuration, else 0",
+            metrics.last_successful.clone(),
+        );
+        registries.put("config", registry);
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_exposed_together_and_replaced_when_they_start_again() {
+        let registries = Registries::default();
+        let metrics = ReloadMetrics::register(&registries);
+        metrics.failures.inc();
+        let part = |name: &str| {
+            let mut registry = Registry::default();
+            registry.register(name, "Something", Counter::<u64>::default());
+            registry
+        };
+        registries.put("broker", part("a"));
+        registries.put("broker", part("b"));
+        registries.put("agent", part("c"));
+        registries.remove("agent");
+        let text = registries.encode().unwrap();
+        assert!(text.contains("millrace_config_reload_failures_total 1\n"), "{text}");
+        assert!(text.contains("millrace_config_last_reload_successful 1\n"), "{text}");
+        assert!(text.contains("\nb_total 0\n") && !text.contains("a_total") && !text.contains("c_total"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,38 @@
+//! Starts the exports: consumers that feed other systems.
+//!
+//! In: the section `exports`. Out: a running stage for each, and what keeps it from delivering. Touches the log and the systems fed, through them.
+
+use std::sync::Arc;
+
+use millrace_exports::config::ExportConfig;
+use millrace_exports::elastic_bulk::{ElasticBulk, Trouble};
+use millrace_exports::metrics::ExportMetrics;
+use millrace_log::client::BatchProducer;
+use prometheus_client::registry::Registry;
+
+use super::part::Part;
+use super::site::Site;
+use crate::exit::{Code, Failure};
+use crate::stages::{STOP_LIMIT, Stages};
+
+/// Starts all exports; what they can't use goes to `dead_letters`.
+pub fn start(
+    configs: &[ExportConfig],
+    dead_letters: &Arc<dyn BatchProducer>,
+    site: &Site,
+    stages: &mut Stages<Part>,
+) -> Result<Vec<Trouble>, Failure> {
+    let mut registry = Registry::default();
+    let metrics = ExportMetrics::register(&mut registry);
+    let mut all = Vec::new();
+    for ExportConfig::Elasticsearch(export) in configs.iter().cloned() {
+        let opened = ElasticBulk::new(export, Arc::clone(dead_letters), Arc::clone(&site.clock), metrics.clone());
+        all.push(opened.map_err(|error| Failure::new(Code::Config, error))?);
+    }
+    site.registries.put(Part::Exports.name(), registry);
+    let troubles = all.iter().map(ElasticBulk::trouble).collect();
+    for export in all {
+        stages.start(Part::Exports, "export", STOP_LIMIT, |token| async move { Ok(export.run(token).await?) });
+    }
+    Ok(troubles)
+}

@@ -1,0 +1,143 @@
+//! Starts the index: log to index, pushes by HTTP, and the handlers of the Loki and Elasticsearch APIs and the page.
+//!
+//! In: the section `aggregator`. Out: a running index, its engine and its routes. Touches the index's folder and the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use millrace_aggregator::config::AggregatorConfig;
+use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
+use millrace_aggregator::ingest::{Ingest, IngestRun};
+use millrace_aggregator::loki::{self, LokiLimits, LokiState};
+use millrace_aggregator::run::{Aggregator, AggregatorError};
+use millrace_aggregator::web::{self, PageState};
+use millrace_index::logql::LogqlStorage;
+use millrace_index::scan::EventStore;
+use millrace_log::client::{BatchProducer, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
+use millrace_logql::Engine;
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::aggregator_failure;
+use super::part::Part;
+use super::rules::CurrentAlerts;
+use super::site::Site;
+use crate::config::Config;
+use crate::exit::{Code, Failure};
+use crate::stages::{STOP_LIMIT, Stages};
+
+/// How long the start waits for the log to say how many partitions the push topic has.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// An index that runs.
+pub struct RunningIndex {
+    /// Counts, and whether it is ready.
+    pub aggregator: Arc<Aggregator>,
+    /// Queries.
+    pub engine: Engine,
+    /// Loki API and page.
+    pub loki: Router,
+    /// Elasticsearch API.
+    pub elastic: Router,
+    /// Ends tails and queries: they never end by themselves.
+    pub shutdown: CancellationToken,
+}
+
+/// Opens the index and runs it.
+pub async fn start(
+    config: &Config,
+    aggregator_config: &AggregatorConfig,
+    alerts: &CurrentAlerts,
+    site: &Site,
+    stages: &mut Stages<Part>,
+) -> Result<RunningIndex, Failure> {
+    let open = || async {
+        let mut registry = Registry::default();
+        let (settings, clock) = (aggregator_config.clone(), Arc::clone(&site.clock));
+        Ok((Aggregator::open(settings, &config.data_dir, clock, &mut registry).await?, registry))
+    };
+    let in_use = |error: &AggregatorError| matches!(error, AggregatorError::InUse { .. });
+    let (aggregator, registry) = site.open(open, in_use).await.map_err(aggregator_failure)?;
+    let aggregator = Arc::new(aggregator);
+    site.registries.put(Part::Index.name(), registry);
+    let store = aggregator.store();
+    let producer = producer(&aggregator_config.kafka.connection())?;
+    // Creates the topic if it is new: the consumer finds it at its first look, not seconds later.
+    let (ingest, pushes) = open_ingest(config, aggregator_config, producer, site).await?;
+    let running = Arc::clone(&aggregator);
+    stages.start(Part::Index, "aggregator", STOP_LIMIT, |token| async move { Ok(running.run(token).await?) });
+    stages.start(Part::Index, "pushes", STOP_LIMIT, |token| async move {
+        pushes.run(token).await;
+        Ok(())
+    });
+
+    let limits = aggregator_config.index.query.limits();
+    let events: Arc<dyn EventStore> = store.clone();
+    let engine = Engine::new(Arc::new(LogqlStorage(Arc::clone(&events))));
+    let shutdown = CancellationToken::new();
+    let cost = LokiLimits::from(aggregator_config);
+    let shared = Arc::new(engine.clone());
+    let clock = || Arc::clone(&site.clock);
+    let page_store = Arc::clone(&events);
+    let state = LokiState::new(events, Arc::clone(&shared), Arc::clone(&ingest), clock(), cost, shutdown.clone());
+    let alerts = Arc::new(alerts.clone());
+    let page = PageState { store: page_store, engine: shared, alerts, clock: clock(), limits: limits.clone() };
+    let max_body = aggregator_config.elasticsearch.max_body_decompressed.0;
+    let elastic = elastic::router(ElasticState {
+        store,
+        ingest,
+        accepted: Accepted::default(),
+        templates: Templates::default(),
+        topics: aggregator_config.kafka.topics.clone(),
+        clock: clock(),
+        limits,
+        queries: Semaphore::new(aggregator_config.index.query.max_concurrent),
+        max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX),
+    });
+    let loki = Router::new().merge(loki::router(state)).merge(web::router(page));
+    Ok(RunningIndex { aggregator, engine, loki, elastic, shutdown })
+}
+
+/// A producer for the log.
+pub fn producer(connection: &ConnectionConfig) -> Result<Arc<dyn BatchProducer>, Failure> {
+    let producer = WireProducer::new(connection, Some(DELIVERY_TIMEOUT));
+    Ok(Arc::new(producer.map_err(|error| Failure::new(Code::Config, error))?))
+}
+
+/// The way in for pushes by HTTP: numbered durably, written to the log.
+async fn open_ingest(
+    config: &Config,
+    aggregator: &AggregatorConfig,
+    producer: Arc<dyn BatchProducer>,
+    site: &Site,
+) -> Result<(Arc<Ingest>, IngestRun), Failure> {
+    let kafka = &aggregator.kafka;
+    let asked =
+        tokio::time::timeout(TOPIC_PATIENCE, producer.ensure_topic(&kafka.push_topic, kafka.push_partitions)).await;
+    let partitions = match asked {
+        Ok(Ok(partitions)) => partitions,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "pushes wait for the log; searches of what is indexed go on");
+            kafka.push_partitions
+        }
+        Err(_) => {
+            tracing::warn!(
+                brokers = kafka.brokers.join(","),
+                "log does not answer: pushes wait for it; searches of what is indexed go on"
+            );
+            kafka.push_partitions
+        }
+    };
+    let folder = config.data_dir.join("index").join("pushes");
+    let (topic, clock, settings) = (kafka.push_topic.clone(), Arc::clone(&site.clock), aggregator.ingest.clone());
+    let mut registry = Registry::default();
+    let opened = tokio::task::spawn_blocking(move || {
+        let ingest = Ingest::open(&folder, producer, &topic, partitions, clock, settings, &mut registry);
+        (ingest, registry)
+    });
+    let (ingest, registry) = opened.await?;
+    site.registries.put("pushes", registry);
+    ingest.map_err(|error| Failure::new(Code::Data, error))
+}

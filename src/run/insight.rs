@@ -1,0 +1,76 @@
+//! What those who look at a process see of its parts: `/metrics`, `/ready`, the ledger, live records.
+//!
+//! In: handles of the parts. Out: routes. Touches nothing.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use millrace_agent::LedgerHandle;
+use millrace_agent::tap::Taps;
+use millrace_aggregator::run::Aggregator;
+use millrace_exports::elastic_bulk::Trouble;
+use millrace_streams::route::RouteLedger;
+
+use super::site::Site;
+use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
+use crate::status::{Notes, ReadyCheck, status_routes};
+use crate::tap::tap_route;
+
+/// Handles of the parts that run.
+#[derive(Clone, Default)]
+pub struct Insight {
+    /// Counts of the agent.
+    pub agent: Option<LedgerHandle>,
+    /// Live records of the agent.
+    pub taps: Option<Taps>,
+    /// Counts of the index.
+    pub index: Option<Arc<Aggregator>>,
+    /// Counts of the routes.
+    pub routes: Option<RouteLedger>,
+    /// What keeps exports from delivering.
+    pub exports: Vec<Trouble>,
+    /// Whether the parts can do their work.
+    pub ready: Vec<ReadyCheck>,
+}
+
+impl Insight {
+    /// `/metrics`, `/ready`, the ledger, and live records where the listener is private.
+    pub fn router(&self, site: &Site, is_private: bool) -> Router {
+        Router::new()
+            .merge(status_routes(site.registries.clone(), self.ready.clone(), self.notes(site)))
+            .merge(self.ledger_route(site))
+            .merge(tap_route(self.taps.clone(), is_private))
+    }
+
+    /// What is wrong although the process does its work.
+    fn notes(&self, site: &Site) -> Vec<Notes> {
+        let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
+        let exports = move || exports.iter().filter_map(Trouble::text).collect::<Vec<String>>();
+        let damaged = move || {
+            let splits = index.iter().flat_map(|aggregator| aggregator.store().all_damaged());
+            splits.map(|split| split.to_string()).collect::<Vec<String>>()
+        };
+        vec![Arc::new(move || notices.list()), Arc::new(exports), Arc::new(damaged)]
+    }
+
+    /// `GET /api/v1/ledger`.
+    fn ledger_route(&self, site: &Site) -> Router {
+        let (agent, index, routes) = (self.agent.clone(), self.index.clone(), self.routes.clone());
+        let notices = site.notices.clone();
+        let view = move || {
+            let (agent, index, routes, notices) = (agent.clone(), index.clone(), routes.clone(), notices.list());
+            async move {
+                let index = match index {
+                    Some(aggregator) => Some(index_hop(&aggregator.ledger(), aggregator.behind().await)),
+                    None => None,
+                };
+                let agent = agent.map(|handle| agent_hop(&handle.snapshot()));
+                let routes = routes.iter().flat_map(|ledger| ledger.passes().map(route_hop));
+                let hops = agent.into_iter().chain(routes).chain(index).collect();
+                axum::Json(LedgerView { hops, notices })
+            }
+        };
+        Router::new().route("/api/v1/ledger", get(view))
+    }
+}

@@ -1,0 +1,261 @@
+//! HTTP listeners of the process: bound before anything else, so that a port in use stops the start before a folder is
+//! touched; kept over reloads that don't concern them.
+//!
+//! In: settings. Out: listeners with who may come in; the routes behind them can be replaced. Touches the network.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use millrace_doors::serve::{HttpListener, HttpSettings, OpenError};
+use serde_json::Value as Json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::addresses::Addresses;
+use super::live_router::LiveRouter;
+use super::part::{Part, Scope};
+use crate::config::Settings;
+use crate::exit::{Code, Failure};
+use crate::stages::{STOP_LIMIT, Stages};
+
+/// How long a listener that replaces another at the same address waits for that one to close.
+const HANDOVER: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// Loki API, page, `/metrics`, `/ready`.
+    Loki,
+    /// Elasticsearch API.
+    Elasticsearch,
+    /// Alertmanager API.
+    Alertmanager,
+    /// `/metrics`, `/ready` and the ledger of a process without an aggregator.
+    Status,
+}
+
+impl Api {
+    /// As logs name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loki => "Loki API",
+            Self::Elasticsearch => "Elasticsearch API",
+            Self::Alertmanager => "Alertmanager API",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// A listener as the configuration wants it.
+struct Wanted {
+    api: Api,
+    settings: HttpSettings,
+    /// What is equal here is the same listener.
+    values: Json,
+}
+
+/// A listener that is bound.
+struct Bound {
+    wanted: Wanted,
+    address: SocketAddr,
+    is_private: bool,
+    routes: LiveRouter,
+    /// Bound and not yet served.
+    waiting: Option<HttpListener>,
+    /// Ends its stage.
+    stop: CancellationToken,
+}
+
+/// All listeners.
+#[derive(Default)]
+pub struct Listeners(Vec<Bound>);
+
+impl Listeners {
+    /// Binds what the settings want and is not there yet, and gives up what they no longer want. Where an address can't
+    /// be bound, the listener before it goes on; the failures say which.
+    pub async fn take_over(&mut self, settings: &Settings, scope: Scope) -> Vec<(Api, Failure)> {
+        let wanted = wanted(settings, scope);
+        let mut failures = Vec::new();
+        self.0.retain(|bound| {
+            let stays = wanted.iter().any(|wanted| wanted.api == bound.wanted.api);
+            if !stays {
+                bound.stop.cancel();
+            }
+            stays
+        });
+        for wanted in wanted {
+            let api = wanted.api;
+            let old = self.0.iter().position(|bound| bound.wanted.api == api);
+            if old.is_some_and(|at| self.0[at].wanted.values == wanted.values) {
+                continue;
+            }
+            match self.replace(old, wanted).await {
+                Ok(()) => {}
+                Err(failure) => failures.push((api, failure)),
+            }
+        }
+        failures
+    }
+
+    async fn replace(&mut self, old: Option<usize>, wanted: Wanted) -> Result<(), Failure> {
+        let Some(at) = old else {
+            self.0.push(bind(wanted).await?);
+            return Ok(());
+        };
+        if self.0[at].wanted.settings.listen != wanted.settings.listen {
+            let new = bind(wanted).await?;
+            self.0[at].stop.cancel();
+            self.0[at] = new;
+            return Ok(());
+        }
+        // Who may come in has changed at the same address: the old listener closes first. What is wrong with the new
+        // settings was found when they were checked; should they fail all the same, the old ones are bound again.
+        self.0[at].stop.cancel();
+        let before = Wanted {
+            api: self.0[at].wanted.api,
+            settings: self.0[at].wanted.settings.clone(),
+            values: self.0[at].wanted.values.clone(),
+        };
+        match bind_once_free(wanted).await {
+            Ok(new) => {
+                self.0[at] = new;
+                Ok(())
+            }
+            Err(failure) => {
+                self.0[at] = bind_once_free(before).await?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The APIs that have a listener.
+    pub fn apis(&self) -> impl Iterator<Item = Api> + use<'_> {
+        self.0.iter().map(|bound| bound.wanted.api)
+    }
+
+    /// Whether a listener may show records: to this host only, or to those who log in.
+    pub fn is_private(&self, api: Api) -> bool {
+        self.0.iter().any(|bound| bound.wanted.api == api && bound.is_private)
+    }
+
+    /// Puts routes behind a listener.
+    pub fn route(&self, api: Api, router: Router) {
+        if let Some(bound) = self.0.iter().find(|bound| bound.wanted.api == api) {
+            bound.routes.set(router);
+        }
+    }
+
+    /// Serves what is bound and not yet served.
+    pub fn serve(&mut self, stages: &mut Stages<Part>) {
+        for bound in &mut self.0 {
+            let Some(listener) = bound.waiting.take() else { continue };
+            let (router, stop) = (bound.routes.router(), bound.stop.clone());
+            stages.start(Part::Apis, bound.wanted.api.name(), STOP_LIMIT, |token| async move {
+                let ending = token.child_token();
+                let serving = listener.serve(router, ending.clone());
+                tokio::pin!(serving);
+                tokio::select! {
+                    ended = &mut serving => return Ok(ended?),
+                    () = stop.cancelled() => ending.cancel(),
+                }
+                serving.await?;
+                // Given up by a reload: a stage that ends would end the process.
+                token.cancelled().await;
+                Ok(())
+            });
+        }
+    }
+
+    /// Where they are.
+    pub fn fill(&self, addresses: &mut Addresses) {
+        let of = |api: Api| self.0.iter().find(|bound| bound.wanted.api == api).map(|bound| bound.address);
+        addresses.http = of(Api::Loki);
+        addresses.elasticsearch = of(Api::Elasticsearch);
+        addresses.alertmanager = of(Api::Alertmanager);
+        addresses.status = of(Api::Status);
+    }
+}
+
+async fn bind(wanted: Wanted) -> Result<Bound, Failure> {
+    let listener = HttpListener::open_async(wanted.settings.clone()).await.map_err(failure)?;
+    Ok(bound(wanted, listener))
+}
+
+fn failure(error: OpenError) -> Failure {
+    let code = match &error {
+        OpenError::InUse { .. } | OpenError::Bind { .. } => Code::Unavailable,
+        OpenError::Tls { .. } | OpenError::Login { .. } => Code::Config,
+    };
+    Failure::new(code, error)
+}
+
+fn bound(wanted: Wanted, listener: HttpListener) -> Bound {
+    let (address, is_private) = (listener.address(), listener.is_private());
+    let (routes, stop) = (LiveRouter::default(), CancellationToken::new());
+    Bound { wanted, address, is_private, routes, waiting: Some(listener), stop }
+}
+
+/// Binds where a listener of this process is closing.
+async fn bind_once_free(wanted: Wanted) -> Result<Bound, Failure> {
+    let until = Instant::now() + HANDOVER;
+    loop {
+        match HttpListener::open_async(wanted.settings.clone()).await {
+            Ok(listener) => return Ok(bound(wanted, listener)),
+            Err(OpenError::InUse { .. }) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+            Err(error) => return Err(failure(error)),
+        }
+    }
+}
+
+fn wanted(settings: &Settings, scope: Scope) -> Vec<Wanted> {
+    let config = &settings.config;
+    let mut all = Vec::new();
+    if let Some(listen) = config.broker.as_ref().and_then(|broker| broker.server.http.as_ref()) {
+        all.push(Wanted {
+            api: Api::Status,
+            settings: HttpSettings::new("broker's status", "broker.http", listen),
+            values: settings.value(&["broker", "http"]).clone(),
+        });
+    }
+    if scope == Scope::Routes {
+        return all;
+    }
+    if let Some(agent) = &config.agent
+        && let Some(listen) = &agent.http
+        && all.is_empty()
+        && config.aggregator.is_none()
+    {
+        let mut http = HttpSettings::new("agent's status", "agent.http", listen);
+        http.login = agent.http_auth.clone();
+        let values = [settings.value(&["agent", "http"]).clone(), settings.value(&["agent", "http_auth"]).clone()];
+        all.push(Wanted { api: Api::Status, settings: http, values: Json::from(values.to_vec()) });
+    }
+    if let Some(aggregator) = &config.aggregator {
+        let part = &aggregator.http;
+        let mut http = HttpSettings::new(Api::Loki.name(), "aggregator.http.listen", &part.listen);
+        http.login = part.auth.clone();
+        http.requests.max_body = part.max_body.0;
+        http.requests.max_body_key = "aggregator.http.max_body";
+        http.requests.max_concurrent = part.max_requests;
+        all.push(Wanted { api: Api::Loki, settings: http, values: settings.value(&["aggregator", "http"]).clone() });
+        let part = &aggregator.elasticsearch;
+        let mut http = HttpSettings::new(Api::Elasticsearch.name(), "aggregator.elasticsearch.listen", &part.listen);
+        http.login = part.auth.clone();
+        http.requests.max_body = part.max_body.0;
+        http.requests.max_body_key = "aggregator.elasticsearch.max_body";
+        http.requests.max_concurrent = part.max_requests;
+        let values = settings.value(&["aggregator", "elasticsearch"]).clone();
+        all.push(Wanted { api: Api::Elasticsearch, settings: http, values });
+    }
+    if let Some(notify) = &config.notify {
+        all.push(Wanted {
+            api: Api::Alertmanager,
+            settings: HttpSettings::new(Api::Alertmanager.name(), "notify.listen", &notify.listen),
+            values: settings.value(&["notify", "listen"]).clone(),
+        });
+    }
+    all
+}

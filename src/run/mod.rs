@@ -1,0 +1,141 @@
+//! Builds the parts of a process, plugs their traits together, starts and stops them in order, and changes the parts
+//! whose configuration has changed.
+//!
+//! In: checked [`Settings`]. Out: a running [`Process`] with its addresses. Touches everything, through the parts.
+//!
+//! Listeners are bound before anything else, so that a port in use stops the start before a folder is touched. Then, in
+//! the order of [`part::Part`]: broker, routes, index, notifier, rules, exports, agent; then the listeners are served.
+
+/// Where the process listens.
+mod addresses;
+/// Exit codes of parts that can't be opened.
+mod failure;
+/// What those who look after a process should know although it works.
+mod notices;
+/// What all parts share.
+mod site;
+/// The parts, their order, and what makes each.
+mod part;
+/// Routes that can be replaced behind a listener that stays.
+mod live_router;
+/// HTTP listeners.
+mod listeners;
+/// `/metrics`, `/ready`, the ledger.
+mod insight;
+/// The embedded broker.
+mod broker;
+/// Copies of records from topic to topic.
+mod routes;
+/// Alerts to people.
+mod notifier;
+/// Rule files to alerts.
+mod rules;
+/// Log to index, and the handlers of its APIs.
+mod index;
+/// Consumers that feed other systems.
+mod exports;
+/// Files and other sources to topics.
+mod agent;
+/// The parts that run now.
+mod parts;
+
+use millrace_log::clock::SystemClock;
+
+pub use addresses::Addresses;
+pub use parts::Outcome;
+
+use notices::Notices;
+use part::Scope;
+use parts::Parts;
+use site::Site;
+
+use crate::config::{Config, Settings};
+use crate::exit::Failure;
+use crate::metrics::{Registries, ReloadMetrics};
+use crate::stages::StageResult;
+
+/// Everything that runs.
+pub struct Process {
+    parts: Parts,
+    reloads: ReloadMetrics,
+}
+
+impl Process {
+    /// Starts every role that the settings have.
+    pub async fn start(settings: Settings) -> Result<Self, Failure> {
+        Self::start_scope(settings, Scope::Sections).await
+    }
+
+    /// Starts every role of a configuration that was put together by code.
+    pub async fn start_config(config: Config) -> Result<Self, Failure> {
+        Self::start(Settings::try_from(config)?).await
+    }
+
+    /// Only the routes of the configuration, on the log that it names.
+    pub async fn route(settings: Settings) -> Result<Self, Failure> {
+        Self::start_scope(settings, Scope::Routes).await
+    }
+
+    async fn start_scope(settings: Settings, scope: Scope) -> Result<Self, Failure> {
+        raise_file_limit();
+        let registries = Registries::default();
+        let reloads = ReloadMetrics::register(&registries);
+        let site = Site { clock: SystemClock::shared(), registries, notices: Notices::default(), again: false };
+        let mut parts = Parts::new(site, scope);
+        match parts.start(settings).await {
+            Ok(()) => Ok(Self { parts, reloads }),
+            Err(failure) => {
+                // What was started already is stopped in order; what it says then is logged.
+                drop(parts.stop().await);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Changes the parts whose settings have changed; the others go on. An error ends the process: a part can run
+    /// neither as it should nor as it did.
+    pub async fn reload(&mut self, settings: Settings) -> Result<Outcome, Failure> {
+        let outcome = self.parts.take_over(settings).await?;
+        self.note(&outcome.refused);
+        Ok(outcome)
+    }
+
+    /// Notes that a new configuration was refused as a whole.
+    pub fn refuse(&self, failure: &Failure) {
+        self.note(&[format!("everything runs with the previous configuration: {failure}")]);
+    }
+
+    fn note(&self, refused: &[String]) {
+        if !refused.is_empty() {
+            self.reloads.failures.inc();
+        }
+        self.reloads.last_successful.set(i64::from(refused.is_empty()));
+        let text = format!("the last reload was not taken over: {}", refused.join("; "));
+        self.parts.site.notices.set("reload", (!refused.is_empty()).then_some(text));
+    }
+
+    /// Where the process listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.parts.addresses
+    }
+
+    /// Waits until a stage ends although nobody stopped it.
+    pub async fn ended_early(&mut self) -> (&'static str, StageResult) {
+        self.parts.stages.ended_early().await
+    }
+
+    /// Stops everything in reverse order.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.parts.stop().await
+    }
+}
+
+/// Raises the limit of open files to what the system allows: segments, splits and tailed files are many.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, now = limit.current, "limit of open files can't be raised: raise it with ulimit -n or LimitNOFILE");
+    }
+}

@@ -1,0 +1,377 @@
+//! The parts of a process that run now: started, stopped and replaced one by one, and the routes that lead to them.
+//!
+//! In: settings. Out: running parts; after a reload, what was taken over and what was not. Touches everything, through
+//! the parts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use millrace_agent::LedgerHandle;
+use millrace_agent::tap::Taps;
+use millrace_exports::elastic_bulk::Trouble;
+use millrace_notify::Notifier;
+use millrace_rules::Rules;
+use millrace_streams::route::RouteLedger;
+use parking_lot::Mutex;
+use serde_json::Value as Json;
+use tokio_util::sync::CancellationToken;
+
+use super::addresses::Addresses;
+use super::broker::{self, RunningBroker, log_connection, pointed};
+use super::index::{self, RunningIndex};
+use super::insight::Insight;
+use super::listeners::{Api, Listeners};
+use super::part::{Part, Scope};
+use super::rules::{self, CurrentAlerts};
+use super::site::Site;
+use super::{agent, exports, notifier, routes};
+use crate::config::{Config, Settings};
+use crate::exit::Failure;
+use crate::stages::{STOP_LIMIT, Stages};
+
+/// What a part was started with.
+struct Started {
+    values: Json,
+    files: Json,
+    settings: Arc<Settings>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What runs with the new configuration and did not before.
+    pub changed: Vec<String>,
+    /// What runs with its previous configuration, and why.
+    pub refused: Vec<String>,
+}
+
+/// All parts.
+pub struct Parts {
+    /// Their tasks.
+    pub stages: Stages<Part>,
+    /// Where they listen.
+    pub addresses: Addresses,
+    /// What they share.
+    pub site: Site,
+    scope: Scope,
+    listeners: Listeners,
+    started: BTreeMap<Part, Started>,
+    broker: Option<RunningBroker>,
+    routes: Option<RouteLedger>,
+    index: Option<RunningIndex>,
+    notifier: Option<Arc<Notifier>>,
+    rules: Option<Arc<Rules>>,
+    agent: Option<(LedgerHandle, Taps)>,
+    exports: Vec<Trouble>,
+    alerts: CurrentAlerts,
+    /// Ends tails and queries of the index that runs now.
+    queries: Arc<Mutex<CancellationToken>>,
+}
+
+impl Parts {
+    /// None yet.
+    pub fn new(site: Site, scope: Scope) -> Self {
+        Self {
+            stages: Stages::default(),
+            addresses: Addresses::default(),
+            site,
+            scope,
+            listeners: Listeners::default(),
+            started: BTreeMap::new(),
+            broker: None,
+            routes: None,
+            index: None,
+            notifier: None,
+            rules: None,
+            agent: None,
+            exports: Vec::new(),
+            alerts: CurrentAlerts::default(),
+            queries: Arc::default(),
+        }
+    }
+
+    /// Starts everything that the settings have.
+    pub async fn start(&mut self, settings: Settings) -> Result<(), Failure> {
+        let settings = Arc::new(settings);
+        if let Some((_, failure)) = self.listeners.take_over(&settings, self.scope).await.into_iter().next() {
+            return Err(failure);
+        }
+        self.listeners.fill(&mut self.addresses);
+        for part in Part::IN_ORDER {
+            self.start_part(part, &settings).await?;
+        }
+        self.serve();
+        let queries = Arc::clone(&self.queries);
+        self.stages.start(Part::Apis, "queries", STOP_LIMIT, |token| async move {
+            token.cancelled().await;
+            queries.lock().cancel();
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Changes what differs from what runs. A part that can't start as it should goes back to how it was; an error is
+    /// one that can't even do that.
+    pub async fn take_over(&mut self, settings: Settings) -> Result<Outcome, Failure> {
+        let settings = Arc::new(settings);
+        let mut outcome = Outcome::default();
+        for (api, failure) in self.listeners.take_over(&settings, self.scope).await {
+            outcome.refused.push(format!("{} listens as before: {failure}", api.name()));
+        }
+        self.listeners.fill(&mut self.addresses);
+        let changed = self.changed(&settings);
+        let mut before = BTreeMap::new();
+        for part in changed.iter().rev() {
+            before.extend(self.stop_part(*part).await.map(|started| (*part, started)));
+        }
+        self.site.again = true;
+        for part in changed {
+            self.replace_part(part, &settings, before.remove(&part), &mut outcome).await?;
+        }
+        self.read_files(&settings, &mut outcome).await;
+        self.serve();
+        Ok(outcome)
+    }
+
+    /// Stops everything in reverse order.
+    pub async fn stop(self) -> Result<(), Failure> {
+        let mut first = None;
+        for stage in self.stages.stop().await {
+            if let Err(error) = stage.result {
+                tracing::error!(stage = stage.name, error = format!("{error:#}"), "stage ended with an error");
+                first.get_or_insert(error.context(format!("{} failed when it was stopped", stage.name)));
+            }
+        }
+        first.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The parts whose values differ, and those that stand on them, in the order of the start.
+    fn changed(&self, settings: &Settings) -> BTreeSet<Part> {
+        let differs = |part: &Part| {
+            self.started.get(part).map(|started| &started.values) != part.values(settings, self.scope).as_ref()
+        };
+        let mut changed: BTreeSet<Part> = Part::IN_ORDER.into_iter().filter(differs).collect();
+        for part in changed.clone() {
+            let running = |part: &&Part| self.started.contains_key(part);
+            changed.extend(part.dependents().iter().filter(running));
+        }
+        let elsewhere = |config: &Config| {
+            config
+                .broker
+                .as_ref()
+                .is_some_and(|broker| broker.server.all_listeners().iter().any(|d| d.listen.ends_with(":0")))
+        };
+        if changed.contains(&Part::Broker) && elsewhere(&settings.config) {
+            // It will be at another port, which all others must know.
+            changed.extend(Part::IN_ORDER);
+        }
+        changed
+    }
+
+    async fn replace_part(
+        &mut self,
+        part: Part,
+        settings: &Arc<Settings>,
+        before: Option<Started>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let name = part.name();
+        let failure = match self.start_part(part, settings).await {
+            Ok(true) => {
+                outcome.changed.push(name.to_owned());
+                return Ok(());
+            }
+            Ok(false) => {
+                outcome.changed.extend(before.is_some().then(|| format!("{name} (stopped)")));
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        // What it has started before it failed would be in the way.
+        self.stop_part(part).await;
+        let Some(before) = before else {
+            outcome.refused.push(format!("{name} is not started: {failure}"));
+            return Ok(());
+        };
+        self.start_part(part, &before.settings).await?;
+        outcome.refused.push(format!("{name} runs with its previous configuration: {failure}"));
+        Ok(())
+    }
+
+    /// Has parts that stay read the files again that they can take over while they run.
+    async fn read_files(&mut self, settings: &Arc<Settings>, outcome: &mut Outcome) {
+        let stale = |started: &Started, part: Part| started.files != *part.files(settings);
+        if let (Some(rules), Some(started)) = (self.rules.clone(), self.started.get_mut(&Part::Rules))
+            && stale(started, Part::Rules)
+        {
+            match tokio::task::spawn_blocking(move || rules.reload()).await {
+                Ok(Ok(count)) => {
+                    started.files = Part::Rules.files(settings).clone();
+                    outcome.changed.push(format!("rule files ({count} rules)"));
+                }
+                Ok(Err(faults)) => {
+                    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                    outcome.refused.push(format!("the rules read before stay in force: {}", faults.join("\n")));
+                }
+                Err(error) => outcome.refused.push(format!("the rules read before stay in force: {error}")),
+            }
+        }
+        if let (Some(notifier), Some(started)) = (self.notifier.clone(), self.started.get_mut(&Part::Notifier))
+            && stale(started, Part::Notifier)
+        {
+            let again = Arc::clone(&notifier);
+            match tokio::task::spawn_blocking(move || again.reload().map_err(|error| error.to_string())).await {
+                Ok(Ok(())) => {
+                    started.files = Part::Notifier.files(settings).clone();
+                    notifier::note(&notifier, &settings.config, &self.site);
+                    outcome.changed.push("alertmanager.yml".to_owned());
+                }
+                Ok(Err(error)) => outcome.refused.push(format!("alertmanager.yml stays in force as it was: {error}")),
+                Err(error) => outcome.refused.push(format!("alertmanager.yml stays in force as it was: {error}")),
+            }
+        }
+    }
+
+    /// Starts a part; false where the settings have none.
+    async fn start_part(&mut self, part: Part, settings: &Arc<Settings>) -> Result<bool, Failure> {
+        let Some(values) = part.values(settings, self.scope) else { return Ok(false) };
+        let config = pointed(&settings.config, self.broker.as_ref());
+        if self.scope == Scope::Sections {
+            create_data_dir(&config)?;
+        }
+        let (site, stages) = (&self.site, &mut self.stages);
+        match part {
+            Part::Broker => {
+                let broker = config.broker.clone().unwrap_or_default().server;
+                let running = broker::start(&broker, &config, site, stages).await?;
+                self.addresses.kafka = running.listens.first().map(|(_, address)| *address);
+                self.broker = Some(running);
+            }
+            Part::Routes => {
+                let broker = config.broker.clone().unwrap_or_default();
+                let connection = log_connection(&config, self.broker.as_ref());
+                self.routes = Some(routes::start(&broker, &connection, site, stages)?);
+            }
+            Part::Index => {
+                let aggregator = config.aggregator.clone().unwrap_or_default();
+                let index = index::start(&config, &aggregator, &self.alerts, site, stages).await?;
+                *self.queries.lock() = index.shutdown.clone();
+                self.index = Some(index);
+            }
+            Part::Notifier => self.notifier = Some(notifier::start(&config, site, stages).await?),
+            Part::Rules => {
+                let (Some(index), Some(notifier)) = (&self.index, &self.notifier) else { return Ok(false) };
+                let page = self.addresses.http;
+                let rules = rules::start(&config, &index.engine, notifier, page, site, stages).await?;
+                self.alerts.set(Some(Arc::clone(&rules)));
+                self.rules = Some(rules);
+            }
+            Part::Apis => return Ok(false),
+            Part::Exports => {
+                let connection = config.aggregator.clone().unwrap_or_default().kafka.connection();
+                self.exports = exports::start(&config.exports, &index::producer(&connection)?, site, stages)?;
+            }
+            Part::Agent => {
+                let config_of_agent = config.agent.clone().unwrap_or_default();
+                self.agent = Some(agent::start(&config_of_agent, &config.data_dir, site, stages).await?);
+            }
+        }
+        let started = Started { values, files: part.files(settings).clone(), settings: Arc::clone(settings) };
+        self.started.insert(part, started);
+        Ok(true)
+    }
+
+    /// Stops a part and lets go of everything that holds its folder; what it was started with.
+    async fn stop_part(&mut self, part: Part) -> Option<Started> {
+        let started = self.started.remove(&part);
+        match part {
+            Part::Broker => drop(self.broker.take()),
+            Part::Routes => drop(self.routes.take()),
+            Part::Index => {
+                if let Some(index) = self.index.take() {
+                    index.shutdown.cancel();
+                }
+            }
+            Part::Notifier => drop(self.notifier.take()),
+            Part::Rules => {
+                self.alerts.set(None);
+                drop(self.rules.take());
+            }
+            Part::Agent => drop(self.agent.take()),
+            Part::Exports => self.exports.clear(),
+            Part::Apis => {}
+        }
+        self.connect();
+        for stage in self.stages.stop_where(|of| of == part).await {
+            if let Err(error) = stage.result {
+                tracing::error!(stage = stage.name, error = format!("{error:#}"), "stage ended with an error");
+            }
+        }
+        self.site.registries.remove(part.name());
+        started
+    }
+
+    /// Leads requests to the parts that run now, and serves what is not served yet.
+    fn serve(&mut self) {
+        self.connect();
+        self.listeners.serve(&mut self.stages);
+    }
+
+    fn connect(&self) {
+        let insight = self.insight();
+        for api in self.listeners.apis() {
+            let status = || insight.router(&self.site, self.listeners.is_private(api));
+            let router = match (api, &self.index, &self.notifier) {
+                (Api::Loki, Some(index), _) => {
+                    let rules = self.rules.as_ref().map(|rules| rules.router()).unwrap_or_default();
+                    index.loki.clone().merge(rules).merge(status())
+                }
+                (Api::Elasticsearch, Some(index), _) => index.elastic.clone(),
+                (Api::Alertmanager, _, Some(notifier)) => notifier.router(),
+                (Api::Status, ..) => status(),
+                (Api::Loki, None, _) => restarting().merge(status()),
+                (Api::Elasticsearch, None, _) | (Api::Alertmanager, _, None) => restarting(),
+            };
+            self.listeners.route(api, router);
+        }
+    }
+
+    fn insight(&self) -> Insight {
+        let mut insight = Insight { routes: self.routes.clone(), exports: self.exports.clone(), ..Insight::default() };
+        insight.ready.extend(self.broker.as_ref().map(|broker| Arc::clone(&broker.ready)));
+        match &self.index {
+            Some(index) => {
+                let aggregator = Arc::clone(&index.aggregator);
+                insight.ready.push(Arc::new(move || aggregator.ready()));
+                insight.index = Some(Arc::clone(&index.aggregator));
+            }
+            None if self.listeners.apis().any(|api| api == Api::Loki) => {
+                insight.ready.push(Arc::new(|| Err("the index is starting".to_owned())));
+            }
+            None => {}
+        }
+        if let Some((ledger, taps)) = &self.agent {
+            insight.agent = Some(ledger.clone());
+            insight.taps = Some(taps.clone());
+        }
+        insight
+    }
+}
+
+/// What is answered while the part behind an API starts again.
+fn restarting() -> Router {
+    Router::new()
+        .fallback(|| async { (StatusCode::SERVICE_UNAVAILABLE, "restarting with a new configuration: retry\n") })
+}
+
+fn create_data_dir(config: &Config) -> Result<(), Failure> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+        let text = format!(
+            "can't create the data folder {}: choose another with `data_dir` or --data-dir",
+            config.data_dir.display()
+        );
+        Failure::new(crate::exit::Code::Data, anyhow::Error::new(error).context(text))
+    })
+}

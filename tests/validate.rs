@@ -1,0 +1,99 @@
+//! `millrace validate` reads everything that a start reads, and reports every error with its place: a start with what it
+//! calls good does not fail for what it could have read.
+
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs it over files in a folder: exit code, standard output, standard error without the folder's name.
+fn validate(folder: &Path) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    let run = command.args(["validate", "-c", "millrace.yaml"]).current_dir(folder).env_clear();
+    let output = run.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&folder.display().to_string(), "FOLDER");
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+#[test]
+fn everything_that_a_start_reads_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(
+        folder,
+        "rules.yaml",
+        "groups:\n  - name: a\n    rules:\n      - alert: A\n        expr: sum(rate({a=\"b\"}[5m])\n",
+    );
+    write(
+        folder,
+        "alertmanager.yml",
+        "route: {receiver: onkall}\ninhibit_rules: [{}]\nreceivers:\n  - name: oncall\n    webhook_configs: [{url_file: missing.url}]\n",
+    );
+    write(folder, "cert.pem", "no certificate\n");
+    write(folder, "data", "a file\n");
+    write(
+        folder,
+        "millrace.yaml",
+        "data_dir: data/millrace\n\
+         agent:\n  kafka: {brokers: [\"127.0.0.1:9092\"], topic: logs, tls: true, ca_file: ca.pem}\n  \
+         sources:\n    - {type: http, listen: \"0.0.0.0:3100\"}\n\
+         broker:\n  listeners:\n    - {name: a, listen: \"127.0.0.1:9092\"}\n    \
+         - {name: b, listen: \"127.0.0.1:9093\", tls: {cert_file: cert.pem, key_file: key.pem}}\n  \
+         users: [{name: u, password: \"file:missing.password\"}]\n\
+         aggregator:\n  kafka: {brokers: [\"127.0.0.1:9092\"], topics: [logs], group: g}\n  \
+         http: {listen: \"127.0.0.1:3100\", auth: {token: \"env:NO_SUCH_VARIABLE\"}}\n\
+         rules: {files: [rules.yaml, missing.yaml]}\n\
+         notify: {config_file: alertmanager.yml, listen: \"127.0.0.1:9093\"}\n",
+    );
+    let (code, _, text) = validate(folder);
+    assert_eq!(code, 78, "{text}");
+    for want in [
+        "millrace.yaml:1:11: data_dir: `data` exists and is not a folder",
+        "millrace.yaml:3:73: agent.kafka.ca_file: file `ca.pem` can't be read: No such file",
+        "millrace.yaml:5:28: agent.sources[0].listen: address `0.0.0.0:3100` conflicts with `127.0.0.1:3100` of `aggregator.http.listen`",
+        "broker.listeners[1].tls.cert_file: ",
+        "broker.users[0].password: secret file missing.password can't be read: No such file",
+        "aggregator.http.auth.token: environment variable NO_SUCH_VARIABLE",
+        "rules.files[1]: rule file `missing.yaml` does not exist",
+        "notify.listen: address `127.0.0.1:9093` is already used by `broker.listeners[1].listen`",
+        "rules.yaml:5:",
+        "alertmanager.yml:1:19: unknown receiver `onkall`",
+        "did you mean `oncall`?",
+        "alertmanager.yml:2:1: `inhibit_rules` is not supported",
+        "missing.url` of `url_file` can't be read: No such file",
+    ] {
+        assert!(text.contains(want), "{want}\n{text}");
+    }
+    assert!(text.ends_with("errors in the configuration\n"), "{text}");
+}
+
+#[test]
+fn a_good_configuration_is_ok_with_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "alertmanager.yml", "route: {receiver: oncall}\nreceivers: [{name: oncall}]\n");
+    write(
+        folder,
+        "millrace.yaml",
+        "data_dir: data\nbroker: {}\naggregator: {}\nrules: {files: [\"rules/*.yaml\"]}\nnotify: {config_file: alertmanager.yml}\n",
+    );
+    let (code, text, warnings) = validate(folder);
+    assert_eq!((code, text.as_str()), (0, "OK: broker, aggregator, rules, notify; data in data\n"), "{warnings}");
+    assert!(
+        warnings.contains("warning: millrace.yaml:4:17: rules.files[0]: no file matches `rules/*.yaml`"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("notify.config_file: receiver `oncall` has no integration: nobody will be paged"),
+        "{warnings}"
+    );
+    // The file that it names is missing.
+    std::fs::remove_file(folder.join("alertmanager.yml")).unwrap();
+    let (code, _, text) = validate(folder);
+    assert_eq!(code, 78, "{text}");
+    assert!(text.contains("notify.config_file: file `alertmanager.yml` can't be read: No such file"), "{text}");
+}
