@@ -246,7 +246,10 @@ impl Zone {
         };
         let rest = text.get(1..)?;
         let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "0"));
-        let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+        // Offsets end at 18 hours, as in Elasticsearch (`java.time.ZoneOffset`).
+        let (hours, minutes) = (hours.parse::<u8>().ok()?, minutes.parse::<u8>().ok()?);
+        let minutes =
+            (minutes < 60).then(|| i64::from(hours) * 60 + i64::from(minutes)).filter(|all| *all <= 18 * 60)?;
         Some(Self(chrono_tz::UTC, sign * minutes * 60_000))
     }
 
@@ -334,6 +337,22 @@ mod tests {
         }
         for text in ["now-", "now*1h", "now+1x", "then"] {
             assert_eq!(math(text, now, utc, false), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn zones_have_the_bounds_of_elasticsearch() {
+        for (text, want) in [
+            ("+02:00", Some(120)),
+            ("-5", Some(-300)),
+            ("+18:00", Some(1080)),
+            ("+18:01", None),
+            ("+01:60", None),
+            ("+-1:00", None),
+            ("+4611686018427387904:00", None),
+            ("02:00", None),
+        ] {
+            assert_eq!(Zone::parse(text).map(|zone| zone.1 / 60_000), want, "{text}");
         }
     }
 
