@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::client::{BatchProducer, ClientError, DELIVERY_TIMEOUT, WireConsumer, WireProducer};
 use millrace_log::clock::SharedClock;
 use parking_lot::Mutex;
@@ -283,7 +285,13 @@ impl Aggregator {
     }
 
     /// Reads, indexes and publishes until cancelled, then publishes what was read. Ends early only with an error.
-    pub async fn run(&self, cancel: CancellationToken) -> Result<(), AggregatorError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(&self, cancel: CancellationToken) -> BoxFuture<'_, Result<(), AggregatorError>> {
+        self.run_until(cancel).boxed()
+    }
+
+    async fn run_until(&self, cancel: CancellationToken) -> Result<(), AggregatorError> {
         let Some(Parts { folders, state, reader, producer }) = self.parts.lock().take() else {
             return Err(AggregatorError::Running);
         };

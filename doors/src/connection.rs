@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use futures::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -39,7 +40,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
         let mut tasks = self.0.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        // Boxed: a task is compiled for each kind of scheduler, and this one holds the whole API.
+        tasks.spawn(task.boxed());
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -120,7 +121,8 @@ impl Bound {
             let (serve, tls, stop, name) = (Arc::clone(&serve), tls.clone(), stop.clone(), Arc::clone(&name));
             let shaky = Arc::clone(&shaky);
             let within = limits.handshake;
-            connections.spawn(async move {
+            // Boxed: a task is compiled for each kind of scheduler, and this one holds all that is served.
+            let served = async move {
                 // Small answers must not wait for more. A socket that refuses is as good as gone, and fails at its use.
                 socket.set_nodelay(true).ok();
                 let opened = tokio::select! {
@@ -135,7 +137,8 @@ impl Bound {
                 if let Some(count) = shaky.another() {
                     tracing::warn!(listener = &*name, %peer, %error, count, "tls handshake failed");
                 }
-            });
+            };
+            connections.spawn(served.boxed());
         }
         drop(socket);
         let drained = async {

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClientAuth, ConnectionLimits, Login, RequestLimits, TlsConfig};
@@ -171,7 +173,13 @@ impl HttpListener {
 
     /// Answers by a router until `stop`; then takes no more connections, ends those that are idle, and lets the others
     /// have their answers for as long as the limits say.
-    pub async fn serve(self, router: Router, stop: CancellationToken) -> io::Result<()> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that serves.
+    pub fn serve(self, router: Router, stop: CancellationToken) -> BoxFuture<'static, io::Result<()>> {
+        self.serve_until(router, stop).boxed()
+    }
+
+    async fn serve_until(self, router: Router, stop: CancellationToken) -> io::Result<()> {
         let Self { bound, guard, connections: limits, .. } = self;
         let app = guard.mount(router);
         let (shared, token) = (Arc::new(limits.clone()), stop.clone());

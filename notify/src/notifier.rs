@@ -18,6 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::alert::{AlertSink, Fingerprint, NewAlert, SinkError};
 use millrace_log::clock::{SharedClock, span_ns};
 use millrace_log::store::{Store, run_blocking};
@@ -286,7 +288,13 @@ impl Notifier {
     }
 
     /// Flushes groups when they are due until cancelled; returns when the last notification under way has ended.
-    pub async fn run(self: Arc<Self>, token: CancellationToken) -> Result<(), NotifyError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(self: Arc<Self>, token: CancellationToken) -> BoxFuture<'static, Result<(), NotifyError>> {
+        self.flush_until(token).boxed()
+    }
+
+    async fn flush_until(self: Arc<Self>, token: CancellationToken) -> Result<(), NotifyError> {
         let mut flushes: JoinSet<()> = JoinSet::new();
         let mut keys: HashMap<tokio::task::Id, String> = HashMap::new();
         let mut maintenance = tokio::time::interval(MAINTENANCE);
@@ -294,7 +302,7 @@ impl Notifier {
             let now_ns = self.parts.clock.now_ns();
             let (due, next_ns) = self.begin_flushes(now_ns);
             for key in due {
-                let handle = flushes.spawn(self.clone().flush(key.clone(), token.clone()));
+                let handle = flushes.spawn(self.clone().flush(key.clone(), token.clone()).boxed());
                 keys.insert(handle.id(), key);
             }
             let wait_ns = u64::try_from(next_ns.saturating_sub(now_ns)).unwrap_or(0);

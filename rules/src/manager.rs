@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::clock::{SharedClock, span_ns};
 use millrace_log::record::Tenant;
 use parking_lot::Mutex;
@@ -222,7 +224,13 @@ impl Rules {
     }
 
     /// Evaluates until cancelled; returns when all groups have ended.
-    pub async fn run(self: Arc<Self>, token: CancellationToken) -> Result<(), RulesError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(self: Arc<Self>, token: CancellationToken) -> BoxFuture<'static, Result<(), RulesError>> {
+        self.evaluate_until(token).boxed()
+    }
+
+    async fn evaluate_until(self: Arc<Self>, token: CancellationToken) -> Result<(), RulesError> {
         let mut tasks = JoinSet::new();
         let mut running: HashMap<tokio::task::Id, (Arc<GroupRun>, CancellationToken)> = HashMap::new();
         self.tell_retired().await;
@@ -234,7 +242,7 @@ impl Rules {
             };
             for run in new {
                 let stop = token.child_token();
-                let handle = tasks.spawn(self.clone().run_group(run.clone(), stop.clone()));
+                let handle = tasks.spawn(self.clone().run_group(run.clone(), stop.clone()).boxed());
                 running.insert(handle.id(), (run, stop));
             }
             tokio::select! {

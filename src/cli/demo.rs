@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::serve::Signals;
 use super::terminal::print;
 use crate::demo::Demo;
@@ -10,7 +10,7 @@ use crate::exit::{Code, Failure};
 
 /// Runs until the time is over or a signal comes.
 pub fn demo(time: Option<Duration>) -> Result<(), Failure> {
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::listen()?;
         let show = |line: &str| drop(print(&format!("{line}\n")));
         let mut demo = tokio::select! {

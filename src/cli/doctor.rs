@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::door::DoorFlags;
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::terminal::print;
 use crate::exit::{Code, Failure};
 
@@ -12,7 +12,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Asks for the ledger twice and shows it; exit 1 if a hop does not add up.
 pub fn doctor(door: &DoorFlags, json: bool) -> Result<(), Failure> {
-    let view = runtime()?.block_on(async {
+    let view = block_on(async {
         let client = reqwest::Client::new();
         let first = door.ledger(&client).await?;
         if json {

@@ -6,7 +6,7 @@
 use millrace_agent::config::{AgentConfig, FileSource, SourceConfig};
 
 use super::flags::ConfigFlags;
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::validate;
 use crate::config::{Config, Settings};
 use crate::exit::{Code, Failure};
@@ -114,7 +114,7 @@ fn serve(served: Served) -> Result<(), Failure> {
     if matches!(served, Served::One { role: Role::Agent, .. }) {
         stay_small();
     }
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::listen()?;
         // From now on SIGHUP does not end the process.
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
@@ -146,7 +146,10 @@ fn serve(served: Served) -> Result<(), Failure> {
                 Err(failure) => {
                     process.refuse(&failure);
                     tracing::error!(error = %failure, "configuration not reloaded: everything runs with the previous one");
-                    tell(State::Ready, "running with the previous configuration: the new one has errors, see the journal");
+                    tell(
+                        State::Ready,
+                        "running with the previous configuration: the new one has errors, see the journal",
+                    );
                 }
                 Ok(settings) => {
                     warn(&settings);

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::door::DoorFlags;
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::table::or_dash;
 use super::terminal::{Output, print};
 use crate::exit::{Code, Failure};
@@ -72,7 +72,7 @@ enum Told {
 
 /// Shows records until `limit`, a signal, or the end of the process that is looked at.
 pub fn tap(args: &TapArgs) -> Result<(), Failure> {
-    runtime()?.block_on(async {
+    block_on(async {
         let looking = async {
             if args.stage.contains(&TapStage::Indexed) {
                 if args.stage.len() > 1 {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::client::BatchProducer;
 use millrace_log::clock::SharedClock;
 use millrace_log::fs::RealFs;
@@ -212,7 +214,13 @@ impl Agent {
     /// Runs until `cancel`, or until all sources have come to an end (the standard input); then stops reading, waits up to
     /// `shutdown_timeout` for acknowledgements, and keeps the positions. Dropping the future ends the agent as a crash
     /// does: what was not kept is read again.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), AgentError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(self, cancel: CancellationToken) -> BoxFuture<'static, Result<(), AgentError>> {
+        self.run_until(cancel).boxed()
+    }
+
+    async fn run_until(mut self, cancel: CancellationToken) -> Result<(), AgentError> {
         let topic: Arc<str> = self.config.kafka.topic.as_str().into();
         // However this future ends, live tails and the writer of the spool end, too.
         let _close_taps = CloseTaps(self.taps.clone());
@@ -222,7 +230,7 @@ impl Agent {
         let may_finish = self.files.is_empty() && !self.pushed.is_empty();
         let mut sources = Tasks::default();
         for (source, intake) in std::mem::take(&mut self.pushed) {
-            sources.set.spawn(source.run(intake, sources.stop.clone()));
+            sources.set.spawn(source.run(intake, sources.stop.clone()).boxed());
         }
         let Some(partitions) = self.create_topic(&topic, &cancel).await else { return Ok(()) };
         let wake = Wake::default();
@@ -234,7 +242,7 @@ impl Agent {
         let mut feeders = Tasks::default();
         match spool {
             Some(spool) => {
-                feeders.set.spawn(self.feeder(spool, &topic, inputs).run(feeders.stop.clone()));
+                feeders.set.spawn(self.feeder(spool, &topic, inputs).run(feeders.stop.clone()).boxed());
             }
             // A queue ends when the last of its inputs is gone: none may outlive the sources.
             None => drop(inputs),
@@ -309,7 +317,7 @@ impl Agent {
             queues.push((sender, flow.clone()));
             let to = TopicPartition::new(topic.clone(), partition);
             let sender = PartitionSender::new(context.clone(), to, flow);
-            senders.set.spawn(sender.run(queue, senders.stop.clone()));
+            senders.set.spawn(sender.run(queue, senders.stop.clone()).boxed());
         }
         (senders, queues)
     }

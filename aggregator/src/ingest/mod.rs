@@ -22,6 +22,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::client::BatchProducer;
 use millrace_log::clock::SharedClock;
 use millrace_log::record::{Labels, Position, SourceId, Tenant};
@@ -247,10 +249,16 @@ fn permits(bytes: u64) -> u32 {
 
 impl IngestRun {
     /// Sends what doors append until cancelled; then takes nothing new, finishes what waits and returns.
-    pub async fn run(self, cancel: CancellationToken) {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(self, cancel: CancellationToken) -> BoxFuture<'static, ()> {
+        self.send_until(cancel).boxed()
+    }
+
+    async fn send_until(self, cancel: CancellationToken) {
         let mut tasks = JoinSet::new();
         for worker in self.workers {
-            tasks.spawn(worker.run(cancel.clone()));
+            tasks.spawn(worker.run(cancel.clone()).boxed());
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -27,7 +28,9 @@ pub(crate) async fn serve(core: Arc<Core>, listener: Arc<Listener>, socket: TcpL
             accepted = socket.accept() => match accepted {
                 Ok((stream, from)) => {
                     let Some(seat) = admit(&core, &listener, from) else { continue };
-                    connections.spawn(connection::serve(Arc::clone(&core), Arc::clone(&listener), seat, stream, from));
+                    let served = connection::serve(Arc::clone(&core), Arc::clone(&listener), seat, stream, from);
+                    // Boxed: a task is compiled for each kind of scheduler, this one is the whole protocol.
+                    connections.spawn(served.boxed());
                 }
                 Err(error) => {
                     if listener.log_limit.may() {

@@ -126,7 +126,12 @@ async fn apart(cx: Context, request: Request) -> Result<Bytes, RequestFault> {
     }
 }
 
-async fn handle(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> {
+/// Boxed: it is the largest future of all, and compiled once, not at each place that awaits it.
+fn handle<'a>(cx: &'a Context, request: &'a Request) -> BoxFuture<'a, Result<Bytes, RequestFault>> {
+    dispatch(cx, request).boxed()
+}
+
+async fn dispatch(cx: &Context, request: &Request) -> Result<Bytes, RequestFault> {
     let r = request;
     match request.key {
         ApiKey::ListOffsets => r.answer(&k02_list_offsets::handle(cx, r.decode()?).await),

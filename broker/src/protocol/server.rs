@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -147,7 +149,13 @@ impl Broker {
     }
 
     /// Serves until cancelled; then lets open connections finish, flushes everything and returns.
-    pub async fn run(&self, token: CancellationToken) -> Result<(), BrokerError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(&self, token: CancellationToken) -> BoxFuture<'_, Result<(), BrokerError>> {
+        self.serve_until(token).boxed()
+    }
+
+    async fn serve_until(&self, token: CancellationToken) -> Result<(), BrokerError> {
         let bound = std::mem::take(&mut *self.bound.lock());
         if bound.is_empty() {
             return Err(BrokerError::NotBound);
@@ -155,14 +163,14 @@ impl Broker {
         let core = &self.core;
         let storage_token = CancellationToken::new();
         let mut storage = JoinSet::new();
-        storage.spawn(Arc::clone(&core.storage).run(storage_token.clone()));
+        storage.spawn(Arc::clone(&core.storage).run(storage_token.clone()).boxed());
         let mut ticks = JoinSet::new();
-        ticks.spawn(upkeep::keep_groups(Arc::clone(core)));
-        ticks.spawn(upkeep::keep_transactions(Arc::clone(core)));
-        ticks.spawn(upkeep::keep_certificates(Arc::clone(core)));
+        ticks.spawn(upkeep::keep_groups(Arc::clone(core)).boxed());
+        ticks.spawn(upkeep::keep_transactions(Arc::clone(core)).boxed());
+        ticks.spawn(upkeep::keep_certificates(Arc::clone(core)).boxed());
         let mut accepting = JoinSet::new();
         for (listener, socket) in bound {
-            accepting.spawn(accept::serve(Arc::clone(core), listener, socket));
+            accepting.spawn(accept::serve(Arc::clone(core), listener, socket).boxed());
         }
         let mut failed = None;
         tokio::select! {

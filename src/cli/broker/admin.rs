@@ -6,7 +6,7 @@ use millrace_log::admin::Admin;
 
 use crate::cli::cluster::{ClientFlags, connection, failed};
 use crate::cli::flags::ConfigFlags;
-use crate::cli::runtime::runtime;
+use crate::cli::runtime::block_on;
 use crate::cli::terminal::Output;
 use crate::exit::Failure;
 
@@ -25,7 +25,7 @@ pub fn with_admin(
     command: impl AsyncFnOnce(&mut Administration) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let connection = connection(file, &flags)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let admin = Admin::connect(&connection).await.map_err(failed)?;
         command(&mut Administration { admin, output: flags.output }).await
     })

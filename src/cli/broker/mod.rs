@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 
 use super::cluster::{ClientFlags, connection};
 use super::flags::ConfigFlags;
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::serve::{self, Role};
 use crate::exit::Failure;
 use admin::with_admin;
@@ -70,7 +70,7 @@ pub fn broker(args: BrokerArgs) -> Result<(), Failure> {
         Some(BrokerVerb::Groups { client, verb }) => with_admin(&file, client, async |asker| asker.groups(verb).await),
         Some(BrokerVerb::Consume { client, flags }) => {
             let connection = connection(&file, &client)?;
-            runtime()?.block_on(consume::consume(connection, *flags, client.output))
+            block_on(consume::consume(connection, *flags, client.output))
         }
         Some(BrokerVerb::Fsck(flags)) => fsck::check(&file, flags),
     }

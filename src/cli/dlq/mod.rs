@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 
 use super::cluster::{ClientFlags, connection_and_config};
 use super::flags::ConfigFlags;
-use super::runtime::runtime;
+use super::runtime::block_on;
 use super::terminal::Output;
 use crate::exit::{Code, Failure};
 
@@ -63,7 +63,7 @@ pub fn dlq(args: DlqArgs) -> Result<(), Failure> {
     }
     let place = reading::DeadLetters { connection, topic, group: args.group };
     let output: Output = args.client.output;
-    runtime()?.block_on(async {
+    block_on(async {
         match args.verb {
             DlqVerb::List(flags) => list::list(&place, &flags, output).await,
             DlqVerb::Show { letter } => show::show(&place, &letter, output).await,
