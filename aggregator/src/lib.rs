@@ -10,6 +10,8 @@ pub mod config;
 pub mod consume;
 /// The aggregator as a whole: opens its folder, starts its threads.
 pub mod run;
+/// Where requests that read the index begin.
+pub mod queries;
 /// The Elasticsearch API.
 pub mod elastic;
 /// The Loki HTTP API.

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::run::Aggregator;
-use millrace_index::scan::{EventStore as _, Kind, Plan};
+use millrace_index::scan::{Budget, EventStore as _, Kind, Plan};
 use millrace_log::client::{BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::SystemClock;
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant, TopicPartition, encode};
 use millrace_log::value::Span;
-use millrace_logql::storage::{Order, QueryLimits};
+use millrace_logql::storage::Order;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +55,7 @@ async fn count(aggregator: &Aggregator) -> u64 {
         kind: Kind::All,
         order: Order::Any,
         expect: None,
-        limits: QueryLimits::default(),
-        cancel: CancellationToken::new(),
+        budget: Budget::default(),
     };
     let mut rows = aggregator.store().scan(plan).await.unwrap();
     let mut seen = std::collections::HashSet::new();

@@ -12,13 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millrace_index::scan::{Kind, Plan, StreamInfo};
+use millrace_index::scan::{Budget, Kind, Plan, StreamInfo};
 use millrace_index::split::{SplitReader, SplitWriter, StoredEvent, merge};
 use millrace_log::record::{Labels, Position, SourceId, Tenant};
-use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits};
+use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio_util::sync::CancellationToken;
 
 fn main() {
     let shared = std::env::var_os("MILLRACE_SHARED").map_or_else(|| PathBuf::from("../../shared"), PathBuf::from);
@@ -67,8 +66,7 @@ fn main() {
         kind: Kind::All,
         order,
         expect,
-        limits: QueryLimits::default(),
-        cancel: CancellationToken::new(),
+        budget: Budget::default(),
     };
     for (name, plan) in [
         ("first needle opens the word index", plan(&["no such words anywhere"], Order::Any, None)),

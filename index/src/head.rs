@@ -3,13 +3,14 @@
 //! In: events of one fetched batch ([`ChunkBuilder`]). Out: rows for scans ([`HeadScan`]), events for the split writer,
 //! batches for live tails: the same bytes for all three. Touches nothing. Leaves to `store`: which chunks are searched.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant};
 
 use crate::rows::{self, BatchBuilder, Needles};
-use crate::scan::{Kind, Order, Plan, Row, RowBatch, Stats, StreamInfo};
+use crate::scan::{Kind, Order, OverBudget, Plan, Row, RowBatch, Stats, StreamInfo};
 use crate::split::StoredEvent;
 
 /// Memory that one row takes besides its line and metadata: the row itself and its share of allocations.
@@ -142,25 +143,62 @@ impl ChunkBuilder {
     }
 }
 
+/// Rows that are sorted at once: the budget is looked at between such runs.
+const RUN_ROWS: usize = 16 << 10;
+
+/// Place of a row: chunk, row.
+type Place = (u32, u32);
+
 /// Rows of recent events in the order of a plan. Blocking work for a thread that may block.
 #[derive(Debug)]
 pub struct HeadScan {
     chunks: Vec<Arc<Chunk>>,
-    /// (chunk, row), in the order of the plan.
-    found: Vec<(u32, u32)>,
-    next: usize,
+    /// Runs of rows in the order of the plan; merged as batches are asked for.
+    runs: Vec<std::vec::IntoIter<Place>>,
+    /// The first row of each run that has one (for [`Order::Any`]: runs one after the other).
+    next: BinaryHeap<Next>,
     bytes_read: u64,
 }
 
+/// The next row of a run; the greatest is the one that comes first.
+#[derive(Debug)]
+struct Next {
+    order: Order,
+    key: (i64, SourceId, Position),
+    place: Place,
+    run: usize,
+}
+
+impl Ord for Next {
+    fn cmp(&self, other: &Self) -> Ordering {
+        rows::compare_in(self.order, other.key, self.key).then_with(|| other.run.cmp(&self.run))
+    }
+}
+
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Next {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Next {}
+
 impl HeadScan {
-    /// Finds and sorts the rows; lines are copied as batches are asked for.
-    pub fn new(chunks: Vec<Arc<Chunk>>, plan: &Plan) -> Self {
+    /// Finds the rows and sorts them in runs; lines are copied as batches are asked for.
+    pub fn new(chunks: Vec<Arc<Chunk>>, plan: &Plan) -> Result<Self, OverBudget> {
         let needles = Needles::new(&plan.needles);
+        let watch = plan.budget.watch();
         // Label sets are shared between chunks: each is matched once. Chunks live as long as their addresses here.
         let mut known: HashMap<*const (String, String), bool> = HashMap::new();
-        let mut found = Vec::new();
-        let mut bytes_read = 0;
-        for (c, chunk) in (0u32..).zip(&chunks) {
+        let mut scan = Self { chunks, runs: Vec::new(), next: BinaryHeap::new(), bytes_read: 0 };
+        let mut run = Vec::new();
+        for (c, chunk) in (0u32..).zip(&scan.chunks) {
             let batch = chunk.batch();
             let wanted: Vec<bool> = batch
                 .streams
@@ -174,6 +212,7 @@ impl HeadScan {
             if !wanted.contains(&true) {
                 continue;
             }
+            let before = scan.bytes_read;
             for (r, row) in (0u32..).zip(&batch.rows) {
                 let good = wanted.get(row.stream as usize) == Some(&true)
                     && row.time_ns >= plan.start_ns
@@ -181,35 +220,57 @@ impl HeadScan {
                     && rows::kind_matches(plan.kind, row.doc.is_some());
                 if good {
                     let line = batch.line(row);
-                    bytes_read += line.len() as u64;
+                    watch.step(line.len())?;
+                    scan.bytes_read += line.len() as u64;
                     if needles.may_match(line) {
-                        found.push((c, r));
+                        run.push((c, r));
                     }
                 }
+                if run.len() >= RUN_ROWS {
+                    let full = std::mem::take(&mut run);
+                    scan.runs.push(sorted(&scan.chunks, plan.order, full));
+                }
             }
+            plan.budget.read(scan.bytes_read - before)?;
         }
-        let mut scan = Self { chunks, found, next: 0, bytes_read };
-        if plan.order != Order::Any {
-            let mut found = std::mem::take(&mut scan.found);
-            found.sort_by(|a, b| rows::compare_in(plan.order, scan.key(*a), scan.key(*b)));
-            scan.found = found;
+        scan.runs.push(sorted(&scan.chunks, plan.order, run));
+        for number in 0..scan.runs.len() {
+            scan.advance(number, plan.order);
         }
-        scan
+        Ok(scan)
     }
 
-    fn row(&self, (chunk, row): (u32, u32)) -> Option<(&RowBatch, &Row)> {
-        let batch = self.chunks.get(chunk as usize)?.batch();
-        Some((batch, batch.rows.get(row as usize)?))
+    /// Puts the next row of a run among those that may come first.
+    fn advance(&mut self, run: usize, order: Order) {
+        if let Some(place) = self.runs.get_mut(run).and_then(Iterator::next) {
+            // Without an order the runs come one after the other: all their keys are equal.
+            let key = if order == Order::Any { NO_KEY } else { key(&self.chunks, place) };
+            self.next.push(Next { order, key, place, run });
+        }
     }
 
-    fn key(&self, at: (u32, u32)) -> (i64, SourceId, Position) {
-        self.row(at).map_or((0, SourceId([0; 16]), Position::default()), |(_, row)| rows::key(row))
+    /// Bytes of lines looked at since the last call.
+    pub fn take_bytes_read(&mut self) -> u64 {
+        std::mem::take(&mut self.bytes_read)
     }
+}
 
-    /// Bytes of lines looked at.
-    pub fn bytes_read(&self) -> u64 {
-        self.bytes_read
+const NO_KEY: (i64, SourceId, Position) = (0, SourceId([0; 16]), Position { offset: 0, sub: 0 });
+
+fn row(chunks: &[Arc<Chunk>], (chunk, row): Place) -> Option<(&RowBatch, &Row)> {
+    let batch = chunks.get(chunk as usize)?.batch();
+    Some((batch, batch.rows.get(row as usize)?))
+}
+
+fn key(chunks: &[Arc<Chunk>], place: Place) -> (i64, SourceId, Position) {
+    row(chunks, place).map_or(NO_KEY, |(_, row)| rows::key(row))
+}
+
+fn sorted(chunks: &[Arc<Chunk>], order: Order, mut run: Vec<Place>) -> std::vec::IntoIter<Place> {
+    if order != Order::Any {
+        run.sort_by(|a, b| rows::compare_in(order, key(chunks, *a), key(chunks, *b)));
     }
+    run.into_iter()
 }
 
 impl Iterator for HeadScan {
@@ -218,30 +279,30 @@ impl Iterator for HeadScan {
     fn next(&mut self) -> Option<RowBatch> {
         let mut out = BatchBuilder::default();
         let mut numbers: HashMap<(u32, u32), u32> = HashMap::new();
-        while let Some(&at) = self.found.get(self.next) {
-            if out.is_full() {
-                break;
-            }
-            self.next += 1;
-            if let Some((batch, row)) = self.row(at) {
-                let number = match numbers.get(&(at.0, row.stream)) {
+        while !out.is_full()
+            && let Some(Next { order, place, run, .. }) = self.next.pop()
+        {
+            if let Some((batch, row)) = row(&self.chunks, place) {
+                let number = match numbers.get(&(place.0, row.stream)) {
                     Some(&number) => number,
                     None => {
                         let number = batch.streams.get(row.stream as usize).map_or(0, |s| out.stream(s));
-                        numbers.insert((at.0, row.stream), number);
+                        numbers.insert((place.0, row.stream), number);
                         number
                     }
                 };
                 out.copy(number, batch, row);
             }
+            self.advance(run, order);
         }
         (!out.is_empty()).then(|| out.take())
     }
 }
 
 /// Adds the sizes of matching streams with rows in the range.
-pub fn add_stats(chunks: &[Arc<Chunk>], plan: &Plan, sums: &mut HashMap<StreamInfo, Stats>) {
+pub fn add_stats(chunks: &[Arc<Chunk>], plan: &Plan, sums: &mut HashMap<StreamInfo, Stats>) -> Result<(), OverBudget> {
     for chunk in chunks {
+        plan.budget.check()?;
         let batch = chunk.batch();
         let mut by_stream: Vec<Stats> = vec![Stats::default(); batch.streams.len()];
         for row in &batch.rows {
@@ -260,6 +321,7 @@ pub fn add_stats(chunks: &[Arc<Chunk>], plan: &Plan, sums: &mut HashMap<StreamIn
             }
         }
     }
+    Ok(())
 }
 
 /// Adds the size of a stream in one place to its sum.

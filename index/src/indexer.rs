@@ -19,10 +19,11 @@ use crate::docs::{DocChanges, DocPlace, Documents};
 use crate::head::{Chunk, ChunkBuilder};
 use crate::interval::{Hole, Interval};
 use crate::ledger::{Book, TopicCounts};
+use crate::live::Sealed;
 use crate::metrics::{Metrics, PartitionLabel, TopicLabel};
 use crate::progress::{Fetched, Progress};
 use crate::state::StateError;
-use crate::store::{Index, Sealed};
+use crate::store::Index;
 
 /// Bytes of lines after which a chunk is closed, so that places in it fit 32 bits.
 const CHUNK_BYTES: usize = 64 << 20;

@@ -30,6 +30,12 @@ pub mod catalog;
 pub mod progress;
 /// Recent events.
 pub mod head;
+/// What is searchable: splits and recent events.
+pub mod live;
+/// Splits that queries keep open, and the threads that read them.
+mod readers;
+/// A scan over recent events and splits under way.
+mod scanning;
 /// The index as doors see it.
 pub mod store;
 /// Turns fetched records into searchable events.

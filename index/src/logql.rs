@@ -23,9 +23,9 @@ impl std::fmt::Debug for LogqlStorage {
 
 /// `None` for a tenant that can't exist: it has nothing.
 fn plan(scan: Scan) -> Option<Plan> {
-    let Scan { tenant, matchers, start_ns, end_ns, needles, order, expect, limits, cancel } = scan;
+    let Scan { tenant, matchers, start_ns, end_ns, needles, order, expect, budget } = scan;
     let tenant = Tenant::new(&tenant).ok()?;
-    Some(Plan { tenant, matchers, start_ns, end_ns, needles, kind: Kind::All, order, expect, limits, cancel })
+    Some(Plan { tenant, matchers, start_ns, end_ns, needles, kind: Kind::All, order, expect, budget })
 }
 
 fn shared(labels: &Labels) -> StreamLabels {
@@ -104,7 +104,7 @@ mod tests {
     use crate::memory::MemoryStore;
     use bytes::Bytes;
     use millrace_log::record::{Event, Position, SourceId};
-    use millrace_logql::storage::{Order, QueryLimits};
+    use millrace_logql::storage::{Budget, Order};
 
     #[tokio::test]
     async fn streams_of_several_topics_with_equal_labels_are_one() {
@@ -132,8 +132,7 @@ mod tests {
             needles: Vec::new(),
             order: Order::Backward,
             expect: None,
-            limits: QueryLimits::default(),
-            cancel: tokio_util::sync::CancellationToken::new(),
+            budget: Budget::default(),
         };
         let stats = storage.stats(scan("default")).await.unwrap();
         assert_eq!(stats.len(), 1);

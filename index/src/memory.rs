@@ -90,24 +90,23 @@ fn push(batch: &mut BatchBuilder, stream: &StreamInfo, event: &Event) {
 impl EventStore for MemoryStore {
     async fn scan(&self, plan: Plan) -> Result<RowStream, StorageError> {
         let mut batches = Vec::new();
-        let mut bytes = 0u64;
         for chunk in self.found(&plan).chunks(self.batch_rows) {
             let mut batch = BatchBuilder::default();
+            let mut bytes = 0u64;
             for (stream, event) in chunk {
                 bytes += event.line.len() as u64;
                 push(&mut batch, stream, event);
             }
-            if bytes > plan.limits.max_bytes_read {
-                let allowed = format!("{} bytes", plan.limits.max_bytes_read);
-                batches.push(Err(StorageError::Limit { limit: "max_bytes_read", allowed }));
-                break;
-            }
-            batches.push(Ok(batch.take()));
+            batches.push((bytes, batch.take()));
         }
-        let cancel = plan.cancel;
+        let budget = plan.budget;
         let mut ended = false;
         Ok(futures::stream::iter(batches)
-            .map(move |batch| if cancel.is_cancelled() { Err(StorageError::Cancelled) } else { batch })
+            .map(move |(bytes, batch)| {
+                budget.check()?;
+                budget.read(bytes)?;
+                Ok(batch)
+            })
             .take_while(move |batch| {
                 let go_on = !ended;
                 ended |= batch.is_err();
@@ -159,9 +158,10 @@ impl DocumentStore for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::{Kind, LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits};
+    use crate::scan::{Budget, Kind, LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits};
     use bytes::Bytes;
     use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId};
+    use tokio_util::sync::CancellationToken;
 
     fn event(time_ns: i64, app: &str, line: &str, doc: Option<&str>) -> Event {
         Event {
@@ -188,8 +188,7 @@ mod tests {
             kind: Kind::All,
             order: Order::Forward,
             expect: None,
-            limits: QueryLimits::default(),
-            cancel: tokio_util::sync::CancellationToken::new(),
+            budget: Budget::default(),
         }
     }
 
@@ -224,10 +223,11 @@ mod tests {
             assert_eq!(lines(&store, plan.clone()).await.unwrap(), want, "{plan:?}");
         }
         let tight = QueryLimits { max_bytes_read: 4, ..QueryLimits::default() };
-        let error = lines(&store, Plan { limits: tight, ..plan() }).await.unwrap_err();
+        let error =
+            lines(&store, Plan { budget: Budget::new(tight, &CancellationToken::new()), ..plan() }).await.unwrap_err();
         assert!(matches!(error, StorageError::Limit { limit: "max_bytes_read", .. }), "{error}");
         let cancelled = plan();
-        cancelled.cancel.cancel();
+        cancelled.budget.cancel();
         assert!(matches!(lines(&store, cancelled).await, Err(StorageError::Cancelled)));
         let sums = store.streams(plan()).await.unwrap();
         assert_eq!(sums.iter().map(|(_, s)| s.entries).collect::<Vec<_>>(), [2, 1, 1]);

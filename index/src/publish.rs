@@ -34,10 +34,10 @@ use crate::catalog::{Catalog, CatalogError, Publication, SourceKey, SplitId, Spl
 use crate::head::Chunk;
 use crate::indexer::{Part, Shared};
 use crate::ledger::Amount;
+use crate::live::LiveSplit;
 use crate::metrics::TopicLabel;
 use crate::split::{SplitError, SplitWriter, StoredEvent};
 use crate::state::{StateError, sync_dir};
-use crate::store::LiveSplit;
 
 /// Why a part can't be published.
 #[derive(Debug, thiserror::Error)]

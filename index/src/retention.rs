@@ -12,17 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::record::Tenant;
-use millrace_logql::storage::QueryLimits;
-use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Replacement, SplitId, SplitRecord};
 use crate::config::{IndexConfig, RetentionConfig};
 use crate::docs::DocKey;
 use crate::ledger::Amount;
+use crate::live::LiveSplit;
 use crate::publish::{PublishError, Tools};
-use crate::scan::{Kind, Order, Plan};
+use crate::scan::{Budget, Kind, Order, Plan};
 use crate::split::{self, StoredEvent};
-use crate::store::LiveSplit;
 
 /// Levels beyond which splits are left as they are.
 const MAX_LEVEL: u8 = 6;
@@ -158,8 +156,7 @@ impl Upkeep {
             kind: Kind::Documents,
             order: Order::Any,
             expect: None,
-            limits: QueryLimits { timeout: Duration::MAX, max_bytes_read: u64::MAX, ..QueryLimits::default() },
-            cancel: CancellationToken::new(),
+            budget: Budget::unlimited(),
         };
         for batch in self.tools.shared.index.reader(split)?.scan(&plan) {
             let batch = batch?;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::Stream;
 use millrace_log::record::{DocIdentity, Labels, Position, SourceId, Tenant};
+pub use millrace_logql::budget::{Budget, OverBudget, Watch};
 pub use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, Stats, StorageError};
-use tokio_util::sync::CancellationToken;
 
 /// One question to the index.
 #[derive(Debug, Clone)]
@@ -33,10 +33,9 @@ pub struct Plan {
     pub order: Order,
     /// Rows after which the caller will usually stop.
     pub expect: Option<usize>,
-    /// What the query may cost: the index counts bytes read, memory and time.
-    pub limits: QueryLimits,
-    /// Ends the scan; so does dropping the stream.
-    pub cancel: CancellationToken,
+    /// What the request may still cost: the index counts bytes read and memory, and looks at it inside its loops. Dropping
+    /// the stream ends the scan as well.
+    pub budget: Budget,
 }
 
 /// Which events a plan asks for.

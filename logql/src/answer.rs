@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
-use crate::storage::QueryLimits;
+use crate::budget::Budget;
 use crate::syntax::tree::Expr;
 
 /// Names and values, sorted by name, names unique.
@@ -41,10 +39,8 @@ pub struct RangeQuery {
     pub limit: usize,
     /// Order of the entries of a log query.
     pub direction: Direction,
-    /// What the query may cost.
-    pub limits: QueryLimits,
-    /// Set when nobody waits any more.
-    pub cancel: CancellationToken,
+    /// What it may still cost.
+    pub budget: Budget,
 }
 
 impl RangeQuery {
@@ -59,8 +55,7 @@ impl RangeQuery {
             interval_ns: 0,
             limit: 0,
             direction: Direction::default(),
-            limits: QueryLimits::default(),
-            cancel: CancellationToken::new(),
+            budget: Budget::default(),
         }
     }
 }
@@ -74,22 +69,14 @@ pub struct InstantQuery {
     pub query: Arc<Expr>,
     /// The moment: ranges end there, inclusive.
     pub time_ns: i64,
-    /// What the query may cost.
-    pub limits: QueryLimits,
-    /// Set when nobody waits any more.
-    pub cancel: CancellationToken,
+    /// What it may still cost.
+    pub budget: Budget,
 }
 
 impl InstantQuery {
     /// A query at 1970: set what you need.
     pub fn new(query: impl Into<Arc<Expr>>) -> Self {
-        Self {
-            tenant: String::new(),
-            query: query.into(),
-            time_ns: 0,
-            limits: QueryLimits::default(),
-            cancel: CancellationToken::new(),
-        }
+        Self { tenant: String::new(), query: query.into(), time_ns: 0, budget: Budget::default() }
     }
 }
 

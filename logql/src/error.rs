@@ -1,5 +1,6 @@
 //! Why a query could not be answered: one enum for the whole room; the text is for a person with a pager.
 
+use crate::budget::OverBudget;
 use crate::storage::StorageError;
 use crate::syntax::error::ParseError;
 use crate::syntax::tree::Span;
@@ -63,5 +64,11 @@ impl From<StorageError> for QueryError {
             StorageError::Cancelled => Self::Cancelled,
             failed @ StorageError::Failed { .. } => Self::Storage(failed),
         }
+    }
+}
+
+impl From<OverBudget> for QueryError {
+    fn from(over: OverBudget) -> Self {
+        StorageError::from(over).into()
     }
 }

@@ -6,6 +6,8 @@
 
 /// Regular expressions as users of Loki write them.
 pub mod dialect;
+/// What one request may still cost.
+pub mod budget;
 /// The small trait that an index implements.
 pub mod storage;
 /// Text to tree and back: grammar, tree, printer.
@@ -22,8 +24,6 @@ mod stage;
 pub mod plan;
 /// Compiled stages, run line by line.
 pub mod pipeline;
-/// What one query may cost.
-mod budget;
 /// Numbers from lines.
 mod eval;
 /// Runs queries over a store.
@@ -39,6 +39,7 @@ pub use answer::{
     Answer, Answered, Direction, EntryResult, InstantQuery, LabelPairs, RangeQuery, Sample, Series, Statistics,
     StreamResult,
 };
+pub use budget::{Budget, OverBudget, Watch};
 pub use engine::Engine;
 pub use error::QueryError;
 pub use pipeline::{Pipeline, Processed};

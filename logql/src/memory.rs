@@ -133,17 +133,10 @@ impl Storage for MemoryStorage {
                 EntryBatch { streams: self.streams.clone(), text: text.into(), entries }
             })
             .collect();
-        let (limits, cancel) = (scan.limits, scan.cancel);
-        let mut read = 0u64;
+        let budget = scan.budget;
         let stream = futures::stream::iter(batches).map(move |batch| {
-            if cancel.is_cancelled() {
-                return Err(StorageError::Cancelled);
-            }
-            read += batch.text.len() as u64;
-            if read > limits.max_bytes_read {
-                let allowed = format!("{} bytes", limits.max_bytes_read);
-                return Err(StorageError::Limit { limit: "max_bytes_read", allowed });
-            }
+            budget.check()?;
+            budget.read(batch.text.len() as u64)?;
             Ok(batch)
         });
         Ok(stream.boxed())

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::answer::LabelPairs;
+use crate::budget::Watch;
 use crate::error::QueryError;
 use crate::stage::labels::{Category, Labels};
 use crate::stage::{self, Hints, LineState, Run};
@@ -74,18 +75,21 @@ impl Pipeline {
         self.filters == self.stages.len()
     }
 
-    /// Runs the stages behind the filters at the front.
+    /// Runs the stages behind the filters at the front. When the watch says that the time is over they stop early: the
+    /// caller asks it before using the answer.
     pub(crate) fn run<'a>(
         &'a self,
         stream: &'a [(String, String)],
         metadata: Option<&'a StreamLabels>,
         time_ns: i64,
         line: &'a [u8],
+        watch: Option<&'a Watch>,
     ) -> Option<LineState<'a>> {
         let labels = Labels::new(stream, metadata);
-        let mut state =
-            LineState { time_ns, line: Cow::Borrowed(line), labels, hints: &self.hints, is_preserved: false };
-        self.stages.iter().skip(self.filters).all(|stage| stage.process(&mut state)).then_some(state)
+        let hints = &self.hints;
+        let mut state = LineState { time_ns, line: Cow::Borrowed(line), labels, hints, is_preserved: false, watch };
+        let mut stages = self.stages.iter().skip(self.filters);
+        stages.all(|stage| !state.is_over(state.line.len()) && stage.process(&mut state)).then_some(state)
     }
 
     /// Runs all stages over one line. `None`: a filter dropped it.
@@ -99,7 +103,7 @@ impl Pipeline {
         if !self.passes(line) {
             return None;
         }
-        let state = self.run(labels, metadata, time_ns, line)?;
+        let state = self.run(labels, metadata, time_ns, line, None)?;
         Some(Processed {
             line: String::from_utf8_lossy(&state.line).into_owned(),
             labels: state.labels.pairs(|_| true),

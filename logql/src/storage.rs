@@ -1,6 +1,6 @@
 //! What the engine asks of an index: streams by selector, and their entries in batches.
 //!
-//! In: a `Scan`: tenant, matchers, time range, filters that every wanted line passes, order, limits, cancellation.
+//! In: a `Scan`: tenant, matchers, time range, filters that every wanted line passes, order, budget.
 //! Out: batches of entries whose lines lie in one buffer per batch. Touches nothing itself.
 //! Leaves to the engine: everything behind the first stage that changes the line or the labels.
 
@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio_util::sync::CancellationToken;
+
+use crate::budget::OverBudget;
+pub use crate::budget::{Budget, QueryLimits};
 
 /// How a label or a line is compared. Regular expressions are RE2-like and anchored for labels, unanchored for lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,33 +82,6 @@ pub enum Order {
     Any,
 }
 
-/// What one query may cost. Zero never means unlimited.
-#[derive(Debug, Clone)]
-pub struct QueryLimits {
-    /// Wall time of the whole query.
-    pub timeout: std::time::Duration,
-    /// Bytes of lines read by one query.
-    pub max_bytes_read: u64,
-    /// Series that one metric query may make.
-    pub max_series: usize,
-    /// Entries that a log query may ask for.
-    pub max_entries: usize,
-    /// Bytes that one query may hold in memory.
-    pub max_memory_bytes: u64,
-}
-
-impl Default for QueryLimits {
-    fn default() -> Self {
-        Self {
-            timeout: std::time::Duration::from_secs(60),
-            max_bytes_read: 1 << 40,
-            max_series: 500,
-            max_entries: 5000,
-            max_memory_bytes: 1 << 30,
-        }
-    }
-}
-
 /// One question to the store.
 #[derive(Debug, Clone)]
 pub struct Scan {
@@ -124,10 +99,9 @@ pub struct Scan {
     pub order: Order,
     /// Entries after which the engine will usually stop: a hint for how much to read ahead.
     pub expect: Option<usize>,
-    /// What the query may cost; the store counts bytes read and time.
-    pub limits: QueryLimits,
-    /// Set when the client has gone or a limit was met; dropping the stream ends the scan as well.
-    pub cancel: CancellationToken,
+    /// What the query may still cost: the store counts bytes read, and looks at it inside its loops. Dropping the stream
+    /// ends the scan as well.
+    pub budget: Budget,
 }
 
 /// Labels of one stream as the store keeps them: sorted by name, names unique, no empty values.
@@ -190,6 +164,15 @@ pub enum StorageError {
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl From<OverBudget> for StorageError {
+    fn from(over: OverBudget) -> Self {
+        match over {
+            OverBudget::Limit { limit, allowed } => Self::Limit { limit, allowed },
+            OverBudget::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 /// Size of the entries that a selector finds.

@@ -16,9 +16,10 @@ use millrace_logql::memory::MemoryStorage;
 use millrace_logql::storage::QueryLimits;
 use millrace_logql::syntax::{print::pretty, quantity};
 use millrace_logql::{
-    Answer, Direction, Engine, EntryResult, InstantQuery, LabelPairs, QueryError, RangeQuery, StreamResult,
+    Answer, Budget, Direction, Engine, EntryResult, InstantQuery, LabelPairs, QueryError, RangeQuery, StreamResult,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// Cases that must agree: raise it when more do, never lower it.
 const AGREE: usize = 544;
@@ -106,7 +107,8 @@ impl Case<'_> {
 
     async fn ask(&self, engine: &Engine) -> Result<Answer, String> {
         let query = self.param("query").unwrap_or("");
-        let limits = QueryLimits { max_entries: 100_000, ..QueryLimits::default() };
+        let limits = QueryLimits { max_entries: 100_000, max_series: 10_000, ..QueryLimits::default() };
+        let budget = Budget::new(limits, &CancellationToken::new());
         let tenant = "default".to_owned();
         let told = |e: QueryError| match e {
             QueryError::NotYet { .. } => format!("NOT YET {e}"),
@@ -118,7 +120,7 @@ impl Case<'_> {
         if self.path().ends_with("/query") {
             let time_ns = self.time("time")?.ok_or("no time")?;
             let expr = millrace_logql::parse(query).map_err(|e| told(e.into()))?;
-            let query = InstantQuery { tenant, time_ns, limits, ..InstantQuery::new(expr) };
+            let query = InstantQuery { tenant, time_ns, budget, ..InstantQuery::new(expr) };
             return engine.query_instant(query).await.map(|a| a.value).map_err(told);
         }
         let end_ns = self.time("end")?.ok_or("no end")?;
@@ -141,7 +143,7 @@ impl Case<'_> {
             interval_ns: self.param("interval").map(step).transpose()?.unwrap_or(0),
             limit: self.param("limit").map_or(100, |l| l.parse().unwrap_or(100)),
             direction,
-            limits,
+            budget,
             ..RangeQuery::new(expr)
         };
         engine.query_range(query).await.map(|a| a.value).map_err(told)

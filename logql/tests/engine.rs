@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use millrace_logql::memory::MemoryStorage;
-use millrace_logql::storage::QueryLimits;
-use millrace_logql::{Answer, Direction, Engine, InstantQuery, QueryError, RangeQuery};
+use millrace_logql::storage::{BatchStream, QueryLimits, Scan, Stats, Storage, StorageError, StreamLabels};
+use millrace_logql::{Answer, Budget, Direction, Engine, InstantQuery, QueryError, RangeQuery};
 use tokio_util::sync::CancellationToken;
 
 const SECOND: i64 = 1_000_000_000;
@@ -35,6 +36,10 @@ fn range(query: &str) -> RangeQuery {
         direction: Direction::Forward,
         ..RangeQuery::new(millrace_logql::parse(query).unwrap())
     }
+}
+
+fn budget(limits: QueryLimits) -> Budget {
+    Budget::new(limits, &CancellationToken::new())
 }
 
 async fn lines(query: &str) -> Vec<String> {
@@ -226,7 +231,7 @@ async fn limits_are_named() {
             "max_memory (100 bytes allowed)",
         ),
     ] {
-        fails(RangeQuery { limits, ..range(query) }, want).await;
+        fails(RangeQuery { budget: budget(limits), ..range(query) }, want).await;
     }
     fails(RangeQuery { step_ns: 0, ..range("vector(1)") }, "zero or negative query resolution").await;
     fails(RangeQuery { step_ns: 1, ..range("vector(1)") }, "exceeded maximum resolution").await;
@@ -234,11 +239,87 @@ async fn limits_are_named() {
 
 #[tokio::test]
 async fn cancelled_queries_end() {
-    let cancel = CancellationToken::new();
-    cancel.cancel();
-    let query = RangeQuery { cancel, ..range(r#"{app="a"}"#) };
+    let query = range(r#"{app="a"}"#);
+    query.budget.cancel();
     let ended = Engine::new(Arc::new(store())).query_range(query).await;
     assert!(matches!(ended, Err(QueryError::Cancelled)), "{ended:?}");
+}
+
+/// A store whose client goes the moment it gets its first batch.
+struct Leaving {
+    store: MemoryStorage,
+    seen: std::sync::OnceLock<Budget>,
+}
+
+#[async_trait::async_trait]
+impl Storage for Leaving {
+    async fn scan(&self, scan: Scan) -> Result<BatchStream, StorageError> {
+        let budget = self.seen.get_or_init(|| scan.budget.without_place()).clone();
+        let batches = self.store.scan(scan).await?;
+        Ok(batches.inspect(move |_| budget.cancel()).boxed())
+    }
+
+    async fn series(&self, scan: Scan) -> Result<Vec<StreamLabels>, StorageError> {
+        self.store.series(scan).await
+    }
+
+    async fn stats(&self, scan: Scan) -> Result<Vec<(StreamLabels, Stats)>, StorageError> {
+        self.store.stats(scan).await
+    }
+}
+
+#[tokio::test]
+async fn work_on_a_batch_ends_soon_after_its_client() {
+    let fields: Vec<String> = (0..9000).map(|i| format!(r#""field_{i}":"{i}""#)).collect();
+    let line = format!("{{{}}}", fields.join(","));
+    for query in [
+        r#"{app="a"}"#,
+        r#"{app="a"} | json"#,
+        r#"{app="a"} |~ "f[a-z]+_8999.*7$""#,
+        r#"{app="a"} | logfmt | line_format "{{.x}}""#,
+        r#"sum(count_over_time({app="a"}[1h]))"#,
+        r#"count_over_time({app="a"} | json | __error__="" [1h])"#,
+        r#"max_over_time({app="a"} | json | unwrap field_8999 [1h])"#,
+    ] {
+        let mut store = MemoryStorage::new();
+        for i in 0..50 {
+            store.push(&[("app", "a")], i * SECOND, line.clone());
+        }
+        let whole = 50 * line.len() as u64;
+        let leaving = Arc::new(Leaving { store, seen: Default::default() });
+        let ended = Engine::new(Arc::clone(&leaving) as Arc<dyn Storage>).query_range(range(query)).await;
+        assert!(matches!(ended, Err(QueryError::Cancelled)), "{query}: {ended:?}");
+        let work = leaving.seen.get().unwrap().work();
+        assert!(work < whole / 20, "{query}: {work} bytes of {whole} were looked at");
+    }
+}
+
+#[tokio::test]
+async fn lines_with_thousands_of_fields_take_time_in_proportion() {
+    let mut store = MemoryStorage::new();
+    for i in 0..20 {
+        let fields: Vec<String> = (0..9000).map(|f| format!(r#""f{f}":{i}"#)).collect();
+        store.push(&[("app", "a")], i * SECOND, format!("{{{}}}", fields.join(",")));
+    }
+    let query = range(r#"{app="a"} | json | f8999=`7`"#);
+    let answered = Engine::new(Arc::new(store)).query_range(query).await.unwrap();
+    let Answer::Streams(streams) = answered.value else { panic!() };
+    assert_eq!((streams.len(), streams[0].labels.len()), (1, 9001));
+}
+
+#[tokio::test]
+async fn max_series_counts_for_instant_queries_too() {
+    for (max_series, want) in [(9, Some("max_series (9 series allowed)")), (10, None)] {
+        let query = InstantQuery {
+            tenant: "default".to_owned(),
+            time_ns: 100 * SECOND,
+            budget: budget(QueryLimits { max_series, ..QueryLimits::default() }),
+            ..InstantQuery::new(millrace_logql::parse(r#"count_over_time({app="a"}[1h])"#).unwrap())
+        };
+        let error = Engine::new(Arc::new(store())).query_instant(query).await.err().map(|e| e.to_string());
+        assert_eq!(error.is_some(), want.is_some(), "{error:?}");
+        assert!(error.is_none_or(|e| e.contains(want.unwrap())));
+    }
 }
 
 #[tokio::test]

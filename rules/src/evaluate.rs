@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use millrace_log::record::Tenant;
 use millrace_logql::storage::QueryLimits;
-use millrace_logql::{Answer, Engine, InstantQuery};
-use tokio_util::sync::CancellationToken;
+use millrace_logql::{Answer, Budget, Engine, InstantQuery, QueryError};
 
 use crate::expr::Expression;
 use millrace_log::alert::LabelSet;
@@ -24,6 +23,8 @@ pub struct Evaluation<'a> {
     pub at_ns: i64,
     /// Event time up to which all lines are there, ns since 1970: behind `at_ns` when lines are late.
     pub watermark_ns: i64,
+    /// What the answer may cost; whoever stops waiting for it cancels it.
+    pub budget: &'a Budget,
 }
 
 /// One series of the answer.
@@ -70,6 +71,11 @@ pub trait Evaluator: Send + Sync + 'static {
     /// Event time up to which all lines have arrived, ns since 1970. Idle partitions do not hold it up;
     /// `i64::MAX` where nobody knows.
     async fn watermark(&self) -> i64;
+
+    /// What one answer may cost at most, besides `rules.timeout`.
+    fn limits(&self) -> QueryLimits {
+        QueryLimits::default()
+    }
 }
 
 #[async_trait::async_trait]
@@ -80,6 +86,10 @@ impl<E: Evaluator + ?Sized> Evaluator for Arc<E> {
 
     async fn watermark(&self) -> i64 {
         (**self).watermark().await
+    }
+
+    fn limits(&self) -> QueryLimits {
+        (**self).limits()
     }
 }
 
@@ -107,21 +117,18 @@ impl QueryEvaluator {
 #[async_trait::async_trait]
 impl Evaluator for QueryEvaluator {
     async fn evaluate(&self, request: &Evaluation<'_>) -> Result<Vec<Sample>, EvaluateError> {
-        let cancel = CancellationToken::new();
-        // Dropped with this future, as when the rule's time is over: the engine stops reading then.
-        let _stop = cancel.clone().drop_guard();
         let query = InstantQuery {
             tenant: request.tenant.as_str().to_owned(),
             query: Arc::clone(request.expr.tree()),
             time_ns: request.at_ns,
-            limits: self.limits.clone(),
-            cancel,
+            budget: request.budget.clone(),
         };
-        let answered = self
-            .engine
-            .query_instant(query)
-            .await
-            .map_err(|source| EvaluateError::Query { source: Box::new(source) })?;
+        let answered = self.engine.query_instant(query).await.map_err(|source| match source {
+            QueryError::Limit { limit: "timeout", .. } => {
+                EvaluateError::Timeout { allowed: request.budget.limits().timeout }
+            }
+            source => EvaluateError::Query { source: Box::new(source) },
+        })?;
         match answered.value {
             Answer::Vector(samples) => Ok(samples
                 .into_iter()
@@ -136,5 +143,9 @@ impl Evaluator for QueryEvaluator {
 
     async fn watermark(&self) -> i64 {
         (self.watermark)()
+    }
+
+    fn limits(&self) -> QueryLimits {
+        self.limits.clone()
     }
 }

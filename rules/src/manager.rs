@@ -16,6 +16,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_log::clock::{SharedClock, span_ns};
 use millrace_log::record::Tenant;
+use millrace_logql::budget::{Budget, OverBudget, QueryLimits};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -530,14 +531,13 @@ impl Rules {
             }
             let from_ns = self.clock.now_ns();
             self.metrics.evaluations.get_or_create(&labels).inc();
-            let request = Evaluation { tenant: &self.tenant, expr: &rule.expr, at_ns, watermark_ns };
-            let allowed = self.config.timeout.0;
-            let answer = tokio::select! {
-                () = token.cancelled() => return,
-                answer = tokio::time::timeout(allowed, self.evaluator.evaluate(&request)) => answer,
-            };
-            let outcome = match answer {
-                Err(_) => Err(EvaluateError::Timeout { allowed }.to_string()),
+            let limits = self.evaluator.limits();
+            let allowed = limits.timeout.min(self.config.timeout.0);
+            let budget = Budget::new(QueryLimits { timeout: allowed, ..limits }, token);
+            let request = Evaluation { tenant: &self.tenant, expr: &rule.expr, at_ns, watermark_ns, budget: &budget };
+            let outcome = match budget.within(self.evaluator.evaluate(&request)).await {
+                Err(OverBudget::Cancelled) => return,
+                Err(OverBudget::Limit { .. }) => Err(EvaluateError::Timeout { allowed }.to_string()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Ok(Ok(samples)) => {
                     let before = state.lock().alerts.clone();

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use millrace_log::record::Tenant;
-use millrace_logql::Engine;
 use millrace_logql::memory::MemoryStorage;
 use millrace_logql::storage::QueryLimits;
+use millrace_logql::{Budget, Engine};
 use millrace_rules::{Evaluation, Evaluator, QueryEvaluator};
 use support::*;
 
@@ -37,7 +37,8 @@ async fn the_shipped_example_finds_the_service_and_region_that_fail() {
     let evaluator = QueryEvaluator::new(Engine::new(Arc::new(store)), QueryLimits::default(), || i64::MAX);
     let tenant = Tenant::default();
     let expr = &group.rules[0].expr;
-    let request = Evaluation { tenant: &tenant, expr, at_ns: T0, watermark_ns: evaluator.watermark().await };
+    let (watermark_ns, budget) = (evaluator.watermark().await, Budget::default());
+    let request = Evaluation { tenant: &tenant, expr, at_ns: T0, watermark_ns, budget: &budget };
     let samples = evaluator.evaluate(&request).await.unwrap();
     assert_eq!(samples.len(), 1, "{samples:?}");
     assert_eq!(samples[0].labels, set(&[("region", "eu-west-1"), ("service", "checkout")]));

@@ -10,6 +10,7 @@ use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
+use millrace_aggregator::queries::Queries;
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, PageState};
 use millrace_index::logql::LogqlStorage;
@@ -17,7 +18,6 @@ use millrace_index::scan::EventStore;
 use millrace_log::client::{BatchProducer, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_logql::Engine;
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::aggregator_failure;
@@ -73,17 +73,18 @@ pub async fn start(
         Ok(())
     });
 
-    let limits = aggregator_config.index.query.limits();
     let events: Arc<dyn EventStore> = store.clone();
     let engine = Engine::new(Arc::new(LogqlStorage(Arc::clone(&events))));
     let shutdown = CancellationToken::new();
+    let query = &aggregator_config.index.query;
+    let queries = Queries::new(query.limits(), query.max_concurrent, shutdown.clone());
     let cost = LokiLimits::from(aggregator_config);
     let shared = Arc::new(engine.clone());
     let clock = || Arc::clone(&site.clock);
     let page_store = Arc::clone(&events);
-    let state = LokiState::new(events, Arc::clone(&shared), Arc::clone(&ingest), clock(), cost, shutdown.clone());
+    let state = LokiState::new(events, Arc::clone(&shared), Arc::clone(&ingest), clock(), cost, queries.clone());
     let alerts = Arc::new(alerts.clone());
-    let page = PageState { store: page_store, engine: shared, alerts, clock: clock(), limits: limits.clone() };
+    let page = PageState { store: page_store, engine: shared, alerts, clock: clock(), queries: queries.clone() };
     let max_body = aggregator_config.elasticsearch.max_body_decompressed.0;
     let elastic = elastic::router(ElasticState {
         store,
@@ -92,8 +93,7 @@ pub async fn start(
         templates: Templates::default(),
         topics: aggregator_config.kafka.topics.clone(),
         clock: clock(),
-        limits,
-        queries: Semaphore::new(aggregator_config.index.query.max_concurrent),
+        queries,
         max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX),
     });
     let loki = Router::new().merge(loki::router(state)).merge(web::router(page));

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json};
 
 use super::time;
 use millrace_index::rows;
-use millrace_index::scan::{Row, RowBatch, StreamInfo};
+use millrace_index::scan::{OverBudget, Row, RowBatch, StreamInfo, Watch};
 
 /// Field of the event time.
 pub const TIMESTAMP: &str = "@timestamp";
@@ -89,13 +89,15 @@ pub struct Doc<'b> {
     row: &'b Row,
     line: &'b [u8],
     parsed: OnceCell<Option<Map<String, Json>>>,
+    watch: &'b Watch,
 }
 
 impl<'b> Doc<'b> {
-    /// A row of a batch; `None` if the batch does not hold its stream.
-    pub fn new(batch: &'b RowBatch, row: &'b Row) -> Option<Self> {
+    /// A row of a batch; `None` if the batch does not hold its stream. `watch` counts what is asked of it: when the time of the
+    /// request is over it has no values any more, and whoever made it asks the watch before using what was found.
+    pub fn new(batch: &'b RowBatch, row: &'b Row, watch: &'b Watch) -> Option<Self> {
         let stream = batch.streams.get(row.stream as usize)?;
-        Some(Self { stream, row, line: batch.line(row), parsed: OnceCell::new() })
+        Some(Self { stream, row, line: batch.line(row), parsed: OnceCell::new(), watch })
     }
 
     /// Name of its index.
@@ -122,6 +124,11 @@ impl<'b> Doc<'b> {
         rows::key(self.row)
     }
 
+    /// Counts memory that the request keeps because of it.
+    pub fn hold(&self, bytes: usize) -> Result<(), OverBudget> {
+        self.watch.budget().hold(bytes)
+    }
+
     fn is_line(&self) -> bool {
         self.row.doc.is_none()
     }
@@ -138,6 +145,11 @@ impl<'b> Doc<'b> {
 
     /// All values of a field; `.keyword` names the same values as the field itself.
     pub fn values(&self, field: &str) -> Vec<Value<'_>> {
+        // Whoever asks for the line goes through all of it.
+        let bytes = if field == MESSAGE { self.line.len() } else { 0 };
+        if self.watch.is_over(bytes) {
+            return Vec::new();
+        }
         let mut found = self.plain_values(field);
         if found.is_empty()
             && let Some(plain) = field.strip_suffix(".keyword")
@@ -176,6 +188,9 @@ impl<'b> Doc<'b> {
 
     /// Names of all fields that have a value, with one of their values.
     pub fn for_each_field(&self, mut take: impl FnMut(&str, &Json)) {
+        if self.watch.is_over(self.line.len()) {
+            return;
+        }
         if self.is_line() {
             for name in [TIMESTAMP, MESSAGE] {
                 take(name, &Json::String(String::new()));

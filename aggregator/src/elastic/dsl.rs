@@ -5,6 +5,7 @@
 
 use serde_json::Value as Json;
 
+use super::bounds::Bounds;
 use super::document::{MESSAGE, TIMESTAMP, number_text};
 use super::error::ApiError;
 use super::query::{Bound, Query, Range, match_at_least, phrase_words, regex_query, wildcard, words};
@@ -18,16 +19,18 @@ const MAX_TERMS: usize = 65_536;
 
 /// What the parser knows beside the query.
 #[derive(Debug, Clone, Copy)]
-pub struct Context {
+pub struct Context<'r> {
     /// For date math.
     pub now_ns: i64,
+    /// What the request has asked for so far.
+    pub bounds: &'r Bounds,
     depth: usize,
 }
 
-impl Context {
+impl<'r> Context<'r> {
     /// At the top of a request.
-    pub fn new(now_ns: i64) -> Self {
-        Self { now_ns, depth: 0 }
+    pub fn new(now_ns: i64, bounds: &'r Bounds) -> Self {
+        Self { now_ns, bounds, depth: 0 }
     }
 
     fn deeper(self) -> Result<Self, ApiError> {
@@ -39,7 +42,10 @@ impl Context {
 }
 
 /// Reads the object below `query`.
-pub fn parse(json: &Json, context: Context) -> Result<Query, ApiError> {
+pub fn parse(json: &Json, context: Context<'_>) -> Result<Query, ApiError> {
+    if context.depth == 0 {
+        context.bounds.begin_query();
+    }
     let context = context.deeper()?;
     let object = json.as_object().ok_or_else(|| ApiError::parsing("[query] must be an object"))?;
     let mut entries = object.iter();
@@ -49,12 +55,21 @@ pub fn parse(json: &Json, context: Context) -> Result<Query, ApiError> {
     if let Some((second, _)) = entries.next() {
         return Err(ApiError::parsing(format!("[{kind}] malformed query, expected [END_OBJECT] but found [{second}]")));
     }
-    match kind.as_str() {
+    let query = of_kind(kind, body, context)?;
+    // Those that hold other queries counted them already.
+    if !matches!(kind.as_str(), "bool" | "constant_score" | "dis_max" | "boosting" | "query_string") {
+        context.bounds.add_clauses(query.clauses())?;
+    }
+    Ok(query)
+}
+
+fn of_kind(kind: &str, body: &Json, context: Context<'_>) -> Result<Query, ApiError> {
+    match kind {
         "match_all" => Ok(Query::All),
         "match_none" => Ok(Query::None),
         "term" => term(body),
         "terms" => terms(body),
-        "ids" => Ok(Query::Terms { field: "_id".to_owned(), values: texts(body.get("values"))?, ignore_case: false }),
+        "ids" => Ok(Query::terms("_id", texts(body.get("values"))?, false)),
         "range" => range(body, context),
         "match" => matching(body),
         "match_phrase" => phrase(body, false),
@@ -140,15 +155,15 @@ fn term(body: &Json) -> Result<Query, ApiError> {
         value => (Some(value), false),
     };
     let value = value.and_then(scalar).ok_or_else(|| ApiError::argument("value cannot be null"))?;
-    Ok(Query::Terms { field: field.clone(), values: vec![value], ignore_case })
+    Ok(Query::terms(field, vec![value], ignore_case))
 }
 
 fn terms(body: &Json) -> Result<Query, ApiError> {
     let (field, of) = field_of(body, "terms")?;
-    Ok(Query::Terms { field: field.clone(), values: texts(Some(of))?, ignore_case: false })
+    Ok(Query::terms(field, texts(Some(of))?, false))
 }
 
-fn range(body: &Json, context: Context) -> Result<Query, ApiError> {
+fn range(body: &Json, context: Context<'_>) -> Result<Query, ApiError> {
     let (field, of) = field_of(body, "range")?;
     let options =
         of.as_object().ok_or_else(|| ApiError::parsing("[range] query malformed, no start_object after field"))?;
@@ -270,7 +285,7 @@ fn pattern(body: &Json, kind: &str, key: &str, to_regex: impl Fn(&str) -> String
     regex_query(field, &to_regex(text), ignore_case)
 }
 
-fn boolean(body: &Json, context: Context) -> Result<Query, ApiError> {
+fn boolean(body: &Json, context: Context<'_>) -> Result<Query, ApiError> {
     let object = body
         .as_object()
         .ok_or_else(|| ApiError::parsing("[bool] query malformed, no start_object after query name"))?;
@@ -317,7 +332,7 @@ fn minimum(least: Option<&Json>, of: usize) -> usize {
     number as usize
 }
 
-fn string(body: &Json, kind: &str, context: Context) -> Result<Query, ApiError> {
+fn string(body: &Json, kind: &str, context: Context<'_>) -> Result<Query, ApiError> {
     let text = body
         .get("query")
         .and_then(scalar)
@@ -333,5 +348,5 @@ fn string(body: &Json, kind: &str, context: Context) -> Result<Query, ApiError> 
     if kind == "simple_query_string" {
         return Ok(query_string::simple(&text, &fields, and));
     }
-    query_string::parse(&text, &fields, and, context.now_ns)
+    query_string::parse(&text, &fields, and, context.now_ns, context.bounds)
 }

@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use millrace_index::scan::StorageError;
+use crate::queries::Refused;
+use millrace_index::scan::{OverBudget, StorageError};
 
 /// An answer that is no success.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -38,6 +39,12 @@ impl ApiError {
         Self::argument(format!("[{what}] is not supported by this server yet"))
     }
 
+    /// The thread that worked on the answer ended without one.
+    pub fn ended_early() -> Self {
+        let reason = "the search ended unexpectedly, the log of the process says why".to_owned();
+        Self { status: 500, kind: "search_phase_execution_exception", reason }
+    }
+
     /// There is no such index.
     pub fn no_index(name: &str) -> Self {
         Self { status: 404, kind: "index_not_found_exception", reason: format!("no such index [{name}]") }
@@ -62,6 +69,22 @@ impl From<StorageError> for ApiError {
             StorageError::Failed { .. } => (503, "search_phase_execution_exception"),
         };
         Self { status, kind, reason: error.to_string() }
+    }
+}
+
+impl From<OverBudget> for ApiError {
+    fn from(over: OverBudget) -> Self {
+        StorageError::from(over).into()
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let (status, kind) = match refused {
+            Refused::Busy => (429, "es_rejected_execution_exception"),
+            Refused::Stopping => (503, "task_cancelled_exception"),
+        };
+        Self { status, kind, reason: refused.to_string() }
     }
 }
 

@@ -5,17 +5,17 @@
 //! mappings yet that were declared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use millrace_log::record::Tenant;
 use serde_json::{Map, Value as Json, json};
-use tokio_util::sync::CancellationToken;
 
 use super::document::{Doc, MESSAGE, TIMESTAMP, TOPIC_PREFIX};
 use super::error::ApiError;
 use super::query::wildcard;
 use super::state::ElasticState;
-use millrace_index::scan::{Kind, LabelMatcher, MatchOp, Order, Plan};
+use millrace_index::scan::{Budget, Kind, LabelMatcher, MatchOp, Order, Plan};
 
 /// Newest documents that kinds of fields are taken from.
 const SAMPLE: usize = 2000;
@@ -87,12 +87,12 @@ impl Selection {
 }
 
 /// All indices of a tenant: one per topic that has lines, one per client index, with their document counts.
-pub async fn list(state: &ElasticState, tenant: &Tenant) -> Result<BTreeMap<String, u64>, ApiError> {
+pub async fn list(state: &ElasticState, budget: &Budget, tenant: &Tenant) -> Result<BTreeMap<String, u64>, ApiError> {
     let mut found = BTreeMap::new();
     for topic in &state.topics {
         found.insert(format!("{TOPIC_PREFIX}{topic}"), 0);
     }
-    let lines = Plan { kind: Kind::Lines, ..everything(state, tenant, Order::Any, None) };
+    let lines = Plan { kind: Kind::Lines, ..everything(budget, tenant, Order::Any, None) };
     for (stream, stats) in state.store.streams(lines).await? {
         *found.entry(format!("{TOPIC_PREFIX}{}", stream.topic)).or_default() += stats.entries;
     }
@@ -102,7 +102,7 @@ pub async fn list(state: &ElasticState, tenant: &Tenant) -> Result<BTreeMap<Stri
     Ok(found)
 }
 
-fn everything(state: &ElasticState, tenant: &Tenant, order: Order, expect: Option<usize>) -> Plan {
+fn everything(budget: &Budget, tenant: &Tenant, order: Order, expect: Option<usize>) -> Plan {
     Plan {
         tenant: tenant.clone(),
         matchers: Vec::new(),
@@ -112,8 +112,7 @@ fn everything(state: &ElasticState, tenant: &Tenant, order: Order, expect: Optio
         kind: Kind::All,
         order,
         expect,
-        limits: state.limits.clone(),
-        cancel: CancellationToken::new(),
+        budget: budget.clone(),
     }
 }
 
@@ -126,23 +125,24 @@ pub type Fields = BTreeMap<String, &'static str>;
 /// documents, is asked for by itself.
 pub async fn fields(
     state: &ElasticState,
+    budget: &Budget,
     tenant: &Tenant,
     selection: &Selection,
 ) -> Result<BTreeMap<String, Fields>, ApiError> {
     let inner = || [("_id", "_id"), ("_index", "_index"), ("_source", "_source")].map(|(n, k)| (n.to_owned(), k));
-    let mut wanted: BTreeMap<String, Seen> = list(state, tenant)
+    let mut wanted: BTreeMap<String, Seen> = list(state, budget, tenant)
         .await?
         .into_iter()
         .filter(|(name, _)| selection.holds(name))
         .map(|(name, documents)| (name, Seen { documents, seen: 0, fields: Fields::from(inner()) }))
         .collect();
-    let plan = Plan { kind: selection.kind(), ..everything(state, tenant, Order::Backward, Some(SAMPLE)) };
+    let plan = Plan { kind: selection.kind(), ..everything(budget, tenant, Order::Backward, Some(SAMPLE)) };
     sample(state, plan, &mut wanted).await?;
     let unsure: Vec<String> = wanted.iter().filter(|(_, seen)| seen.is_too_little()).map(|(n, _)| n.clone()).collect();
     for name in unsure {
-        for matchers in streams_of(state, tenant, &name).await? {
+        for matchers in streams_of(state, budget, tenant, &name).await? {
             let kind = if name.starts_with(TOPIC_PREFIX) { Kind::Lines } else { Kind::Documents };
-            let plan = Plan { kind, matchers, ..everything(state, tenant, Order::Backward, Some(SAMPLE)) };
+            let plan = Plan { kind, matchers, ..everything(budget, tenant, Order::Backward, Some(SAMPLE)) };
             if let Some((name, mut seen)) = wanted.remove_entry(&name) {
                 // The newest ones are counted anew.
                 seen.seen = 0;
@@ -170,42 +170,58 @@ impl Seen {
 
 /// Takes the fields of the newest documents of a plan.
 async fn sample(state: &ElasticState, plan: Plan, wanted: &mut BTreeMap<String, Seen>) -> Result<(), ApiError> {
-    let cancel = plan.cancel.clone();
-    let _guard = cancel.drop_guard();
-    let mut rows = state.store.scan(plan).await?;
-    let mut rows_seen = 0;
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        for doc in batch.rows.iter().filter_map(|row| Doc::new(&batch, row)) {
-            let Some(index) = wanted.get_mut(doc.index().as_ref()) else { continue };
-            rows_seen += 1;
-            index.seen += 1;
-            let fields = &mut index.fields;
-            doc.for_each_field(|name, value| {
-                let kind = kind_of(name, value);
-                let known = fields.entry(name.to_owned()).or_insert(kind);
-                if (*known, kind) == ("long", "double") {
-                    *known = kind;
+    let (store, budget, mut seen) = (Arc::clone(&state.store), plan.budget.clone(), std::mem::take(wanted));
+    let work = async move {
+        let watch = plan.budget.watch();
+        let mut rows = store.scan(plan).await?;
+        let mut rows_seen = 0;
+        while rows_seen < SAMPLE
+            && let Some(batch) = rows.next().await
+        {
+            let batch = batch?;
+            for row in &batch.rows {
+                watch.step(row.line.len())?;
+                let Some(doc) = Doc::new(&batch, row, &watch) else { continue };
+                if let Some(index) = seen.get_mut(doc.index().as_ref()) {
+                    rows_seen += 1;
+                    index.take(&doc);
                 }
-            });
+            }
         }
-        if rows_seen >= SAMPLE {
-            break;
-        }
-    }
+        Ok::<_, ApiError>(seen)
+    };
+    *wanted = budget.compute(work).await.unwrap_or_else(|| Err(ApiError::ended_early()))?;
     Ok(())
+}
+
+impl Seen {
+    fn take(&mut self, doc: &Doc<'_>) {
+        self.seen += 1;
+        doc.for_each_field(|name, value| {
+            let kind = kind_of(name, value);
+            let known = self.fields.entry(name.to_owned()).or_insert(kind);
+            if (*known, kind) == ("long", "double") {
+                *known = kind;
+            }
+        });
+    }
 }
 
 /// Streams of a topic whose lines are asked one by one at most.
 const STREAMS: usize = 16;
 
 /// Matchers that find documents of one index: its label, or the labels of some streams of its topic.
-async fn streams_of(state: &ElasticState, tenant: &Tenant, index: &str) -> Result<Vec<Vec<LabelMatcher>>, ApiError> {
+async fn streams_of(
+    state: &ElasticState,
+    budget: &Budget,
+    tenant: &Tenant,
+    index: &str,
+) -> Result<Vec<Vec<LabelMatcher>>, ApiError> {
     let equal = |name: &str, value: &str| {
         LabelMatcher::new(name, MatchOp::Equal, value).map_err(|error| ApiError::argument(error.to_string()))
     };
     let Some(topic) = index.strip_prefix(TOPIC_PREFIX) else { return Ok(vec![vec![equal("index", index)?]]) };
-    let lines = Plan { kind: Kind::Lines, ..everything(state, tenant, Order::Any, None) };
+    let lines = Plan { kind: Kind::Lines, ..everything(budget, tenant, Order::Any, None) };
     let streams = state.store.streams(lines).await?;
     streams
         .iter()

@@ -10,6 +10,10 @@ mod error;
 mod time;
 /// A row as a document.
 mod document;
+/// Values that a query looks for.
+mod value_set;
+/// How much one request may ask for.
+mod bounds;
 /// Queries as a tree.
 mod query;
 /// The query string mini-language.
@@ -49,6 +53,7 @@ use serde_json::{Value, json};
 pub use accepted::Accepted;
 use error::ApiError;
 use indices::Selection;
+use millrace_index::scan::Budget;
 use search::UrlParams;
 pub use state::ElasticState;
 use state::REFRESH_AT_MOST;
@@ -141,7 +146,8 @@ async fn delete_template(
 
 /// Documents leave by retention only: an index that has some is not deleted.
 async fn delete_index(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
-    selected(&state, &who, &index, &params).await?;
+    let request = state.queries.begin().await?;
+    selected(&state, request.budget(), &who, &index, &params).await?;
     Err(ApiError::not_yet("deletion of an index"))
 }
 
@@ -257,7 +263,8 @@ async fn health() -> Json<Value> {
 
 async fn cat_indices(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Result<Response, ApiError> {
     let selection = Selection::parse(&index)?;
-    let all = indices::list(&state, &who).await?;
+    let request = state.queries.begin().await?;
+    let all = indices::list(&state, request.budget(), &who).await?;
     let rows = all.into_iter().filter(|(name, _)| selection.holds(name));
     if params.get("format").is_some_and(|f| f == "json") {
         let rows: Vec<Value> = rows
@@ -272,9 +279,15 @@ async fn cat_indices(State(state): State<Shared>, Asked { who, index, params }: 
 /// Waits for the index if the request asks so.
 async fn refreshed(state: &ElasticState, params: &UrlParams) -> Result<(), ApiError> {
     match params.get("refresh").map(String::as_str) {
-        Some("wait_for" | "true" | "") => Ok(state.store.caught_up(REFRESH_AT_MOST).await?),
+        Some("wait_for" | "true" | "") => wait_for_index(state).await,
         _ => Ok(()),
     }
+}
+
+/// Waits until the index has all that was acknowledged; not beyond the end of the program.
+async fn wait_for_index(state: &ElasticState) -> Result<(), ApiError> {
+    let request = state.queries.begin_waiting();
+    Ok(request.budget().within(state.store.caught_up(REFRESH_AT_MOST)).await??)
 }
 
 async fn bulk_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
@@ -329,10 +342,12 @@ async fn create_document(
 
 /// The hit of one document.
 async fn found(state: &ElasticState, who: Tenant, index: &str, id: &str) -> Result<Option<Value>, ApiError> {
-    let selection = selected(state, &who, index, &UrlParams::new()).await?;
+    let place = state.queries.begin().await?;
+    let budget = place.budget();
+    let selection = selected(state, budget, &who, index, &UrlParams::new()).await?;
     let body = json!({"size": 1, "query": {"ids": {"values": [id]}}, "track_total_hits": false});
     let request = search::Request::parse(selection, &UrlParams::new(), &body, state.clock.now_ns())?;
-    let mut answer = search::run(state, who, request).await?;
+    let mut answer = search::run(state, budget, who, request).await?;
     Ok(answer.pointer_mut("/hits/hits/0").map(Value::take))
 }
 
@@ -365,10 +380,16 @@ async fn get_document(
 }
 
 /// The selection of a path, checked against the indices there are.
-async fn selected(state: &ElasticState, who: &Tenant, text: &str, params: &UrlParams) -> Result<Selection, ApiError> {
+async fn selected(
+    state: &ElasticState,
+    budget: &Budget,
+    who: &Tenant,
+    text: &str,
+    params: &UrlParams,
+) -> Result<Selection, ApiError> {
     let selection = Selection::parse(text)?;
     let ignore = params.get("ignore_unavailable").is_some_and(|v| v != "false");
-    let known: std::collections::BTreeSet<String> = indices::list(state, who).await?.into_keys().collect();
+    let known: std::collections::BTreeSet<String> = indices::list(state, budget, who).await?.into_keys().collect();
     selection.check(&known, ignore)?;
     if params.get("allow_no_indices").is_some_and(|v| v == "false") && !known.iter().any(|name| selection.holds(name)) {
         return Err(ApiError::no_index(text));
@@ -378,6 +399,7 @@ async fn selected(state: &ElasticState, who: &Tenant, text: &str, params: &UrlPa
 
 async fn one_search(
     state: &ElasticState,
+    budget: &Budget,
     who: Tenant,
     index: &str,
     params: &UrlParams,
@@ -386,7 +408,7 @@ async fn one_search(
     if params.contains_key("scroll") {
         return Err(ApiError::not_yet("scroll"));
     }
-    let selection = selected(state, &who, index, params).await?;
+    let selection = selected(state, budget, &who, index, params).await?;
     // Clients that can't send a body with GET put it into the address.
     let of_url = match params.get("source") {
         Some(text) if body.is_null() => body_json(&Bytes::copy_from_slice(text.as_bytes()))?,
@@ -394,11 +416,12 @@ async fn one_search(
     };
     let body = if body.is_null() { &of_url } else { body };
     let request = search::Request::parse(selection, params, body, state.clock.now_ns())?;
-    search::run(state, who, request).await
+    search::run(state, budget, who, request).await
 }
 
 async fn search_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    Ok(Json(one_search(&state, who, &index, &params, &body_json(&body)?).await?))
+    let request = state.queries.begin().await?;
+    Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
 }
 
 async fn search_many(
@@ -421,6 +444,8 @@ async fn search_many(
         )));
     }
     let mut answers = Vec::new();
+    // One request, one budget: all searches together have the time of one.
+    let request = state.queries.begin().await?;
     for pair in lines.chunks_exact(2) {
         let [head, body] = pair else { continue };
         let json = |line: &[u8]| body_json(&Bytes::copy_from_slice(line));
@@ -434,7 +459,7 @@ async fn search_many(
         if head.get("ignore_unavailable").is_some_and(|v| v == &Value::Bool(true)) {
             params.insert("ignore_unavailable".to_owned(), "true".to_owned());
         }
-        answers.push(match one_search(&state, who.clone(), &index, &params, &body).await {
+        answers.push(match one_search(&state, request.budget(), who.clone(), &index, &params, &body).await {
             Ok(mut answer) => {
                 answer["status"] = 200.into();
                 answer
@@ -447,12 +472,14 @@ async fn search_many(
 }
 
 async fn count_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let selection = selected(&state, &who, &index, &params).await?;
-    Ok(Json(search::count_of(&state, who, selection, &params, &body_json(&body)?).await?))
+    let request = state.queries.begin().await?;
+    let selection = selected(&state, request.budget(), &who, &index, &params).await?;
+    Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))
 }
 
 async fn field_caps(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let selection = selected(&state, &who, &index, &params).await?;
+    let request = state.queries.begin().await?;
+    let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     let body = body_json(&body)?;
     let wanted = params.get("fields").cloned().or_else(|| {
         let list = body.get("fields")?;
@@ -468,18 +495,20 @@ async fn field_caps(State(state): State<Shared>, Asked { who, index, params }: A
     // Names of fields may start with `_`, names of indices may not.
     let wanted =
         Selection::parse(&wanted.replace("_id", "?id").replace("_index", "?index").replace("_source", "?source"))?;
-    let fields = indices::fields(&state, &who, &selection).await?;
+    let fields = indices::fields(&state, request.budget(), &who, &selection).await?;
     Ok(Json(indices::field_caps(&fields, &wanted)))
 }
 
 async fn field_mapping(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
-    let selection = selected(&state, &who, &index, &params).await?;
-    let fields = indices::fields(&state, &who, &selection).await?;
+    let request = state.queries.begin().await?;
+    let selection = selected(&state, request.budget(), &who, &index, &params).await?;
+    let fields = indices::fields(&state, request.budget(), &who, &selection).await?;
     Ok(Json(indices::mappings(&fields)))
 }
 
 async fn refresh(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
-    state.store.caught_up(REFRESH_AT_MOST).await?;
-    selected(&state, &who, &index, &params).await?;
+    wait_for_index(&state).await?;
+    let request = state.queries.begin().await?;
+    selected(&state, request.budget(), &who, &index, &params).await?;
     Ok(Json(json!({"_shards": {"total": 1, "successful": 1, "failed": 0}})))
 }

@@ -8,6 +8,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use super::document::{Doc, MESSAGE, TIMESTAMP, Value};
 use super::error::ApiError;
 use super::time::{self, Zone};
+use super::value_set::ValueSet;
 use millrace_index::scan::LineNeedle;
 
 /// A query.
@@ -22,9 +23,7 @@ pub enum Query {
         /// The field.
         field: String,
         /// Any of these.
-        values: Vec<String>,
-        /// Letters match in both cases.
-        ignore_case: bool,
+        values: ValueSet,
     },
     /// Between bounds.
     Range(Range),
@@ -143,6 +142,22 @@ pub fn wildcard(text: &str) -> String {
 }
 
 impl Query {
+    /// One of the values, exactly.
+    pub fn terms(field: &str, values: Vec<String>, ignore_case: bool) -> Self {
+        Self::Terms { field: field.to_owned(), values: ValueSet::new(values, ignore_case) }
+    }
+
+    /// How many clauses it counts for: see [`super::bounds::Bounds`].
+    pub fn clauses(&self) -> usize {
+        match self {
+            Self::Match { words, .. } => words.len(),
+            Self::Bool { must, should, must_not, .. } => {
+                [must, should, must_not].into_iter().flatten().map(Self::clauses).sum()
+            }
+            _ => 1,
+        }
+    }
+
     /// Narrows a time range [start, end) in ns to what the query leaves.
     pub fn narrow(&self, start_ns: &mut i64, end_ns: &mut i64) {
         match self {
@@ -181,9 +196,7 @@ impl Query {
         match self {
             Self::All => true,
             Self::None => false,
-            Self::Terms { field, values, ignore_case } => {
-                doc.values(field).iter().any(|value| values.iter().any(|want| equals(field, value, want, *ignore_case)))
-            }
+            Self::Terms { field, values } => doc.values(field).iter().any(|value| values.holds(field, value)),
             Self::Range(range) => doc.values(&range.field).iter().any(|value| range.holds(value)),
             Self::Match { field, words, at_least } => doc.values(field).iter().any(|value| {
                 let found = self::words(&value.text());
@@ -214,19 +227,6 @@ fn has_below(doc: &Doc<'_>, field: &str) -> bool {
     let mut found = false;
     doc.for_each_field(|name, _| found |= name.strip_prefix(field).is_some_and(|rest| rest.starts_with('.')));
     found
-}
-
-fn equals(field: &str, value: &Value<'_>, want: &str, ignore_case: bool) -> bool {
-    match value {
-        Value::Text(text) if field == MESSAGE => {
-            text == want || words(text).iter().any(|word| word == want || (ignore_case && *word == want.to_lowercase()))
-        }
-        Value::Text(text) if ignore_case => text.to_lowercase() == want.to_lowercase(),
-        Value::Text(text) => text == want,
-        Value::Number(n) => want.parse::<f64>() == Ok(*n),
-        Value::Bool(b) => want == if *b { "true" } else { "false" },
-        Value::Time(ns) => time::parse(want).is_some_and(|t| t.div_euclid(1_000_000) == ns.div_euclid(1_000_000)),
-    }
 }
 
 fn has_phrase(found: &[String], want: &[String], prefix: bool) -> bool {

@@ -4,13 +4,14 @@
 //! In: text. Out: [`Query`]. Touches nothing. Words without a field are looked for in `message`.
 //! Source: "Query string syntax" of the Elasticsearch reference. Not executed: fuzziness (`~`), proximity; refused.
 
+use super::bounds::Bounds;
 use super::document::MESSAGE;
 use super::error::ApiError;
 use super::query::{Query, Range, match_words, phrase_words, regex_query, wildcard};
 
 /// Reads a query string; `fields` are asked where the text names none (empty: `message`).
-pub fn parse(text: &str, fields: &[String], and: bool, now_ns: i64) -> Result<Query, ApiError> {
-    let mut reader = Reader { text, rest: text, fields, and, now_ns, depth: 0 };
+pub fn parse(text: &str, fields: &[String], and: bool, now_ns: i64, bounds: &Bounds) -> Result<Query, ApiError> {
+    let mut reader = Reader { text, rest: text, fields, and, now_ns, bounds, depth: 0 };
     let query = reader.either()?;
     reader.blanks();
     if reader.rest.is_empty() { Ok(query) } else { Err(reader.fault("an operator or the end")) }
@@ -68,6 +69,7 @@ struct Reader<'t, 'f> {
     fields: &'f [String],
     and: bool,
     now_ns: i64,
+    bounds: &'f Bounds,
     depth: usize,
 }
 
@@ -169,6 +171,7 @@ impl<'t> Reader<'t, '_> {
                         fields: &fields,
                         and: self.and,
                         now_ns: self.now_ns,
+                        bounds: self.bounds,
                         depth: self.depth,
                     };
                     let query = inner.either()?;
@@ -193,6 +196,12 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn value(&mut self, field: Option<&str>) -> Result<Query, ApiError> {
+        let value = self.value_of(field)?;
+        self.bounds.add_clauses(value.clauses())?;
+        Ok(value)
+    }
+
+    fn value_of(&mut self, field: Option<&str>) -> Result<Query, ApiError> {
         let named = field.map(|f| vec![f.to_owned()]);
         let fields: Vec<String> = named.unwrap_or_else(|| self.fields.to_vec());
         let now_ns = self.now_ns;
@@ -310,7 +319,7 @@ fn exact_or_words(field: &str, word: &str) -> Query {
     if field == MESSAGE {
         return match_words(field, word, true);
     }
-    let exact = Query::Terms { field: field.to_owned(), values: vec![word.to_owned()], ignore_case: false };
+    let exact = Query::terms(field, vec![word.to_owned()], false);
     Query::Bool {
         must: Vec::new(),
         should: vec![exact, match_words(field, word, true)],

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::clock::SharedClock;
-use millrace_logql::storage::QueryLimits;
-use tokio::sync::Semaphore;
 
 use super::accepted::Accepted;
 use super::templates::Templates;
 use crate::ingest::Ingest;
+use crate::queries::Queries;
 use millrace_index::docs::DocumentStore;
 
 /// `_refresh`, `refresh=wait_for` wait so long at most.
@@ -29,10 +28,8 @@ pub struct ElasticState {
     pub topics: Vec<String>,
     /// For date math and documents without a time.
     pub clock: SharedClock,
-    /// What one search may cost.
-    pub limits: QueryLimits,
-    /// Searches at once; others wait.
-    pub queries: Semaphore,
+    /// Where searches begin, and what one may cost.
+    pub queries: Queries,
     /// Bytes of a body at most, decompressed.
     pub max_body_bytes: usize,
 }

@@ -14,14 +14,18 @@ use millrace_logql::storage::QueryLimits;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
 use super::{Accepted, ElasticState};
 use crate::ingest::{Ingest, IngestConfig};
+use crate::queries::Queries;
+use millrace_index::docs::DocumentStore;
 use millrace_index::memory::MemoryStore;
+
+/// Budgets and bounds of requests.
+mod budget;
 
 /// Noon of 1 March 2026, what the clock says.
 const NOW: &str = "2026-03-01T12:00:00Z";
@@ -49,13 +53,25 @@ impl BatchProducer for Straight {
 struct Server {
     router: axum::Router,
     store: Arc<MemoryStore>,
+    queries: Queries,
     _run: AbortOnDropHandle<()>,
     _dir: tempfile::TempDir,
 }
 
 fn server() -> Server {
-    let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(MemoryStore::with_batches_of(7));
+    server_over(Arc::clone(&store) as _, store, 4, QueryLimits::default())
+}
+
+/// Asks `events`, writes to `store`.
+fn server_over(
+    events: Arc<dyn DocumentStore>,
+    store: Arc<MemoryStore>,
+    max_concurrent: usize,
+    limits: QueryLimits,
+) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let queries = Queries::new(limits, max_concurrent, CancellationToken::new());
     let producer = Arc::new(Straight { store: Arc::clone(&store), decoder: Mutex::default() });
     let clock = ManualClock::at_ns(super::time::parse(NOW).unwrap());
     let (ingest, run) = Ingest::open(
@@ -71,17 +87,16 @@ fn server() -> Server {
     #[allow(clippy::disallowed_methods)] // A test; aborted when it ends.
     let run = AbortOnDropHandle::new(tokio::spawn(run.run(CancellationToken::new())));
     let state = ElasticState {
-        store: Arc::clone(&store) as _,
+        store: events,
         ingest,
         accepted: Accepted::default(),
         templates: Default::default(),
         topics: vec!["logs".to_owned()],
         clock,
-        limits: QueryLimits::default(),
-        queries: Semaphore::new(4),
+        queries: queries.clone(),
         max_body_bytes: 64 << 20,
     };
-    Server { router: super::router(state), store, _run: run, _dir: dir }
+    Server { router: super::router(state), store, queries, _run: run, _dir: dir }
 }
 
 impl Server {

@@ -35,8 +35,7 @@ pub(super) async fn labels(
 ) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
-    let found =
-        state.run(|cancel| state.store.streams(selector::plan(&state, &tenant, matchers, bounds, cancel))).await?;
+    let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
     let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (stream, _) in &found {
         for (name, value) in stream.labels.iter() {
@@ -109,7 +108,7 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
     check_limit(state, lines)?;
     let expr = Arc::new(millrace_logql::parse(params.get("query")).map_err(|e| LokiError::Query(e.into()))?);
     let answered = state
-        .run(|cancel| {
+        .run(|budget| {
             state.engine.query_range(RangeQuery {
                 tenant: tenant.as_str().to_owned(),
                 query: Arc::clone(&expr),
@@ -119,8 +118,7 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
                 interval_ns: 0,
                 limit: lines,
                 direction: Direction::Backward,
-                limits: state.limits.query.clone(),
-                cancel,
+                budget,
             })
         })
         .await?;

@@ -4,10 +4,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use millrace_logql::QueryError;
 use millrace_logql::storage::StorageError;
+use millrace_logql::{OverBudget, QueryError};
 
 use crate::ingest::IngestError;
+use crate::queries::Refused;
 
 /// Status of a request whose client has gone (as nginx and Loki count it).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -41,12 +42,6 @@ pub enum LokiError {
     /// All places are taken.
     #[error("too many outstanding requests: {0}")]
     Busy(&'static str),
-    /// The query took too long.
-    #[error(
-        "Request timed out, decrease the duration of the request or add more label matchers (prefer exact match over \
-         regex match) to reduce the amount of data processed."
-    )]
-    TimedOut,
     /// The program is stopping.
     #[error("server is stopping: repeat the request later")]
     Stopping,
@@ -65,9 +60,7 @@ impl LokiError {
             Self::Bad(_) => (StatusCode::BAD_REQUEST, None),
             Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
-            Self::TimedOut | Self::Query(QueryError::Limit { limit: "timeout", .. }) => {
-                (StatusCode::GATEWAY_TIMEOUT, None)
-            }
+            Self::Query(QueryError::Limit { limit: "timeout", .. }) => (StatusCode::GATEWAY_TIMEOUT, None),
             Self::Query(QueryError::Cancelled) => (gone, None),
             Self::Query(QueryError::Storage(_)) | Self::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Self::Query(_) => (StatusCode::BAD_REQUEST, None),
@@ -93,6 +86,21 @@ impl From<StorageError> for LokiError {
         match error {
             failed @ StorageError::Failed { .. } => Self::Storage(failed),
             other => Self::Query(other.into()),
+        }
+    }
+}
+
+impl From<OverBudget> for LokiError {
+    fn from(over: OverBudget) -> Self {
+        Self::Query(over.into())
+    }
+}
+
+impl From<Refused> for LokiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Busy => Self::Busy("all places of `index.query.max_concurrent` are taken"),
+            Refused::Stopping => Self::Stopping,
         }
     }
 }
@@ -126,7 +134,6 @@ mod tests {
             (LokiError::Query(limit("timeout")), 504),
             (LokiError::Query(QueryError::Cancelled), 499),
             (StorageError::Cancelled.into(), 499),
-            (LokiError::TimedOut, 504),
             (LokiError::Busy("x"), 429),
             (IngestError::Full { max: ByteSize(1) }.into(), 429),
             (IngestError::Stopping.into(), 503),

@@ -35,7 +35,6 @@ pub(super) async fn values(
 async fn found(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<Vec<Labels>, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), LABEL_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
-    let streams =
-        state.run(|cancel| state.store.streams(selector::plan(state, tenant, matchers, bounds, cancel))).await?;
+    let streams = state.run(|budget| state.store.streams(selector::plan(tenant, matchers, bounds, budget))).await?;
     Ok(streams.into_iter().map(|(stream, _)| stream.labels).collect())
 }

@@ -33,14 +33,8 @@ pub(super) async fn query(
         ));
     }
     let answered = state
-        .run(|cancel| {
-            let query = InstantQuery {
-                tenant: tenant.as_str().to_owned(),
-                query: Arc::clone(&expr),
-                time_ns,
-                limits: state.limits.query.clone(),
-                cancel,
-            };
+        .run(|budget| {
+            let query = InstantQuery { tenant: tenant.as_str().to_owned(), query: Arc::clone(&expr), time_ns, budget };
             state.engine.query_instant(query)
         })
         .await?;

@@ -31,7 +31,7 @@ pub(super) async fn query_range(
         check_limit(&state, limit)?;
     }
     let answered = state
-        .run(|cancel| {
+        .run(|budget| {
             let query = RangeQuery {
                 tenant: tenant.as_str().to_owned(),
                 query: Arc::clone(&expr),
@@ -41,8 +41,7 @@ pub(super) async fn query_range(
                 interval_ns,
                 limit,
                 direction,
-                limits: state.limits.query.clone(),
-                cancel,
+                budget,
             };
             state.engine.query_range(query)
         })
@@ -53,7 +52,7 @@ pub(super) async fn query_range(
 
 /// Refuses to return more entries than the configuration allows.
 pub(super) fn check_limit(state: &LokiState, limit: usize) -> Result<(), LokiError> {
-    let allowed = state.limits.query.max_entries;
+    let allowed = state.queries.limits().max_entries;
     if limit > allowed {
         return Err(LokiError::Bad(format!(
             "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {allowed})"

@@ -5,11 +5,9 @@
 use millrace_log::record::Tenant;
 use millrace_logql::Expr;
 use millrace_logql::storage::LabelMatcher;
-use tokio_util::sync::CancellationToken;
 
 use super::error::LokiError;
-use super::state::LokiState;
-use millrace_index::scan::{Kind, Order, Plan};
+use millrace_index::scan::{Budget, Kind, Order, Plan};
 
 /// Reads a selector; an empty text or `{}` means all streams.
 pub(super) fn parse(text: &str) -> Result<Vec<LabelMatcher>, LokiError> {
@@ -30,11 +28,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<LabelMatcher>, LokiError> {
 
 /// A plan for all events of some streams.
 pub(super) fn plan(
-    state: &LokiState,
     tenant: &Tenant,
     matchers: Vec<LabelMatcher>,
     (start_ns, end_ns): (i64, i64),
-    cancel: CancellationToken,
+    budget: Budget,
 ) -> Plan {
     Plan {
         tenant: tenant.clone(),
@@ -46,7 +43,6 @@ pub(super) fn plan(
         kind: Kind::All,
         order: Order::Any,
         expect: None,
-        limits: state.limits.query.clone(),
-        cancel,
+        budget,
     }
 }

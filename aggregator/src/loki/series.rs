@@ -27,10 +27,12 @@ pub(super) async fn series(
         return Err(LokiError::Bad(format!("{} selectors in `match[]`, {MAX_SELECTORS} are allowed", wanted.len())));
     }
     let mut found = BTreeSet::new();
+    let request = state.queries.begin().await?;
+    let budget = request.budget();
     for text in wanted {
         let matchers = selector::parse(text)?;
-        let streams =
-            state.run(|cancel| state.store.streams(selector::plan(&state, &tenant, matchers, bounds, cancel))).await?;
+        let plan = selector::plan(&tenant, matchers, bounds, budget.clone());
+        let streams = budget.within(state.store.streams(plan)).await??;
         found.extend(streams.into_iter().map(|(stream, _)| stream.labels));
     }
     let mut out = String::from(r#"{"status":"success","data":["#);

@@ -2,29 +2,23 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use millrace_log::clock::SharedClock;
 use millrace_log::record::Tenant;
-use millrace_logql::storage::QueryLimits;
 use millrace_logql::{Engine, Expr};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::error::LokiError;
 use crate::config::AggregatorConfig;
 use crate::ingest::Ingest;
-use millrace_index::scan::EventStore;
+use crate::queries::Queries;
+use millrace_index::scan::{Budget, EventStore};
 
-/// What requests may cost.
+/// What requests may cost besides what [`Queries`] says.
 #[derive(Debug, Clone)]
 pub struct LokiLimits {
-    /// One query.
-    pub query: QueryLimits,
-    /// Queries answered at once; others wait.
-    pub max_concurrent: usize,
     /// Live tails at once.
     pub max_tails: usize,
     /// Bytes of a push as sent.
@@ -36,8 +30,6 @@ pub struct LokiLimits {
 impl From<&AggregatorConfig> for LokiLimits {
     fn from(config: &AggregatorConfig) -> Self {
         Self {
-            query: config.index.query.limits(),
-            max_concurrent: config.index.query.max_concurrent,
             max_tails: config.http.max_tails,
             max_body: config.http.max_body.0,
             max_body_decompressed: config.http.max_body_decompressed.0,
@@ -58,9 +50,8 @@ pub struct LokiState {
     pub clock: SharedClock,
     /// What requests may cost.
     pub limits: Arc<LokiLimits>,
-    /// Ends tails and queries when the program stops.
-    pub shutdown: CancellationToken,
-    queries: Arc<Semaphore>,
+    /// Where queries begin.
+    pub queries: Queries,
     /// Places for live tails.
     pub tails: Arc<Semaphore>,
 }
@@ -73,11 +64,10 @@ impl LokiState {
         ingest: Arc<Ingest>,
         clock: SharedClock,
         limits: LokiLimits,
-        shutdown: CancellationToken,
+        queries: Queries,
     ) -> Self {
-        let queries = Arc::new(Semaphore::new(limits.max_concurrent.max(1)));
         let tails = Arc::new(Semaphore::new(limits.max_tails));
-        Self { store, engine, ingest, clock, limits: Arc::new(limits), shutdown, queries, tails }
+        Self { store, engine, ingest, clock, limits: Arc::new(limits), queries, tails }
     }
 
     /// Names the damaged splits that an answer lacks, after the query: it may be the one that met the damage.
@@ -86,24 +76,16 @@ impl LokiState {
         damaged.iter().map(ToString::to_string).collect()
     }
 
-    /// Runs one query: waits for its turn, ends it after the time-out, cancels it when the client goes (this future is
-    /// dropped) or the program stops.
-    pub async fn run<T, E: Into<LokiError>, F: Future<Output = Result<T, E>>>(
-        &self,
-        work: impl FnOnce(CancellationToken) -> F,
-    ) -> Result<T, LokiError> {
-        let timeout = self.limits.query.timeout;
-        let Ok(turn) = tokio::time::timeout(timeout, self.queries.acquire()).await else {
-            return Err(LokiError::Busy("all places of `index.query.max_concurrent` are taken"));
-        };
-        let _turn = turn.map_err(|_| LokiError::Stopping)?;
-        let cancel = self.shutdown.child_token();
-        let _gone = cancel.clone().drop_guard();
-        // The engine keeps the same limit and says more; this one is for stores that don't.
-        match tokio::time::timeout(timeout + Duration::from_secs(1), work(cancel)).await {
-            Ok(done) => done.map_err(Into::into),
-            Err(_) => Err(LokiError::TimedOut),
-        }
+    /// Runs a request that asks one question: waits for its turn; its budget ends it when its time is over, when the client
+    /// goes (this future is dropped) or when the program stops.
+    pub async fn run<T, E, F>(&self, work: impl FnOnce(Budget) -> F) -> Result<T, LokiError>
+    where
+        E: Into<LokiError>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let request = self.queries.begin().await?;
+        let budget = request.budget();
+        budget.within(work(budget.clone())).await?.map_err(Into::into)
     }
 }
 

@@ -17,8 +17,7 @@ pub(super) async fn stats(
 ) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
-    let found =
-        state.run(|cancel| state.store.streams(selector::plan(&state, &tenant, matchers, bounds, cancel))).await?;
+    let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
     let streams: HashSet<_> = found.iter().map(|(stream, _)| &stream.labels).collect();
     let sum = |of: fn(&millrace_logql::storage::Stats) -> u64| found.iter().map(|(_, s)| of(s)).sum::<u64>();
     Ok(json::answer(format!(

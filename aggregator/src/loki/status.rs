@@ -31,7 +31,8 @@ pub(super) async fn build_info() -> Response {
 
 /// Waits until all that the log has can be found.
 pub(super) async fn flush(State(state): State<LokiState>) -> Result<StatusCode, LokiError> {
-    state.store.caught_up(FLUSH_WAIT).await?;
+    let request = state.queries.begin_waiting();
+    request.budget().within(state.store.caught_up(FLUSH_WAIT)).await??;
     Ok(StatusCode::NO_CONTENT)
 }
 

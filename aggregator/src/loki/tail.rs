@@ -30,7 +30,7 @@ use super::json;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
 use super::query_range::check_limit;
 use super::state::{LokiState, Whose};
-use millrace_index::scan::{Kind, Order, Plan, RowBatch};
+use millrace_index::scan::{Budget, Kind, Order, Plan, RowBatch};
 
 /// Rows through the stages of a query.
 mod filter;
@@ -121,7 +121,7 @@ enum End {
 
 impl Tail {
     async fn serve(mut self, mut socket: WebSocket, state: LokiState) {
-        let cancel = state.shutdown.child_token();
+        let cancel = state.queries.shutdown().child_token();
         let _gone = cancel.clone().drop_guard();
         let end = match self.follow(&mut socket, &state, &cancel).await {
             Ok(()) => return,
@@ -141,7 +141,7 @@ impl Tail {
         cancel: &CancellationToken,
     ) -> Result<(), End> {
         let mut news = state.store.subscribe();
-        let past = state.run(|cancel| self.past(state, cancel)).await;
+        let past = state.run(|budget| self.past(state, budget)).await;
         let past = past.map_err(|error| End::Told(close_code::ERROR, clip(&error.to_string())))?;
         self.sent = past.iter().map(|found| found.key).collect();
         self.send(socket, past).await?;
@@ -171,7 +171,7 @@ impl Tail {
     }
 
     /// The newest lines since `start`, oldest first.
-    async fn past(&self, state: &LokiState, cancel: CancellationToken) -> Result<Vec<Found>, LokiError> {
+    async fn past(&self, state: &LokiState, budget: Budget) -> Result<Vec<Found>, LokiError> {
         let plan = Plan {
             tenant: self.tenant.clone(),
             matchers: self.filter.matchers().to_vec(),
@@ -182,8 +182,7 @@ impl Tail {
             kind: Kind::All,
             order: Order::Backward,
             expect: Some(self.limit),
-            limits: state.limits.query.clone(),
-            cancel,
+            budget,
         };
         let mut batches = state.store.scan(plan).await?;
         let mut past = Vec::new();

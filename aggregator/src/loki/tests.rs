@@ -12,6 +12,7 @@ use millrace_log::push::loki_proto;
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant};
 use millrace_log::value::ByteSize;
 use millrace_logql::Engine;
+use millrace_logql::budget::{Budget, QueryLimits};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use super::*;
 use crate::config::AggregatorConfig;
 use crate::ingest::IngestConfig;
 use crate::ingest::tests::{FakeLog, Running, start};
+use crate::queries::Queries;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::memory::MemoryStore;
 use millrace_index::scan::{DamagedSplit, EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
@@ -33,6 +35,7 @@ struct Server {
     store: Arc<MemoryStore>,
     hanging: Arc<Hanging>,
     shutdown: CancellationToken,
+    queries: Queries,
     log: Arc<FakeLog>,
     _ingest: Running,
 }
@@ -42,26 +45,25 @@ fn server() -> Server {
 }
 
 fn server_with(config: IngestConfig) -> Server {
-    server_of(config, LokiLimits::from(&AggregatorConfig::default()))
+    server_of(config, QueryLimits::default(), 16)
 }
 
 /// One query at once, half a second.
 fn tight_server() -> Server {
-    let mut limits = LokiLimits::from(&AggregatorConfig::default());
-    limits.query.timeout = Duration::from_millis(500);
-    limits.max_concurrent = 1;
-    server_of(IngestConfig::default(), limits)
+    let limits = QueryLimits { timeout: Duration::from_millis(500), ..QueryLimits::default() };
+    server_of(IngestConfig::default(), limits, 1)
 }
 
-fn server_of(config: IngestConfig, mut limits: LokiLimits) -> Server {
+fn server_of(config: IngestConfig, query: QueryLimits, max_concurrent: usize) -> Server {
     let store = Arc::new(MemoryStore::with_batches_of(3));
     let log = Arc::new(FakeLog::default());
     let ingest = start(Arc::clone(&log), 2, config);
     let engine = Arc::new(Engine::new(Arc::new(LogqlStorage(store.clone()))));
     let hanging = Arc::new(Hanging { store: store.clone(), asked: Mutex::new(None) });
     let shutdown = CancellationToken::new();
-    limits.query.max_entries = 100_000;
-    limits.query.max_series = 10_000;
+    let query = QueryLimits { max_entries: 100_000, max_series: 10_000, ..query };
+    let queries = Queries::new(query, max_concurrent, shutdown.clone());
+    let mut limits = LokiLimits::from(&AggregatorConfig::default());
     limits.max_body = 1 << 20;
     limits.max_body_decompressed = 2 << 20;
     let state = LokiState::new(
@@ -70,15 +72,15 @@ fn server_of(config: IngestConfig, mut limits: LokiLimits) -> Server {
         Arc::clone(&ingest.ingest),
         ManualClock::at_ns(NOW),
         limits,
-        shutdown.clone(),
+        queries.clone(),
     );
-    Server { router: router(state), store, hanging, shutdown, log, _ingest: ingest }
+    Server { router: router(state), store, hanging, shutdown, queries, log, _ingest: ingest }
 }
 
 /// The store, until it is told to answer no more.
 struct Hanging {
     store: Arc<MemoryStore>,
-    asked: Mutex<Option<oneshot::Sender<CancellationToken>>>,
+    asked: Mutex<Option<oneshot::Sender<Budget>>>,
 }
 
 #[async_trait::async_trait]
@@ -92,7 +94,7 @@ impl EventStore for Hanging {
         match asked {
             None => self.store.streams(plan).await,
             Some(asked) => {
-                asked.send(plan.cancel.clone()).unwrap();
+                asked.send(plan.budget.without_place()).unwrap();
                 std::future::pending().await
             }
         }
@@ -113,8 +115,8 @@ impl EventStore for Hanging {
 }
 
 impl Server {
-    /// The next request for streams never ends; tells the token of its plan.
-    fn hang(&self) -> oneshot::Receiver<CancellationToken> {
+    /// The next request for streams never ends; hands out the budget of its plan.
+    fn hang(&self) -> oneshot::Receiver<Budget> {
         let (asked, told) = oneshot::channel();
         *self.hanging.asked.lock() = Some(asked);
         told

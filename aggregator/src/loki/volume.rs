@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -85,8 +86,7 @@ pub(super) async fn volume(
     let limit = params.limit(DEFAULT_LIMIT)?;
     let mut matchers = selector::parse(params.get("query"))?;
     let by = By::read(&params, &mut matchers)?;
-    let found =
-        state.run(|cancel| state.store.streams(selector::plan(&state, &tenant, matchers, bounds, cancel))).await?;
+    let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
     let mut sums: BTreeMap<LabelPairs, u64> = BTreeMap::new();
     for (stream, stats) in found {
         for key in by.keys(&stream.labels) {
@@ -116,12 +116,17 @@ pub(super) async fn volume_range(
     let limit = params.limit(DEFAULT_LIMIT)?;
     let mut matchers = selector::parse(params.get("query"))?;
     let by = By::read(&params, &mut matchers)?;
-    let sums = state
-        .run(async |cancel| {
-            let mut batches = state.store.scan(selector::plan(&state, &tenant, matchers, bounds, cancel)).await?;
+    let request = state.queries.begin().await?;
+    let plan = selector::plan(&tenant, matchers, bounds, request.budget().clone());
+    let store = Arc::clone(&state.store);
+    let sums = request
+        .budget()
+        .compute(async move {
+            let budget = plan.budget.clone();
+            let mut batches = store.scan(plan).await?;
             let mut keys_of: HashMap<Labels, Vec<LabelPairs>> = HashMap::new();
             let mut sums: BTreeMap<LabelPairs, BTreeMap<i64, u64>> = BTreeMap::new();
-            while let Some(batch) = batches.try_next().await? {
+            while let Some(batch) = budget.within(batches.try_next()).await?? {
                 // Bytes by (stream, bucket) first: label sets are compared once per batch.
                 let mut local: HashMap<(u32, i64), u64> = HashMap::new();
                 for row in &batch.rows {
@@ -138,7 +143,8 @@ pub(super) async fn volume_range(
             }
             Ok::<_, LokiError>(sums)
         })
-        .await?;
+        .await
+        .unwrap_or(Err(LokiError::Stopping))?;
     // Loki answers an empty range with an empty vector.
     if sums.is_empty() {
         return Ok(json::answer(r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#.to_owned()));

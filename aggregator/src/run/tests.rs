@@ -20,7 +20,7 @@ use super::*;
 use crate::fake::{FakeLog, document, event, record};
 use millrace_index::docs::DocumentStore as _;
 use millrace_index::publish::Step;
-use millrace_index::scan::{EventStore, Kind, Plan};
+use millrace_index::scan::{Budget, EventStore, Kind, Plan};
 
 const NOW_NS: i64 = 1_000_000 * 1_000_000_000;
 
@@ -48,8 +48,7 @@ fn plan() -> Plan {
         kind: Kind::All,
         order: Order::Forward,
         expect: None,
-        limits: QueryLimits::default(),
-        cancel: CancellationToken::new(),
+        budget: Budget::default(),
     }
 }
 
@@ -505,7 +504,7 @@ async fn scans_keep_their_limits_and_answer_what_is_asked() {
     assert_eq!(newest[..4], ["source=2 n=99", "source=1 n=99", "source=0 n=99", "source=2 n=98"]);
 
     for order in [Order::Forward, Order::Backward, Order::Any] {
-        let limited = |limits| Plan { limits, order, ..plan() };
+        let limited = |limits| Plan { budget: Budget::new(limits, &CancellationToken::new()), order, ..plan() };
         let read = QueryLimits { max_bytes_read: 100, ..QueryLimits::default() };
         let error = lines(&store, limited(read)).await.unwrap_err();
         assert!(matches!(error, StorageError::Limit { limit: "max_bytes_read", .. }), "{error}");
@@ -514,12 +513,13 @@ async fn scans_keep_their_limits_and_answer_what_is_asked() {
         assert!(matches!(error, StorageError::Limit { limit: "timeout", .. }), "{error}");
         let cancelled = Plan { order, ..plan() };
         let mut stream = store.scan(cancelled.clone()).await.unwrap();
-        cancelled.cancel.cancel();
+        cancelled.budget.cancel();
         assert!(matches!(stream.next().await, Some(Err(StorageError::Cancelled))));
         assert!(stream.next().await.is_none(), "ends after an error");
     }
     let tight = QueryLimits { max_memory_bytes: 1000, ..QueryLimits::default() };
-    let error = lines(&store, Plan { limits: tight, ..plan() }).await.unwrap_err();
+    let error =
+        lines(&store, Plan { budget: Budget::new(tight, &CancellationToken::new()), ..plan() }).await.unwrap_err();
     assert!(matches!(error, StorageError::Limit { limit: "max_memory", .. }), "{error}");
     running.stop().await.unwrap();
 }

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_log::record::Tenant;
-use millrace_logql::storage::QueryLimits;
-use millrace_logql::{Answer, Direction, Expr, LabelPairs, RangeQuery};
-use tokio_util::sync::CancellationToken;
+use millrace_logql::{Answer, Budget, Direction, Expr, LabelPairs, RangeQuery};
 
 use super::range::{BARS, Range};
 use super::state::PageState;
@@ -62,7 +60,7 @@ pub async fn find(
     expr: &Arc<Expr>,
     range: &Range,
     limit: usize,
-    cancel: CancellationToken,
+    budget: &Budget,
 ) -> Found {
     let mut found = Found::default();
     let ask = |expr: Arc<Expr>, (start_ns, end_ns): (i64, i64)| RangeQuery {
@@ -72,8 +70,7 @@ pub async fn find(
         step_ns: range.step_ns,
         limit,
         direction: Direction::Backward,
-        limits: limits(&state.limits, limit),
-        cancel: cancel.clone(),
+        budget: budget.clone(),
         ..RangeQuery::new(expr)
     };
     // A value at t speaks of (t - step, t]: one step behind the last nanosecond before each bar.
@@ -112,10 +109,6 @@ pub async fn find(
     let damaged = state.store.damaged(tenant, range.start_ns.saturating_sub(expr.reach_ns()), range.end_ns);
     found.warnings = damaged.iter().map(ToString::to_string).collect();
     found
-}
-
-fn limits(configured: &QueryLimits, entries: usize) -> QueryLimits {
-    QueryLimits { max_entries: configured.max_entries.max(entries), ..configured.clone() }
 }
 
 /// Labels that all lines share, and the lines with the others, newest first.

@@ -20,13 +20,16 @@ mod histogram;
 /// The HTML.
 mod page;
 
+use std::sync::Arc;
+
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use millrace_log::record::Tenant;
-use tokio_util::sync::CancellationToken;
+use millrace_logql::Expr;
+use millrace_logql::storage::QueryLimits;
 
 use data::Found;
 use page::Page;
@@ -69,21 +72,33 @@ async fn show(
         Err(fault) => (Range::latest(now_ns), Some(fault)),
     };
     let asked = Asked::read(params.query());
-    // Ends the queries when the browser goes away before they are done.
-    let cancel = CancellationToken::new();
-    let guard = cancel.clone().drop_guard();
     let found = match (&asked, fault) {
         (_, Some(fault)) => Found { error: Some(fault), ..Found::default() },
         (Err(fault), None) => Found { error: Some(fault.clone()), ..Found::default() },
         (Ok(Asked { expr: Some(expr), text, .. }), None) if !params.is_tail() => {
-            data::find(&state, &tenant, text, expr, &range, params.limit(), cancel).await
+            find(&state, &tenant, (text, expr), &range, params.limit()).await
         }
         _ => Found::default(),
     };
-    drop(guard);
     let alerts = state.alerts.alerts();
     let asked = asked.unwrap_or_default();
     html(page::whole(&Page { params: &params, asked: &asked, range: &range, found: &found, alerts: &alerts }))
+}
+
+/// Runs the queries of one page, all in one budget; the browser may go away before they are done.
+async fn find(
+    state: &PageState,
+    tenant: &Tenant,
+    (text, expr): (&str, &Arc<Expr>),
+    range: &Range,
+    limit: usize,
+) -> Found {
+    let limits = state.queries.limits().clone();
+    let limits = QueryLimits { max_entries: limits.max_entries.max(limit), ..limits };
+    match state.queries.begin_within(limits).await {
+        Ok(request) => data::find(state, tenant, text, expr, range, limit, request.budget()).await,
+        Err(refused) => Found { error: Some(refused.to_string()), ..Found::default() },
+    }
 }
 
 /// The list of alerts alone: the script asks for it every few seconds.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use millrace_index::scan::EventStore;
 use millrace_log::clock::SharedClock;
 use millrace_logql::Engine;
-use millrace_logql::storage::QueryLimits;
+
+use crate::queries::Queries;
 
 /// One alert for the page.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,6 +54,6 @@ pub struct PageState {
     pub alerts: Arc<dyn AlertList>,
     /// What "the last hour" is measured by.
     pub clock: SharedClock,
-    /// What one page may cost.
-    pub limits: QueryLimits,
+    /// Where the queries of a page begin.
+    pub queries: Queries,
 }

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use millrace_log::clock::ManualClock;
 use millrace_log::record::{Event, Labels, Position, SourceId};
 use millrace_logql::Engine;
-use millrace_logql::storage::QueryLimits;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::queries::Queries;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::memory::MemoryStore;
 
@@ -48,7 +49,7 @@ fn server() -> Server {
         engine: Arc::new(Engine::new(Arc::new(LogqlStorage(store.clone())))),
         alerts: Arc::new(Alerts(vec![alert])),
         clock: ManualClock::at_ns(NOW),
-        limits: QueryLimits::default(),
+        queries: Queries::new(QueryLimits::default(), 4, CancellationToken::new()),
     };
     Server { router: router(state), store }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millrace_log::record::{Position, SourceId};
+use millrace_logql::budget::OverBudget;
 use millrace_logql::storage::StorageError;
 
 use super::version::FORMAT_VERSION;
@@ -98,7 +99,7 @@ pub enum SplitError {
         /// Its value, for people.
         allowed: String,
     },
-    /// The plan's token was cancelled.
+    /// The plan's budget was cancelled.
     #[error("query was cancelled")]
     Cancelled,
 }
@@ -112,6 +113,15 @@ impl SplitError {
     /// Whether the split itself is at fault (it should be set aside), not the question or the moment.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Version { .. } | Self::Words { .. })
+    }
+}
+
+impl From<OverBudget> for SplitError {
+    fn from(over: OverBudget) -> Self {
+        match over {
+            OverBudget::Limit { limit, allowed } => Self::Limit { limit, allowed },
+            OverBudget::Cancelled => Self::Cancelled,
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::path::Path;
 use bytes::Bytes;
 use millrace_log::record::{Position, SourceId, Tenant};
 
+use super::blocks::decompressor;
+use super::columns::Columns;
 use super::error::SplitError;
 use super::event::StoredEvent;
-use super::line_store::Columns;
 use super::meta::SplitMeta;
-use super::reader::{SplitReader, decompressor};
+use super::reader::SplitReader;
 use super::writer::{SplitBuilder, compare_streams};
 use crate::scan::StreamInfo;
 

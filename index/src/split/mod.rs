@@ -3,7 +3,7 @@
 //! In: events ([`StoredEvent`]) that the index publishes; splits to merge. Out: [`SplitMeta`] for the catalog, and rows
 //! in the order a [`super::scan::Plan`] asks for. Touches the one folder it is given, and is blocking throughout: call
 //! it from a thread of its own or `spawn_blocking`. Leaves to others: which splits exist and which are to be deleted
-//! (catalog), which document replaces which (index), time-outs (cancel the plan).
+//! (catalog), which document replaces which (index), when a request is over (the plan's budget).
 //!
 //! # Layout of a folder
 //! | file | content |
@@ -30,14 +30,30 @@ mod error;
 mod event;
 /// Description of a split for the catalog, and the list of its files.
 mod meta;
+/// Numbers and texts as bytes.
+mod encoding;
+/// Tables of blocks and streams.
+mod tables;
+/// The rows of one block.
+mod columns;
 /// Rows in compressed blocks.
 mod line_store;
+/// Words of lines.
+mod tokens;
+/// The words of one block.
+mod block_words;
+/// Texts that wanted lines contain.
+mod needles;
 /// Which blocks may hold a text.
 mod words;
 /// Sorts events and writes a split.
 mod writer;
-/// Answers plans from a split.
+/// An open split.
 mod reader;
+/// Which blocks a plan needs, and the rows found in one.
+mod blocks;
+/// Rows in the order of a plan.
+mod scan;
 /// Joins splits, leaving rows out where asked.
 mod merge;
 #[cfg(test)]
@@ -47,7 +63,8 @@ pub use error::SplitError;
 pub use event::StoredEvent;
 pub use merge::merge;
 pub use meta::{MAX_META_STREAMS, SplitMeta, StreamMeta};
-pub use reader::{SplitReader, SplitScan};
+pub use reader::SplitReader;
+pub use scan::SplitScan;
 pub use version::FORMAT_VERSION;
 pub use writer::SplitWriter;
 

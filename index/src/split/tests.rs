@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::scan::{Kind, Plan, RowBatch, StreamInfo};
+use crate::scan::{Budget, Kind, Plan, RowBatch, StreamInfo};
 
 fn stream(name: &str) -> StreamInfo {
     StreamInfo { labels: Labels::new([("app", name), ("env", "prod")]), topic: "logs".into() }
@@ -31,6 +31,10 @@ fn event(stream: &StreamInfo, time_ns: i64, offset: u64, line: impl Into<Bytes>)
     }
 }
 
+fn budget(limits: QueryLimits) -> Budget {
+    Budget::new(limits, &CancellationToken::new())
+}
+
 fn plan(order: Order) -> Plan {
     Plan {
         tenant: Tenant::default(),
@@ -41,8 +45,7 @@ fn plan(order: Order) -> Plan {
         kind: Kind::All,
         order,
         expect: None,
-        limits: QueryLimits::default(),
-        cancel: CancellationToken::new(),
+        budget: Budget::default(),
     }
 }
 
@@ -418,20 +421,20 @@ fn bounds_and_cancellation_end_a_scan() {
     let dir = tempfile::tempdir().unwrap();
     let split = write(&dir.path().join("s"), many(20_000));
     for order in [Order::Forward, Order::Any] {
-        let mut few = plan(order);
-        few.limits.max_bytes_read = 100_000;
+        let limits = QueryLimits { max_bytes_read: 100_000, ..QueryLimits::default() };
+        let few = Plan { budget: budget(limits), ..plan(order) };
         let error = scan(&split, &few).expect_err("more is read");
         assert!(matches!(error, SplitError::Limit { limit: "max_bytes_read", .. }), "{error}");
 
         let stopped = plan(order);
         let mut running = split.scan(&stopped);
         assert!(running.next().expect("rows").is_ok());
-        stopped.cancel.cancel();
+        stopped.budget.cancel();
         assert!(matches!(running.next(), Some(Err(SplitError::Cancelled))));
         assert!(running.next().is_none(), "a scan ends after its first error");
     }
-    let mut small = plan(Order::Forward);
-    small.limits.max_memory_bytes = 1000;
+    let limits = QueryLimits { max_memory_bytes: 1000, ..QueryLimits::default() };
+    let small = Plan { budget: budget(limits), ..plan(Order::Forward) };
     assert!(matches!(scan(&split, &small), Err(SplitError::Limit { limit: "max_memory", .. })));
 
     let foreign = Plan { tenant: Tenant::new("other").unwrap(), ..plan(Order::Any) };

@@ -10,16 +10,16 @@
 //!
 //! | word | what is kept for the block |
 //! |---|---|
-//! | without digits, 2 to [`MAX_TERM`] bytes | a term of the Tantivy index |
+//! | without digits, 2 to `MAX_TERM` bytes | a term of the Tantivy index |
 //! | without digits, longer | a fingerprint in the filter, and the term [`LONG`] |
-//! | with digits | a fingerprint in the filter; from [`MIN_GRAMMED`] bytes on also fingerprints of its grams |
-//! | … its runs without digits, from [`MIN_PART`] bytes on | a term of the Tantivy index, or [`LONG`] if longer than [`MAX_TERM`] |
+//! | with digits | a fingerprint in the filter; from `MIN_GRAMMED` bytes on also fingerprints of its grams |
+//! | … its runs without digits, from `MIN_PART` bytes on | a term of the Tantivy index, or [`LONG`] if longer than `MAX_TERM` |
 //!
 //! Five of six words of real logs have digits and are hardly ever asked for one by one: in a dictionary they cost two
 //! thirds of all time; a fingerprint costs ten bits and a few nanoseconds. Documents of the Tantivy indices are blocks,
 //! each word once, so that the dictionary is small enough to be looked through for parts of words.
 //!
-//! Grams: of a word's runs of [`GRAM`] bytes, the one with the smallest hash out of each [`WINDOW`] neighbours. A text
+//! Grams: of a word's runs of `GRAM` bytes, the one with the smallest hash out of each `WINDOW` neighbours. A text
 //! that lies inside a word has those windows too, so that a pasted id finds its blocks though nobody knows where the
 //! word starts or ends.
 //!
@@ -33,39 +33,24 @@
 //! filter is Parquet's split-block Bloom filter (32-byte buckets, 8 bits per fingerprint) over 64-bit fingerprints.
 //! An empty filter holds nothing. `words-N` covers the blocks from the document count of all lower N on.
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
-use millrace_logql::storage::LineNeedle;
 use tantivy::directory::MmapDirectory;
 use tantivy::schema::{BytesOptions, Field, IndexRecordOption, Schema};
 use tantivy::{
     DocSet, Index, IndexSettings, SegmentReader, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term,
 };
 
+use super::block_words::{BlockWords, build_filter, filter_has};
 use super::error::SplitError;
-use super::line_store::{BlockEntry, read_at};
+use super::line_store::read_at;
+use super::needles::{At, Clause, Wanted};
+use super::tables::BlockEntry;
+use super::tokens::LONG;
 
-/// Longest word that is a term.
-const MAX_TERM: usize = 64;
-/// Shortest word that is a term.
-const MIN_TERM: usize = 2;
-/// Shortest run without digits that is a term where its word has digits.
-const MIN_PART: usize = 3;
-/// Bytes of a gram.
-const GRAM: usize = 6;
-/// Neighbouring grams of which one is kept.
-const WINDOW: usize = 3;
-/// Shortest word with a whole window.
-const MIN_GRAMMED: usize = GRAM + WINDOW - 1;
-/// Term of the blocks with a run that is too long to be a term. No word has a byte 0.
-const LONG: &[u8] = b"\0long";
-/// Bits of filter per fingerprint: about one block in a hundred is read in vain.
-const FILTER_BITS: usize = 11;
 /// Memory for terms after which the next `words-N` is begun.
 const MAX_INDEX_MEMORY: usize = 96 << 20;
 /// What Tantivy sizes its first table by.
@@ -74,234 +59,6 @@ const INDEX_BUDGET: usize = 16 << 20;
 const MAGIC: &[u8; 7] = b"MRFILTR";
 const VERSION: u8 = 1;
 const FIELD: &str = "words";
-
-const WORD: u8 = 1;
-const DIGIT: u8 = 2;
-
-/// [`WORD`] and [`DIGIT`] by byte.
-const CLASS: [u8; 256] = {
-    let mut class = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        if b.is_ascii_digit() {
-            class[byte] = WORD | DIGIT;
-        } else if b.is_ascii_alphabetic() || b >= 0x80 {
-            class[byte] = WORD;
-        }
-        byte += 1;
-    }
-    class
-};
-
-fn class(byte: u8) -> u8 {
-    CLASS[usize::from(byte)]
-}
-
-/// Folds `line` into `out`.
-fn fold(line: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    if line.is_ascii() {
-        out.extend_from_slice(line);
-    } else {
-        let mut rest = line;
-        while let Some((&byte, tail)) = rest.split_first() {
-            rest = if let Some(tail) = rest.strip_prefix("\u{212A}".as_bytes()) {
-                out.push(b'k');
-                tail
-            } else if let Some(tail) = rest.strip_prefix("\u{17F}".as_bytes()) {
-                out.push(b's');
-                tail
-            } else {
-                out.push(byte);
-                tail
-            };
-        }
-    }
-    out.make_ascii_lowercase();
-}
-
-/// 64-bit finalizer of MurmurHash3.
-fn mix(mut h: u64) -> u64 {
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    h ^ (h >> 33)
-}
-
-fn chunk(bytes: &[u8]) -> u64 {
-    let mut word = [0u8; 8];
-    word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    u64::from_le_bytes(word)
-}
-
-/// Fingerprint of a whole word. Part of the format: a change of it needs a new version.
-fn fingerprint(word: &[u8]) -> u64 {
-    let mut h = word.len() as u64 ^ 0x9e37_79b9_7f4a_7c15;
-    let mut chunks = word.chunks_exact(8);
-    for eight in &mut chunks {
-        h = mix(h ^ chunk(eight)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    mix(h ^ chunk(chunks.remainder()))
-}
-
-/// Fingerprints of a word's grams, neighbours not repeated. Part of the format.
-fn grams(word: &[u8], mut each: impl FnMut(u64)) {
-    let mut window = [u64::MAX; WINDOW];
-    let mut last = None;
-    for (i, gram) in word.windows(GRAM).enumerate() {
-        window[i % WINDOW] = mix(chunk(gram) ^ 0x5bd1_e995_0000_0000);
-        if i + 1 >= WINDOW {
-            let least = window.iter().copied().min();
-            if least != last {
-                least.into_iter().for_each(&mut each);
-                last = least;
-            }
-        }
-    }
-}
-
-/// Calls `each` for every word of a folded text with its place.
-fn words(text: &[u8], mut each: impl FnMut(std::ops::Range<usize>, bool)) {
-    let mut at = 0;
-    while at < text.len() {
-        if class(text[at]) == 0 {
-            at += 1;
-            continue;
-        }
-        let start = at;
-        let mut seen = 0;
-        while at < text.len() && class(text[at]) != 0 {
-            seen |= class(text[at]);
-            at += 1;
-        }
-        each(start..at, seen & DIGIT != 0);
-    }
-}
-
-/// Runs without digits of a word, with their places.
-fn letter_runs(word: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while at < word.len() && class(word[at]) & DIGIT != 0 {
-            at += 1;
-        }
-        let start = at;
-        while at < word.len() && class(word[at]) & DIGIT == 0 {
-            at += 1;
-        }
-        (start < at).then_some(start..at)
-    })
-}
-
-/// For sets whose keys are fingerprints already, or are made so.
-#[derive(Debug, Default)]
-struct WordHasher(u64);
-
-impl Hasher for WordHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = fingerprint(bytes);
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// Collects the words of one block.
-#[derive(Debug, Default)]
-struct BlockWords {
-    folded: Vec<u8>,
-    terms: HashSet<Box<[u8]>, BuildHasherDefault<WordHasher>>,
-    marks: HashSet<u64, BuildHasherDefault<WordHasher>>,
-    long: bool,
-}
-
-impl BlockWords {
-    fn add(&mut self, line: &[u8]) {
-        let mut folded = std::mem::take(&mut self.folded);
-        fold(line, &mut folded);
-        words(&folded, |range, has_digit| {
-            let word = &folded[range];
-            if !has_digit {
-                if word.len() <= MAX_TERM {
-                    if word.len() >= MIN_TERM {
-                        self.term(word);
-                    }
-                } else {
-                    self.marks.insert(fingerprint(word));
-                    self.long = true;
-                }
-                return;
-            }
-            self.marks.insert(fingerprint(word));
-            for run in letter_runs(word) {
-                match run.len() {
-                    0..MIN_PART => {}
-                    MIN_PART..=MAX_TERM => self.term(&word[run]),
-                    _ => self.long = true,
-                }
-            }
-            if word.len() >= MIN_GRAMMED {
-                grams(word, |gram| {
-                    self.marks.insert(gram);
-                });
-            }
-        });
-        folded.shrink_to(1 << 20);
-        self.folded = folded;
-    }
-
-    fn term(&mut self, term: &[u8]) {
-        if !self.terms.contains(term) {
-            self.terms.insert(term.into());
-        }
-    }
-
-    fn clear(&mut self) {
-        self.terms.clear();
-        self.marks.clear();
-        self.long = false;
-    }
-}
-
-const SALTS: [u32; 8] =
-    [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
-const BUCKET: usize = 32;
-
-fn bucket_of(mark: u64, buckets: usize) -> usize {
-    (((mark >> 32) * buckets as u64) >> 32) as usize
-}
-
-fn build_filter(marks: &HashSet<u64, BuildHasherDefault<WordHasher>>) -> Vec<u8> {
-    let buckets = (marks.len() * FILTER_BITS).div_ceil(BUCKET * 8);
-    let mut filter = vec![0u8; buckets * BUCKET];
-    for &mark in marks {
-        let start = bucket_of(mark, buckets) * BUCKET;
-        for (i, salt) in SALTS.iter().enumerate() {
-            let bit = (mark as u32).wrapping_mul(*salt) >> 27;
-            filter[start + 4 * i + (bit / 8) as usize] |= 1 << (bit % 8);
-        }
-    }
-    filter
-}
-
-fn filter_has(filter: &[u8], mark: u64) -> bool {
-    let buckets = filter.len() / BUCKET;
-    let start = bucket_of(mark, buckets) * BUCKET;
-    let Some(bucket) = filter.get(start..start + BUCKET) else { return false };
-    SALTS.iter().enumerate().all(|(i, salt)| {
-        let bit = (mark as u32).wrapping_mul(*salt) >> 27;
-        bucket[4 * i + (bit / 8) as usize] & (1 << (bit % 8)) != 0
-    })
-}
 
 /// Writes `filters` and `words-N`.
 pub(super) struct WordsWriter {
@@ -415,108 +172,6 @@ fn words_error(path: &Path, source: tantivy::TantivyError) -> SplitError {
     SplitError::Words { path: path.to_owned(), source }
 }
 
-/// What every line that contains the needles makes true of its block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Clause {
-    /// The filter has the fingerprint.
-    Mark(u64),
-    /// The block has the term.
-    Term(Vec<u8>),
-    /// The block has a term that contains the part, or [`LONG`].
-    Part(Vec<u8>, At),
-}
-
-/// Where in a term a part stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    Start,
-    End,
-    Anywhere,
-}
-
-/// The clauses of some needles.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    clauses: Vec<Clause>,
-    marks: Vec<u64>,
-}
-
-impl Wanted {
-    pub fn new(needles: &[LineNeedle]) -> Self {
-        let mut wanted = Self::default();
-        needles.iter().for_each(|needle| wanted.needle(needle));
-        wanted
-    }
-
-    fn needle(&mut self, needle: &LineNeedle) {
-        let mut folded = Vec::new();
-        fold(&needle.text, &mut folded);
-        let mut found = Vec::new();
-        words(&folded, |range, _| found.push(range));
-        for range in found {
-            let (open_left, open_right) = (range.start == 0, range.end == folded.len());
-            let mut word = &folded[range];
-            if needle.ignore_case && !word.is_ascii() {
-                // Only ASCII is folded alike here and in the check of lines.
-                continue;
-            }
-            // An open end may cut a character that is folded in the line: go by its ASCII part, which is open as well.
-            if open_left {
-                word = &word[word.iter().position(u8::is_ascii).unwrap_or(word.len())..];
-            }
-            if open_right {
-                word = &word[..word.iter().rposition(u8::is_ascii).map_or(0, |last| last + 1)];
-            }
-            // Nothing of it may be left, or it may be of one character: both say too little.
-            if word.len() < MIN_TERM {
-                continue;
-            }
-            let has_digit = word.iter().any(u8::is_ascii_digit);
-            if !open_left && !open_right {
-                self.clauses.push(if has_digit || word.len() > MAX_TERM {
-                    Clause::Mark(fingerprint(word))
-                } else {
-                    Clause::Term(word.to_vec())
-                });
-                continue;
-            }
-            if has_digit && word.len() >= MIN_GRAMMED {
-                grams(word, |gram| self.clauses.push(Clause::Mark(gram)));
-            }
-            for run in letter_runs(word) {
-                let at_start = run.start == 0;
-                let at_end = run.end == word.len();
-                let part = &word[run];
-                if part.len() < MIN_PART {
-                    continue;
-                }
-                // Open only where the run touches an open end.
-                let clause = match (at_start && open_left, at_end && open_right) {
-                    (false, false) if part.len() > MAX_TERM => continue,
-                    (false, false) => Clause::Term(part.to_vec()),
-                    (true, false) => Clause::Part(part.to_vec(), At::End),
-                    (false, true) => Clause::Part(part.to_vec(), At::Start),
-                    (true, true) => Clause::Part(part.to_vec(), At::Anywhere),
-                };
-                self.clauses.push(clause);
-            }
-        }
-        self.clauses.sort_by_key(|c| matches!(c, Clause::Part(..)));
-        self.marks =
-            self.clauses.iter().filter_map(|c| if let Clause::Mark(mark) = c { Some(*mark) } else { None }).collect();
-    }
-
-    /// Whether the terms of the index can leave out blocks.
-    pub fn asks_terms(&self) -> bool {
-        self.clauses.len() > self.marks.len()
-    }
-
-    /// Whether filters can leave out blocks.
-    pub fn asks_filters(&self) -> bool {
-        !self.marks.is_empty()
-    }
-}
-
 /// Open `filters` and `words-N`.
 pub(super) struct Words {
     path: PathBuf,
@@ -558,7 +213,7 @@ impl Words {
         &self,
         wanted: &Wanted,
         candidates: &mut [bool],
-        cancelled: impl Fn() -> bool,
+        check: impl Fn() -> Result<(), SplitError>,
     ) -> Result<(), SplitError> {
         for folder in &self.folders {
             let range = folder.first_block..folder.first_block + folder.segment.max_doc() as usize;
@@ -566,7 +221,7 @@ impl Words {
                 let reason = "it covers more blocks than there are";
                 return Err(SplitError::Damaged { path: folder.path.clone(), block: None, reason });
             };
-            folder.retain(wanted, part, &cancelled)?;
+            folder.retain(wanted, part, &check)?;
         }
         Ok(())
     }
@@ -603,7 +258,7 @@ impl Folder {
         &self,
         wanted: &Wanted,
         candidates: &mut [bool],
-        cancelled: &impl Fn() -> bool,
+        check: &impl Fn() -> Result<(), SplitError>,
     ) -> Result<(), SplitError> {
         let failed = |source: tantivy::TantivyError| SplitError::Words { path: self.path.clone(), source };
         let inverted = self.segment.inverted_index(self.field).map_err(failed)?;
@@ -622,9 +277,7 @@ impl Folder {
             Ok(())
         };
         for clause in &wanted.clauses {
-            if cancelled() {
-                return Err(SplitError::Cancelled);
-            }
+            check()?;
             if !candidates.contains(&true) {
                 return Ok(());
             }
@@ -653,8 +306,8 @@ impl Folder {
                     let mut seen = 0u32;
                     while let Some((term, info)) = terms.next() {
                         seen = seen.wrapping_add(1);
-                        if seen.is_multiple_of(65_536) && cancelled() {
-                            return Err(SplitError::Cancelled);
+                        if seen.is_multiple_of(65_536) {
+                            check()?;
                         }
                         let has = match at {
                             At::Start => term.starts_with(part),
@@ -689,49 +342,14 @@ fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// Finds a needle in many lines that lie one behind the other.
-#[derive(Debug)]
-pub(super) enum Finder {
-    Exact(Box<memmem::Finder<'static>>),
-    Folded(regex::bytes::Regex),
-}
-
-impl Finder {
-    /// `None` for needles that every line has, and for those that no expression can be made of: the caller of the plan
-    /// checks again.
-    pub fn new(needle: &LineNeedle) -> Option<Self> {
-        if needle.text.is_empty() {
-            return None;
-        }
-        if !needle.ignore_case {
-            return Some(Self::Exact(Box::new(memmem::Finder::new(&needle.text).into_owned())));
-        }
-        let text = std::str::from_utf8(&needle.text).ok()?;
-        let regex = regex::bytes::RegexBuilder::new(&regex::escape(text)).case_insensitive(true).build().ok()?;
-        Some(Self::Folded(regex))
-    }
-
-    /// First place at or behind `from`.
-    pub fn find(&self, text: &[u8], from: usize) -> Option<std::ops::Range<usize>> {
-        let rest = text.get(from..)?;
-        match self {
-            Self::Exact(finder) => {
-                let start = from + finder.find(rest)?;
-                Some(start..start + finder.needle().len())
-            }
-            Self::Folded(regex) => regex.find(rest).map(|m| from + m.start()..from + m.end()),
-        }
-    }
-
-    /// Whether a line has it.
-    pub fn is_in(&self, line: &[u8]) -> bool {
-        self.find(line, 0).is_some()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::split::needles::Finder;
+    use crate::split::tokens::{fingerprint, grams};
+    use millrace_logql::storage::LineNeedle;
     use proptest::prelude::*;
 
     fn block(lines: &[&[u8]]) -> BlockWords {

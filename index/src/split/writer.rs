@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use millrace_log::record::Tenant;
 
+use super::columns::BlockBuilder;
 use super::error::SplitError;
 use super::event::StoredEvent;
-use super::line_store::{BlockBuilder, LineStoreWriter, StreamEntry};
+use super::line_store::LineStoreWriter;
 use super::meta::{MAX_META_STREAMS, Manifest, SplitMeta, StreamMeta};
+use super::tables::StreamEntry;
 use super::version::FORMAT_VERSION;
 use super::words::WordsWriter;
 use crate::scan::StreamInfo;

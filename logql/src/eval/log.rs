@@ -5,8 +5,8 @@
 use futures::StreamExt as _;
 use indexmap::IndexMap;
 
+use super::tally::Tally;
 use crate::answer::{Direction, EntryResult, LabelPairs, RangeQuery, StreamResult};
-use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
 use crate::stage::labels::Category;
@@ -18,7 +18,7 @@ pub(crate) async fn scan(
     storage: &dyn Storage,
     query: &RangeQuery,
     expr: &LogExpr,
-    budget: &mut Budget,
+    tally: &mut Tally,
 ) -> Result<Vec<StreamResult>, QueryError> {
     let pipeline = Pipeline::new(expr)?;
     let forward = query.direction == Direction::Forward;
@@ -30,27 +30,29 @@ pub(crate) async fn scan(
         needles: pipeline.needles(),
         order: if forward { Order::Forward } else { Order::Backward },
         expect: Some(query.limit),
-        limits: budget.limits.clone(),
-        cancel: budget.cancel.clone(),
+        budget: tally.budget.clone(),
     };
     let mut streams: IndexMap<(LabelPairs, LabelPairs), Vec<EntryResult>> = IndexMap::new();
     let mut found = 0;
     let mut last_ns: Option<i64> = None;
     let mut batches = storage.scan(scan).await?;
-    'batches: while let Some(batch) = budget.wait(batches.next()).await? {
+    'batches: while let Some(batch) = tally.budget.within(batches.next()).await? {
         let batch = batch?;
-        budget.read(&batch)?;
+        tally.read(&batch);
         for entry in &batch.entries {
             if found >= query.limit {
                 break 'batches;
             }
             let Some(stream) = batch.streams.get(entry.stream as usize) else { continue };
             let line = batch.line(entry);
+            tally.watch.step(line.len())?;
             if !pipeline.passes(line) {
                 continue;
             }
-            let Some(state) = pipeline.run(stream, entry.metadata.as_ref(), entry.time_ns, line) else { continue };
-            budget.passed += 1;
+            let state = pipeline.run(stream, entry.metadata.as_ref(), entry.time_ns, line, Some(&tally.watch));
+            tally.watch.check()?;
+            let Some(state) = state else { continue };
+            tally.passed += 1;
             // Lines nearer than the interval to the one before are left out.
             let near = last_ns.is_some_and(|last| last.abs_diff(entry.time_ns) < query.interval_ns.unsigned_abs());
             if query.interval_ns > 0 && near {
@@ -66,11 +68,10 @@ pub(crate) async fn scan(
                 parsed: state.labels.pairs(|c| c == Category::Parsed),
             };
             let text: usize = labels.iter().map(|(n, v)| n.len() + v.len() + 96).sum();
-            budget.hold(result.line.len() + 2 * text + 256)?;
+            tally.hold(result.line.len() + 2 * text + 256)?;
             streams.entry((labels, stream_labels)).or_default().push(result);
             found += 1;
         }
-        budget.breathe().await;
     }
     let stream = |((labels, stream_labels), entries)| StreamResult { labels, stream_labels, entries };
     Ok(streams.into_iter().map(stream).collect())

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use crate::error::QueryError;
 use crate::syntax::tree::{LabelReplace, MetricExpr, VectorAggregation, VectorOp};
 
+/// Counts of one query.
+mod tally;
 /// Moments, series and leaves.
 mod column;
 /// What a window of samples gives.
@@ -22,6 +24,7 @@ pub(crate) mod log;
 
 pub(crate) use column::{Column, Leaf, Steps, Value};
 use column::{label, set_label};
+pub(crate) use tally::Tally;
 
 /// Range aggregations of an expression.
 pub(crate) fn leaves<'a>(expr: &'a MetricExpr, all: &mut Vec<Leaf<'a>>) {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 
 use super::column::{Column, Leaf, Steps};
+use super::tally::Tally;
 use super::window::{self, Sample, Window};
 use crate::answer::LabelPairs;
-use crate::budget::Budget;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
 use crate::stage::labels::ERROR;
@@ -174,12 +174,12 @@ impl<'a> Fold<'a> {
         (clamp(first), clamp(behind))
     }
 
-    fn new_series(&mut self, labels: LabelPairs, budget: &mut Budget) -> Result<usize, QueryError> {
+    fn new_series(&mut self, labels: LabelPairs, tally: &Tally) -> Result<usize, QueryError> {
         let counted = self.unwrap.is_none();
         let width = if counted { 2 * (self.steps.count + 1) * size_of::<i64>() } else { 64 };
         let text: usize = labels.iter().map(|(n, v)| n.len() + v.len() + 48).sum();
         // The column that it becomes is counted as well.
-        budget.hold(width + 2 * text + self.steps.count * size_of::<Option<f64>>() + 256)?;
+        tally.hold(width + 2 * text + self.steps.count * size_of::<Option<f64>>() + 256)?;
         let data = if counted {
             let zeros = || vec![0i64; self.steps.count + 1];
             Data::Counted { lines: zeros(), bytes: zeros() }
@@ -191,7 +191,7 @@ impl<'a> Fold<'a> {
     }
 
     /// The series that a line belongs to.
-    fn series_of(&mut self, pairs: &mut Vec<(&str, &str)>, budget: &mut Budget) -> Result<usize, QueryError> {
+    fn series_of(&mut self, pairs: &mut Vec<(&str, &str)>, tally: &Tally) -> Result<usize, QueryError> {
         pairs.sort_unstable();
         self.key.clear();
         for (name, value) in pairs.iter() {
@@ -204,7 +204,7 @@ impl<'a> Fold<'a> {
             return Ok(*found);
         }
         let labels = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let made = self.new_series(labels, budget)?;
+        let made = self.new_series(labels, tally)?;
         self.by_labels.insert(self.key.clone(), made);
         Ok(made)
     }
@@ -225,7 +225,7 @@ impl<'a> Fold<'a> {
         window: (usize, usize),
         bytes: usize,
         value: f64,
-        budget: &mut Budget,
+        tally: &Tally,
     ) -> Result<(), QueryError> {
         let Some(series) = self.series.get_mut(at) else { return Ok(()) };
         match &mut series.data {
@@ -241,7 +241,7 @@ impl<'a> Fold<'a> {
                 }
             }
             Data::Samples(samples) => {
-                budget.hold(size_of::<Sample>())?;
+                tally.hold(size_of::<Sample>())?;
                 samples.push((time_ns, value));
             }
         }
@@ -256,8 +256,9 @@ impl<'a> Fold<'a> {
         metadata: Option<&StreamLabels>,
         time_ns: i64,
         line: &[u8],
-        budget: &mut Budget,
+        tally: &mut Tally,
     ) -> Result<(), QueryError> {
+        tally.watch.step(line.len())?;
         let window = self.steps_of(time_ns);
         // Between windows when the steps are wider than the range.
         if window.0 >= window.1 || !self.pipeline.passes(line) {
@@ -272,15 +273,15 @@ impl<'a> Fold<'a> {
                         .filter(|(n, _)| Self::wants(&self.keep, n))
                         .map(|(n, v)| (n.as_str(), v.as_str()))
                         .collect();
-                    *known.insert(self.series_of(&mut pairs, budget)?)
+                    *known.insert(self.series_of(&mut pairs, tally)?)
                 }
             };
-            budget.passed += 1;
-            return self.add(at, time_ns, window, line.len(), 1.0, budget);
+            tally.passed += 1;
+            return self.add(at, time_ns, window, line.len(), 1.0, tally);
         }
         // Shared, so that what it makes of the line may live beside the series.
         let pipeline = Arc::clone(&self.pipeline);
-        self.processed(&pipeline, stream, metadata, time_ns, line, window, budget)
+        self.processed(&pipeline, stream, metadata, time_ns, line, window, tally)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one line with all that belongs to it")]
@@ -292,9 +293,11 @@ impl<'a> Fold<'a> {
         time_ns: i64,
         line: &[u8],
         window: (usize, usize),
-        budget: &mut Budget,
+        tally: &mut Tally,
     ) -> Result<(), QueryError> {
-        let Some(mut state) = pipeline.run(stream, metadata, time_ns, line) else { return Ok(()) };
+        let state = pipeline.run(stream, metadata, time_ns, line, Some(&tally.watch));
+        tally.watch.check()?;
+        let Some(mut state) = state else { return Ok(()) };
         let value = match &self.unwrap {
             None => 1.0,
             Some(unwrap) => match unwrap.value(&mut state) {
@@ -302,7 +305,7 @@ impl<'a> Fold<'a> {
                 None => return Ok(()),
             },
         };
-        budget.passed += 1;
+        tally.passed += 1;
         let faulty = !state.labels.error().is_empty();
         if faulty && !state.is_preserved {
             let series = state.labels.pairs(|_| true);
@@ -318,8 +321,8 @@ impl<'a> Fold<'a> {
             .filter(|(name, _, _)| Self::wants(keep, name))
             .map(|(name, value, _)| (name, value))
             .collect();
-        let at = self.series_of(&mut pairs, budget)?;
-        self.add(at, time_ns, window, state.line.len(), value, budget)
+        let at = self.series_of(&mut pairs, tally)?;
+        self.add(at, time_ns, window, state.line.len(), value, tally)
     }
 
     /// Columns of all series.
@@ -401,7 +404,7 @@ pub(crate) async fn scan(
     tenant: &str,
     leaf: &Leaf<'_>,
     steps: Steps,
-    budget: &mut Budget,
+    tally: &mut Tally,
 ) -> Result<Vec<Column>, QueryError> {
     let range = &leaf.aggregation.range;
     let mut fold = Fold::new(leaf, steps)?;
@@ -415,20 +418,18 @@ pub(crate) async fn scan(
         needles: fold.pipeline.needles(),
         order: Order::Any,
         expect: None,
-        limits: budget.limits.clone(),
-        cancel: budget.cancel.clone(),
+        budget: tally.budget.clone(),
     };
     let mut batches = storage.scan(scan).await?;
-    while let Some(batch) = budget.wait(batches.next()).await? {
+    while let Some(batch) = tally.budget.within(batches.next()).await? {
         let batch = batch?;
-        budget.read(&batch)?;
+        tally.read(&batch);
         let mut known: Vec<Option<usize>> = vec![None; batch.streams.len()];
         for entry in &batch.entries {
             let at = entry.stream as usize;
             let (Some(stream), Some(known)) = (batch.streams.get(at), known.get_mut(at)) else { continue };
-            fold.line(known, stream, entry.metadata.as_ref(), entry.time_ns, batch.line(entry), budget)?;
+            fold.line(known, stream, entry.metadata.as_ref(), entry.time_ns, batch.line(entry), tally)?;
         }
-        budget.breathe().await;
     }
     Ok(fold.columns())
 }

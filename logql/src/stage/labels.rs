@@ -5,6 +5,8 @@
 //! before stream, as in Loki.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 
 use smallvec::SmallVec;
 
@@ -34,13 +36,33 @@ struct Label<'a> {
     live: bool,
 }
 
+/// Labels of a line up to which looking at all of them is quicker than an index.
+const WITHOUT_INDEX: usize = 32;
+
+/// Places of labels by a hash of their name, for lines with many: without it a line of n fields costs n² comparisons.
+#[derive(Debug)]
+struct Index {
+    hasher: RandomState,
+    places: HashMap<u64, Places>,
+}
+
+/// Places in the list of labels: a name has one for each category at most.
+type Places = SmallVec<[usize; 3]>;
+
 /// Labels of one line.
 #[derive(Debug, Default)]
 pub struct Labels<'a> {
     base: &'a [(String, String)],
     all: SmallVec<[Label<'a>; 16]>,
+    index: Option<Box<Index>>,
     error: Cow<'a, str>,
     details: Cow<'a, str>,
+}
+
+impl Index {
+    fn add(&mut self, name: &str, place: usize) {
+        self.places.entry(self.hasher.hash_one(name)).or_default().push(place);
+    }
 }
 
 impl<'a> Labels<'a> {
@@ -48,12 +70,8 @@ impl<'a> Labels<'a> {
     pub fn new(stream: &'a [(String, String)], metadata: Option<&'a StreamLabels>) -> Self {
         let mut labels = Self { base: stream, ..Self::default() };
         for (name, value) in stream {
-            labels.all.push(Label {
-                name: Cow::Borrowed(name),
-                value: Cow::Borrowed(value),
-                category: Category::Stream,
-                live: true,
-            });
+            let (name, value) = (Cow::Borrowed(name.as_str()), Cow::Borrowed(value.as_str()));
+            labels.push(Label { name, value, category: Category::Stream, live: true });
         }
         for (name, value) in metadata.into_iter().flat_map(|m| m.iter()) {
             let name = if labels.is_base(name) {
@@ -77,17 +95,17 @@ impl<'a> Labels<'a> {
 
     /// Whether the stream or the entry's metadata has the name: what a parser finds gets another.
     pub fn is_taken(&self, name: &str) -> bool {
-        self.is_base(name) || self.all.iter().any(|l| l.live && l.category == Category::Metadata && l.name == name)
+        self.is_base(name) || self.named(name).any(|(_, l)| l.live && l.category == Category::Metadata)
     }
 
     /// Whether a parser or a format made the name on this line, even if it was dropped since.
     pub fn is_extracted(&self, name: &str) -> bool {
-        self.all.iter().any(|l| l.category == Category::Parsed && l.name == name)
+        self.named(name).any(|(_, l)| l.category == Category::Parsed)
     }
 
     /// Value and category of a name.
     pub fn find(&self, name: &str) -> Option<(&str, Category)> {
-        let found = self.all.iter().find(|l| l.live && l.name == name)?;
+        let (_, found) = self.named(name).find(|(_, l)| l.live)?;
         Some((&found.value, found.category))
     }
 
@@ -104,25 +122,56 @@ impl<'a> Labels<'a> {
     /// Sets a label. A lower category never hides a higher one.
     pub fn set(&mut self, category: Category, name: Cow<'a, str>, value: Cow<'a, str>) {
         let rank = |c: Category| c as u8;
-        if self.all.iter().any(|l| l.live && l.name == name && rank(l.category) > rank(category)) {
+        let places: Places = self.named(&name).map(|(place, _)| place).collect();
+        let live = |l: &Label<'a>| l.live && rank(l.category) > rank(category);
+        if places.iter().any(|place| self.all.get(*place).is_some_and(live)) {
             return;
         }
-        for label in self.all.iter_mut().filter(|l| l.name == name) {
-            label.live = false;
-        }
-        match self.all.iter_mut().find(|l| l.category == category && l.name == name) {
-            Some(label) => {
+        let mut value = Some(value);
+        for place in places {
+            let Some(label) = self.all.get_mut(place) else { continue };
+            label.live = label.category == category;
+            if let Some(value) = value.take_if(|_| label.live) {
                 label.value = value;
-                label.live = true;
             }
-            None => self.all.push(Label { name, value, category, live: true }),
         }
+        if let Some(value) = value {
+            self.push(Label { name, value, category, live: true });
+        }
+    }
+
+    fn push(&mut self, label: Label<'a>) {
+        let place = self.all.len();
+        if let Some(index) = &mut self.index {
+            index.add(&label.name, place);
+        }
+        self.all.push(label);
+        if self.all.len() > WITHOUT_INDEX && self.index.is_none() {
+            let mut index = Box::new(Index { hasher: RandomState::new(), places: HashMap::new() });
+            for (place, label) in self.all.iter().enumerate() {
+                index.add(&label.name, place);
+            }
+            self.index = Some(index);
+        }
+    }
+
+    /// Labels of a name with their places, live or not.
+    fn named<'s, 'n>(&'s self, name: &'n str) -> impl Iterator<Item = (usize, &'s Label<'a>)> + use<'s, 'n, 'a> {
+        let (all, known) = match &self.index {
+            None => (self.all.as_slice(), None),
+            Some(index) => (&[][..], index.places.get(&index.hasher.hash_one(name))),
+        };
+        let known = known.into_iter().flatten().filter_map(|place| Some((*place, self.all.get(*place)?)));
+        all.iter().enumerate().chain(known).filter(move |(_, label)| label.name == name)
     }
 
     /// Removes a label of any category.
     pub fn delete(&mut self, name: &str) {
-        for label in self.all.iter_mut().filter(|l| l.name == name) {
-            label.live = false;
+        let places: Places = self.named(name).map(|(place, _)| place).collect();
+        for place in places {
+            if let Some(label) = self.all.get_mut(place) {
+                label.live = false;
+            }
         }
     }
 
@@ -185,5 +234,34 @@ impl<'a> Labels<'a> {
             .collect();
         pairs.sort_unstable();
         pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of many labels, each set, looked for, replaced and deleted: n² would take minutes.
+    #[test]
+    fn many_labels_behave_as_few_do() {
+        for count in [10, WITHOUT_INDEX, WITHOUT_INDEX + 1, 200_000] {
+            let stream = [("n0".to_owned(), "stream".to_owned())];
+            let mut labels = Labels::new(&stream, None);
+            let name = |i: usize| Cow::Owned(format!("n{i}"));
+            for i in 1..count {
+                labels.set(Category::Metadata, name(i), Cow::Borrowed("metadata"));
+                assert!(labels.is_taken(&name(i)) && !labels.is_extracted(&name(i)), "{i} of {count}");
+                labels.set(Category::Parsed, name(i), Cow::Borrowed("first"));
+                labels.set(Category::Parsed, name(i), Cow::Borrowed("second"));
+                labels.set(Category::Metadata, name(i), Cow::Borrowed("hidden"));
+                assert_eq!(labels.find(&name(i)), Some(("second", Category::Parsed)), "{i} of {count}");
+                assert!(!labels.is_taken(&name(i)) && labels.is_extracted(&name(i)), "{i} of {count}");
+            }
+            labels.delete("n1");
+            assert_eq!(labels.get("n1"), None);
+            assert!(labels.is_extracted("n1") && labels.is_taken("n0") && labels.get("n").is_none());
+            assert_eq!(labels.pairs(|_| true).len(), count - 1);
+            assert_eq!(labels.pairs(|c| c == Category::Stream), stream);
+        }
     }
 }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use super::labels::{self, Labels};
+use crate::budget::Watch;
 
 /// Labels that a metric query needs of its parsers: extracting more would be waste, and Loki reports no fault of
 /// lines that it had no need to read.
@@ -40,6 +41,8 @@ pub(crate) struct LineState<'a> {
     pub hints: &'a Hints,
     /// A parser failed and the query asks for faults: they don't fail it.
     pub is_preserved: bool,
+    /// Counts what is done with it; `None` where nobody waits for many lines.
+    pub watch: Option<&'a Watch>,
 }
 
 impl<'a> LineState<'a> {
@@ -50,6 +53,11 @@ impl<'a> LineState<'a> {
 
     pub(super) fn all_extracted(&self) -> bool {
         !self.hints.required.is_empty() && self.hints.required.iter().all(|name| self.labels.is_extracted(name))
+    }
+
+    /// Counts work on so many bytes of the line; `true` when the query must end: the line is given up.
+    pub(crate) fn is_over(&self, bytes: usize) -> bool {
+        self.watch.is_some_and(|watch| watch.is_over(bytes))
     }
 
     /// Sets a fault and its details.

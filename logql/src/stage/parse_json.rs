@@ -43,6 +43,9 @@ impl<'a, K> Walk<'_, 'a, K> {
         K: Fn(Cow<'l, str>) -> Cow<'a, str> + Copy,
     {
         json::fields(text, |key, value| {
+            if self.state.is_over(key.len()) {
+                return Ok(Flow::Enough);
+            }
             let key = json::text(key);
             if let Value::Object(inner) = value {
                 if depth >= MAX_DEPTH {

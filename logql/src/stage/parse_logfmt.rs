@@ -64,6 +64,9 @@ impl Run for Logfmt {
                     }
                     Err(_) => continue,
                 };
+                if state.is_over(key.len()) {
+                    break;
+                }
                 let Ok(key) = std::str::from_utf8(key) else { continue };
                 let value = match value {
                     Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map_or(Cow::Borrowed(""), Cow::Borrowed),

@@ -9,9 +9,12 @@ use serde_json::{Map, Value as Json};
 
 use super::super::document::{Doc, Value};
 use super::super::error::ApiError;
+use millrace_index::scan::Watch;
 
 /// Buckets of one answer at most, as `search.max_buckets`.
 pub const MAX_BUCKETS: usize = 65_536;
+/// Memory of a bucket or a distinct value besides its text.
+pub const KEY_BYTES: usize = 160;
 /// Distinct values that `cardinality` and `terms` hold at most.
 pub const MAX_KEYS: usize = 1_000_000;
 
@@ -23,8 +26,16 @@ pub trait Below {
     /// Takes one document of the bucket.
     fn collect(&self, into: &mut Collected, doc: &Doc<'_>) -> Result<(), ApiError>;
 
-    /// Their answers by name; `left` counts the buckets that the whole answer may still have.
-    fn answer(&self, collected: Collected, left: &mut usize) -> Result<Map<String, Json>, ApiError>;
+    /// Their answers by name.
+    fn answer(&self, collected: Collected, left: &mut Left<'_>) -> Result<Map<String, Json>, ApiError>;
+}
+
+/// What the answer may still have.
+pub struct Left<'w> {
+    /// Buckets.
+    pub buckets: usize,
+    /// Looks at the time.
+    pub watch: &'w Watch,
 }
 
 /// What the documents of one bucket add up to, an accumulator per aggregation. Empty before the first document.
@@ -102,8 +113,8 @@ impl Bucket {
     }
 
     /// `head`, then the count, then the answers from below.
-    pub fn answer(self, below: &dyn Below, head: Map<String, Json>, left: &mut usize) -> Result<Json, ApiError> {
-        *left = left.checked_sub(1).ok_or_else(too_many_buckets)?;
+    pub fn answer(self, below: &dyn Below, head: Map<String, Json>, left: &mut Left<'_>) -> Result<Json, ApiError> {
+        left.buckets = left.buckets.checked_sub(1).ok_or_else(too_many_buckets)?;
         let mut out = head;
         out.insert("doc_count".to_owned(), self.count.into());
         out.extend(below.answer(self.below, left)?);
@@ -148,6 +159,14 @@ pub enum Key {
 }
 
 impl Key {
+    /// Memory that it takes as a bucket or a distinct value, about.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Text(text) => KEY_BYTES + text.len(),
+            Self::Bool(_) | Self::Number(_) => KEY_BYTES,
+        }
+    }
+
     /// The key of a value. Times are milliseconds.
     pub fn of(value: &Value<'_>) -> Self {
         match value {

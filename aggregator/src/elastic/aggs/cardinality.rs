@@ -30,7 +30,12 @@ impl Cardinality {
         if let (true, Some(missing)) = (values.is_empty(), &self.missing) {
             keys.insert(Key::Text(missing.clone()));
         }
-        keys.extend(values.iter().map(Key::of));
+        for key in values.iter().map(Key::of) {
+            if !keys.contains(&key) {
+                doc.hold(key.memory())?;
+                keys.insert(key);
+            }
+        }
         if keys.len() > MAX_KEYS { Err(too_many_values(name)) } else { Ok(()) }
     }
 

@@ -11,7 +11,7 @@ use super::super::document::{Doc, Value};
 use super::super::error::ApiError;
 use super::super::time::{self, Interval, Zone};
 use super::body::Body;
-use super::bucket::{Below, Bucket, MAX_BUCKETS, listed, too_many_buckets, too_many_values};
+use super::bucket::{Below, Bucket, KEY_BYTES, Left, MAX_BUCKETS, listed, too_many_buckets, too_many_values};
 
 /// Settings. Times are milliseconds since 1970.
 #[derive(Debug, Clone)]
@@ -89,6 +89,9 @@ impl DateHistogram {
             if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&start) {
                 return Err(too_many_values(name));
             }
+            if !buckets.contains_key(&start) {
+                doc.hold(KEY_BYTES)?;
+            }
             buckets.entry(start).or_default().take(below, doc)?;
         }
         Ok(())
@@ -99,7 +102,7 @@ impl DateHistogram {
         &self,
         mut buckets: BTreeMap<i64, Bucket>,
         below: &dyn Below,
-        left: &mut usize,
+        left: &mut Left<'_>,
     ) -> Result<Json, ApiError> {
         if self.min_count == 0 {
             let first = buckets.keys().next().copied();

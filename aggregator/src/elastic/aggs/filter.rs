@@ -17,7 +17,7 @@ pub struct Filter {
 
 impl Filter {
     /// Reads the settings.
-    pub fn parse(body: Body<'_>, context: Context) -> Result<Self, ApiError> {
+    pub fn parse(body: Body<'_>, context: Context<'_>) -> Result<Self, ApiError> {
         Ok(Self { query: dsl::parse(body.json, context)? })
     }
 

@@ -9,7 +9,7 @@ use super::super::dsl::{self, Context};
 use super::super::error::ApiError;
 use super::super::query::Query;
 use super::body::Body;
-use super::bucket::{Below, Bucket, listed};
+use super::bucket::{Below, Bucket, Left, listed};
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct Filters {
 
 impl Filters {
     /// Reads the settings.
-    pub fn parse(body: Body<'_>, context: Context) -> Result<Self, ApiError> {
+    pub fn parse(body: Body<'_>, context: Context<'_>) -> Result<Self, ApiError> {
         if body.get("other_bucket").is_some() || body.get("other_bucket_key").is_some() {
             return Err(ApiError::not_yet("other_bucket"));
         }
@@ -52,7 +52,7 @@ impl Filters {
     }
 
     /// The answer.
-    pub fn answer(&self, buckets: Vec<Bucket>, below: &dyn Below, left: &mut usize) -> Result<Json, ApiError> {
+    pub fn answer(&self, buckets: Vec<Bucket>, below: &dyn Below, left: &mut Left<'_>) -> Result<Json, ApiError> {
         let keyed = self.filters.iter().all(|(name, _)| name.is_some());
         let mut all = Vec::new();
         for ((name, _), bucket) in self.filters.iter().zip(buckets) {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::super::document::Doc;
 use super::super::error::ApiError;
 use super::body::Body;
-use super::bucket::{Below, Bucket, MAX_BUCKETS, listed, numeric, too_many_buckets, too_many_values};
+use super::bucket::{Below, Bucket, KEY_BYTES, Left, MAX_BUCKETS, listed, numeric, too_many_buckets, too_many_values};
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -67,6 +67,9 @@ impl Histogram {
             if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&step) {
                 return Err(too_many_values(name));
             }
+            if !buckets.contains_key(&step) {
+                doc.hold(KEY_BYTES)?;
+            }
             buckets.entry(step).or_default().take(below, doc)?;
         }
         Ok(())
@@ -77,7 +80,7 @@ impl Histogram {
         &self,
         mut buckets: BTreeMap<i64, Bucket>,
         below: &dyn Below,
-        left: &mut usize,
+        left: &mut Left<'_>,
     ) -> Result<Json, ApiError> {
         let first = buckets.keys().next().copied();
         let first = first.into_iter().chain(self.extended.map(|(low, _)| self.step(low))).min();

@@ -44,7 +44,8 @@ use super::dsl::Context;
 use super::error::ApiError;
 use body::Body;
 pub use bucket::Collected;
-use bucket::{Accumulator, Below, Bucket, MAX_BUCKETS, Summary};
+use bucket::{Accumulator, Below, Bucket, Left, MAX_BUCKETS, Summary};
+use millrace_index::scan::Watch;
 
 const MAX_DEPTH: usize = 10;
 
@@ -77,11 +78,11 @@ enum Kind {
 }
 
 /// Reads the object below `aggs`.
-pub fn parse(json: &Json, context: Context) -> Result<Specs, ApiError> {
+pub fn parse(json: &Json, context: Context<'_>) -> Result<Specs, ApiError> {
     level(json, context, 0)
 }
 
-fn level(json: &Json, context: Context, depth: usize) -> Result<Specs, ApiError> {
+fn level(json: &Json, context: Context<'_>, depth: usize) -> Result<Specs, ApiError> {
     if depth > MAX_DEPTH {
         return Err(ApiError::argument(format!("aggregations are nested deeper than {MAX_DEPTH}")));
     }
@@ -90,6 +91,7 @@ fn level(json: &Json, context: Context, depth: usize) -> Result<Specs, ApiError>
     for (name, body) in object {
         let body =
             body.as_object().ok_or_else(|| ApiError::parsing(format!("aggregation [{name}] must be an object")))?;
+        context.bounds.add_aggregation()?;
         let mut below = Specs::default();
         if name.is_empty() || name.contains(['[', ']', '>']) {
             return Err(ApiError::parsing(format!(
@@ -124,7 +126,7 @@ fn level(json: &Json, context: Context, depth: usize) -> Result<Specs, ApiError>
 }
 
 impl Kind {
-    fn parse(kind: &str, body: Body<'_>, context: Context) -> Result<Self, ApiError> {
+    fn parse(kind: &str, body: Body<'_>, context: Context<'_>) -> Result<Self, ApiError> {
         let metric = |number| metric::Metric::parse(body, number).map(Self::Metric);
         match kind {
             "avg" => metric(metric::Number::Avg),
@@ -216,7 +218,7 @@ impl Spec {
         }
     }
 
-    fn answer(&self, of: Accumulator, left: &mut usize) -> Result<Json, ApiError> {
+    fn answer(&self, of: Accumulator, left: &mut Left<'_>) -> Result<Json, ApiError> {
         let below = &self.below;
         match (&self.kind, of) {
             (Kind::Terms(kind), Accumulator::Keyed(buckets)) => kind.answer(buckets, below, left),
@@ -252,7 +254,7 @@ impl Below for Specs {
         Ok(())
     }
 
-    fn answer(&self, collected: Collected, left: &mut usize) -> Result<Map<String, Json>, ApiError> {
+    fn answer(&self, collected: Collected, left: &mut Left<'_>) -> Result<Map<String, Json>, ApiError> {
         // A bucket without documents has the answers of nothing.
         let accumulators = if collected.0.is_empty() {
             self.0.iter().map(|(_, spec)| spec.kind.start()).collect()
@@ -261,6 +263,7 @@ impl Below for Specs {
         };
         let mut out = Map::new();
         for ((name, spec), accumulator) in self.0.iter().zip(accumulators) {
+            left.watch.step(0)?;
             let mut answer = spec.answer(accumulator, left)?;
             if let Some(meta) = &spec.meta {
                 answer["meta"] = meta.clone();
@@ -283,8 +286,8 @@ impl Specs {
     }
 
     /// The `aggregations` of the answer.
-    pub fn answer(&self, collected: Collected) -> Result<Json, ApiError> {
-        let mut left = MAX_BUCKETS;
+    pub fn answer(&self, collected: Collected, watch: &Watch) -> Result<Json, ApiError> {
+        let mut left = Left { buckets: MAX_BUCKETS, watch };
         Below::answer(self, collected, &mut left).map(Json::Object)
     }
 }
@@ -333,6 +336,7 @@ const NOT_YET: [&str; 37] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elastic::bounds::Bounds;
 
     #[test]
     fn what_is_not_executed_is_refused_by_name() {
@@ -346,7 +350,7 @@ mod tests {
                 "failed to parse setting",
             ),
         ] {
-            let error = parse(&serde_json::from_str(text).unwrap(), Context::new(0)).unwrap_err();
+            let error = parse(&serde_json::from_str(text).unwrap(), Context::new(0, &Bounds::default())).unwrap_err();
             assert!(error.reason.contains(want), "{text}: {error}");
         }
     }

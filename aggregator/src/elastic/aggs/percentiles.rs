@@ -36,7 +36,9 @@ impl Percentiles {
 
     /// Takes one document.
     pub fn collect(&self, name: &str, numbers: &mut Vec<f64>, doc: &Doc<'_>) -> Result<(), ApiError> {
+        let before = numbers.len();
         numbers.extend(doc.values(&self.field).iter().filter_map(numeric));
+        doc.hold((numbers.len() - before) * size_of::<f64>())?;
         if numbers.len() > MAX_VALUES { Err(too_many_values(name)) } else { Ok(()) }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use super::super::document::Doc;
 use super::super::error::ApiError;
 use super::body::{Body, number, scalar};
-use super::bucket::{Below, Bucket, listed, numeric};
+use super::bucket::{Below, Bucket, Left, listed, numeric};
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Range {
     }
 
     /// The answer.
-    pub fn answer(&self, buckets: Vec<Bucket>, below: &dyn Below, left: &mut usize) -> Result<Json, ApiError> {
+    pub fn answer(&self, buckets: Vec<Bucket>, below: &dyn Below, left: &mut Left<'_>) -> Result<Json, ApiError> {
         let mut all = Vec::new();
         for ((key, from, to), bucket) in self.ranges.iter().zip(buckets) {
             let text = |bound: &Option<f64>| bound.map_or_else(|| "*".to_owned(), |n| json!(n).to_string());

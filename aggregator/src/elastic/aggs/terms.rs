@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::super::document::{Doc, number_json};
 use super::super::error::ApiError;
 use super::body::{Body, scalar};
-use super::bucket::{Below, Bucket, Key, MAX_KEYS, too_many_values, unordered};
+use super::bucket::{Below, Bucket, Key, Left, MAX_KEYS, too_many_values, unordered};
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -79,21 +79,35 @@ impl Terms {
             if buckets.len() >= MAX_KEYS && !buckets.contains_key(&key) {
                 return Err(too_many_values(name));
             }
+            if !buckets.contains_key(&key) {
+                doc.hold(key.memory())?;
+            }
             buckets.entry(key).or_default().take(below, doc)?;
         }
         Ok(())
     }
 
     /// The answer.
-    pub fn answer(&self, buckets: HashMap<Key, Bucket>, below: &dyn Below, left: &mut usize) -> Result<Json, ApiError> {
+    pub fn answer(
+        &self,
+        buckets: HashMap<Key, Bucket>,
+        below: &dyn Below,
+        left: &mut Left<'_>,
+    ) -> Result<Json, ApiError> {
         let order = &self.order;
         let by_metric = order.iter().any(|(key, _)| !key.starts_with('_'));
         let mut plain: Vec<(Key, Bucket)> = buckets.into_iter().filter(|(_, b)| b.count >= self.min_count).collect();
         let total: u64 = plain.iter().map(|(_, b)| b.count).sum();
         if !by_metric {
             // Only what is shown is worked out.
-            plain.sort_by(|a, b| compare(order, (&a.0, a.1.count, &Json::Null), (&b.0, b.1.count, &Json::Null)));
-            plain.truncate(self.size);
+            let before = |a: &(Key, Bucket), b: &(Key, Bucket)| {
+                compare(order, (&a.0, a.1.count, &Json::Null), (&b.0, b.1.count, &Json::Null))
+            };
+            if plain.len() > self.size {
+                plain.select_nth_unstable_by(self.size, before);
+                plain.truncate(self.size);
+            }
+            plain.sort_by(before);
         }
         let mut all: Vec<(Key, u64, Json)> = Vec::with_capacity(plain.len());
         for (key, bucket) in plain {

@@ -15,7 +15,11 @@ use super::super::error::ApiError;
 use super::request::Request;
 use super::sort::{self, SortBy, SortValue};
 use super::source::{self, SourceFilter};
-use millrace_index::scan::{DamagedSplit, RowBatch};
+use millrace_index::scan::{DamagedSplit, RowBatch, Watch};
+use millrace_logql::budget::Lease;
+
+/// Memory of a hit besides what grows with its line (parsed, it takes some times as much).
+const HIT_BYTES: usize = 1024;
 
 /// A hit that is among the best so far.
 struct Hit {
@@ -27,6 +31,8 @@ struct Hit {
     source: Json,
     fields: Option<Json>,
     sort: Arc<[SortBy]>,
+    /// Memory of all this.
+    _lease: Lease,
 }
 
 impl Hit {
@@ -59,12 +65,12 @@ pub struct Search {
     sort: Arc<[SortBy]>,
     total: u64,
     collected: Collected,
-    fault: Option<ApiError>,
+    watch: Watch,
 }
 
 impl Search {
     /// Without hits yet.
-    pub fn new(request: Request) -> Self {
+    pub fn new(request: Request, watch: Watch) -> Self {
         let sort: Arc<[SortBy]> = request.sort.clone().into();
         Self {
             request: Arc::new(request),
@@ -72,33 +78,33 @@ impl Search {
             sort,
             total: 0,
             collected: Collected::default(),
-            fault: None,
+            watch,
         }
     }
 
     /// Takes a batch; `false` when nothing that comes can change the answer.
-    pub fn take(&mut self, batch: &RowBatch) -> bool {
-        let request = Arc::clone(&self.request);
+    pub fn take(&mut self, batch: &RowBatch) -> Result<bool, ApiError> {
+        let (request, watch) = (Arc::clone(&self.request), self.watch.budget().watch());
         let window = request.from + request.size;
         for row in &batch.rows {
-            let Some(doc) = Doc::new(batch, row) else { continue };
+            watch.step(row.line.len())?;
+            let Some(doc) = Doc::new(batch, row, &watch) else { continue };
             if !request.selection.holds(&doc.index()) || !request.query.matches(&doc) {
                 continue;
             }
-            if !request.aggs.is_empty()
-                && let Err(fault) = request.aggs.collect(&mut self.collected, &doc)
-            {
-                self.fault = Some(fault);
-                return false;
+            if !request.aggs.is_empty() {
+                request.aggs.collect(&mut self.collected, &doc)?;
             }
             if request.post_filter.as_ref().is_some_and(|query| !query.matches(&doc)) {
                 continue;
             }
             self.total += 1;
             if request.size > 0 {
-                self.offer(&doc, window);
+                self.offer(&doc, row.line.len(), window)?;
             }
         }
+        // Documents have no values once the time is over: what was made of them then is not used.
+        watch.check()?;
         // In order of the sort: what comes later is no better; and the count has reached what is tracked.
         // Documents without a time are sorted last and may stand anywhere.
         let timed = self.sort.first().is_none_or(SortBy::is_place)
@@ -106,23 +112,24 @@ impl Search {
         let ordered =
             timed && sort::follows_rows(&self.sort).is_some() && self.request.aggs.is_empty() && request.size > 0;
         let counted = request.track_total.is_none_or(|limit| self.total > limit);
-        !(ordered && counted && self.best.len() >= window)
+        Ok(!(ordered && counted && self.best.len() >= window))
     }
 
-    fn offer(&mut self, doc: &Doc<'_>, window: usize) {
+    fn offer(&mut self, doc: &Doc<'_>, bytes: usize, window: usize) -> Result<(), ApiError> {
         let keys: Vec<SortValue> = self.sort.iter().map(|by| sort::value_of(doc, by)).collect();
         if let Some(after) = &self.request.after
             && sort::compare_keys(&self.sort, &keys, after).is_le()
         {
-            return;
+            return Ok(());
         }
         if self.best.len() >= window
             && let Some(worst) = self.best.peek()
             && sort::compare_keys(&self.sort, &keys, &worst.keys).is_ge()
         {
-            return;
+            return Ok(());
         }
         let fields = (!self.request.fields.is_empty()).then(|| source::fields_of(doc, &self.request.fields));
+        let lease = self.watch.budget().lease(HIT_BYTES + 4 * bytes)?;
         self.best.push(Hit {
             keys,
             number: self.total,
@@ -131,17 +138,16 @@ impl Search {
             source: self.request.source.of(doc),
             fields,
             sort: Arc::clone(&self.sort),
+            _lease: lease,
         });
         if self.best.len() > window {
             self.best.pop();
         }
+        Ok(())
     }
 
     /// The answer of the search; a damaged split is a shard that failed.
     pub fn answer(self, damaged: &[DamagedSplit], took_ms: u64) -> Result<Json, ApiError> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
         let request = self.request;
         let sorted = !request.sort.is_empty();
         let score = if sorted { Json::Null } else { json!(1.0) };
@@ -195,7 +201,7 @@ impl Search {
             out["_shards"]["failures"] = damaged.iter().map(failure).collect();
         }
         if !request.aggs.is_empty() {
-            out["aggregations"] = request.aggs.answer(self.collected)?;
+            out["aggregations"] = request.aggs.answer(self.collected, &self.watch)?;
         }
         Ok(out)
     }

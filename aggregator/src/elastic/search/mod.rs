@@ -13,53 +13,45 @@ mod request;
 /// The best hits and the answer.
 mod hits;
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use millrace_log::record::Tenant;
 use serde_json::{Value as Json, json};
-use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::indices::Selection;
 use super::state::ElasticState;
 use hits::Search;
+use millrace_index::scan::Budget;
 pub use params::UrlParams;
 pub use request::Request;
 
-/// Runs a request to its end.
-pub async fn run(state: &ElasticState, tenant: Tenant, request: Request) -> Result<Json, ApiError> {
-    let _place = state.queries.acquire().await.map_err(|_| ApiError::argument("the server is stopping"))?;
+/// Runs a request to its end, on a thread that may block: rows are matched, collected and written there.
+pub async fn run(state: &ElasticState, budget: &Budget, tenant: Tenant, request: Request) -> Result<Json, ApiError> {
     let begun = tokio::time::Instant::now();
-    let cancel = CancellationToken::new();
-    // A client that goes away drops this future and with it the scan.
-    let _guard = cancel.clone().drop_guard();
-    let plan = request.plan(tenant, state.limits.clone(), cancel);
-    let (tenant, start_ns, end_ns) = (plan.tenant.clone(), plan.start_ns, plan.end_ns);
-    let mut rows = state.store.scan(plan).await?;
-    let mut search = Search::new(request);
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        let (back, more) = tokio::task::spawn_blocking(move || {
-            let more = search.take(&batch);
-            (search, more)
-        })
-        .await
-        .map_err(|_| ApiError {
-            status: 500,
-            kind: "search_phase_execution_exception",
-            reason: "the search ended unexpectedly".to_owned(),
-        })?;
-        search = back;
-        if !more {
-            break;
+    let store = Arc::clone(&state.store);
+    let plan = request.plan(tenant, budget.clone());
+    let work = async move {
+        let (tenant, start_ns, end_ns) = (plan.tenant.clone(), plan.start_ns, plan.end_ns);
+        let budget = plan.budget.clone();
+        let mut rows = store.scan(plan).await?;
+        let mut search = Search::new(request, budget.watch());
+        while let Some(batch) = budget.within(rows.next()).await? {
+            if !search.take(&batch?)? {
+                break;
+            }
         }
-    }
-    let damaged = state.store.damaged(&tenant, start_ns, end_ns);
-    search.answer(&damaged, u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let damaged = store.damaged(&tenant, start_ns, end_ns);
+        search.answer(&damaged, u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+    };
+    budget.compute(work).await.unwrap_or_else(|| Err(ApiError::ended_early()))
 }
 
 /// `_count`: only how many.
 pub async fn count_of(
     state: &ElasticState,
+    budget: &Budget,
     tenant: Tenant,
     selection: Selection,
     params: &UrlParams,
@@ -77,6 +69,6 @@ pub async fn count_of(
     let mut request = Request::parse(selection, params, &body, state.clock.now_ns())?;
     request.track_total = Some(u64::MAX);
     request.totals_as_number = true;
-    let answer = run(state, tenant, request).await?;
+    let answer = run(state, budget, tenant, request).await?;
     Ok(json!({"count": answer["hits"]["total"], "_shards": answer["_shards"]}))
 }

@@ -3,11 +3,10 @@
 //! In: path (which indices), parameters, body. Out: [`Request`]; a [`Plan`] for the index. Touches nothing.
 
 use millrace_log::record::Tenant;
-use millrace_logql::storage::QueryLimits;
 use serde_json::{Map, Value as Json};
-use tokio_util::sync::CancellationToken;
 
 use super::super::aggs::{self, Specs};
+use super::super::bounds::Bounds;
 use super::super::document::TIMESTAMP;
 use super::super::dsl::{self, Context};
 use super::super::error::ApiError;
@@ -17,7 +16,7 @@ use super::super::query_string;
 use super::params::UrlParams;
 use super::sort::{self, SortBy, SortValue};
 use super::source::{self, SourceFilter};
-use millrace_index::scan::{Kind, Order, Plan};
+use millrace_index::scan::{Budget, Kind, Order, Plan};
 
 /// `index.max_result_window`.
 const MAX_WINDOW: usize = 10_000;
@@ -58,7 +57,8 @@ pub struct Request {
 impl Request {
     /// Reads and checks a body; `params` are those of the address.
     pub fn parse(selection: Selection, params: &UrlParams, body: &Json, now_ns: i64) -> Result<Self, ApiError> {
-        let context = Context::new(now_ns);
+        let bounds = Bounds::default();
+        let context = Context::new(now_ns, &bounds);
         let none = Map::new();
         let object = match body {
             Json::Null => &none,
@@ -84,7 +84,7 @@ impl Request {
         };
         if let Some(text) = params.get("q") {
             let and = params.get("default_operator").is_some_and(|o| o.eq_ignore_ascii_case("and"));
-            found.query = query_string::parse(text, &[], and, now_ns)?;
+            found.query = query_string::parse(text, &[], and, now_ns, &bounds)?;
         }
         // What the address says counts more than the body.
         let of_url = |key: &str| params.contains_key(key);
@@ -151,7 +151,7 @@ impl Request {
     }
 
     /// What the index is asked.
-    pub fn plan(&self, tenant: Tenant, limits: QueryLimits, cancel: CancellationToken) -> Plan {
+    pub fn plan(&self, tenant: Tenant, budget: Budget) -> Plan {
         let (mut start_ns, mut end_ns) = (i64::MIN, i64::MAX);
         self.query.narrow(&mut start_ns, &mut end_ns);
         // The total counts what lies before the page too: only without it is the rest enough.
@@ -182,8 +182,7 @@ impl Request {
             kind,
             order,
             expect: (order != Order::Any).then_some(self.from + self.size),
-            limits,
-            cancel,
+            budget,
         }
     }
 
