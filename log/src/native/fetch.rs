@@ -8,72 +8,33 @@
 //! for other reasons is reported each time. A position out of the log's range stops its partition until a new position is
 //! set. An assignment that is replaced takes with it whatever is still on its way: events carry its number.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::ResponseError as Code;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::FetchResponse;
 use kafka_protocol::messages::fetch_response::PartitionData;
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::cluster::{Cluster, Use};
+use super::cluster::Cluster;
 use super::connection::checked;
-use super::decode::BatchHeader;
 use super::error::WireError;
-use super::offsets::{End, by_topic, end_of, topic_name};
+use super::fetch_request::{Asked, ask, whole_batches};
+pub use super::fetch_state::StartAt;
+pub(crate) use super::fetch_state::{Event, Fetched};
+use super::fetch_state::{Place, State};
+use super::offsets::{End, end_of};
 use crate::kafka::ClientOptions;
 use crate::record::TopicPartition;
 
-/// Versions of Fetch: 4 has the lists of aborted transactions; from 13 on topics have ids instead of names.
-const FETCH: (i16, i16) = (4, 12);
 /// A topic that is not there is reported after so many looks.
 const PATIENT_LOOKS: u32 = 20;
 /// Bytes of one batch that are asked for at most.
 const MAX_BATCH: i32 = 128 << 20;
-
-/// Where to start reading a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
-    /// The oldest record there is.
-    Earliest,
-    /// What comes from now on.
-    Latest,
-    /// This offset; if it is gone, that is reported before anything else of the partition.
-    Offset(i64),
-}
-
-/// Batches of one partition, as they came.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub tp: TopicPartition,
-    /// The position that was asked for: batches may begin before it.
-    pub from: i64,
-    /// The position behind them.
-    pub next: i64,
-    /// Whole batches.
-    pub records: Bytes,
-    /// Producer id and first offset of each aborted transaction in them.
-    pub aborted: Vec<(i64, i64)>,
-}
-
-/// What happened to an assigned partition.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Records came.
-    Fetched(Fetched),
-    /// Its end was reached, for now.
-    End { tp: TopicPartition },
-    /// Its position is gone.
-    OutOfRange { tp: TopicPartition, offset: i64, log_start: i64 },
-    /// It can't be read at the moment, for a reason that may last.
-    Failed { tp: TopicPartition, error: WireError },
-}
 
 /// How to read.
 #[derive(Debug, Clone, Copy)]
@@ -82,45 +43,6 @@ pub(crate) struct FetchSettings {
     pub committed_only: bool,
     /// Ends are events.
     pub report_ends: bool,
-}
-
-#[derive(Debug)]
-struct Queued {
-    assignment: u64,
-    event: Event,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Place {
-    start: StartAt,
-    /// The next offset to ask for, once it is known.
-    position: Option<i64>,
-    /// Bytes of it in the queue.
-    queued: usize,
-    /// A request for it is on its way.
-    busy: bool,
-    /// Nothing is asked until a new position is set.
-    stopped: bool,
-    retry_at: Option<Instant>,
-    wait: Duration,
-    /// Looks in a row that did not find it.
-    misses: u32,
-    /// The end that was reported last.
-    told_end: Option<i64>,
-    max_bytes: i32,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    assignment: u64,
-    places: BTreeMap<TopicPartition, Place>,
-    queue: VecDeque<Queued>,
-    queued: usize,
-    /// Which partition comes first in the next request.
-    turn: usize,
-    /// When topics may be looked for again.
-    look_at: Option<Instant>,
 }
 
 /// The queue between the task that fetches and the thread that reads.
@@ -187,22 +109,7 @@ impl Fetching {
     }
 
     fn place(&self, start: StartAt) -> Place {
-        let position = match start {
-            StartAt::Offset(offset) => Some(offset),
-            StartAt::Earliest | StartAt::Latest => None,
-        };
-        Place {
-            start,
-            position,
-            queued: 0,
-            busy: false,
-            stopped: false,
-            retry_at: None,
-            wait: self.options.backoff.0,
-            misses: 0,
-            told_end: None,
-            max_bytes: self.options.partition_max_bytes,
-        }
+        Place::new(start, self.options.backoff.0, self.options.partition_max_bytes)
     }
 
     /// Reads a partition that was out of range on from the log's start or end.
@@ -225,6 +132,11 @@ impl Fetching {
     /// The partitions that are read.
     pub fn assigned(&self) -> Vec<TopicPartition> {
         self.state.lock().places.keys().cloned().collect()
+    }
+
+    /// The end of a partition as of the last answer; `None` as long as there was none.
+    pub fn end(&self, of: &TopicPartition) -> Option<i64> {
+        self.state.lock().places.get(of)?.end
     }
 
     /// The next event with the number of its assignment; waits for it. Blocks.
@@ -288,7 +200,7 @@ impl Fetching {
         let mut next_at: Option<Instant> = None;
         let mut sooner = |at: Instant| next_at = Some(next_at.map_or(at, |known| known.min(at)));
         let mut unknown: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut by_node: BTreeMap<i32, Vec<(TopicPartition, i64, i32, i32)>> = BTreeMap::new();
+        let mut by_node: BTreeMap<i32, Vec<Asked>> = BTreeMap::new();
         let assignment = state.assignment;
         let has_room = state.queued < self.options.queue_bytes;
         let first = state.turn.checked_rem(state.places.len()).unwrap_or(0);
@@ -325,7 +237,7 @@ impl Fetching {
             if has_room && place.queued < place.max_bytes.unsigned_abs() as usize && !busy_nodes.contains(&leader.node)
             {
                 place.busy = true;
-                let asked = (tp.clone(), position, leader.epoch, place.max_bytes);
+                let asked = Asked { tp: tp.clone(), position, epoch: leader.epoch, max_bytes: place.max_bytes };
                 by_node.entry(leader.node).or_default().push(asked);
             }
         }
@@ -345,10 +257,11 @@ impl Fetching {
         }
         for (node, parts) in by_node {
             busy_nodes.insert(node);
-            let (cluster, settings, options) = (Arc::clone(cluster), self.settings, self.options.clone());
+            let (cluster, options) = (Arc::clone(cluster), self.options.clone());
+            let committed_only = self.settings.committed_only;
             requests.spawn(async move {
-                let asked = parts.iter().map(|(tp, position, ..)| (tp.clone(), *position)).collect();
-                let answer = ask(&cluster, node, settings, &options, parts).await;
+                let asked = parts.iter().map(|asked| (asked.tp.clone(), asked.position)).collect();
+                let answer = ask(&cluster, node, committed_only, &options, parts).await;
                 Done::Fetched { node, assignment, asked, answer }
             });
         }
@@ -393,7 +306,7 @@ impl Fetching {
                 }
             }
             Done::Started { tp, assignment, answer } => {
-                let Some(place) = current(state, assignment, &tp) else { return };
+                let Some(place) = state.current(assignment, &tp) else { return };
                 place.busy = false;
                 match answer {
                     Ok(offset) => place.position = Some(offset),
@@ -401,7 +314,7 @@ impl Fetching {
                 }
             }
             Done::Ranged { tp, assignment, offset, answer } => {
-                let Some(place) = current(state, assignment, &tp) else { return };
+                let Some(place) = state.current(assignment, &tp) else { return };
                 place.busy = false;
                 match answer {
                     Ok(log_start) => {
@@ -496,6 +409,7 @@ impl Fetching {
         }
         place.position = Some(next);
         let end = if self.settings.committed_only { part.last_stable_offset } else { part.high_watermark };
+        place.end = Some(end);
         let at_end = self.settings.report_ends && next >= end && place.told_end != Some(next);
         if at_end {
             place.told_end = Some(next);
@@ -532,68 +446,12 @@ impl Fetching {
     }
 
     fn pause(&self, place: &mut Place) {
-        place.retry_at = Some(Instant::now() + place.wait);
-        place.wait = (place.wait * 2).min(self.options.backoff.1);
+        place.pause(self.options.backoff.1);
     }
 
     fn push(&self, state: &mut State, event: Event, bytes: usize) {
-        // One sign of trouble at a time: a reader that looks away for long must not find thousands.
-        if matches!(event, Event::Failed { .. })
-            && state.queue.iter().any(|queued| matches!(queued.event, Event::Failed { .. }))
-        {
-            return;
+        if state.push(event, bytes) {
+            self.filled.notify_one();
         }
-        state.queued += bytes;
-        state.queue.push_back(Queued { assignment: state.assignment, event, bytes });
-        self.filled.notify_one();
     }
-}
-
-fn current<'s>(state: &'s mut State, assignment: u64, tp: &TopicPartition) -> Option<&'s mut Place> {
-    if state.assignment != assignment {
-        return None;
-    }
-    state.places.get_mut(tp)
-}
-
-/// One fetch at one leader.
-async fn ask(
-    cluster: &Cluster,
-    node: i32,
-    settings: FetchSettings,
-    options: &ClientOptions,
-    parts: Vec<(TopicPartition, i64, i32, i32)>,
-) -> Result<FetchResponse, WireError> {
-    let connection = cluster.node(node, Use::Fetches).await?;
-    let parts = parts.into_iter().map(|(tp, position, epoch, max_bytes)| (tp, (position, epoch, max_bytes)));
-    let topics = by_topic(parts);
-    let request = |version: i16| {
-        let topics = topics.iter().map(|(topic, parts)| {
-            let parts = parts.iter().map(|(partition, (position, epoch, max_bytes))| {
-                FetchPartition::default()
-                    .with_partition(*partition)
-                    .with_fetch_offset(*position)
-                    .with_current_leader_epoch(if version >= 9 { *epoch } else { -1 })
-                    .with_partition_max_bytes(*max_bytes)
-            });
-            FetchTopic::default().with_topic(topic_name(topic)).with_partitions(parts.collect())
-        });
-        FetchRequest::default()
-            .with_max_wait_ms(i32::try_from(options.fetch_wait.as_millis()).unwrap_or(i32::MAX))
-            .with_min_bytes(options.fetch_min_bytes)
-            .with_max_bytes(options.fetch_max_bytes)
-            .with_isolation_level(i8::from(settings.committed_only))
-            .with_topics(topics.collect())
-    };
-    connection.call_as(request, FETCH, options.request_timeout + options.fetch_wait).await
-}
-
-/// Bytes of the whole batches that records begin with, and the offset behind the last of them.
-fn whole_batches(records: &[u8]) -> (usize, Option<i64>) {
-    let (mut at, mut next) = (0, None);
-    while let Some(header) = records.get(at..).and_then(BatchHeader::read) {
-        at += header.size;
-        next = Some(header.last_offset.saturating_add(1));
-    }
-    (at, next)
 }

@@ -22,6 +22,10 @@ pub(crate) mod unpack;
 pub(crate) mod decode;
 /// Offsets of partitions and of groups.
 pub(crate) mod offsets;
+/// One request for records.
+mod fetch_request;
+/// Assigned partitions and the queue of what was fetched.
+mod fetch_state;
 /// Fetching ahead.
 pub(crate) mod fetch;
 /// Records out of what was fetched.
