@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use millrace_log::consume::ConsumerStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -14,7 +15,7 @@ use crate::human::{bytes, count, rate};
 /// One hop: `read = stored + dropped + waiting`, in events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
-    /// `agent`, `route TOPIC` or `index`.
+    /// `agent`, `route TOPIC`, `index` or `export NAME`.
     pub hop: String,
     /// Came in.
     pub read: u64,
@@ -166,23 +167,24 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
     }
 }
 
-/// From the counts of one pass of routes, in records of its source.
-pub fn route_hop(counts: &millrace_streams::route::RouteCounts) -> Hop {
-    let (stored, unmatched, dead, waiting) = (counts.copied(), counts.unmatched(), counts.dead(), counts.waiting());
+/// From a consumer that keeps no ledger of its own, in records of its source: an export, a pass of routes.
+pub fn consumer_hop(name: &str, status: &ConsumerStatus) -> Hop {
+    let counts = status.counts();
+    let dropped = counts.dropped.values().sum();
     Hop {
-        hop: format!("route {}", counts.from()),
-        read: stored + unmatched + dead + waiting,
-        stored,
-        dropped: unmatched + dead,
-        waiting,
+        hop: name.to_owned(),
+        read: counts.read,
+        stored: counts.stored,
+        dropped,
+        waiting: counts.waiting,
         in_memory: 0,
-        reasons: [("no route".to_owned(), unmatched), ("dead letter".to_owned(), dead)].into(),
-        holes: 0,
-        behind: counts.behind(),
-        moved: stored + unmatched + dead,
+        reasons: counts.dropped.iter().map(|(reason, records)| ((*reason).to_owned(), *records)).collect(),
+        holes: status.holes().0,
+        behind: status.lag(),
+        moved: counts.stored + dropped,
         unit: "records".to_owned(),
-        trouble: None,
-        detail: Json::Null,
+        trouble: status.trouble(),
+        detail: serde_json::json!({ "holes": status.hole_list() }),
     }
 }
 
@@ -216,9 +218,11 @@ impl LedgerView {
     /// For a terminal; with an earlier look also how fast the hops are.
     pub fn table(&self, before: Option<(&Self, Duration)>) -> String {
         let mut out: String = self.notices.iter().map(|notice| format!("warning: {notice}\n")).collect();
+        // Names of exports are free.
+        let width = self.hops.iter().map(|hop| hop.hop.chars().count() + 1).max().unwrap_or(0).clamp(16, 40);
         let written = writeln!(
             out,
-            "{:<16}{:>14}{:>14}{:>12}{:>12}{:>10}{:>12}{:>14}  ",
+            "{:<width$}{:>14}{:>14}{:>12}{:>12}{:>10}{:>12}{:>14}  ",
             "hop", "read", "stored", "dropped", "waiting", "out/s", "behind", "delay"
         );
         debug_assert!(written.is_ok(), "a String takes every text");
@@ -238,7 +242,7 @@ impl LedgerView {
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
             let written = writeln!(
                 out,
-                "{:<16}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{memory}{holes}",
+                "{:<width$}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{memory}{holes}",
                 hop.hop,
                 hop.read,
                 hop.stored,
@@ -302,6 +306,23 @@ mod tests {
         assert_eq!(&words[..5], ["index", "1500", "300", "0", "0"], "nothing waits: {table}");
         assert!(table.contains("balanced; 1200 searchable, not yet on disk"), "{table}");
         assert!(table.ends_with("nothing is behind\n"), "{table}");
+    }
+
+    #[test]
+    fn a_consumer_is_a_hop_with_its_gaps_and_the_reason_of_its_pause() {
+        let metrics = millrace_log::consume::ConsumerMetrics::default();
+        let status = ConsumerStatus::new("export `search`", Vec::new(), &metrics, &[]);
+        status.pause(millrace_log::consume::Pause::Login, "the login is refused");
+        let hop = consumer_hop("export search-of-the-second-team", &status);
+        assert!(hop.adds_up() && hop.behind.is_none(), "{hop:?}");
+        let holes = Hop { holes: 2, ..hop };
+        let table = LedgerView { hops: vec![holes], notices: Vec::new() }.table(None);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(
+            lines[1].starts_with("export search-of-the-second-team ") && lines[1].ends_with("; 2 holes in the log")
+        );
+        assert_eq!(lines[2], "export search-of-the-second-team: the login is refused");
+        assert_eq!(lines[0].find("read").map(|at| at + 4), lines[1].find(" 0").map(|at| at + 2), "{table}");
     }
 
     fn at(name: &str, unit: &str, behind: Option<u64>, moved: u64) -> Hop {

@@ -11,7 +11,8 @@ use millrace_log::client::{BatchProducer, ClientError, Consumed, StartAt};
 use millrace_log::record::{DocIdentity, Event, Labels, Position, Record, SourceId, Tenant, TopicPartition, encode};
 use parking_lot::Mutex;
 
-use crate::consume::LogReader;
+use millrace_log::client::Limits;
+use millrace_log::consume::LogReader;
 
 #[derive(Debug, Default)]
 struct Partition {
@@ -95,6 +96,8 @@ pub(crate) struct FakeReader {
 }
 
 impl LogReader for FakeReader {
+    type Record = Consumed;
+
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError> {
         let log = self.log.reach()?;
         Ok(log.topics.keys().filter(|tp| &*tp.topic == topic).map(|tp| tp.partition).collect())
@@ -115,7 +118,11 @@ impl LogReader for FakeReader {
         Ok(())
     }
 
-    fn poll_batch(&mut self, max: usize, _timeout: Duration) -> Result<Vec<Consumed>, ClientError> {
+    fn seek(&mut self, of: &TopicPartition, to: i64) {
+        self.places.insert(of.clone(), to);
+    }
+
+    fn poll(&mut self, limits: &Limits) -> Result<Vec<Consumed>, ClientError> {
         let mut batch = Vec::new();
         {
             let log = self.log.reach()?;
@@ -129,7 +136,7 @@ impl LogReader for FakeReader {
                     });
                 }
                 for (offset, record) in p.records.range(*place..) {
-                    if batch.len() >= max {
+                    if batch.len() >= limits.records {
                         break;
                     }
                     batch.push(Consumed { partition: tp.clone(), offset: *offset, record: record.clone() });
@@ -143,7 +150,7 @@ impl LogReader for FakeReader {
         Ok(batch)
     }
 
-    fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+    fn commit(&self, _: u64, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
         self.log.reach()?.committed.extend(next.iter().cloned());
         Ok(())
     }

@@ -20,13 +20,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_log::client::{BatchProducer, ClientError, DELIVERY_TIMEOUT, WireConsumer, WireProducer};
 use millrace_log::clock::SharedClock;
+use millrace_log::consume::Setback;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AggregatorConfig;
-use crate::consume::{Consumer, LogReader};
+use crate::consume::{Reader, consumer};
 use millrace_index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog, SourceKey};
 use millrace_index::docs::Documents;
 use millrace_index::indexer::{Indexer, Shared};
@@ -67,6 +68,9 @@ pub enum AggregatorError {
     /// The client of the log can't be made.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Reading met a fault that repeating can't cure.
+    #[error("reading the log stopped")]
+    Consume(#[from] Setback),
     /// Publishing met a fault that repeating can't cure.
     #[error("publishing stopped")]
     Publish(#[from] PublishError),
@@ -107,7 +111,7 @@ pub struct Aggregator {
 struct Parts {
     folders: Folders,
     state: CatalogState,
-    reader: Box<dyn LogReader>,
+    reader: Reader,
     producer: Arc<dyn BatchProducer>,
 }
 
@@ -192,7 +196,7 @@ impl Aggregator {
         data_dir: &Path,
         clock: SharedClock,
         registry: &mut Registry,
-        reader: Box<dyn LogReader>,
+        reader: Reader,
         producer: Arc<dyn BatchProducer>,
     ) -> Result<Self, AggregatorError> {
         let metrics = Arc::new(Metrics::register(registry));
@@ -208,7 +212,7 @@ impl Aggregator {
         let (lock, catalog, docs) = opening.await.map_err(|_| AggregatorError::Panicked { name: "agg-open" })??;
         let mut state = catalog.load().await?;
         let (at, splits) = (folder.clone(), std::mem::take(&mut state.splits));
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new(&metrics.consumer));
         progress.searchable(state.partitions.iter().map(|(tp, p)| (tp.clone(), p.next)));
         let docs = Arc::new(docs);
         let index_config = config.index.clone();
@@ -312,16 +316,8 @@ impl Aggregator {
         // One part fills and one is being written beside those that wait.
         let waiting = usize::try_from(parts_in_memory.saturating_sub(2)).unwrap_or(0);
         let (parts, from_indexer) = sync_channel(waiting);
-        let consumer = Consumer::new(
-            reader,
-            config.kafka.clone(),
-            Arc::clone(&self.clock),
-            state.partitions,
-            Arc::clone(&shared.progress),
-            Arc::clone(&shared.metrics),
-            stop.clone(),
-        )
-        .ok_or(AggregatorError::Running)?;
+        let consumer =
+            consumer(reader, &config.kafka, Arc::clone(&self.clock), state.partitions, &shared, records, stop.clone());
         let indexer = Indexer::new(shared.clone(), state.sources, Arc::clone(&self.clock), config.index.clone());
         #[cfg_attr(not(test), allow(unused_mut))]
         let mut publisher = Publisher::new(tools.clone(), producer, config.kafka.dead_letter_topic.clone());
@@ -334,7 +330,7 @@ impl Aggregator {
         let publishing = thread("agg-publish", &stop, move || Ok(publisher.run(&from_indexer)?))?;
         let indexing = thread("agg-index", &stop, move || Ok(indexer.run(from_consumer, &parts)?))?;
         let consuming = thread("agg-consume", &stop, move || {
-            consumer.run(records);
+            consumer.run()?;
             Ok(())
         })?;
         let caring = thread("agg-upkeep", &stop, move || {
@@ -343,16 +339,14 @@ impl Aggregator {
         })?;
         let published = joined("agg-publish", publishing).await;
         let indexed = joined("agg-index", indexing).await;
-        // Commits of the last publication are before it in the queue.
-        let progress = Arc::clone(&shared.progress);
-        let stopped = tokio::task::spawn_blocking(move || progress.stop()).await;
+        // It commits the positions of the last publication first.
+        shared.progress.stop();
         let consumed = joined("agg-consume", consuming).await;
         let cared = joined("agg-upkeep", caring).await;
         published?;
         indexed?;
         consumed?;
-        cared?;
-        stopped.map_err(|_| AggregatorError::Panicked { name: "agg-stop" })
+        cared
     }
 }
 

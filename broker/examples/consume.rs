@@ -1,18 +1,25 @@
 //! Consumer speed: CPU that our own consumer and librdkafka's take for the same records.
 //!
 //! In: `fill ADDRESS TOPIC RECORDS` writes records of 150 bytes with two headers to four partitions; `ours ADDRESS TOPIC
-//! RECORDS` and `librdkafka ADDRESS TOPIC RECORDS` read that many with keys, values and headers as records of their own.
+//! RECORDS`, `loop …` (our consumer under the loop of index, exports and routes) and `librdkafka …` read that many with keys, values and headers as records of their own.
 //! Out: one line of JSON. Start a broker with the example `broker`.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_log::client::{
-    BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, StartAt, WireConsumer, WireProducer,
+    BatchProducer as _, ConnectionConfig, Consumed, DELIVERY_TIMEOUT, Limits, StartAt, WireConsumer, WireProducer,
+};
+use millrace_log::clock::SystemClock;
+use millrace_log::consume::{
+    Batch, Consumer, ConsumerMetrics, ConsumerSettings, ConsumerStatus, Control, Delivery, Keeping, Offered, Setback,
 };
 use millrace_log::record::{HeaderName, Record, TopicPartition};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
+use tokio_util::sync::CancellationToken;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -74,6 +81,53 @@ fn ours(address: &str, topic: &str, records: usize) -> Outcome<usize> {
     Ok(bytes)
 }
 
+/// The same by the loop that index, exports and routes stand on.
+fn by_loop(address: &str, topic: &str, records: usize) -> Outcome<usize> {
+    let (control, bytes) = (Control::default(), Arc::new(AtomicUsize::new(0)));
+    let delivery = Nowhere { left: records, bytes: Arc::clone(&bytes), control: control.clone() };
+    let settings = ConsumerSettings {
+        topics: vec![topic.to_owned()],
+        discover_interval: Duration::from_secs(5),
+        identity: "speed".to_owned(),
+        kind: "example",
+        fenced_hint: "",
+    };
+    let status = ConsumerStatus::new("speed", Vec::new(), &ConsumerMetrics::default(), &[]);
+    let reader = WireConsumer::new(&connection(address), "speed")?;
+    let clock = Arc::new(SystemClock);
+    Consumer::new(reader, delivery, settings, clock, status, control, CancellationToken::new()).run()?;
+    Ok(bytes.load(Ordering::Relaxed))
+}
+
+/// Takes records and keeps none.
+struct Nowhere {
+    left: usize,
+    bytes: Arc<AtomicUsize>,
+    control: Control,
+}
+
+impl Delivery for Nowhere {
+    type Record = Consumed;
+
+    fn keeping(&self) -> Keeping {
+        Keeping::Store
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { records: 5000, bytes: usize::MAX, wait: Duration::from_millis(100), linger: Duration::ZERO }
+    }
+
+    fn offer(&mut self, batch: Batch<Consumed>) -> Result<Offered<Consumed>, Setback> {
+        let records = batch.stretches.iter().flat_map(|stretch| &stretch.records);
+        self.bytes.fetch_add(records.map(|one| size(&one.record)).sum(), Ordering::Relaxed);
+        self.left = self.left.saturating_sub(batch.len());
+        if self.left == 0 {
+            self.control.stop();
+        }
+        Ok(Offered::Taken)
+    }
+}
+
 fn librdkafka(address: &str, topic: &str, records: usize) -> Outcome<usize> {
     let mut config = rdkafka::ClientConfig::new();
     for (name, value) in [
@@ -132,12 +186,13 @@ fn size(record: &Record) -> usize {
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [what, address, topic, records] = words.as_slice() else {
-        return Err("usage: consume fill|ours|librdkafka ADDRESS TOPIC RECORDS".into());
+        return Err("usage: consume fill|ours|loop|librdkafka ADDRESS TOPIC RECORDS".into());
     };
     let (records, began, before) = (records.parse()?, Instant::now(), cpu()?);
     let bytes = match what.as_str() {
         "fill" => fill(address, topic, records)?,
         "ours" => ours(address, topic, records)?,
+        "loop" => by_loop(address, topic, records)?,
         "librdkafka" => librdkafka(address, topic, records)?,
         other => return Err(format!("unknown command {other}").into()),
     };

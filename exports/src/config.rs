@@ -23,6 +23,24 @@ impl ExportConfig {
     }
 }
 
+/// Reports what types can't say of all exports.
+pub fn check(exports: &[ExportConfig], faults: &mut Faults) {
+    let feed =
+        |ExportConfig::Elasticsearch(export): &ExportConfig| (export.kafka.brokers.clone(), export.kafka.group.clone());
+    for (i, export) in exports.iter().enumerate() {
+        faults.within(&format!("[{i}]"), |faults| {
+            export.check(faults);
+            if let Some(other) = exports.iter().take(i).position(|other| feed(other) == feed(export)) {
+                let group = feed(export).1;
+                faults.add(
+                    "kafka.group",
+                    format!("`{group}` is the group of exports[{other}] too: two exports need two"),
+                );
+            }
+        });
+    }
+}
+
 /// Feeds Elasticsearch or OpenSearch by `_bulk`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -106,6 +124,9 @@ millrace_log::kafka_section! {
         pub topics: Vec<String> = vec!["logs".to_owned()],
         /// Consumer group: its committed offsets say where to read on. Two exports must not share one.
         pub group: String = "millrace-export-elasticsearch".to_owned(),
+        /// Name of this process among others that run the same export and share its work. An export takes over from an
+        /// earlier one of the same name at once: two at the same time must have two names.
+        pub instance: String = "1".to_owned(),
         /// Topic for records that the other system refuses for good.
         pub dead_letter_topic: String = "millrace.dlq".to_owned(),
     }
@@ -120,6 +141,9 @@ impl FeedConfig {
         if self.group.is_empty() {
             faults.add("group", "is empty: the group's offsets say where to read on");
         }
+        if self.instance.is_empty() {
+            faults.add("instance", "is empty: the member of the group is named by it");
+        }
     }
 }
 
@@ -130,13 +154,19 @@ mod tests {
     #[test]
     fn exports_are_told_apart_by_type_and_check_their_keys() {
         let config: ExportConfig = serde_json::from_value(serde_json::json!({
-            "type": "elasticsearch", "url": "search:9200", "index": "Logs", "kafka": {"topics": [], "group": ""},
+            "type": "elasticsearch", "url": "search:9200", "index": "Logs",
+            "kafka": {"topics": [], "group": "", "instance": ""},
         }))
         .unwrap();
         let mut faults = Faults::default();
         config.check(&mut faults);
         let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
-        assert_eq!(paths, ["kafka.topics", "kafka.group", "url", "index"]);
+        assert_eq!(paths, ["kafka.topics", "kafka.group", "kafka.instance", "url", "index"]);
         assert!(serde_json::from_str::<ExportConfig>(r#"{"type": "elasticsearch", "urll": "x"}"#).is_err());
+        let two: Vec<ExportConfig> = vec![ExportConfig::Elasticsearch(ElasticBulkConfig::default()); 2];
+        let mut faults = Faults::default();
+        check(&two, &mut faults);
+        let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
+        assert_eq!(paths, ["[1].kafka.group"], "the second has the group of the first");
     }
 }

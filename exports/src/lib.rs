@@ -5,6 +5,10 @@
 pub mod config;
 /// Counters of all exports.
 pub mod metrics;
+/// What keeps an export from starting.
+pub mod error;
+/// Records that are refused for good.
+mod dead_letters;
 /// Reads the log for one export and commits what was delivered.
 mod feed;
 /// Elasticsearch and OpenSearch, by `_bulk`.

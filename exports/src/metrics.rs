@@ -1,5 +1,6 @@
 //! Counters of all exports, by the export's name.
 
+use millrace_log::consume::{ConsumerMetrics, ConsumerStatus, Pause};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,13 +31,16 @@ pub struct ExportMetrics {
     pub waiting_records: Family<ExportName, Gauge>,
     /// 1 while the other system refuses the login.
     pub login_refused: Family<ExportName, Gauge>,
+    /// Holes, lag and pauses.
+    pub consumer: ConsumerMetrics,
 }
 
 impl ExportMetrics {
     /// Names them `millrace_export_…`.
     pub fn register(registry: &mut Registry) -> Self {
-        let all = Self::default();
+        let mut all = Self::default();
         let room = registry.sub_registry_with_prefix("millrace_export");
+        all.consumer = ConsumerMetrics::register(room);
         room.register("read_records", "Records read from the log", all.read_records.clone());
         room.register("stored_records", "Records stored by the other system", all.stored_records.clone());
         room.register("duplicate_records", "Records that the other system had already", all.duplicate_records.clone());
@@ -49,6 +53,13 @@ impl ExportMetrics {
             all.login_refused.clone(),
         );
         all
+    }
+
+    /// How an export is, with its holes, lag and pauses among these metrics.
+    pub fn status(&self, name: &ExportName) -> ConsumerStatus {
+        let reasons = [Pause::Log, Pause::Fenced, Pause::Target, Pause::Login, Pause::DeadLetters];
+        let owner = vec![("export".to_owned(), name.export.clone())];
+        ConsumerStatus::new(&format!("export `{}`", name.export), owner, &self.consumer, &reasons)
     }
 
     /// Shows the counts of an export from the start, as zero.

@@ -28,10 +28,10 @@ use serde::{Deserialize, Serialize};
 use sled::Transactional as _;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 
-use crate::interval::{Hole, Interval};
 use crate::ledger::{Amount, Ledger, TopicCounts};
 use crate::split::SplitMeta;
 use crate::state::{StateDb, StateError};
+use millrace_log::consume::{Hole, Interval};
 
 /// Bytes of a split's stream list that the catalog keeps; sled writes larger pages to files of their own.
 const MAX_STREAM_LIST: usize = 16 << 10;
@@ -530,7 +530,7 @@ fn bridged(holes: &[Hole], interval: &Interval, mut next: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interval::HoleCause;
+    use millrace_log::consume::HoleCause;
 
     fn interval(from: i64, to: i64, epoch: u64) -> Interval {
         Interval { topic: "logs".into(), partition: 3, epoch, from, to }

@@ -17,13 +17,13 @@ use crate::catalog::{SourceKey, SourceState};
 use crate::config::IndexConfig;
 use crate::docs::{DocChanges, DocPlace, Documents};
 use crate::head::{Chunk, ChunkBuilder};
-use crate::interval::{Hole, Interval};
 use crate::ledger::{Book, TopicCounts};
 use crate::live::Sealed;
 use crate::metrics::{Metrics, PartitionLabel, TopicLabel};
 use crate::progress::{Fetched, Progress};
 use crate::state::StateError;
 use crate::store::Index;
+use millrace_log::consume::{Hole, Interval};
 
 /// Bytes of lines after which a chunk is closed, so that places in it fit 32 bits.
 const CHUNK_BYTES: usize = 64 << 20;

@@ -12,7 +12,7 @@ use std::ops::{AddAssign, SubAssign};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::interval::Hole;
+use millrace_log::consume::Hole;
 
 /// A number of events and the bytes of their lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,8 +6,6 @@
 
 /// Settings of the index.
 pub mod config;
-/// Intervals of partitions, and holes between them.
-pub mod interval;
 /// The one place that knows sled.
 pub mod state;
 /// Metrics of indexing and searching.

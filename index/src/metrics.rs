@@ -2,6 +2,7 @@
 //!
 //! In: numbers from consumer, indexer, publisher, upkeep and scans. Out: `/metrics`. Touches nothing.
 
+use millrace_log::consume::ConsumerMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,8 +40,8 @@ pub struct Metrics {
     pub dead_letters: Family<TopicLabel, Counter>,
     /// Dead letters that the dead-letter topic refused for good.
     pub dead_letters_refused: Counter,
-    /// Offsets that were gone before they could be read.
-    pub hole_offsets: Family<PartitionLabel, Counter>,
+    /// Holes, lag and pauses of the consumer.
+    pub consumer: ConsumerMetrics,
     /// Next offset to be searchable.
     pub position: Family<PartitionLabel, Gauge>,
     /// Batches between consumer and indexer.
@@ -74,7 +75,7 @@ pub struct Metrics {
 impl Metrics {
     /// Makes the metrics and lists them.
     pub fn register(registry: &mut Registry) -> Self {
-        let m = Self::default();
+        let mut m = Self::default();
         let r = registry.sub_registry_with_prefix("millrace_aggregator");
         r.register("read_lines", "Records that came from the log", m.read.clone());
         r.register("read_bytes", "Bytes of the values of records that came from the log", m.read_bytes.clone());
@@ -86,7 +87,7 @@ impl Metrics {
             "Dead letters that the dead-letter topic refused for good",
             m.dead_letters_refused.clone(),
         );
-        r.register("hole_offsets", "Offsets that were gone before they could be read", m.hole_offsets.clone());
+        m.consumer = ConsumerMetrics::register(r);
         r.register("position_offset", "Next offset to become searchable", m.position.clone());
         r.register("queue_batches", "Batches that wait between consumer and indexer", m.queue_batches.clone());
         r.register("head_bytes", "Memory of events that are not yet in a split", m.head_bytes.clone());

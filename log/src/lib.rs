@@ -30,5 +30,7 @@ pub mod kafka;
 pub mod native;
 /// The way to the log, embedded or real: producers, consumers, readers, and the traits that parts know.
 pub mod client;
+/// The loop under every consumer of the log: discover, poll, deliver, commit; gaps, pauses, lag.
+pub mod consume;
 /// Looks after any Kafka: topics, their settings, consumer groups.
 pub mod admin;

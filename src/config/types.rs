@@ -125,9 +125,7 @@ impl Config {
         if let Some(notify) = &self.notify {
             faults.within("notify", |f| notify.check(f));
         }
-        for (i, export) in self.exports.iter().enumerate() {
-            faults.within(&format!("exports[{i}]"), |f| export.check(f));
-        }
+        faults.within("exports", |f| millrace_exports::config::check(&self.exports, f));
         if !self.streams.is_empty() {
             faults.add("streams", "stream jobs are not built yet: remove the entries, or run them in Flink or Kafka Streams on the topics");
         }

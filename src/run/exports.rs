@@ -1,13 +1,14 @@
 //! Starts the exports: consumers that feed other systems.
 //!
-//! In: the section `exports`. Out: a running stage for each, and what keeps it from delivering. Touches the log and the systems fed, through them.
+//! In: the section `exports`. Out: a running stage for each, and how it is. Touches the log and the systems fed, through them.
 
 use std::sync::Arc;
 
 use millrace_exports::config::ExportConfig;
-use millrace_exports::elastic_bulk::{ElasticBulk, Trouble};
+use millrace_exports::elastic_bulk::ElasticBulk;
 use millrace_exports::metrics::ExportMetrics;
 use millrace_log::client::BatchProducer;
+use millrace_log::consume::ConsumerStatus;
 use prometheus_client::registry::Registry;
 
 use super::part::Part;
@@ -21,18 +22,21 @@ pub fn start(
     dead_letters: &Arc<dyn BatchProducer>,
     site: &Site,
     stages: &mut Stages<Part>,
-) -> Result<Vec<Trouble>, Failure> {
+) -> Result<Vec<(String, ConsumerStatus)>, Failure> {
     let mut registry = Registry::default();
     let metrics = ExportMetrics::register(&mut registry);
     let mut all = Vec::new();
+    let mut statuses = Vec::new();
     for ExportConfig::Elasticsearch(export) in configs.iter().cloned() {
+        let name = export.name.clone();
         let opened = ElasticBulk::new(export, Arc::clone(dead_letters), Arc::clone(&site.clock), metrics.clone());
-        all.push(opened.map_err(|error| Failure::new(Code::Config, error))?);
+        let opened = opened.map_err(|error| Failure::new(Code::Config, error))?;
+        statuses.push((name, opened.status()));
+        all.push(opened);
     }
     site.registries.put(Part::Exports.name(), registry);
-    let troubles = all.iter().map(ElasticBulk::trouble).collect();
     for export in all {
         stages.start(Part::Exports, "export", STOP_LIMIT, |token| async move { Ok(export.run(token).await?) });
     }
-    Ok(troubles)
+    Ok(statuses)
 }

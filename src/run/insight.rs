@@ -9,11 +9,11 @@ use axum::routing::get;
 use millrace_agent::LedgerHandle;
 use millrace_agent::tap::Taps;
 use millrace_aggregator::run::Aggregator;
-use millrace_exports::elastic_bulk::Trouble;
+use millrace_log::consume::ConsumerStatus;
 use millrace_streams::route::RouteLedger;
 
 use super::site::Site;
-use crate::ledger::{LedgerView, agent_hop, index_hop, route_hop};
+use crate::ledger::{LedgerView, agent_hop, consumer_hop, index_hop};
 use crate::status::{Notes, ReadyCheck, status_routes};
 use crate::tap::tap_route;
 
@@ -28,8 +28,8 @@ pub struct Insight {
     pub index: Option<Arc<Aggregator>>,
     /// Counts of the routes.
     pub routes: Option<RouteLedger>,
-    /// What keeps exports from delivering.
-    pub exports: Vec<Trouble>,
+    /// How each export is, by its name.
+    pub exports: Vec<(String, ConsumerStatus)>,
     /// Whether the parts can do their work.
     pub ready: Vec<ReadyCheck>,
 }
@@ -46,28 +46,35 @@ impl Insight {
     /// What is wrong although the process does its work.
     fn notes(&self, site: &Site) -> Vec<Notes> {
         let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
-        let exports = move || exports.iter().filter_map(Trouble::text).collect::<Vec<String>>();
+        let routes = self.routes.clone();
+        let consumers = move || {
+            let routes = routes.iter().flat_map(|ledger| ledger.passes().filter_map(|(_, status)| status.notice()));
+            exports.iter().filter_map(|(_, status)| status.notice()).chain(routes).collect::<Vec<String>>()
+        };
         let damaged = move || {
             let splits = index.iter().flat_map(|aggregator| aggregator.store().all_damaged());
             splits.map(|split| split.to_string()).collect::<Vec<String>>()
         };
-        vec![Arc::new(move || notices.list()), Arc::new(exports), Arc::new(damaged)]
+        vec![Arc::new(move || notices.list()), Arc::new(consumers), Arc::new(damaged)]
     }
 
     /// `GET /api/v1/ledger`.
     fn ledger_route(&self, site: &Site) -> Router {
         let (agent, index, routes) = (self.agent.clone(), self.index.clone(), self.routes.clone());
-        let notices = site.notices.clone();
+        let (exports, notices) = (self.exports.clone(), site.notices.clone());
         let view = move || {
             let (agent, index, routes, notices) = (agent.clone(), index.clone(), routes.clone(), notices.list());
+            let exports: Vec<_> =
+                exports.iter().map(|(name, status)| consumer_hop(&format!("export {name}"), status)).collect();
             async move {
                 let index = match index {
                     Some(aggregator) => Some(index_hop(&aggregator.ledger(), aggregator.behind().await)),
                     None => None,
                 };
                 let agent = agent.map(|handle| agent_hop(&handle.snapshot()));
-                let routes = routes.iter().flat_map(|ledger| ledger.passes().map(route_hop));
-                let hops = agent.into_iter().chain(routes).chain(index).collect();
+                let hop = |(from, status): (&str, &ConsumerStatus)| consumer_hop(&format!("route {from}"), status);
+                let routes = routes.iter().flat_map(|ledger| ledger.passes().map(hop));
+                let hops = agent.into_iter().chain(routes).chain(index).chain(exports).collect();
                 axum::Json(LedgerView { hops, notices })
             }
         };

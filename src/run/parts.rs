@@ -10,7 +10,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use millrace_agent::LedgerHandle;
 use millrace_agent::tap::Taps;
-use millrace_exports::elastic_bulk::Trouble;
+use millrace_log::consume::ConsumerStatus;
 use millrace_notify::Notifier;
 use millrace_rules::Rules;
 use millrace_streams::route::RouteLedger;
@@ -64,7 +64,7 @@ pub struct Parts {
     notifier: Option<Arc<Notifier>>,
     rules: Option<Arc<Rules>>,
     agent: Option<(LedgerHandle, Taps)>,
-    exports: Vec<Trouble>,
+    exports: Vec<(String, ConsumerStatus)>,
     alerts: CurrentAlerts,
     /// Ends tails and queries of the index that runs now.
     queries: Arc<Mutex<CancellationToken>>,

@@ -1,6 +1,8 @@
 //! Traits and types by which every part reaches the log: batches in, records out.
 //!
-//! Out: [`BatchProducer`], [`Consumed`]. Touches nothing.
+//! Out: [`BatchProducer`], [`Consumed`], [`Limits`]. Touches nothing.
+
+use std::time::Duration;
 
 use super::error::ClientError;
 use crate::native::encode::Records;
@@ -36,4 +38,17 @@ pub struct Consumed {
     pub offset: i64,
     /// The record.
     pub record: Record,
+}
+
+/// How much one poll takes, and how long it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Records at most.
+    pub records: usize,
+    /// Bytes after which no more records are taken.
+    pub bytes: usize,
+    /// How long to wait for a first record.
+    pub wait: Duration,
+    /// How long to fill the batch behind it; zero: with what is there.
+    pub linger: Duration,
 }

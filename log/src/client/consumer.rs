@@ -4,15 +4,16 @@
 //! what was fetched. Touches the network from a thread of its own, which fetches ahead. Its calls block: use it on a thread
 //! of its own too.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::api::Consumed;
+use super::api::{Consumed, Limits};
 use super::background::Background;
 use super::error::ClientError;
+use super::polling::{FromStream, Polling};
 use super::setup::connect;
 use crate::kafka::ConnectionConfig;
 use crate::native::cluster::Cluster;
@@ -20,7 +21,7 @@ use crate::native::decode::Spot;
 use crate::native::error::WireError;
 use crate::native::fetch::{FetchSettings, Fetching, StartAt};
 use crate::native::offsets::{Committer, End, commit, committed, end_of};
-use crate::native::stream::{Item, RecordStream};
+use crate::native::stream::RecordStream;
 use crate::record::{HeaderName, Record, TopicPartition};
 
 /// Reads assigned partitions.
@@ -28,17 +29,8 @@ pub struct WireConsumer {
     background: Background,
     cluster: Arc<Cluster>,
     fetching: Arc<Fetching>,
-    reading: Mutex<Reading>,
+    polling: Mutex<Polling>,
     group: String,
-}
-
-#[derive(Debug)]
-struct Reading {
-    stream: RecordStream,
-    /// An error that was met behind records: it comes with the next call.
-    held: Option<ClientError>,
-    /// Behind what was fetched and handed out, by partition of the assignment.
-    positions: HashMap<TopicPartition, i64>,
 }
 
 impl std::fmt::Debug for WireConsumer {
@@ -58,9 +50,8 @@ impl WireConsumer {
         let fetching = Arc::new(Fetching::new(settings, options));
         let background = Background::start("log-consumer")?;
         background.run(Arc::clone(&fetching).run(Arc::clone(&cluster)));
-        let stream = RecordStream::new(Arc::clone(&fetching));
-        let reading = Mutex::new(Reading { stream, held: None, positions: HashMap::new() });
-        Ok(Self { background, cluster, fetching, reading, group: group.to_owned() })
+        let polling = Mutex::new(Polling::new(RecordStream::new(Arc::clone(&fetching)), Duration::MAX));
+        Ok(Self { background, cluster, fetching, polling, group: group.to_owned() })
     }
 
     fn wait<T, F>(&self, ask: impl FnOnce(Arc<Cluster>) -> F) -> Result<T, ClientError>
@@ -91,10 +82,13 @@ impl WireConsumer {
     /// Replaces what is read.
     pub fn assign(&self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
         self.fetching.assign(partitions);
-        let mut reading = self.reading.lock();
-        reading.held = None;
-        reading.positions.clear();
+        self.polling.lock().reset();
         Ok(())
+    }
+
+    /// Reads a partition on from another offset after [`ClientError::OutOfRange`].
+    pub fn seek(&self, of: &TopicPartition, to: i64) {
+        self.fetching.seek(self.fetching.assignment(), of, StartAt::Offset(to), to);
     }
 
     /// Waits up to `timeout` for a first record, then takes what is there, `max` at most.
@@ -102,50 +96,19 @@ impl WireConsumer {
     /// [`ClientError::OutOfRange`] its partition waits for a new assignment; after [`ClientError::Unreadable`] the rest of
     /// the partition follows.
     pub fn poll_batch(&self, max: usize, timeout: Duration) -> Result<Vec<Consumed>, ClientError> {
-        let mut reading = self.reading.lock();
-        let Reading { stream, held, positions } = &mut *reading;
-        stream.refresh();
-        if let Some(error) = held.take() {
-            return Err(error);
-        }
-        let deadline = Instant::now() + timeout;
-        let mut batch = Vec::new();
-        while batch.len() < max {
-            let wait =
-                if batch.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let error = match stream.next(wait) {
-                None => break,
-                Some(Item::Record(spot)) => {
-                    let partition = stream.partition().clone();
-                    batch.push(Consumed { partition, offset: spot.offset, record: record(stream, spot) });
-                    continue;
-                }
-                Some(Item::Position { tp, next }) => {
-                    positions.insert(tp, next);
-                    continue;
-                }
-                Some(Item::End { .. }) => continue,
-                Some(Item::OutOfRange { tp, offset, log_start }) => {
-                    ClientError::OutOfRange { topic_partition: tp, offset, log_start }
-                }
-                Some(Item::Unreadable { tp, from, to, error }) => {
-                    ClientError::Unreadable { topic_partition: tp, from, to, reason: error.to_string() }
-                }
-                Some(Item::Failed { tp, error }) => ClientError::Read { what: tp.to_string(), source: error },
-            };
-            if batch.is_empty() {
-                return Err(error);
-            }
-            *held = Some(error);
-            break;
-        }
-        Ok(batch)
+        let limits = Limits { records: max, bytes: usize::MAX, wait: timeout, linger: Duration::ZERO };
+        self.polling.lock().poll(&limits, || Ok(()))
     }
 
     /// Everything before this offset of a partition was handed out, or is not for readers: control records, those of
     /// aborted transactions, compacted ones. `None` as long as nothing was fetched of it.
     pub fn position(&self, of: &TopicPartition) -> Option<i64> {
-        self.reading.lock().positions.get(of).copied()
+        self.polling.lock().position(of)
+    }
+
+    /// The end of a partition as of the last fetch; `None` as long as nothing was fetched of it.
+    pub fn end(&self, of: &TopicPartition) -> Option<i64> {
+        self.fetching.end(of)
     }
 
     /// Tells the broker how far the group is, for lag displays; the catalog is what counts.
@@ -161,17 +124,25 @@ impl WireConsumer {
     }
 }
 
-fn record(stream: &RecordStream, spot: Spot) -> Record {
-    let mut headers = Vec::with_capacity(spot.header_count.min(64));
-    headers.extend(
-        stream.headers(&spot).map(|(name, value)| (known_name(name), stream.slice_of(value.unwrap_or_default()))),
-    );
-    Record {
-        // -1: the record has none.
-        timestamp_ms: if spot.timestamp_ms == -1 { 0 } else { spot.timestamp_ms },
-        key: stream.optional(spot.key),
-        value: stream.optional(spot.value),
-        headers,
+#[allow(private_interfaces, reason = "only this crate reads streams")]
+impl FromStream for Consumed {
+    fn read(stream: &RecordStream, spot: Spot) -> Self {
+        let mut headers = Vec::with_capacity(spot.header_count.min(64));
+        headers.extend(
+            stream.headers(&spot).map(|(name, value)| (known_name(name), stream.slice_of(value.unwrap_or_default()))),
+        );
+        let record = Record {
+            // -1: the record has none.
+            timestamp_ms: if spot.timestamp_ms == -1 { 0 } else { spot.timestamp_ms },
+            key: stream.optional(spot.key),
+            value: stream.optional(spot.value),
+            headers,
+        };
+        Self { partition: stream.partition().clone(), offset: spot.offset, record }
+    }
+
+    fn size(&self) -> usize {
+        self.record.key.as_ref().map_or(0, Bytes::len) + self.record.value.as_ref().map_or(0, Bytes::len)
     }
 }
 

@@ -73,6 +73,12 @@ pub enum ClientError {
         /// The oldest offset that there is.
         log_start: i64,
     },
+    /// Another consumer has taken the name.
+    #[error("another consumer named `{identity}` has taken its place in the group")]
+    Fenced {
+        /// The name.
+        identity: String,
+    },
     /// Records that can't be read; the consumer has passed over them.
     #[error("offsets {from} to before {to} of {topic_partition} can't be read: {reason}")]
     Unreadable {

@@ -1,5 +1,5 @@
 //! The only way to the log, embedded or real: produces batches of one partition, consumes assigned partitions or those of a
-//! group member, copies records in transactions.
+//! group member, writes what a group gave in transactions.
 //!
 //! In: records and positions. Out: acknowledged offsets; batches of consumed records with their offsets. Touches the network
 //! through [`crate::native`]. Leaves the meaning of records to [`crate::record`].
@@ -14,16 +14,25 @@ mod setup;
 mod background;
 /// The idempotent producer.
 mod producer;
+/// Batches of records out of what was fetched.
+mod polling;
 /// The consumer of assigned partitions.
 mod consumer;
 /// Reads one topic for people and tools.
 pub mod reader;
-/// Copies records from topic to topic in transactions.
-pub mod copier;
+/// Reads as a member of a consumer group.
+pub mod group;
+/// What a record becomes in its target.
+mod output;
+/// Batches of a transaction on their way.
+mod lanes;
+/// Writes what was read from a group in transactions with its offsets.
+pub mod transactional;
 
-pub use api::{BatchProducer, Consumed};
+pub use api::{BatchProducer, Consumed, Limits};
 pub use consumer::WireConsumer;
 pub use error::ClientError;
+pub use output::Output;
 pub use producer::{DELIVERY_TIMEOUT, WireProducer};
 
 pub use crate::kafka::{ClientOptions, ConnectionConfig};

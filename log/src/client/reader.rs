@@ -91,9 +91,10 @@ impl TopicReader {
             let settings = MemberSettings {
                 group: group.to_owned(),
                 instance_id: None,
-                topic: topic.to_owned(),
+                topics: vec![topic.to_owned()],
                 start,
                 session_timeout: None,
+                refresh: None,
             };
             Arc::new(Membership::new(Arc::clone(&cluster), Arc::clone(&fetching), settings))
         });

@@ -1,6 +1,6 @@
 //! Membership in a consumer group by the classic protocol: joining, the range assignment, heartbeats, leaving.
 //!
-//! In: a group, one topic, how to start where nothing was committed. Out: partitions, which are read at once through
+//! In: a group, its topics, how to start where nothing was committed. Out: partitions, which are read at once through
 //! [`Fetching`]; who the member is at each assignment. Touches the network through [`Cluster`].
 //!
 //! Rebalances are eager: with the first sign of one all partitions are given up and the group is joined again, while the
@@ -52,17 +52,31 @@ pub(crate) struct MemberSettings {
     pub group: String,
     /// Name that outlives the process (KIP-345).
     pub instance_id: Option<String>,
-    pub topic: String,
+    pub topics: Vec<String>,
     /// Where to start in partitions of which the group has no offset.
     pub start: StartAt,
     /// Time without a heartbeat after which the group gives its partitions away.
     pub session_timeout: Option<Duration>,
+    /// How often the member that leads the group looks for new topics and partitions at least.
+    pub refresh: Option<Duration>,
+}
+
+/// Partitions, and where the group says they are read on.
+pub(crate) type Starts = Vec<(TopicPartition, StartAt)>;
+
+#[derive(Debug)]
+struct Current {
+    /// Its number among the assignments of [`Fetching`].
+    assignment: u64,
+    /// Who this member is in it.
+    committer: Committer,
+    starts: Starts,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The assignment that is read, and who this member is in it.
-    current: Option<(u64, Committer)>,
+    /// The assignment that is read.
+    current: Option<Current>,
     member_id: String,
     /// Why it is no member, where that may last.
     trouble: Option<WireError>,
@@ -99,12 +113,24 @@ impl Membership {
 
     /// Who commits what was read in an assignment; `None` if that is over.
     pub fn committer(&self, assignment: u64) -> Option<Committer> {
-        self.state.lock().current.as_ref().filter(|(of, _)| *of == assignment).map(|(_, committer)| committer.clone())
+        let state = self.state.lock();
+        state
+            .current
+            .as_ref()
+            .filter(|current| current.assignment == assignment)
+            .map(|current| current.committer.clone())
+    }
+
+    /// The partitions of an assignment, with the offsets that it began at; none if that is over.
+    pub fn starts(&self, assignment: u64) -> Starts {
+        let state = self.state.lock();
+        let current = state.current.as_ref().filter(|current| current.assignment == assignment);
+        current.map(|current| current.starts.clone()).unwrap_or_default()
     }
 
     /// The assignment that is read now.
     pub fn assignment(&self) -> Option<u64> {
-        self.state.lock().current.as_ref().map(|(of, _)| *of)
+        self.state.lock().current.as_ref().map(|current| current.assignment)
     }
 
     /// Why it is no member, told once.
@@ -148,11 +174,11 @@ impl Membership {
     /// One membership: from joining to the next rebalance.
     async fn stay(&self) -> Result<(), WireError> {
         let joined = self.join().await?;
-        let starts = self.starts(&joined.partitions).await?;
+        let starts = self.committed(&joined.partitions).await?;
         {
             let mut state = self.state.lock();
             let assignment = self.fetching.assign(&starts);
-            state.current = Some((assignment, joined.committer.clone()));
+            state.current = Some(Current { assignment, committer: joined.committer.clone(), starts });
             state.trouble = None;
         }
         let partitions = joined.partitions.len();
@@ -160,6 +186,7 @@ impl Membership {
         let session = self.session_timeout();
         let each = self.cluster.options().heartbeat.unwrap_or(session / 3).min(session / 2).min(Duration::from_secs(3));
         let refresh = self.cluster.options().metadata_refresh;
+        let refresh = self.settings.refresh.map_or(refresh, |own| own.min(refresh));
         let mut last_sign = Instant::now();
         let mut looked = Instant::now();
         loop {
@@ -208,7 +235,7 @@ impl Membership {
         subscription.put_i16(0);
         let unreadable = |cause: String| WireError::Answer { address: self.cluster.brokers(), cause };
         ConsumerProtocolSubscription::default()
-            .with_topics(vec![text(&self.settings.topic)])
+            .with_topics(self.settings.topics.iter().map(|topic| text(topic)).collect())
             .encode(&mut subscription, 0)
             .map_err(|error| unreadable(error.to_string()))?;
         let subscription = subscription.freeze();
@@ -279,7 +306,7 @@ impl Membership {
     }
 
     /// From the committed offsets on.
-    async fn starts(&self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, StartAt)>, WireError> {
+    async fn committed(&self, partitions: &[TopicPartition]) -> Result<Starts, WireError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }

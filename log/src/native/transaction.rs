@@ -3,7 +3,7 @@
 //!
 //! In: a transactional id; batches, offsets. Out: a transaction that becomes visible as a whole, or not at all. Touches the
 //! network through [`Cluster`]. Each step is repeated while that may help, within a limit; what is refused comes back with
-//! the step at which it was. Leaves records and what to do after a failure to [`crate::client::copier`].
+//! the step at which it was. Leaves records and what to do after a failure to [`crate::client::transactional`].
 //!
 //! Sequence numbers start at 0 with each epoch. A transaction that failed is aborted only when nothing of it is on its way
 //! any more, and the next one begins under a new epoch: a batch that comes late is refused by its epoch, or belongs to what

@@ -1,8 +1,8 @@
 //! Routes: copies records from topic to topic by their labels, each exactly once, on the embedded log or a real Kafka.
 //!
 //! In: `broker.routes` and `broker.routing`. Out: records in other topics, byte for byte; dead letters for those that a
-//! target refuses for good; counts. Touches the network through [`millrace_log::client::copier`] and
-//! [`millrace_log::admin`]. Routes with the same source on the same Kafka share one pass: one consumer group, one
+//! target refuses for good; counts. Touches the network through the loop of
+//! [`millrace_log::consume`] and [`millrace_log::admin`]. Routes with the same source on the same Kafka share one pass: one consumer group, one
 //! transaction for all their copies.
 
 /// Settings of routes.
@@ -13,6 +13,12 @@ mod metrics;
 mod selector;
 /// Why routes can't run.
 mod error;
+/// Topics that are written.
+mod targets;
+/// What each record becomes.
+mod copies;
+/// Copies in transactions.
+mod delivery;
 /// One pass over one topic.
 mod pass;
 
@@ -21,11 +27,12 @@ use std::sync::Arc;
 use config::{RouteConfig, RoutingConfig};
 use millrace_log::client::ConnectionConfig;
 use millrace_log::clock::SharedClock;
+use millrace_log::consume::ConsumerStatus;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use error::RouteError;
-pub use metrics::{RouteCounts, RouteMetrics};
+pub use metrics::RouteMetrics;
 pub use selector::{Selector, SelectorError};
 
 use pass::Pass;
@@ -41,14 +48,14 @@ impl std::fmt::Debug for Router {
     }
 }
 
-/// What a router has done, pass by pass, while it runs and after.
+/// How a router is, pass by pass, while it runs and after.
 #[derive(Debug, Clone, Default)]
-pub struct RouteLedger(Vec<Arc<RouteCounts>>);
+pub struct RouteLedger(Vec<(String, ConsumerStatus)>);
 
 impl RouteLedger {
-    /// The counts of each pass.
-    pub fn passes(&self) -> impl Iterator<Item = &RouteCounts> {
-        self.0.iter().map(|counts| &**counts)
+    /// The topic that each pass reads, and how it is.
+    pub fn passes(&self) -> impl Iterator<Item = (&str, &ConsumerStatus)> {
+        self.0.iter().map(|(from, status)| (from.as_str(), status))
     }
 }
 
@@ -78,9 +85,9 @@ impl Router {
         Ok(Self { passes })
     }
 
-    /// The counts, for the ledger.
+    /// How each pass is, for the ledger.
     pub fn ledger(&self) -> RouteLedger {
-        RouteLedger(self.passes.iter().map(Pass::counts).collect())
+        RouteLedger(self.passes.iter().map(|pass| (pass.from().to_owned(), pass.status())).collect())
     }
 
     /// Routes until cancelled; then ends the transactions it has begun.
@@ -90,10 +97,7 @@ impl Router {
             passes.spawn(pass.run(token.clone()));
         }
         while let Some(ended) = passes.join_next().await {
-            match ended {
-                Ok(result) => result?,
-                Err(error) => return Err(RouteError::Broken { from: error.to_string() }),
-            }
+            ended.map_err(|error| RouteError::Broken { from: error.to_string() })?;
         }
         Ok(())
     }

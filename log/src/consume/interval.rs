@@ -1,10 +1,10 @@
 //! Intervals of partitions: what was consumed, and holes that could not be.
 //!
-//! Touches nothing.
+//! In: positions of a consumer. Out: values that catalogs store and ledgers show. Touches nothing.
 
 use std::sync::Arc;
 
-use millrace_log::record::TopicPartition;
+use crate::record::TopicPartition;
 use serde::{Deserialize, Serialize};
 
 /// A stretch of one partition: offsets [from, to).

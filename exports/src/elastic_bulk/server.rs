@@ -1,0 +1,133 @@
+//! The server: one `_bulk` request, and what the answer says of each document.
+//!
+//! In: documents. Out: the outcome of each, or why the request was not taken as a whole. Touches the network.
+
+use millrace_log::value::ValueError;
+use reqwest::{StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::document::Document;
+use crate::config::ElasticBulkConfig;
+
+/// Where documents go, and who sends them.
+pub(super) struct Server {
+    url: String,
+    login: Login,
+    client: reqwest::Client,
+}
+
+/// How the server is told who asks. Not `Debug`: it holds secrets.
+enum Login {
+    None,
+    Basic(String, String),
+    ApiKey(String),
+}
+
+/// Parts of the server's answer that matter.
+#[derive(Debug, Deserialize)]
+struct BulkAnswer {
+    errors: bool,
+    items: Vec<Map<String, Json>>,
+}
+
+/// What became of one document.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Stored,
+    Duplicate,
+    Again,
+    Refused(String),
+}
+
+/// Why a request was not taken as a whole.
+#[derive(Debug)]
+pub(super) enum SendFault {
+    /// HTTP 413: fewer documents at once may be taken.
+    TooLarge(String),
+    /// HTTP 401 or 403: nothing will be taken until somebody sets the login right.
+    Login(String),
+    /// Anything else: try again.
+    Other(String),
+}
+
+/// Why a server can't be asked.
+#[derive(Debug)]
+pub(super) enum ServerError {
+    /// A secret can't be read.
+    Secret(ValueError),
+    /// The HTTP client can't be made.
+    Client(reqwest::Error),
+}
+
+impl Server {
+    /// Reads secrets and makes the client.
+    pub fn new(config: &ElasticBulkConfig) -> Result<Self, ServerError> {
+        let login = if !config.username.is_empty() {
+            Login::Basic(config.username.clone(), config.password.reveal().map_err(ServerError::Secret)?)
+        } else {
+            match config.api_key.reveal().map_err(ServerError::Secret)? {
+                key if key.is_empty() => Login::None,
+                key => Login::ApiKey(key),
+            }
+        };
+        let client = reqwest::Client::builder().timeout(config.timeout.0).build().map_err(ServerError::Client)?;
+        Ok(Self { url: format!("{}/_bulk", config.url.trim_end_matches('/')), login, client })
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// One request: what became of each document, or why the whole must be repeated.
+    pub async fn send(&self, documents: &[Document]) -> Result<Vec<Outcome>, SendFault> {
+        let other = |error: reqwest::Error| SendFault::Other(error.without_url().to_string());
+        let body: Vec<u8> = documents.iter().flat_map(|d| d.body.iter().copied()).collect();
+        let mut request = self.client.post(&self.url).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
+        request = match &self.login {
+            Login::None => request,
+            Login::Basic(user, password) => request.basic_auth(user, Some(password)),
+            Login::ApiKey(key) => request.header(header::AUTHORIZATION, format!("ApiKey {key}")),
+        };
+        let answer = request.send().await.map_err(other)?;
+        let status = answer.status();
+        if !status.is_success() {
+            let text: String = answer.text().await.unwrap_or_default().chars().take(300).collect();
+            let text = format!("HTTP {status}: {text}");
+            return Err(match status {
+                StatusCode::PAYLOAD_TOO_LARGE => SendFault::TooLarge(text),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SendFault::Login(text),
+                _ => SendFault::Other(text),
+            });
+        }
+        let bytes = answer.bytes().await.map_err(other)?;
+        let parsed: BulkAnswer = serde_json::from_slice(&bytes)
+            .map_err(|error| SendFault::Other(format!("answer is not that of _bulk: {error}")))?;
+        if parsed.items.len() != documents.len() {
+            let text = format!("answer has {} items for {} documents", parsed.items.len(), documents.len());
+            return Err(SendFault::Other(text));
+        }
+        if !parsed.errors {
+            return Ok(documents.iter().map(|_| Outcome::Stored).collect());
+        }
+        Ok(parsed.items.iter().map(outcome).collect())
+    }
+}
+
+/// What the server says of one item: 409 to `create` means that it has the document.
+pub(super) fn outcome(item: &Map<String, Json>) -> Outcome {
+    let Some((action, result)) = item.iter().next() else { return Outcome::Again };
+    let status = result.get("status").and_then(Json::as_u64).and_then(|s| StatusCode::from_u16(s as u16).ok());
+    match status {
+        Some(StatusCode::CONFLICT) if action == "create" => Outcome::Duplicate,
+        Some(status) if status.is_success() => Outcome::Stored,
+        // Also a block of the index (a full disk, say) is 403 and passes.
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) | None => Outcome::Again,
+        Some(status) if status.is_server_error() => Outcome::Again,
+        Some(status) => {
+            let error = result.get("error").map(ToString::to_string).unwrap_or_default();
+            Outcome::Refused(format!("HTTP {}: {}", status.as_u16(), error.chars().take(500).collect::<String>()))
+        }
+    }
+}

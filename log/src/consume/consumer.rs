@@ -1,0 +1,494 @@
+//! The loop: discovers partitions, polls, hands records over, commits what has become durable, and says what is in the way.
+//!
+//! In: a [`LogReader`], a [`Delivery`], requests through [`Control`]. Out: batches to the delivery, commits to the group.
+//! Touches the network through the reader. Blocks: it runs on a thread of its own. Leaves new clients and waiting after what
+//! ends a session to [`super::sessions`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Stretch};
+use super::control::{Control, Durable, Ends, Requests};
+use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
+use super::places::{Moved, Places};
+use super::reader::LogReader;
+use super::status::{ConsumerStatus, Pause};
+use crate::client::{ClientError, StartAt};
+use crate::clock::SharedClock;
+use crate::record::TopicPartition;
+
+/// How long nothing may come from a log within reach until what is left below its end counts as control records, which are
+/// never handed out.
+const DRAINED: Duration = Duration::from_secs(2);
+/// How long the loop waits when it has nothing to read, and before it asks the log again.
+const POLL: Duration = Duration::from_millis(50);
+/// How long to wait before the log is asked for its topics again after a fault.
+const RETRY_MS: i64 = 1000;
+/// Between two looks whether the delivery has room: the first, and at most.
+const ROOM: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// How often the lag is computed.
+const LAG: Duration = Duration::from_secs(2);
+/// How often the log is asked for its ends while the delivery has no room, and so nothing is fetched that says them.
+const LAG_WITHOUT_ROOM: Duration = Duration::from_secs(10);
+/// Between two looks at the end whether somebody is left who could stop the thread.
+const LAST: Duration = Duration::from_millis(100);
+/// Wait after a commit that failed.
+const COMMIT_RETRY: Duration = Duration::from_secs(1);
+
+/// What one consumer reads.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Its topics.
+    pub topics: Vec<String>,
+    /// How often new partitions and topics are looked for, where the consumer looks itself.
+    pub discover_interval: Duration,
+    /// Its name in the group, for messages.
+    pub identity: String,
+    /// What it is, such as "router".
+    pub kind: &'static str,
+    /// What to set when two have one name.
+    pub fenced_hint: &'static str,
+}
+
+/// The consumer's thread: everything it owns.
+pub struct Consumer<L, D> {
+    reader: L,
+    delivery: D,
+    settings: ConsumerSettings,
+    clock: SharedClock,
+    status: ConsumerStatus,
+    control: Control,
+    cancel: CancellationToken,
+    places: Places,
+    /// The group's assignment that the places are of.
+    generation: u64,
+    /// Ends that someone waits for.
+    awaited: Ends,
+    /// When the topics are looked for again.
+    discover_at_ms: i64,
+    quiet_since: Instant,
+    lag_at: Instant,
+    /// What is durable and not committed yet, and when that is tried again.
+    uncommitted: Option<Durable>,
+    commit_at: Instant,
+}
+
+impl<L, D> std::fmt::Debug for Consumer<L, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
+    /// One session, from where the group or the delivery says.
+    pub fn new(
+        reader: L,
+        delivery: D,
+        settings: ConsumerSettings,
+        clock: SharedClock,
+        status: ConsumerStatus,
+        control: Control,
+        cancel: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        control.begin();
+        Self {
+            reader,
+            delivery,
+            settings,
+            clock,
+            status,
+            control,
+            cancel,
+            places: Places::default(),
+            generation: 0,
+            awaited: Ends::new(),
+            discover_at_ms: i64::MIN,
+            quiet_since: now,
+            lag_at: now,
+            uncommitted: None,
+            commit_at: now,
+        }
+    }
+
+    /// Reads until cancelled, or until nobody takes what is read; then serves requests until it is stopped, so that what
+    /// becomes durable meanwhile is committed. A delivery by transactions leaves nothing to wait for. Blocks.
+    pub fn run(mut self) -> Result<(), Setback> {
+        let ended = self.read();
+        self.delivery.close();
+        let mut is_stopped = self.delivery.keeping() == Keeping::Transaction || matches!(ended, Ok(true));
+        while !is_stopped && !self.control.is_abandoned() {
+            self.control.wait(LAST);
+            is_stopped = self.serve(true).unwrap_or_else(|setback| {
+                tracing::debug!(consumer = self.status.name(), %setback, "last offsets not committed");
+                false
+            });
+        }
+        self.status.given_back();
+        self.control.ended();
+        ended.map(|_| ())
+    }
+
+    /// True if it was stopped.
+    fn read(&mut self) -> Result<bool, Setback> {
+        while !self.cancel.is_cancelled() {
+            if self.serve(false)? {
+                return Ok(true);
+            }
+            self.discover();
+            if self.reader.group().is_none() && self.places.is_empty() {
+                self.control.wait(POLL);
+                continue;
+            }
+            let polled = self.reader.poll(&self.delivery.limits());
+            self.follow_group();
+            match polled {
+                Ok(records) if records.is_empty() => self.idle(),
+                Ok(records) => {
+                    self.quiet_since = Instant::now();
+                    self.status.resume(Pause::Log);
+                    let stretches = self.places.advance(records);
+                    let batch = Batch { generation: self.generation, stretches };
+                    if !batch.is_empty()
+                        && let Some(is_stopped) = self.hand_over(batch)?
+                    {
+                        return Ok(is_stopped);
+                    }
+                }
+                Err(ClientError::OutOfRange { topic_partition, .. }) => {
+                    if let Err(error) = self.find_lost(&topic_partition) {
+                        // Its place stays as it is: the partition is asked for again from there.
+                        self.seek(&topic_partition);
+                        self.trouble(&error);
+                    }
+                }
+                Err(ClientError::Unreadable { topic_partition, from, to, reason }) => {
+                    tracing::debug!(partition = %topic_partition, from, to, reason, "unreadable records");
+                    let hole = self.places.unreadable(&topic_partition, from, to, self.clock.now_ms());
+                    hole.iter().for_each(|hole| self.status.lost(hole));
+                }
+                Err(error) => self.fail(error)?,
+            }
+            if self.lag_at.elapsed() >= LAG {
+                self.look_at_lag(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A fault of the log: it passes, or the session is over.
+    fn fail(&mut self, error: ClientError) -> Result<(), Setback> {
+        if let ClientError::Fenced { .. } = &error {
+            return Err(self.fenced());
+        }
+        self.trouble(&error);
+        Ok(())
+    }
+
+    fn fenced(&self) -> Setback {
+        let ConsumerSettings { identity, kind, fenced_hint, .. } = &self.settings;
+        Setback::Fenced { kind, identity: identity.clone(), hint: fenced_hint }
+    }
+
+    fn trouble(&mut self, error: &ClientError) {
+        self.status.pause(Pause::Log, &chain(error));
+        // The next look at the topics says whether the log is back.
+        self.discover_at_ms = i64::MIN;
+        self.control.wait(POLL);
+    }
+
+    /// Does what others ask for. True if it was stopped.
+    fn serve(&mut self, is_last: bool) -> Result<bool, Setback> {
+        let Requests { stored, questions, stop } = self.control.take();
+        if !questions.is_empty() {
+            // Whoever waits may have written to a topic that was created a moment ago.
+            self.discover_at_ms = i64::MIN;
+            self.quiet_since = Instant::now();
+            let ends = self.ends();
+            self.awaited = ends.as_ref().map(Clone::clone).unwrap_or_default();
+            self.control.answer(questions, ends);
+        }
+        match (&mut self.uncommitted, stored) {
+            (_, None) => {}
+            (Some((of, all)), Some((generation, next))) if *of == generation => all.extend(next),
+            (uncommitted, stored) => *uncommitted = stored,
+        }
+        if self.uncommitted.is_some() && (is_last || self.commit_at <= Instant::now()) {
+            self.commit().inspect_err(|_| {
+                if stop {
+                    self.control.stop();
+                }
+            })?;
+        }
+        Ok(stop)
+    }
+
+    /// Commits the positions whose output is durable.
+    fn commit(&mut self) -> Result<(), Setback> {
+        let Some((generation, next)) = self.uncommitted.take() else { return Ok(()) };
+        let all: Vec<_> = next.iter().map(|(tp, offset)| (tp.clone(), *offset)).collect();
+        match (self.reader.commit(generation, &all), self.delivery.keeping()) {
+            (Ok(()), _) => {}
+            (Err(ClientError::Fenced { .. }), _) => return Err(self.fenced()),
+            (Err(error), Keeping::Store) => {
+                tracing::debug!(%error, "group offsets not committed: lag displays are behind");
+            }
+            (Err(error), _) => {
+                // Until then a crash costs repeats, which the target recognises.
+                tracing::warn!(consumer = self.status.name(), %error, "offsets can't be committed, trying again");
+                self.commit_at = Instant::now() + COMMIT_RETRY;
+                self.uncommitted = Some((generation, next));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where each partition ends now, asked of the log.
+    fn ends(&self) -> Result<Ends, ClientError> {
+        let mut ends = Ends::new();
+        for topic in &self.settings.topics {
+            for partition in self.reader.partitions(topic)? {
+                let tp = TopicPartition::new(topic.as_str(), partition);
+                let (low, high) = self.reader.watermarks(&tp)?;
+                ends.push((tp, if high > low { high } else { 0 }));
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Nothing came.
+    fn idle(&mut self) {
+        if !self.places.is_empty() {
+            self.status.resume(Pause::Log);
+            self.status.resume(Pause::Fenced);
+        }
+        if self.awaited.is_empty() {
+            return;
+        }
+        self.pass_read_positions();
+        self.awaited.retain(|(tp, end)| self.control.position(tp).is_none_or(|reached| reached < *end));
+        if !self.awaited.is_empty() && self.quiet_since.elapsed() > DRAINED {
+            self.pass_control_records();
+            self.quiet_since = Instant::now();
+        }
+    }
+
+    /// What lies between the last record and the reader's position is not for readers.
+    fn pass_read_positions(&self) {
+        for (tp, place) in self.places.iter() {
+            let Some(next) = place.next.filter(|next| self.control.position(tp) == Some(*next)) else { continue };
+            if let Some(position) = self.reader.position(tp).filter(|position| *position > next) {
+                self.control.reached([(tp.clone(), position)]);
+            }
+        }
+    }
+
+    /// Whoever waits for an end need not wait for records that nobody will ever be given.
+    fn pass_control_records(&mut self) {
+        for (tp, end) in std::mem::take(&mut self.awaited) {
+            let is_short = self.places.get(&tp).and_then(|place| place.next).is_some_and(|next| next < end);
+            // Nothing came though the log is within reach.
+            if is_short && self.reader.watermarks(&tp).is_ok() {
+                self.control.reached([(tp, end)]);
+            }
+        }
+    }
+
+    /// Looks for partitions that are not read yet, when it is time.
+    fn discover(&mut self) {
+        let now_ms = self.clock.now_ms();
+        if self.reader.group().is_some() || now_ms < self.discover_at_ms {
+            return;
+        }
+        match self.add_new() {
+            Ok(added) => {
+                self.status.positioned();
+                if added > 0 {
+                    let (consumer, partitions) = (self.status.name(), self.places.len());
+                    tracing::info!(consumer, partitions, new = added, "reading the log");
+                }
+                let interval = self.settings.discover_interval.as_millis();
+                self.discover_at_ms = now_ms.saturating_add(i64::try_from(interval).unwrap_or(i64::MAX));
+            }
+            Err(error) => {
+                self.trouble(&error);
+                self.discover_at_ms = now_ms + RETRY_MS;
+            }
+        }
+    }
+
+    fn add_new(&mut self) -> Result<usize, ClientError> {
+        let mut new = Vec::new();
+        for topic in &self.settings.topics {
+            let name: Arc<str> = topic.as_str().into();
+            for partition in self.reader.partitions(topic)? {
+                let tp = TopicPartition::new(Arc::clone(&name), partition);
+                if self.places.get(&tp).is_none() {
+                    let range = self.reader.watermarks(&tp)?;
+                    new.push((tp, range));
+                }
+            }
+        }
+        let added = new.len();
+        if added > 0 {
+            for (tp, range) in new {
+                // What was there before the first start was never promised to anyone.
+                let known = self.delivery.known(&tp).unwrap_or(Known { epoch: 0, next: range.0 });
+                let moved = self.places.add_known(&tp, known, range, self.clock.now_ms());
+                self.note(&tp, known.next, range, moved);
+                self.status.show(&tp);
+            }
+            self.assign()?;
+        }
+        Ok(added)
+    }
+
+    /// Reports what a look at the log's range has found.
+    fn note(&self, tp: &TopicPartition, was: i64, (low, high): (i64, i64), moved: Moved) {
+        match moved {
+            Moved::Stays => {}
+            Moved::Lost(hole) => self.status.lost(&hole),
+            Moved::Anew => tracing::warn!(
+                consumer = self.status.name(), partition = %tp, position = was, high, low,
+                "the log ends before the consumer's position: the topic was created anew or cut; reading it from its start"
+            ),
+        }
+        if let Some(next) = self.places.get(tp).and_then(|place| place.next) {
+            self.control.reached([(tp.clone(), next)]);
+        }
+    }
+
+    fn assign(&mut self) -> Result<(), ClientError> {
+        let start = |next: Option<i64>| next.map_or(StartAt::Earliest, StartAt::Offset);
+        let all: Vec<_> = self.places.iter().map(|(tp, place)| (tp.clone(), start(place.next))).collect();
+        self.reader.assign(&all)
+    }
+
+    /// The group may have given other partitions: they are read from the offsets that it has.
+    fn follow_group(&mut self) {
+        let Some(generation) = self.reader.group().filter(|now| *now != self.generation) else { return };
+        self.generation = generation;
+        self.places.clear();
+        self.awaited.clear();
+        let assignment = self.reader.assignment();
+        for (tp, committed) in assignment.partitions {
+            self.status.show(&tp);
+            self.control.reached(committed.map(|next| (tp.clone(), next)));
+            self.places.add(tp, 0, committed);
+        }
+        if !self.places.is_empty() {
+            self.status.positioned();
+            let (consumer, partitions) = (self.status.name(), self.places.len());
+            tracing::info!(consumer, partitions, generation, "reading the log as a member of the group");
+        }
+    }
+
+    /// The log is out of reach of a position: notes a hole or a new epoch, reads on.
+    fn find_lost(&mut self, tp: &TopicPartition) -> Result<(), ClientError> {
+        let range = self.reader.watermarks(tp)?;
+        let was = self.places.get(tp).and_then(|place| place.next).unwrap_or(-1);
+        let moved = self.places.fit(tp, range, self.clock.now_ms());
+        if moved == Moved::Stays {
+            // It may have moved back in the meantime; not in a tight loop.
+            self.control.wait(POLL);
+        } else {
+            self.note(tp, was, range, moved);
+        }
+        self.seek(tp);
+        Ok(())
+    }
+
+    fn seek(&mut self, tp: &TopicPartition) {
+        if let Some(next) = self.places.get(tp).and_then(|place| place.next) {
+            self.reader.seek(tp, next);
+        }
+    }
+
+    /// Waits until the delivery has taken a batch, and does what others ask for meanwhile. `Some`: reading ends, because it
+    /// was stopped (`true`) or nobody takes anything any more.
+    fn hand_over(&mut self, mut batch: Batch<L::Record>) -> Result<Option<bool>, Setback> {
+        let keeping = self.delivery.keeping();
+        if keeping != Keeping::Store {
+            self.status.handed_out(batch.len());
+        }
+        for Stretch { interval, .. } in &batch.stretches {
+            let tp = interval.topic_partition();
+            if self.control.position(&tp).is_none() {
+                self.control.reached([(tp, interval.from)]);
+            }
+        }
+        let next = (keeping == Keeping::Transaction).then(|| batch.next());
+        let mut wait = ROOM.0;
+        let mut asked = Instant::now();
+        loop {
+            match self.delivery.offer(batch)? {
+                Offered::Taken => return Ok(None),
+                Offered::Stored => {
+                    self.control.reached(next.into_iter().flatten());
+                    self.status.resume(Pause::Transaction);
+                    return Ok(None);
+                }
+                Offered::Closed => return Ok(Some(false)),
+                Offered::Full(back) => batch = back,
+            }
+            if self.cancel.is_cancelled() {
+                return Ok(Some(false));
+            }
+            self.control.wait(wait);
+            wait = (wait * 2).min(ROOM.1);
+            if self.serve(false)? {
+                return Ok(Some(true));
+            }
+            if asked.elapsed() >= LAG_WITHOUT_ROOM {
+                self.look_at_lag(true);
+                asked = Instant::now();
+            }
+        }
+    }
+
+    /// Records between what was delivered and the ends, as the last fetches said, or as the log says now.
+    fn look_at_lag(&mut self, ask: bool) {
+        self.lag_at = Instant::now();
+        self.pass_read_positions();
+        let (mut lag, mut known) = (0, 0);
+        for (tp, _) in self.places.iter() {
+            let end = if ask {
+                match self.reader.watermarks(tp) {
+                    Ok((_, end)) => Some(end),
+                    // The others would take as long.
+                    Err(_) => return,
+                }
+            } else {
+                self.reader.end(tp)
+            };
+            if let (Some(end), Some(reached)) = (end, self.control.position(tp)) {
+                lag += u64::try_from(end - reached).unwrap_or(0);
+                known += 1;
+            }
+        }
+        if known == self.places.len() && known > 0 {
+            self.status.set_lag(lag);
+            if lag == 0 {
+                // What a transaction was given up for is copied by now, or gone.
+                self.status.resume(Pause::Transaction);
+            }
+        }
+    }
+}
+
+/// All causes in one line, repeats left out.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(of) = cause {
+        let of_text = of.to_string();
+        if !text.contains(&of_text) {
+            text.push_str(": ");
+            text.push_str(&of_text);
+        }
+        cause = of.source();
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! What each record becomes: copies for the routes that take it, dead letters for those that a target refuses for good.
+//!
+//! In: records, verdicts of selectors. Out: [`Output`]s. Touches nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millrace_log::client::Output;
+use millrace_log::client::group::SourceRecord;
+use millrace_log::dead_letter::{HEADER_FROM, HEADER_REASON, HEADER_STAGE, HEADER_TIME};
+use millrace_log::record::HEADER_LABELS;
+
+use super::selector::{Selector, Verdict, judge};
+use super::targets::Targets;
+
+/// Sets of labels whose verdicts are remembered; then it starts anew.
+const MEMORY: usize = 16 * 1024;
+/// Name of this stage in dead letters.
+const STAGE: &str = "route";
+
+/// One route, ready to run.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub name: String,
+    pub to: Arc<str>,
+    pub selector: Selector,
+    pub drop_labels: Vec<String>,
+}
+
+/// Why an output is a dead letter now.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub reason: String,
+    pub without_value: bool,
+}
+
+/// Where records go, and for each output the number of its route.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    pub outputs: Vec<Output>,
+    pub of_route: Vec<usize>,
+}
+
+impl Copies {
+    /// Asks every route about every record.
+    pub fn decide(routes: &[Route], records: &[SourceRecord], targets: &Targets, verdicts: &mut Verdicts) -> Self {
+        let mut copies =
+            Self { outputs: Vec::with_capacity(records.len()), of_route: Vec::with_capacity(records.len()) };
+        for (at, record) in records.iter().enumerate() {
+            let verdicts = verdicts.of(routes, record.header(HEADER_LABELS));
+            for (number, (route, verdict)) in routes.iter().zip(verdicts.iter()).enumerate() {
+                let replace = match verdict {
+                    Verdict::No => continue,
+                    Verdict::AsIs => None,
+                    Verdict::Relabelled(labels) => Some((HEADER_LABELS, Arc::clone(labels))),
+                };
+                // Records of one partition stay together and in order.
+                let count = targets.partitions_of(&route.to);
+                copies.outputs.push(Output {
+                    record: at,
+                    topic: Arc::clone(&route.to),
+                    partition: record.partition.partition % count,
+                    replace,
+                    add: Vec::new(),
+                    without_value: false,
+                });
+                copies.of_route.push(number);
+            }
+        }
+        copies
+    }
+
+    /// The route of an output.
+    pub fn route<'r>(&self, routes: &'r [Route], output: usize) -> Option<&'r Route> {
+        routes.get(*self.of_route.get(output)?)
+    }
+}
+
+/// The same record for the dead letters.
+pub(super) fn dead_letter(
+    record: &SourceRecord,
+    output: &Output,
+    route: &str,
+    dead: &Dead,
+    topic: &Arc<str>,
+    targets: &Targets,
+    now_ms: i64,
+) -> Output {
+    let time = chrono::DateTime::from_timestamp_millis(now_ms)
+        .map_or_else(String::new, |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
+    let left_out = if dead.without_value {
+        format!(", its value of {} bytes is left out", record.value_len())
+    } else {
+        String::new()
+    };
+    Output {
+        record: output.record,
+        partition: record.partition.partition % targets.partitions_of(topic),
+        topic: Arc::clone(topic),
+        replace: None,
+        add: vec![
+            (HEADER_REASON, format!("route {route} to {}: {}{left_out}", output.topic, dead.reason)),
+            (HEADER_STAGE, STAGE.to_owned()),
+            (HEADER_TIME, time),
+            (HEADER_FROM, format!("{}@{}", record.partition, record.offset)),
+        ],
+        without_value: dead.without_value,
+    }
+}
+
+/// What the routes do, by the bytes of the header: all lines of a stream carry the same.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    by_header: HashMap<Vec<u8>, Arc<[Verdict]>>,
+    without: Option<Arc<[Verdict]>>,
+}
+
+impl Verdicts {
+    fn of(&mut self, routes: &[Route], header: Option<&[u8]>) -> Arc<[Verdict]> {
+        let all = || routes.iter().map(|route| judge(&route.selector, &route.drop_labels, header)).collect();
+        let Some(bytes) = header else { return Arc::clone(self.without.get_or_insert_with(all)) };
+        if let Some(known) = self.by_header.get(bytes) {
+            return Arc::clone(known);
+        }
+        if self.by_header.len() >= MEMORY {
+            self.by_header.clear();
+        }
+        let made: Arc<[Verdict]> = all();
+        self.by_header.insert(bytes.to_vec(), Arc::clone(&made));
+        made
+    }
+}
