@@ -66,6 +66,9 @@ pub struct StorageConfig {
     pub segment_age: Span,
     /// Largest record batch accepted (`max.message.bytes`).
     pub max_message_size: ByteSize,
+    /// Most bytes that the records of a batch may have decompressed (`millrace.max.unpacked.bytes`); if less than
+    /// `max_message_size`, that applies. Larger batches are refused: clients that can split a batch send it in parts.
+    pub max_unpacked_size: ByteSize,
     /// How far in the past the timestamp of a record may lie (`message.timestamp.before.max.ms`). Absent: any time.
     pub timestamp_before_max: Option<Span>,
     /// How far in the future the timestamp of a record may lie (`message.timestamp.after.max.ms`).
@@ -99,6 +102,7 @@ impl Default for StorageConfig {
             segment_size: ByteSize::mib(256),
             segment_age: Span::secs(7 * 24 * 3600),
             max_message_size: ByteSize(1_048_588),
+            max_unpacked_size: ByteSize::mib(64),
             timestamp_before_max: None,
             timestamp_after_max: Span::secs(3600),
             producer_expiry: Span::secs(24 * 3600),
@@ -121,6 +125,7 @@ impl StorageConfig {
             segment_size: self.segment_size,
             segment_age: self.segment_age,
             max_message_size: self.max_message_size,
+            max_unpacked_size: self.max_unpacked_size,
             timestamp_before_max: self.timestamp_before_max,
             timestamp_after_max: self.timestamp_after_max,
         }
@@ -148,6 +153,9 @@ impl StorageConfig {
                 self.max_message_size, self.segment_size
             );
             faults.add("max_message_size", message);
+        }
+        if self.max_unpacked_size < ByteSize::mib(1) {
+            faults.add("max_unpacked_size", format!("is {}: must be at least 1MiB", self.max_unpacked_size));
         }
         if self.cleaner_memory < ByteSize::mib(1) {
             faults.add("cleaner_memory", format!("is {}: must be at least 1MiB", self.cleaner_memory));

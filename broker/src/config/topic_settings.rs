@@ -69,6 +69,7 @@ pub(super) struct BrokerDefaults {
     pub segment_size: ByteSize,
     pub segment_age: Span,
     pub max_message_size: ByteSize,
+    pub max_unpacked_size: ByteSize,
     pub timestamp_before_max: Option<Span>,
     pub timestamp_after_max: Span,
 }
@@ -273,6 +274,12 @@ pub const SETTINGS: &[SettingSpec] = &[
         kind: SettingKind::Word(&["CreateTime", "LogAppendTime"]),
         doc: "whether a record carries the time of its producer or of its append",
         default: |_| "CreateTime".to_owned(),
+    },
+    SettingSpec {
+        name: "millrace.max.unpacked.bytes",
+        kind: SettingKind::Long(1),
+        doc: "most bytes that the records of a batch may have decompressed; at least `max.message.bytes` applies",
+        default: |c| c.max_unpacked_size.0.to_string(),
     },
     SettingSpec {
         name: "millrace.retention.hold.bytes",

@@ -88,9 +88,9 @@ pub(crate) fn append_code(error: &AppendError) -> Code {
     match error {
         AppendError::Corrupt(_) => Code::CorruptMessage,
         AppendError::OldFormat(_) => Code::UnsupportedForMessageFormat,
-        AppendError::Invalid(_) | AppendError::NoKey { .. } => Code::InvalidRecord,
+        AppendError::Invalid(_) | AppendError::NoKey { .. } | AppendError::Record { .. } => Code::InvalidRecord,
         AppendError::Compression(_) => Code::UnsupportedCompressionType,
-        AppendError::TooLarge { .. } => Code::MessageTooLarge,
+        AppendError::TooLarge { .. } | AppendError::Unpacked { .. } => Code::MessageTooLarge,
         AppendError::Timestamp { .. } => Code::InvalidTimestamp,
         AppendError::OutOfOrderSequence { .. } => Code::OutOfOrderSequenceNumber,
         AppendError::Fenced { .. } => Code::InvalidProducerEpoch,

@@ -9,10 +9,10 @@ use super::batch::Header;
 /// Most that a block of snappy can shrink to, with room: what claims more is no sound block.
 const SNAPPY_FACTOR: usize = 64;
 
-const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\x00";
+pub(super) const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\x00";
 
 /// Magic, version, least version that reads it.
-const XERIAL_HEADER: usize = 16;
+pub(super) const XERIAL_HEADER: usize = 16;
 
 const XERIAL_BLOCK: usize = 32 << 10;
 

@@ -119,7 +119,7 @@ pub enum AppendError {
     /// Records without a key where only the last record of each key counts (INVALID_RECORD).
     #[error("a compacted topic requires keys: records {places:?} of the batch have none")]
     NoKey {
-        /// Which records of the batch, from 0 on.
+        /// Which records of the batch, from 0 on; the first hundred.
         places: Vec<i32>,
     },
     /// Compression codec we don't know (UNSUPPORTED_COMPRESSION_TYPE).
@@ -134,6 +134,25 @@ pub enum AppendError {
         size: usize,
         /// The limit of the topic.
         max: usize,
+    },
+    /// Records that decompress to more than the topic takes (MESSAGE_TOO_LARGE).
+    #[error(
+        "records of the batch decompress to more than millrace.max.unpacked.bytes ({max}){}: send smaller batches or raise the setting",
+        place.map(|place| format!(", record {place} passes the limit")).unwrap_or_default()
+    )]
+    Unpacked {
+        /// Which record of the batch passes the limit, from 0 on, where that is known.
+        place: Option<i32>,
+        /// The limit of the topic.
+        max: u64,
+    },
+    /// A record that no reader can take (INVALID_RECORD).
+    #[error("record {place} of the batch is malformed: {what}")]
+    Record {
+        /// Which record of the batch, from 0 on.
+        place: i32,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// Outside of the window (INVALID_TIMESTAMP).
     #[error("timestamp {timestamp_ms} is outside of [{earliest_ms}, {latest_ms}], the range that the topic accepts")]

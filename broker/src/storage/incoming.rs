@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::marker::{Marker, marker};
 use super::records;
 use super::rewrite::{self, RecompressError};
+use super::unpacked::check_records;
 
 /// One batch on its way to the segment: the header apart, so that patching it copies no records.
 pub(super) struct Incoming {
@@ -88,6 +89,9 @@ pub(super) fn take_apart(
             return Err(AppendError::Corrupt("CRC does not match"));
         }
         check(&header, kind, limits, now_ms)?;
+        if kind.is_client() {
+            check_records(&header, &body, limits.max_unpacked_bytes)?;
+        }
         if limits.compact && kind.is_client() {
             let places = records::without_key(&header, &body)
                 .map_err(|_| AppendError::Invalid("can't decompress its records to check their keys"))?;

@@ -19,6 +19,8 @@ pub(super) struct Limits {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     pub max_message_bytes: usize,
+    /// Bytes that the records of a client's batch may have decompressed: never less than a batch that is not compressed.
+    pub max_unpacked_bytes: u64,
     pub before_max_ms: i64,
     pub after_max_ms: i64,
     pub log_append_time: bool,
@@ -76,13 +78,15 @@ impl TopicSettings {
             _ => None,
         };
         let has_policy = |policy: &str| text("cleanup.policy").split(',').any(|word| word.trim() == policy);
+        let max_message_bytes = usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX);
         Limits {
             codec,
             retention_ms: limit("retention.ms"),
             retention_bytes: limit("retention.bytes"),
             segment_bytes: limit("segment.bytes").unwrap_or(u64::MAX).min(i32::MAX as u64),
             segment_ms: number("segment.ms"),
-            max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
+            max_message_bytes,
+            max_unpacked_bytes: limit("millrace.max.unpacked.bytes").unwrap_or(u64::MAX).max(max_message_bytes as u64),
             before_max_ms: number("message.timestamp.before.max.ms"),
             after_max_ms: number("message.timestamp.after.max.ms"),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",

@@ -28,6 +28,7 @@ mod append;
 mod read;
 mod records;
 mod rewrite;
+mod unpacked;
 mod incoming;
 mod producer;
 mod index;

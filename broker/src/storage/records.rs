@@ -32,6 +32,19 @@ pub(super) struct Head {
     pub key: Option<u64>,
 }
 
+/// The bytes of a batch's records, decompressed as they are read.
+pub(super) fn open_records<'a>(header: &Header, batch: &'a [u8]) -> io::Result<Box<dyn BufRead + 'a>> {
+    let bytes = batch.get(HEADER..header.size()).ok_or_else(|| invalid("batch is cut"))?;
+    Ok(match header.codec() {
+        0 => Box::new(bytes),
+        1 => Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(bytes))),
+        2 => Box::new(Snappy::open(bytes)?),
+        3 => Box::new(BufReader::with_capacity(BUFFER, lz4::Decoder::new(bytes)?)),
+        4 => Box::new(BufReader::with_capacity(BUFFER, zstd::stream::read::Decoder::with_buffer(bytes)?)),
+        _ => return Err(invalid("unknown compression codec")),
+    })
+}
+
 /// The records of one batch, in order.
 pub(super) struct Records<'a> {
     from: Box<dyn BufRead + 'a>,
@@ -45,16 +58,7 @@ pub(super) struct Records<'a> {
 impl<'a> Records<'a> {
     /// Begins to read the records of a whole batch.
     pub fn open(header: &Header, batch: &'a [u8]) -> io::Result<Self> {
-        let bytes = batch.get(HEADER..header.size()).ok_or_else(|| invalid("batch is cut"))?;
-        let from: Box<dyn BufRead + 'a> = match header.codec() {
-            0 => Box::new(bytes),
-            1 => Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(bytes))),
-            2 => Box::new(Snappy::open(bytes)?),
-            3 => Box::new(BufReader::with_capacity(BUFFER, lz4::Decoder::new(bytes)?)),
-            4 => Box::new(BufReader::with_capacity(BUFFER, zstd::stream::read::Decoder::with_buffer(bytes)?)),
-            _ => return Err(invalid("unknown compression codec")),
-        };
-        Ok(Self { from, left: header.count, rest: 0, budget: u64::MAX })
+        Ok(Self { from: open_records(header, batch)?, left: header.count, rest: 0, budget: u64::MAX })
     }
 
     /// The same for a batch of a client, which may unpack to [`MOST_UNPACKED`].
@@ -144,7 +148,10 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Which records without a key a client's batch holds, by their place in it.
+/// Records without a key that an answer names at most: each is named with the whole error.
+const MOST_NAMED: usize = 100;
+
+/// Which records without a key a client's batch holds, by their place in it: the first [`MOST_NAMED`].
 pub(super) fn without_key(header: &Header, batch: &[u8]) -> io::Result<Vec<i32>> {
     let mut records = Records::open_foreign(header, batch)?;
     let mut found = Vec::new();
@@ -152,6 +159,9 @@ pub(super) fn without_key(header: &Header, batch: &[u8]) -> io::Result<Vec<i32>>
     while let Some(head) = records.next()? {
         if head.key.is_none() {
             found.push(place);
+            if found.len() == MOST_NAMED {
+                break;
+            }
         }
         place += 1;
     }

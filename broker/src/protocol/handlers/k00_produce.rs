@@ -55,7 +55,11 @@ struct Refused {
 impl From<AppendError> for Refused {
     fn from(error: AppendError) -> Self {
         let (code, message) = (append_code(&error), error.to_string());
-        let places = if let AppendError::NoKey { places } = error { places } else { Vec::new() };
+        let places = match error {
+            AppendError::NoKey { places } => places,
+            AppendError::Record { place, .. } | AppendError::Unpacked { place: Some(place), .. } => vec![place],
+            _ => Vec::new(),
+        };
         Self { code, message, places }
     }
 }

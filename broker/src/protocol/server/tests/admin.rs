@@ -115,8 +115,8 @@ async fn topic_settings_that_kafka_knows_are_kept_and_described() {
             "retention.ms=5 1: retention.ms=5 1 log.retention.ms=604800000 5",
         ]
     );
-    // Kafka describes 33, and there are two of our own.
-    assert_eq!(describe(&mut raw, TOPIC, "a", &[]).await.unwrap().len(), 35);
+    // Kafka describes 33, and there are three of our own.
+    assert_eq!(describe(&mut raw, TOPIC, "a", &[]).await.unwrap().len(), 36);
     broker.stop().await;
     let broker = Running::start(dir.path(), |_| {}).await;
     let mut raw = Raw::connect(&broker).await;
