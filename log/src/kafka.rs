@@ -37,7 +37,8 @@ macro_rules! kafka_section {
             pub sasl_password: $crate::value::Secret,
             /// Client settings under the names that librdkafka gives them, such as `socket.timeout.ms`,
             /// `message.timeout.ms`, `compression.type`, `fetch.wait.max.ms`, `queued.max.messages.kbytes`. Names that have
-            /// no effect are errors.
+            /// no effect are errors. Besides these `millrace.max.unpacked.bytes` (64 MiB): compressed batches whose records
+            /// take more are not read but go to the dead letters.
             pub options: std::collections::BTreeMap<String, String>,
             $($(#[$doc])* pub $field: $kind,)*
         }
@@ -177,6 +178,8 @@ pub struct ClientOptions {
     pub partition_max_bytes: i32,
     /// Bytes fetched ahead at most, as they come from the broker.
     pub queue_bytes: usize,
+    /// Bytes that the records of one batch may have decompressed, if it is compressed.
+    pub unpacked_bytes: usize,
     /// Whether records of open and aborted transactions are read, where it is set.
     pub read_uncommitted: Option<bool>,
     /// Time without a sign after which a group takes partitions from a member, where it is set.
@@ -204,6 +207,7 @@ impl Default for ClientOptions {
             fetch_max_bytes: 16 << 20,
             partition_max_bytes: 2 << 20,
             queue_bytes: 64 << 20,
+            unpacked_bytes: 64 << 20,
             read_uncommitted: None,
             session_timeout: None,
             heartbeat: None,
@@ -251,6 +255,9 @@ impl ClientOptions {
             }
             "queued.max.messages.kbytes" => {
                 self.queue_bytes = usize::try_from(number(value, 1, 2_097_151)?).unwrap_or(usize::MAX) * 1024;
+            }
+            "millrace.max.unpacked.bytes" => {
+                self.unpacked_bytes = usize::try_from(number(value, 1 << 20, 1 << 30)?).unwrap_or(usize::MAX);
             }
             "isolation.level" => {
                 self.read_uncommitted = Some(match value {

@@ -21,8 +21,8 @@ const HEADER: usize = 61;
 const PREFIX: usize = 12;
 /// From here on the CRC counts.
 const CRC_FROM: usize = 21;
-/// Bytes that the records of one batch may have, decompressed.
-pub(crate) const MAX_UNPACKED: usize = 256 << 20;
+/// Headers that one record may have: each takes far more memory than the two bytes of an empty one.
+const MAX_HEADERS: usize = 10_000;
 
 /// Why a batch can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,14 @@ pub(crate) enum DecodeError {
     Format(i8),
     #[error("record {0} is malformed")]
     Record(usize),
+    #[error("record {0} has offset {1}, which does not lie behind the one before and within its batch")]
+    Offset(usize, i64),
+    #[error("record {0} has {1} headers, {MAX_HEADERS} are allowed")]
+    Headers(usize, usize),
+    #[error("it has {0} bytes behind the last record that its header counts")]
+    Trailing(usize),
+    #[error("its header counts {0} records")]
+    Count(i32),
     #[error(transparent)]
     Unpack(#[from] UnpackError),
 }
@@ -129,11 +137,13 @@ pub(crate) struct Block {
     header: BatchHeader,
     at: usize,
     read: usize,
+    /// The least offset that the next record may have.
+    next_offset: i64,
 }
 
 impl Block {
-    /// Checks and decompresses a whole batch.
-    pub fn open(header: BatchHeader, batch: &[u8], unpacker: &mut Unpacker) -> Result<Self, DecodeError> {
+    /// Checks and decompresses a whole batch, to `limit` bytes at most where it is compressed.
+    pub fn open(header: BatchHeader, batch: &[u8], unpacker: &mut Unpacker, limit: usize) -> Result<Self, DecodeError> {
         if header.magic != 2 {
             return Err(DecodeError::Format(header.magic));
         }
@@ -143,8 +153,11 @@ impl Block {
         }
         let records = batch.get(HEADER..header.size).unwrap_or_default();
         let codec = (header.attributes & 0x07) as u8;
-        let bytes = unpacker.unpack(codec, records, MAX_UNPACKED)?.into();
-        Ok(Self { bytes, header, at: 0, read: 0 })
+        if header.count < 0 {
+            return Err(DecodeError::Count(header.count));
+        }
+        let bytes = unpacker.unpack(codec, records, limit.max(records.len()))?.into();
+        Ok(Self { bytes, header, at: 0, read: 0, next_offset: header.base_offset })
     }
 
     /// The memory that spots point into.
@@ -152,18 +165,35 @@ impl Block {
         &self.bytes
     }
 
-    /// The next record.
+    /// The next record. An error is the last that comes.
     pub fn next(&mut self) -> Option<Result<Spot, DecodeError>> {
-        if self.read >= usize::try_from(self.header.count).unwrap_or(0) {
-            return None;
+        let count = usize::try_from(self.header.count).unwrap_or(0);
+        if self.read >= count {
+            let left = self.bytes.len().saturating_sub(self.at);
+            if self.read > count || left == 0 {
+                return None;
+            }
+            self.read = usize::MAX;
+            return Some(Err(DecodeError::Trailing(left)));
         }
-        let spot = self.parse();
+        let number = self.read;
         self.read += 1;
-        if spot.is_none() {
-            let number = std::mem::replace(&mut self.read, usize::MAX) - 1;
-            return Some(Err(DecodeError::Record(number)));
+        let spot = match self.parse() {
+            None => Err(DecodeError::Record(number)),
+            Some(spot) if spot.header_count > MAX_HEADERS => Err(DecodeError::Headers(number, spot.header_count)),
+            // Whoever reads on behind it must neither miss nor repeat a record.
+            Some(spot) if !(self.next_offset..=self.header.last_offset).contains(&spot.offset) => {
+                Err(DecodeError::Offset(number, spot.offset))
+            }
+            Some(spot) => {
+                self.next_offset = spot.offset.saturating_add(1);
+                Ok(spot)
+            }
+        };
+        if spot.is_err() {
+            self.read = usize::MAX;
         }
-        spot.map(Ok)
+        Some(spot)
     }
 
     fn parse(&mut self) -> Option<Spot> {
@@ -278,6 +308,7 @@ mod tests {
     use super::*;
     use crate::record::Record;
 
+    const LIMIT: usize = 1 << 20;
     const TURN: Turn = Turn { producer_id: 7, epoch: 0, sequence: 0 };
 
     fn batch(records: &[Record]) -> Bytes {
@@ -286,7 +317,7 @@ mod tests {
 
     fn all(batch: &[u8]) -> Result<Vec<Record>, DecodeError> {
         let header = BatchHeader::read(batch).expect("a header");
-        let mut block = Block::open(header, batch, &mut Unpacker::default())?;
+        let mut block = Block::open(header, batch, &mut Unpacker::default(), LIMIT)?;
         let mut records = Vec::new();
         while let Some(spot) = block.next() {
             let (spot, bytes) = (spot?, block.bytes().clone());
@@ -332,7 +363,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), count in 0..20i32) {
             if let Some(header) = BatchHeader::read(&bytes) {
-                drop(Block::open(header, &bytes, &mut Unpacker::default()));
+                drop(Block::open(header, &bytes, &mut Unpacker::default(), LIMIT));
             }
             // The same behind a checksum that is right.
             let mut batch = batch(&[Record { timestamp_ms: 1, key: None, value: None, headers: Vec::new() }]).to_vec();
@@ -344,6 +375,55 @@ mod tests {
             let crc = crc32c::crc32c(&batch[CRC_FROM..]);
             batch[17..21].copy_from_slice(&crc.to_be_bytes());
             drop(all(&batch));
+        }
+    }
+
+    /// A batch that is not compressed, with these bytes as its records.
+    fn batch_with(count: i32, last_delta: i32, records: &[u8]) -> Vec<u8> {
+        let mut batch = batch(&[Record { timestamp_ms: 1, key: None, value: None, headers: Vec::new() }]).to_vec();
+        batch.truncate(HEADER);
+        batch.extend_from_slice(records);
+        batch[22] = 0;
+        batch[23..27].copy_from_slice(&last_delta.to_be_bytes());
+        batch[57..61].copy_from_slice(&count.to_be_bytes());
+        let length = (batch.len() - PREFIX) as i32;
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        batch
+    }
+
+    #[test]
+    fn a_batch_that_lies_about_its_records_is_an_error_with_their_number() {
+        // length, attributes, timestamp delta, offset delta, key, value, headers
+        let first: &[u8] = &[12, 0, 0, 0, 1, 1, 0];
+        let second: &[u8] = &[12, 0, 0, 2, 1, 1, 0];
+        let third: &[u8] = &[12, 0, 0, 4, 1, 1, 0];
+        let two = [first, second].concat();
+        // A length, four bytes, as many headers as asked for, each without a name or value.
+        let headers = |count: usize| {
+            let (mut body, mut record) = (vec![0, 0, 0, 1, 1], Vec::new());
+            crate::varint::put_varint(&mut body, count as i64);
+            body.extend(std::iter::repeat_n([0, 1], count).flatten());
+            crate::varint::put_varint(&mut record, body.len() as i64);
+            [record, body].concat()
+        };
+        let cases: &[(&str, i32, i32, Vec<u8>, Result<usize, DecodeError>)] = &[
+            ("two", 2, 1, two.clone(), Ok(2)),
+            ("compacted", 2, 2, [first, third].concat(), Ok(2)),
+            ("emptied", 0, 5, Vec::new(), Ok(0)),
+            ("fewer", 3, 2, two.clone(), Err(DecodeError::Record(2))),
+            ("more", 1, 1, two, Err(DecodeError::Trailing(7))),
+            ("count", -1, 1, first.to_vec(), Err(DecodeError::Count(-1))),
+            ("beyond the batch", 2, 1, [first, third].concat(), Err(DecodeError::Offset(1, 2))),
+            ("twice", 2, 1, [first, first].concat(), Err(DecodeError::Offset(1, 0))),
+            ("before the batch", 1, 0, vec![12, 0, 0, 1, 1, 1, 0], Err(DecodeError::Offset(0, -1))),
+            ("headers", 1, 0, headers(MAX_HEADERS), Ok(1)),
+            ("too many headers", 1, 0, headers(MAX_HEADERS + 1), Err(DecodeError::Headers(0, MAX_HEADERS + 1))),
+        ];
+        for (name, count, last_delta, records, want) in cases {
+            let got = all(&batch_with(*count, *last_delta, records)).map(|records| records.len());
+            assert_eq!(got, *want, "{name}");
         }
     }
 

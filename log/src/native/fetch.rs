@@ -94,6 +94,11 @@ impl Fetching {
         self.settings.committed_only
     }
 
+    /// Bytes that the records of a batch may have decompressed.
+    pub fn unpacked_bytes(&self) -> usize {
+        self.options.unpacked_bytes
+    }
+
     /// Replaces what is read; the number of the new assignment.
     pub fn assign(&self, starts: &[(TopicPartition, StartAt)]) -> u64 {
         let mut state = self.state.lock();

@@ -176,7 +176,7 @@ impl RecordStream {
                 chunk.fetched.from = next;
                 continue;
             }
-            match Block::open(header, rest, &mut self.unpacker) {
+            match Block::open(header, rest, &mut self.unpacker, self.fetching.unpacked_bytes()) {
                 Ok(mut block) if header.is_control() => {
                     chunk.fetched.from = next;
                     if is_abort_marker(&mut block) {
