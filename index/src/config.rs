@@ -38,6 +38,8 @@ pub struct IndexConfig {
     pub split_bytes: ByteSize,
     /// Age of its first event after which a split is cut.
     pub split_age: Span,
+    /// Bytes of one line at most. Longer lines are cut and marked; longer documents go to the dead letters.
+    pub max_line_bytes: ByteSize,
     /// Bytes of memory for events that are not yet in a split. When full, reading waits (and so, in the end, the files).
     pub head_bytes: ByteSize,
     /// Splits of one tenant and level that are merged into one.
@@ -66,6 +68,7 @@ impl Default for IndexConfig {
         Self {
             split_bytes: ByteSize::mib(64),
             split_age: Span::secs(30),
+            max_line_bytes: ByteSize::mib(8),
             head_bytes: ByteSize::mib(256),
             merge_splits: 8,
             merge_bytes: ByteSize::mib(1024),
@@ -93,6 +96,9 @@ impl IndexConfig {
     pub fn check(&self, faults: &mut Faults) {
         faults.at_least("split_bytes", self.split_bytes.0, 1024);
         faults.not_zero("split_age", self.split_age);
+        if !(1024..=256 << 20).contains(&self.max_line_bytes.0) {
+            faults.add("max_line_bytes", format!("is {}: must lie between 1KiB and 256MiB", self.max_line_bytes));
+        }
         if self.head_bytes.0 < self.split_bytes.0.saturating_mul(2) {
             faults.add("head_bytes", "must be at least twice `split_bytes`: one part is written while the next fills");
         }

@@ -229,11 +229,15 @@ impl Indexer {
             let bytes = consumed.record.value.as_ref().map_or(0, bytes::Bytes::len);
             counts.read.add(bytes);
             let event = match self.decoder.decode(&consumed.record) {
+                Ok(event) => Ok(event),
+                Err(RecordError::Foreign) => Ok(foreign(&interval, &consumed, now_ms)),
+                Err(error) => Err(error.to_string()),
+            };
+            let event = match event.and_then(|event| self.bounded(event)) {
                 Ok(event) => event,
-                Err(RecordError::Foreign) => foreign(&interval, &consumed, now_ms),
-                Err(error) => {
+                Err(reason) => {
                     counts.dead_letter.add(bytes);
-                    self.bury(consumed, &error, now_ms);
+                    self.bury(consumed, &reason, now_ms);
                     continue;
                 }
             };
@@ -307,10 +311,29 @@ impl Indexer {
         *self.part.counts.entry(topic).or_default() += counts;
     }
 
-    fn bury(&mut self, consumed: Consumed, error: &RecordError, now_ms: i64) {
+    /// A line within the limit, cut if need be; why a document can't be taken, of which a part would be no document.
+    fn bounded(&self, mut event: Event) -> Result<Event, String> {
+        let max = usize::try_from(self.config.max_line_bytes.0).unwrap_or(usize::MAX);
+        let bytes = event.line.len();
+        if bytes <= max {
+            return Ok(event);
+        }
+        if event.doc.is_some() {
+            return Err(format!("document has {bytes} bytes, {max} are allowed (`aggregator.index.max_line_bytes`)"));
+        }
+        // Not within a character.
+        let is_inside = |at: &usize| event.line.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+        let end = (max.saturating_sub(3)..=max).rev().find(|at| !is_inside(at)).unwrap_or(max);
+        event.line.truncate(end);
+        event.cut = true;
+        self.metrics.cut_lines.inc();
+        Ok(event)
+    }
+
+    fn bury(&mut self, consumed: Consumed, reason: &str, now_ms: i64) {
         let Consumed { partition, offset, record } = consumed;
-        tracing::warn!(%partition, offset, %error, "record can't be read: it goes to the dead letters");
-        let letter = dead_letter(record, "decode", &error.to_string(), &format!("{partition}@{offset}"), now_ms);
+        tracing::warn!(%partition, offset, reason, "record can't be read: it goes to the dead letters");
+        let letter = dead_letter(record, "decode", reason, &format!("{partition}@{offset}"), now_ms);
         self.part.memory += letter.value.as_ref().map_or(0, bytes::Bytes::len) + 512;
         self.part.dead_letters.push(letter);
     }

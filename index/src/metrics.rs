@@ -38,6 +38,8 @@ pub struct Metrics {
     pub duplicates: Family<TopicLabel, Counter>,
     /// Records sent to the dead-letter topic.
     pub dead_letters: Family<TopicLabel, Counter>,
+    /// Lines that were cut.
+    pub cut_lines: Counter,
     /// Dead letters that the dead-letter topic refused for good.
     pub dead_letters_refused: Counter,
     /// Holes, lag and pauses of the consumer.
@@ -82,6 +84,7 @@ impl Metrics {
         r.register("stored_lines", "Events in published splits", m.stored.clone());
         r.register("duplicate_lines", "Events that were in the index already", m.duplicates.clone());
         r.register("dead_letter_lines", "Records sent to the dead-letter topic", m.dead_letters.clone());
+        r.register("cut_lines", "Lines cut at `index.max_line_bytes`", m.cut_lines.clone());
         r.register(
             "dead_letter_refused_lines",
             "Dead letters that the dead-letter topic refused for good",

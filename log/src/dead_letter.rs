@@ -10,6 +10,8 @@
 //! | `dlq.time` | when, RFC 3339 in UTC |
 //! | `dlq.from` | where it was or should have gone: `topic-partition@offset`, or `topic-partition` before it had an offset |
 //!
+//! | `dlq.cut` | bytes that the value had, where it was too long for a letter and is cut; absent else |
+//!
 //! A record that is refused twice carries two of each: the last one counts, as in Kafka's `lastHeader`.
 //!
 //! `millrace dlq replay` takes these headers off and marks the record:
@@ -19,6 +21,7 @@
 //! | `dlq.replay` | the letter it was: `topic-partition@offset` |
 //! | `dlq.replay.time` | when it was sent back, RFC 3339 in UTC |
 
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
 
 use crate::record::{Fixed, HEADER_FIXED, MAX_KAFKA_LAG_MS, Position, Record, SourceId, kafka_timestamp_ms};
@@ -35,15 +38,34 @@ pub const HEADER_FROM: &str = "dlq.from";
 pub const HEADER_REPLAY: &str = "dlq.replay";
 /// When it was sent back, RFC 3339.
 pub const HEADER_REPLAY_TIME: &str = "dlq.replay.time";
+/// Bytes of the value before it was cut for the letter.
+pub const HEADER_CUT: &str = "dlq.cut";
+/// Bytes of a record's value in a letter at most, and of its key and headers together: so that the usual `max.message.bytes`
+/// takes it, and nobody who reads dead letters meets a bomb.
+const MAX_VALUE: usize = 768 << 10;
+const MAX_REST: usize = 128 << 10;
 /// Stages whose letters reached the index by another way, or will: a replay keeps their identity, so that the index
 /// drops them as repeats while the stage itself has its second try.
 const BEHIND_THE_LOG: [&str; 2] = ["export", "route"];
 
 /// A record as it was, with the reason why it is dead. Its Kafka timestamp becomes `now_ms`, so that retention keeps it
-/// as long as others.
+/// as long as others. One that is too long for a letter is cut, and keeps no headers of its own if these are too long.
 pub fn dead_letter(mut record: Record, stage: &'static str, reason: &str, from: &str, now_ms: i64) -> Record {
     let time = DateTime::from_timestamp_millis(now_ms)
         .map_or_else(String::new, |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let length = record.value.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    let is_cut = length > MAX_VALUE || record.key.as_ref().map_or(0, Bytes::len) + headers > MAX_REST;
+    if is_cut {
+        // Copied: what is left must not keep all of it in memory.
+        let part = record.value.as_ref().and_then(|value| value.get(..length.min(MAX_VALUE)));
+        record.value = part.map(Bytes::copy_from_slice);
+        record.key = record.key.filter(|key| key.len() <= MAX_REST / 2);
+        if headers > MAX_REST / 2 {
+            record.headers.retain(|(name, value)| name == HEADER_FIXED && value.len() < MAX_REST / 2);
+        }
+        record.headers.push((HEADER_CUT.into(), length.to_string().into()));
+    }
     record.headers.extend([
         (HEADER_REASON.into(), reason.to_owned().into()),
         (HEADER_STAGE.into(), stage.into()),
@@ -107,6 +129,33 @@ mod tests {
         assert_eq!((&letter.key, &letter.value, &letter.headers[0]), (&record.key, &record.value, &record.headers[0]));
         let again = dead_letter(letter, "export", "still too short", "millrace.dlq-0@0", 2_000);
         assert_eq!(again.header(HEADER_REASON).map(|v| &v[..]), Some(&b"still too short"[..]));
+    }
+
+    #[test]
+    fn a_letter_is_bounded_whatever_the_record() {
+        let header = |name: &'static str, bytes: usize| (name.into(), Bytes::from(vec![b'h'; bytes]));
+        let size = |letter: &Record| {
+            let headers: usize = letter.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+            letter.value.as_ref().map_or(0, Bytes::len) + letter.key.as_ref().map_or(0, Bytes::len) + headers
+        };
+        for (value, key, headers, cut) in [
+            (MAX_VALUE, 100, 10_000, None),
+            (200 << 20, 100, 10_000, Some("209715200")),
+            (5, 10 << 20, 100, Some("5")),
+            (5, 100, 10 << 20, Some("5")),
+        ] {
+            let record = Record {
+                timestamp_ms: 7,
+                key: Some(vec![b'k'; key].into()),
+                value: Some(vec![b'v'; value].into()),
+                headers: vec![header("labels", headers), header(HEADER_FIXED, 38)],
+            };
+            let letter = dead_letter(record, "decode", "too long", "logs-0@7", 1_500);
+            assert!(size(&letter) < 1_000_000, "{value} {key} {headers}");
+            assert_eq!(letter.header(HEADER_CUT).map(|cut| String::from_utf8_lossy(cut).into_owned()).as_deref(), cut);
+            assert!(letter.header(HEADER_FIXED).is_some());
+            assert_eq!(letter.header(HEADER_FROM).map(|from| &from[..]), Some(&b"logs-0@7"[..]));
+        }
     }
 
     #[test]

@@ -399,6 +399,16 @@ pub enum RecordError {
         #[source]
         source: serde_json::Error,
     },
+    /// A header that nobody of ours writes so long: parsing it would take many times its size in memory.
+    #[error("header `{header}` has {bytes} bytes, {allowed} are allowed")]
+    HeaderTooLong {
+        /// Name of the header.
+        header: &'static str,
+        /// The length found.
+        bytes: usize,
+        /// The limit.
+        allowed: usize,
+    },
     /// Too many labels for one stream.
     #[error("stream has {count} labels, {MAX_LABELS} are allowed: move some to structured metadata")]
     TooManyLabels {
@@ -547,6 +557,18 @@ pub struct Decoder {
 /// Label sets that one decoder remembers at most; then it starts anew.
 const DECODER_MEMORY: usize = 16 * 1024;
 
+/// Bytes of the labels at most: [`MAX_LABEL_BYTES`] with every character escaped.
+const MAX_LABELS_JSON: usize = 8 << 10;
+/// Bytes of structured metadata at most, more than may be configured.
+const MAX_META_JSON: usize = 4 << 20;
+/// Bytes of a document's identity at most.
+const MAX_DOC_JSON: usize = 64 << 10;
+
+fn bounded(header: &'static str, json: &[u8], allowed: usize) -> Result<(), RecordError> {
+    let bytes = json.len();
+    if bytes > allowed { Err(RecordError::HeaderTooLong { header, bytes, allowed }) } else { Ok(()) }
+}
+
 impl Decoder {
     /// Reads one event.
     pub fn decode(&mut self, record: &Record) -> Result<Event, RecordError> {
@@ -557,7 +579,10 @@ impl Decoder {
         };
         let metadata = match record.header(HEADER_META) {
             None => Labels::default(),
-            Some(json) => Labels::from_json(json).map_err(|e| renamed(e, HEADER_META))?,
+            Some(json) => {
+                bounded(HEADER_META, json, MAX_META_JSON)?;
+                Labels::from_json(json).map_err(|e| renamed(e, HEADER_META))?
+            }
         };
         let tenant = match record.header(HEADER_TENANT) {
             None => Tenant::default(),
@@ -566,6 +591,7 @@ impl Decoder {
         let doc = match record.header(HEADER_DOC) {
             None => None,
             Some(json) => {
+                bounded(HEADER_DOC, json, MAX_DOC_JSON)?;
                 Some(serde_json::from_slice(json).map_err(|source| RecordError::Json { header: HEADER_DOC, source })?)
             }
         };
@@ -587,6 +613,7 @@ impl Decoder {
         if let Some(labels) = self.seen.get(json) {
             return Ok(labels.clone());
         }
+        bounded(HEADER_LABELS, json, MAX_LABELS_JSON)?;
         let labels = Labels::from_json(json)?;
         labels.check()?;
         if self.seen.len() >= DECODER_MEMORY {
@@ -680,6 +707,23 @@ mod tests {
         assert!(matches!(Labels::new([("a-b", "x")]).check(), Err(RecordError::LabelName { .. })));
         assert!(Labels::new([("a", "")]).is_empty());
         assert!(Labels::new([("_a1", "x")]).check().is_ok());
+    }
+
+    #[test]
+    fn headers_that_nobody_writes_so_long_are_refused_before_they_are_parsed() {
+        let json = |bytes: usize| Bytes::from(format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes - 8)));
+        for (header, allowed) in
+            [(HEADER_LABELS, MAX_LABELS_JSON), (HEADER_META, MAX_META_JSON), (HEADER_DOC, MAX_DOC_JSON)]
+        {
+            let decode = |bytes| {
+                let mut record = encode(&event(), 0);
+                record.headers.push((header.into(), json(bytes)));
+                Decoder::default().decode(&record)
+            };
+            let got = decode(allowed + 1);
+            assert!(matches!(got, Err(RecordError::HeaderTooLong { bytes, .. }) if bytes == allowed + 1), "{got:?}");
+            assert!(!matches!(decode(allowed), Err(RecordError::HeaderTooLong { .. })), "{header}");
+        }
     }
 
     proptest! {

@@ -349,6 +349,35 @@ async fn unreadable_records_go_to_the_dead_letters_before_their_interval_is_publ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn long_lines_are_cut_and_long_documents_go_to_the_dead_letters() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let long = |text: &str| Bytes::from(format!("{}{text}", "x".repeat(1022)));
+    let foreign = |line: Bytes| Record { timestamp_ms: 5, value: Some(line), ..Record::default() };
+    let mut too_long = record(&document(0, 1, "1", 1));
+    too_long.value = Some(long("yyy"));
+    log.put("logs", 0, [foreign(long("ab")), foreign(long("äö")), foreign(long("aä")), too_long, record(&event(0, 2))]);
+    let mut config = config();
+    config.index.max_line_bytes = ByteSize(1024);
+    let clock = ManualClock::at_ns(NOW_NS);
+    let running = start_with(dir.path(), &log, config, &clock, None).await;
+    running.caught_up().await;
+    let ends = |lines: Vec<String>| lines.into_iter().map(|line| line.replace("xxx", "")).collect::<Vec<_>>();
+    let want = ["xxab", "xxä", "xxa", "source=0 n=2"].map(|end| end.replace("xxx", "")).to_vec();
+    assert_eq!(sorted(ends(running.lines().await)), sorted(want));
+    clock.advance(Duration::from_secs(31));
+    until("the split", || !running.store().splits().is_empty()).await;
+    let dead = log.records("millrace.dlq");
+    let reasons = dead.iter().map(|l| String::from_utf8_lossy(l.header(HEADER_REASON).unwrap()).into_owned());
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        ["document has 1025 bytes, 1024 are allowed (`aggregator.index.max_line_bytes`)"]
+    );
+    assert_eq!(running.aggregator.shared.metrics.cut_lines.get(), 2);
+    assert!(running.aggregator.ledger().balanced);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scans_see_each_line_once_while_parts_are_published_and_merged() {
     let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
     let running = start(dir.path(), &log, config()).await;
