@@ -5,10 +5,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use millrace_log::push::DecodeBudget;
 use parking_lot::Mutex;
-use prometheus_client::encoding::text;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 /// The registries of all parts, in the order of their first start. Cheap to clone.
@@ -71,6 +74,33 @@ impl ReloadMetrics {
     }
 }
 
+/// Memory for decoding bodies, as of the scrape.
+#[derive(Debug)]
+struct DecodeMemory(DecodeBudget);
+
+impl Collector for DecodeMemory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (used, limit, refused) = self.0.state();
+        for (name, help, bytes) in [
+            ("millrace_decode_memory_bytes", "Memory reserved for bodies that are decoded", used),
+            ("millrace_decode_memory_limit_bytes", "Limit of that memory (`limits.decode_memory`)", limit),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "Bodies refused for want of memory to decode them";
+        let name = "millrace_decode_memory_refusals";
+        ConstCounter::new(refused).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+}
+
+/// Exposes the memory for decoding bodies.
+pub fn put_decode_memory(registries: &Registries, budget: DecodeBudget) {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(DecodeMemory(budget)));
+    registries.put("limits", registry);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +110,9 @@ mod tests {
         let registries = Registries::default();
         let metrics = ReloadMetrics::register(&registries);
         metrics.failures.inc();
+        let budget = DecodeBudget::new(100);
+        let _reserved = budget.begin().grow(101);
+        put_decode_memory(&registries, budget);
         let part = |name: &str| {
             let mut registry = Registry::default();
             registry.register(name, "Something", Counter::<u64>::default());
@@ -92,6 +125,9 @@ mod tests {
         let text = registries.encode().unwrap();
         assert!(text.contains("millrace_config_reload_failures_total 1\n"), "{text}");
         assert!(text.contains("millrace_config_last_reload_successful 1\n"), "{text}");
+        for line in ["bytes 0", "limit_bytes 100", "refusals_total 1"] {
+            assert!(text.contains(&format!("\nmillrace_decode_memory_{line}\n")), "{text}");
+        }
         assert!(text.contains("\nb_total 0\n") && !text.contains("a_total") && !text.contains("c_total"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }

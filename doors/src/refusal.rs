@@ -69,9 +69,12 @@ impl From<PushError> for Refusal {
         let status = match error {
             PushError::Bad(_) => StatusCode::BAD_REQUEST,
             PushError::Empty(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            PushError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            PushError::TooLarge { .. } | PushError::Costly { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            PushError::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         };
-        Self::new(status, error.to_string())
+        let mut refusal = Self::new(status, error.to_string());
+        refusal.retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(1);
+        refusal
     }
 }
 

@@ -8,7 +8,8 @@ use millrace_agent::config::AgentConfig;
 use millrace_aggregator::config::AggregatorConfig;
 use millrace_exports::config::ExportConfig;
 use millrace_log::client::ConnectionConfig;
-use millrace_log::value::Faults;
+use millrace_log::push::budget::DEFAULT_BYTES;
+use millrace_log::value::{ByteSize, Faults};
 use millrace_notify::NotifyConfig;
 use millrace_rules::RulesConfig;
 use schemars::JsonSchema;
@@ -33,10 +34,27 @@ pub struct Config {
     pub rules: Option<RulesConfig>,
     /// Notifies people: groups alerts and sends them to receivers.
     pub notify: Option<NotifyConfig>,
+    /// What all requests of the process may take together.
+    pub limits: LimitsConfig,
     /// Consumers that feed other systems.
     pub exports: Vec<ExportConfig>,
     /// Stream jobs: none are built yet, so the list must be empty.
     pub streams: Vec<Json>,
+}
+
+/// Limits of the process, whatever the endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Memory for bodies of pushes while they are decoded: bodies that take more are refused (413), those for which there is
+    /// no room now are to be sent again (429). It is reserved by the number of elements in a body, before they are made.
+    pub decode_memory: ByteSize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { decode_memory: ByteSize(DEFAULT_BYTES) }
+    }
 }
 
 impl Default for Config {
@@ -48,6 +66,7 @@ impl Default for Config {
             aggregator: None,
             rules: None,
             notify: None,
+            limits: LimitsConfig::default(),
             exports: Vec::new(),
             streams: Vec::new(),
         }
@@ -95,6 +114,9 @@ impl Config {
     pub(super) fn check(&self, faults: &mut Faults) {
         if self.data_dir.as_os_str().is_empty() {
             faults.add("data_dir", "is empty: name a folder");
+        }
+        if self.limits.decode_memory < ByteSize::mib(1) {
+            faults.add("limits.decode_memory", format!("is {}: must be at least 1MiB", self.limits.decode_memory));
         }
         if let Some(agent) = &self.agent {
             faults.within("agent", |f| agent.check(f));

@@ -95,6 +95,7 @@ pub async fn start(
         clock: clock(),
         queries,
         max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX),
+        budget: millrace_log::push::DecodeBudget::of_process(),
     });
     let loki = Router::new().merge(loki::router(state)).merge(web::router(page));
     Ok(RunningIndex { aggregator, engine, loki, elastic, shutdown })

@@ -40,6 +40,7 @@ mod agent;
 mod parts;
 
 use millrace_log::clock::SystemClock;
+use millrace_log::push::DecodeBudget;
 
 pub use addresses::Addresses;
 pub use parts::Outcome;
@@ -51,7 +52,7 @@ use site::Site;
 
 use crate::config::{Config, Settings};
 use crate::exit::Failure;
-use crate::metrics::{Registries, ReloadMetrics};
+use crate::metrics::{Registries, ReloadMetrics, put_decode_memory};
 use crate::stages::StageResult;
 
 /// Everything that runs.
@@ -80,6 +81,7 @@ impl Process {
         raise_file_limit();
         let registries = Registries::default();
         let reloads = ReloadMetrics::register(&registries);
+        put_decode_memory(&registries, DecodeBudget::of_process());
         let site = Site { clock: SystemClock::shared(), registries, notices: Notices::default(), again: false };
         let mut parts = Parts::new(site, scope);
         match parts.start(settings).await {

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use millrace_agent::LedgerHandle;
 use millrace_agent::tap::Taps;
 use millrace_log::consume::ConsumerStatus;
+use millrace_log::push::DecodeBudget;
 use millrace_notify::Notifier;
 use millrace_rules::Rules;
 use millrace_streams::route::RouteLedger;
@@ -95,6 +96,7 @@ impl Parts {
     /// Starts everything that the settings have.
     pub async fn start(&mut self, settings: Settings) -> Result<(), Failure> {
         let settings = Arc::new(settings);
+        DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         if let Some((_, failure)) = self.listeners.take_over(&settings, self.scope).await.into_iter().next() {
             return Err(failure);
         }
@@ -116,6 +118,7 @@ impl Parts {
     /// one that can't even do that.
     pub async fn take_over(&mut self, settings: Settings) -> Result<Outcome, Failure> {
         let settings = Arc::new(settings);
+        DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         let mut outcome = Outcome::default();
         for (api, failure) in self.listeners.take_over(&settings, self.scope).await {
             outcome.refused.push(format!("{} listens as before: {failure}", api.name()));

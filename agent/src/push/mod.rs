@@ -61,6 +61,8 @@ mod request;
 mod source_http;
 /// Loki's push API.
 mod source_loki;
+/// A method of gRPC whose messages its handler decodes.
+mod grpc;
 /// OpenTelemetry logs.
 mod source_otlp;
 /// Syslog by UDP, TCP and TLS.

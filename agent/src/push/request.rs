@@ -17,6 +17,7 @@ use millrace_doors::limits::{body_refusal, too_large};
 use millrace_doors::refusal::{Refusal, Render};
 use millrace_doors::serve::{HttpListener, HttpSettings, OpenError};
 use millrace_doors::tenant::TenantRule;
+use millrace_log::push::DecodeBudget;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{Batch, Intake};
@@ -71,9 +72,16 @@ pub(super) fn header_text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
     pub limits: PushLimits,
+    /// Memory for decoding, shared by all endpoints of the process.
+    pub budget: DecodeBudget,
 }
 
 impl Terms {
+    /// With the budget of the process.
+    pub fn new(limits: &PushLimits) -> Self {
+        Self { limits: limits.clone(), budget: DecodeBudget::of_process() }
+    }
+
     /// Reads a body; its memory is the batch's.
     pub async fn read(&self, mut body: Body, batch: &mut Batch) -> Result<Bytes, Refusal> {
         let limit = self.limits.max_body.0;

@@ -13,9 +13,10 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use millrace_doors::refusal::{Refusal, plain};
 use millrace_doors::serve::HttpListener;
+use millrace_log::push::json::elements;
 use millrace_log::push::{Packed, unpack};
 use millrace_log::record::{Labels, Tenant};
 use serde_json::value::RawValue;
@@ -28,6 +29,9 @@ use super::request::{Address, Terms, empty, header_text, ready, serve};
 use super::source::PushSource;
 use crate::config::push::{BodyFormat, HttpSource, name_of};
 use crate::error::AgentError;
+
+/// What an element of a body takes in memory at most, besides its bytes.
+const ELEMENT_BYTES: u64 = 128;
 
 /// The source, bound.
 pub(super) struct Http {
@@ -66,7 +70,7 @@ impl Http {
             render: plain,
         };
         let listener = address.open()?;
-        let terms = Terms { limits: config.limits.clone() };
+        let terms = Terms::new(&config.limits);
         Ok(Self { listener, name, config: Arc::new(config.clone()), terms })
     }
 }
@@ -112,18 +116,29 @@ impl Handler {
         let mut batch = self.intake.batch();
         let body = self.terms.read(body, &mut batch).await?;
         let size = if packed == Packed::No { body.len() } else { usize::MAX };
+        let mut memory = self.terms.budget.begin();
         let (config, intake) = (Arc::clone(&self.config), self.intake.clone());
-        let batch = self
+        let (batch, _memory) = self
             .terms
             .decode(size, move || {
-                let body = unpack(body, packed, config.limits.max_body_unpacked.0)?;
+                let body = unpack(body, packed, config.limits.max_body_unpacked.0, &mut memory)?;
+                memory.grow(cost(&body, format))?;
                 let mut reader = BodyReader { config: &config, intake: &intake, batch, tenant, labels, last: None };
                 reader.read(&body, format)?;
-                Ok(reader.batch)
+                Ok((reader.batch, memory))
             })
             .await?;
         self.terms.deliver(batch).await
     }
+}
+
+/// Memory that a body takes once it is a batch: that of its elements, each a record at most, besides its bytes.
+fn cost(body: &[u8], format: BodyFormat) -> u64 {
+    let elements = match format {
+        BodyFormat::Json => elements(body),
+        BodyFormat::Text | BodyFormat::Ndjson | BodyFormat::Auto => memchr_iter(b'\n', body).count() as u64,
+    };
+    elements.saturating_mul(ELEMENT_BYTES).saturating_add(body.len() as u64)
 }
 
 fn format_of(configured: BodyFormat, content_type: &str) -> BodyFormat {

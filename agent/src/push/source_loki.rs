@@ -58,7 +58,7 @@ impl Loki {
             render: plain,
         };
         let listener = address.open()?;
-        let terms = Terms { limits: config.limits.clone() };
+        let terms = Terms::new(&config.limits);
         let limits = EntryLimits {
             max_line: config.max_line_bytes.0,
             max_metadata: config.max_metadata.0,
@@ -108,13 +108,14 @@ impl Handler {
         )?;
         let mut batch = self.intake.batch();
         let body = self.terms.read(body, &mut batch).await?;
+        let mut memory = self.terms.budget.begin();
         let (intake, limits, allowed) = (self.intake.clone(), self.limits, self.terms.limits.max_body_unpacked.0);
         // Protobuf is packed by itself.
         let size = if form.json && form.packed == millrace_log::push::Packed::No { body.len() } else { usize::MAX };
-        let (batch, faults, status) = self
+        let (batch, faults, status, _memory) = self
             .terms
             .decode(size, move || {
-                let streams = decode(body, &form, allowed)?;
+                let streams = decode(body, &form, allowed, &mut memory)?;
                 let mut status = StatusCode::BAD_REQUEST;
                 let mut last = None;
                 let faults = check(streams, &limits, |labels, entry| {
@@ -136,7 +137,7 @@ impl Handler {
                     batch.push(&stream, line);
                     Ok(())
                 });
-                Ok((batch, faults, status))
+                Ok((batch, faults, status, memory))
             })
             .await?;
         self.terms.deliver(batch).await?;

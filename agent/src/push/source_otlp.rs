@@ -25,9 +25,10 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use millrace_doors::refusal::Refusal;
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
-use millrace_log::push::{Packed, unpack};
+use millrace_log::push::json::elements;
+use millrace_log::push::protobuf::{self, Shape};
+use millrace_log::push::{Packed, Reserved, unpack};
 use millrace_log::record::{Labels, MAX_LABEL_BYTES, MAX_LABELS, Tenant};
-use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
@@ -37,9 +38,8 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 use prost::Message;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
-use tonic::codec::CompressionEncoding;
-use tower_service::Service as _;
 
+use super::grpc;
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
 use super::records::Line;
@@ -50,6 +50,7 @@ use crate::error::AgentError;
 use crate::name::plain_name;
 
 const PATH: &str = "/v1/logs";
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 /// Bytes in front of a message of gRPC.
 const GRPC_FRAME: u64 = 5;
 const PROTOBUF: &str = "application/x-protobuf";
@@ -60,6 +61,23 @@ const MAX_DEPTH: usize = 32;
 const MAX_METADATA: usize = 128;
 /// Bytes of all of them at most, as in Loki.
 const MAX_METADATA_BYTES: usize = 64 << 10;
+
+/// What an element of a body in JSON takes in memory at most, besides its bytes.
+const ELEMENT_BYTES: u64 = 300;
+
+// What messages take once they are decoded: structures in lists that grow, records and metadata that are made of them.
+static EXPORT: Shape = Shape { bytes: 0, fields: &[(1, &RESOURCE_LOGS)] };
+static RESOURCE_LOGS: Shape = Shape { bytes: 500, fields: &[(1, &RESOURCE), (2, &SCOPE_LOGS)] };
+static RESOURCE: Shape = Shape { bytes: 0, fields: &[(1, &ATTRIBUTE), (3, &ENTITY)] };
+static ENTITY: Shape = Shape { bytes: 256, fields: &[(3, &TEXT), (4, &TEXT)] };
+static TEXT: Shape = Shape { bytes: 64, fields: &[] };
+static SCOPE_LOGS: Shape = Shape { bytes: 400, fields: &[(1, &SCOPE), (2, &RECORD)] };
+static SCOPE: Shape = Shape { bytes: 0, fields: &[(3, &ATTRIBUTE)] };
+static RECORD: Shape = Shape { bytes: 900, fields: &[(5, &VALUE), (6, &ATTRIBUTE)] };
+static ATTRIBUTE: Shape = Shape { bytes: 350, fields: &[(2, &VALUE)] };
+static VALUE: Shape = Shape { bytes: 100, fields: &[(5, &LIST), (6, &MAP)] };
+static LIST: Shape = Shape { bytes: 0, fields: &[(1, &VALUE)] };
+static MAP: Shape = Shape { bytes: 0, fields: &[(1, &ATTRIBUTE)] };
 
 /// The source, bound.
 pub(super) struct Otlp {
@@ -100,7 +118,7 @@ impl Otlp {
             };
             listeners.push(address.open()?);
         }
-        let terms = Terms { limits: config.limits.clone() };
+        let terms = Terms::new(&config.limits);
         let resource_labels = config.resource_labels.iter().map(|name| (name.clone(), plain(name))).collect();
         Ok(Self { listeners, name, resource_labels, terms })
     }
@@ -249,13 +267,15 @@ impl Handler {
         let mut batch = self.intake.batch();
         let body = self.terms.read(body, &mut batch).await?;
         let size = if packed == Packed::No { body.len() } else { usize::MAX };
+        let mut memory = self.terms.budget.begin();
         let handler = self.clone();
-        let (batch, partial) = self
+        let (batch, partial, _memory) = self
             .terms
             .decode(size, move || {
-                let body = unpack(body, packed, handler.terms.limits.max_body_unpacked.0)?;
-                let export = read_export(body, json)?;
-                Ok(handler.fill(batch, export, whose.as_ref()))
+                let body = unpack(body, packed, handler.terms.limits.max_body_unpacked.0, &mut memory)?;
+                let export = read_export(body, json, &mut memory)?;
+                let (batch, partial) = handler.fill(batch, export, whose.as_ref());
+                Ok((batch, partial, memory))
             })
             .await?;
         self.terms.deliver(batch).await?;
@@ -263,14 +283,36 @@ impl Handler {
     }
 
     async fn grpc(&self, request: Request<Body>) -> Response {
+        if request.uri().path() != GRPC_PATH {
+            return tonic::Status::unimplemented(format!("no such method: logs go to {GRPC_PATH}"))
+                .into_http::<tonic::body::Body>()
+                .map(Body::new);
+        }
         let max = usize::try_from(self.terms.limits.max_body_unpacked.0).unwrap_or(usize::MAX);
-        let mut service = LogsServiceServer::new(self.clone())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd)
-            .max_decoding_message_size(max);
-        let answered = service.call(request).await;
-        let response = answered.unwrap_or_else(|never| match never {});
-        response.map(Body::new)
+        let handler = self.clone();
+        grpc::unary(request, max, &self.terms.budget, move |message, extensions, memory| async move {
+            handler.export(message, &extensions, memory).await.map_err(|refusal| status(&refusal))
+        })
+        .await
+    }
+
+    /// One message of gRPC.
+    async fn export(
+        &self,
+        message: Bytes,
+        extensions: &http::Extensions,
+        mut memory: Reserved,
+    ) -> Result<Bytes, Refusal> {
+        let whose = extensions.get::<Tenant>().cloned();
+        let (handler, batch) = (self.clone(), self.intake.batch());
+        let filled = self.terms.decode(message.len(), move || {
+            let export = read_export(message, false, &mut memory)?;
+            let (batch, partial) = handler.fill(batch, export, whose.as_ref());
+            Ok((batch, partial, memory))
+        });
+        let (batch, partial, _memory) = filled.await?;
+        self.terms.deliver(batch).await?;
+        Ok(partial.response().encode_to_vec().into())
     }
 
     /// Puts what can be used into the batch, and says why the rest can't.
@@ -315,30 +357,21 @@ impl Handler {
     }
 }
 
-fn read_export(body: Bytes, json: bool) -> Result<ExportLogsServiceRequest, Refusal> {
+/// What is made of a body, after its memory was reserved.
+fn read_export(body: Bytes, json: bool, memory: &mut Reserved) -> Result<ExportLogsServiceRequest, Refusal> {
     if json {
+        memory.grow(elements(&body).saturating_mul(ELEMENT_BYTES).saturating_add(body.len() as u64))?;
         return serde_json::from_slice(&body)
             .map_err(|error| Refusal::bad(format!("body is not valid OTLP/JSON: {error}")));
     }
+    let cost = protobuf::cost(&body, &EXPORT);
+    memory.grow(cost.map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))?)?;
     ExportLogsServiceRequest::decode(body)
         .map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))
 }
 
-#[async_trait]
-impl LogsService for Handler {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportLogsServiceRequest>,
-    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
-        let status = |refusal: Refusal| tonic::Status::new(code_of(&refusal), refusal.text);
-        let whose = request.extensions().get::<Tenant>().cloned();
-        let (handler, export) = (self.clone(), request.into_inner());
-        let batch = self.intake.batch();
-        let filled = self.terms.decode(export.encoded_len(), move || Ok(handler.fill(batch, export, whose.as_ref())));
-        let (batch, partial) = filled.await.map_err(status)?;
-        self.terms.deliver(batch).await.map_err(status)?;
-        Ok(tonic::Response::new(partial.response()))
-    }
+fn status(refusal: &Refusal) -> tonic::Status {
+    tonic::Status::new(code_of(refusal), refusal.text.clone())
 }
 
 fn fill_resource(batch: &mut Batch, stream: &Stream, logs: ResourceLogs, of_resource: Meta, partial: &mut Partial) {
@@ -349,18 +382,18 @@ fn fill_resource(batch: &mut Batch, stream: &Stream, logs: ResourceLogs, of_reso
             of_scope.put("scope_name", scope.name.clone());
             of_scope.put("scope_version", scope.version.clone());
         }
+        // It is copied for each record: nobody pays for millions of them.
+        if let Some(text) = of_scope.excess() {
+            partial.reject(scope_logs.log_records.len(), || format!("resource and scope have {text}"));
+            continue;
+        }
         for record in scope_logs.log_records {
-            let metadata = Labels::new(of_record(of_scope.clone(), &record).0);
-            let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
-            if bytes > MAX_METADATA_BYTES || metadata.len() > MAX_METADATA {
-                let count = metadata.len();
-                partial.reject(1, || {
-                    format!(
-                        "record has {count} attributes with {bytes} bytes, {MAX_METADATA} with {MAX_METADATA_BYTES} are allowed"
-                    )
-                });
+            let metadata = of_record(of_scope.clone(), &record);
+            if let Some(text) = metadata.excess() {
+                partial.reject(1, || format!("record has {text}"));
                 continue;
             }
+            let metadata = Labels::new(metadata.0);
             let time = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|ns| *ns > 0);
             let line = record.body.as_ref().and_then(scalar).unwrap_or_default();
             let time_ns = time.and_then(|ns| i64::try_from(ns).ok());
@@ -398,6 +431,14 @@ fn of_record(mut meta: Meta, record: &LogRecord) -> Meta {
 struct Meta(BTreeMap<String, String>);
 
 impl Meta {
+    /// What there is too much of.
+    fn excess(&self) -> Option<String> {
+        let (count, bytes) = (self.0.len(), self.0.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>());
+        (bytes > MAX_METADATA_BYTES || count > MAX_METADATA).then(|| {
+            format!("{count} attributes with {bytes} bytes, {MAX_METADATA} with {MAX_METADATA_BYTES} are allowed")
+        })
+    }
+
     fn put(&mut self, name: &str, value: String) {
         if !value.is_empty() {
             self.0.insert(name.to_owned(), value);
@@ -467,5 +508,60 @@ fn json(value: &AnyValue, depth: usize) -> Json {
         }
         #[allow(unreachable_patterns)] // newer messages may have more
         Some(_) => Json::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_log::push::DecodeBudget;
+    use opentelemetry_proto::tonic::logs::v1::ScopeLogs;
+
+    use super::*;
+
+    /// A message with a field of two bytes, many times.
+    fn many(outer: &[u32], times: usize) -> Bytes {
+        let mut message = b"\x0a\x00".repeat(times);
+        for field in outer {
+            let mut whole = Vec::new();
+            prost::encoding::encode_key(*field, prost::encoding::WireType::LengthDelimited, &mut whole);
+            prost::encoding::encode_varint(message.len() as u64, &mut whole);
+            whole.extend(message);
+            message = whole;
+        }
+        message.into()
+    }
+
+    #[test]
+    fn elements_of_two_bytes_are_refused_before_they_are_made() {
+        let json = |text: &str| Bytes::from(text.replace('#', &vec!["{}"; 20_000].join(",")));
+        for (name, body, is_json) in [
+            ("resources", many(&[], 20_000), false),
+            ("attributes of the resource", many(&[1, 1], 20_000), false),
+            ("resources, JSON", json(r#"{"resourceLogs":[#]}"#), true),
+            ("records, JSON", json(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[#]}]}]}"#), true),
+        ] {
+            let budget = DecodeBudget::new(1 << 20);
+            let refusal = read_export(body, is_json, &mut budget.begin()).err().unwrap();
+            assert_eq!(refusal.status, StatusCode::PAYLOAD_TOO_LARGE, "{name}: {}", refusal.text);
+            assert!(refusal.text.contains("limits.decode_memory"), "{name}: {}", refusal.text);
+            assert_eq!(budget.state().0, 0, "{name}");
+        }
+        let few = read_export(many(&[], 20), false, &mut DecodeBudget::new(1 << 20).begin()).unwrap();
+        assert_eq!(few.resource_logs.len(), 20);
+    }
+
+    #[test]
+    fn what_is_reserved_covers_what_decoding_takes() {
+        let export = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs {
+                scope_logs: vec![ScopeLogs { log_records: vec![LogRecord::default(); 1000], ..ScopeLogs::default() }],
+                ..ResourceLogs::default()
+            }],
+        };
+        let cost = protobuf::cost(&export.encode_to_vec(), &EXPORT).unwrap();
+        // The list has room for twice as many while it grows.
+        assert!(cost >= 2 * 1000 * std::mem::size_of::<LogRecord>() as u64, "{cost}");
+        assert!(RESOURCE_LOGS.bytes >= 2 * std::mem::size_of::<ResourceLogs>() as u64);
+        assert!(ATTRIBUTE.bytes >= 2 * std::mem::size_of::<KeyValue>() as u64);
     }
 }

@@ -8,6 +8,7 @@
 //! indexed is remembered here, so that a second `create` is a conflict at once.
 
 use bytes::Bytes;
+use millrace_log::push::json::elements;
 use millrace_log::record::{DocIdentity, DocOp, Labels, Tenant};
 use rand::Rng as _;
 use serde_json::{Map, Value as Json, json};
@@ -21,6 +22,12 @@ use crate::ingest::{IngestError, PushEvent};
 
 /// Bytes of an id at most, as in Elasticsearch.
 const MAX_ID: usize = 512;
+
+/// What a line of a body takes in memory until it is answered, besides its bytes: half of an item, its event and its
+/// answer.
+const LINE_BYTES: u64 = 768;
+/// What an element of a document takes while it is parsed.
+const ELEMENT_BYTES: u64 = 72;
 
 /// One action with its document.
 struct Item {
@@ -44,6 +51,10 @@ pub async fn bulk(
     body: &Bytes,
 ) -> Result<Json, ApiError> {
     let begun = tokio::time::Instant::now();
+    // Held until the answer is made.
+    let mut memory = state.budget.begin();
+    let lines = memchr::memchr_iter(b'\n', body).count() as u64;
+    memory.grow(lines.saturating_mul(LINE_BYTES))?;
     let mut items = parse(state, tenant, default_index, body)?;
     if items.is_empty() {
         return Err(ApiError { status: 400, kind: "parse_exception", reason: "request body is required".to_owned() });
@@ -187,6 +198,8 @@ fn event(
             id.len()
         )));
     }
+    let mut memory = state.budget.begin();
+    memory.grow(elements(&source).saturating_mul(ELEMENT_BYTES).saturating_add(source.len() as u64))?;
     let unfit = |reason: String| ApiError { status: 400, kind: "mapper_parsing_exception", reason };
     let document: Map<String, Json> =
         serde_json::from_slice(&source).map_err(|e| unfit(format!("failed to parse: {e}")))?;

@@ -6,6 +6,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use millrace_log::push::PushError;
 use serde_json::{Value, json};
 
 use crate::queries::Refused;
@@ -58,6 +59,18 @@ impl ApiError {
     /// The part that `_bulk` items and `_msearch` answers carry too.
     pub fn cause(&self) -> Value {
         json!({"root_cause": [{"type": self.kind, "reason": self.reason}], "type": self.kind, "reason": self.reason})
+    }
+}
+
+impl From<PushError> for ApiError {
+    fn from(error: PushError) -> Self {
+        let (status, kind) = match &error {
+            PushError::Bad(_) | PushError::Empty(_) => (400, "parse_exception"),
+            PushError::TooLarge { .. } | PushError::Costly { .. } => (413, "content_too_large_exception"),
+            // Clients repeat it later, as when a node is short of memory.
+            PushError::Busy { .. } => (429, "circuit_breaking_exception"),
+        };
+        Self { status, kind, reason: error.to_string() }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::clock::SharedClock;
+use millrace_log::push::DecodeBudget;
 
 use super::accepted::Accepted;
 use super::templates::Templates;
@@ -32,4 +33,6 @@ pub struct ElasticState {
     pub queries: Queries,
     /// Bytes of a body at most, decompressed.
     pub max_body_bytes: usize,
+    /// Memory for decoding bodies.
+    pub budget: DecodeBudget,
 }

@@ -95,6 +95,7 @@ fn server_over(
         clock,
         queries: queries.clone(),
         max_body_bytes: 64 << 20,
+        budget: millrace_log::push::DecodeBudget::new(64 << 20),
     };
     Server { router: super::router(state), store, queries, _run: run, _dir: dir }
 }
@@ -152,6 +153,20 @@ async fn filled() -> Server {
     let (status, answer) = server.ask("POST /_bulk", body).await;
     assert_eq!((status, &answer["errors"]), (200, &json!(false)), "{answer}");
     server
+}
+
+#[tokio::test]
+async fn bodies_that_take_more_memory_decoded_than_there_is_are_refused() {
+    let server = server();
+    let items = "{\"index\":{\"_index\":\"things\"}}\n{}\n".repeat(60_000);
+    let (status, answer) = server.ask("POST /_bulk", items).await;
+    assert_eq!((status, &answer["error"]["type"]), (413, &Value::from("content_too_large_exception")), "{answer}");
+    assert!(answer["error"]["reason"].as_str().unwrap().contains("limits.decode_memory"), "{answer}");
+    let document = format!("{{\"a\":[{}]}}", vec!["[]"; 1_000_000].join(","));
+    let (status, answer) = server.ask("POST /things/_doc", document).await;
+    assert_eq!(status, 413, "{answer}");
+    let (status, _) = server.ask("POST /things/_doc", "{\"a\":[[],[]]}").await;
+    assert_eq!(status, 201);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use millrace_log::push::PushError;
 use millrace_logql::storage::StorageError;
 use millrace_logql::{OverBudget, QueryError};
 
@@ -30,6 +31,9 @@ pub enum LokiError {
         /// The limit.
         allowed: u64,
     },
+    /// A push whose elements take more memory than there is, ever or now.
+    #[error(transparent)]
+    Decode(PushError),
     /// The query failed.
     #[error("{}", query_text(.0))]
     Query(#[from] QueryError),
@@ -60,6 +64,8 @@ impl LokiError {
             Self::Bad(_) => (StatusCode::BAD_REQUEST, None),
             Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            Self::Decode(PushError::Busy { .. }) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
+            Self::Decode(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::Query(QueryError::Limit { limit: "timeout", .. }) => (StatusCode::GATEWAY_TIMEOUT, None),
             Self::Query(QueryError::Cancelled) => (gone, None),
             Self::Query(QueryError::Storage(_)) | Self::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),

@@ -7,9 +7,10 @@
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use bytes::BytesMut;
 use http_body_util::{BodyExt as _, Limited};
 use millrace_log::push::loki::{self, EntryLimits, Form};
-use millrace_log::push::{Packed, PushError};
+use millrace_log::push::{Packed, PushError, Reserved};
 use millrace_log::record::Tenant;
 
 use super::error::LokiError;
@@ -25,14 +26,16 @@ pub(super) async fn push(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, LokiError> {
-    let body = read(body, state.limits.max_body).await?;
+    // Held until the log has the events that are made of it.
+    let mut memory = state.limits.budget.begin();
+    let body = read(body, state.limits.max_body, &mut memory).await?;
     let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let form = Form::of(text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING))?;
     let (allowed, config) = (state.limits.max_body_decompressed, state.ingest.config().clone());
-    let (events, faults) = if body.len() <= DECODE_INLINE && form.packed == Packed::No {
-        decode(body, &form, allowed, &tenant, &config)?
+    let (events, faults, _memory) = if body.len() <= DECODE_INLINE && form.packed == Packed::No {
+        decode(body, &form, allowed, memory, &tenant, &config)?
     } else {
-        tokio::task::spawn_blocking(move || decode(body, &form, allowed, &tenant, &config))
+        tokio::task::spawn_blocking(move || decode(body, &form, allowed, memory, &tenant, &config))
             .await
             .map_err(|_| LokiError::Stopping)??
     };
@@ -43,24 +46,34 @@ pub(super) async fn push(
     }
 }
 
-async fn read(body: Body, allowed: u64) -> Result<Bytes, LokiError> {
+async fn read(body: Body, allowed: u64, memory: &mut Reserved) -> Result<Bytes, LokiError> {
     let limit = usize::try_from(allowed).unwrap_or(usize::MAX);
-    match Limited::new(body, limit).collect().await {
-        Ok(read) => Ok(read.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(LokiError::TooLarge { found: allowed, allowed })
+    let mut body = Limited::new(body, limit);
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => {
+                let Ok(data) = frame.into_data() else { continue };
+                memory.grow(data.len() as u64)?;
+                read.extend_from_slice(&data);
+            }
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(LokiError::TooLarge { found: allowed, allowed });
+            }
+            Err(error) => return Err(LokiError::Bad(format!("body of the request can't be read: {error}"))),
         }
-        Err(error) => Err(LokiError::Bad(format!("body of the request can't be read: {error}"))),
     }
+    Ok(read.freeze())
 }
 
-type Decoded = (Vec<PushEvent>, Vec<String>);
+type Decoded = (Vec<PushEvent>, Vec<String>, Reserved);
 
 /// Valid events, and a text for each fault (the first few).
 fn decode(
     body: Bytes,
     form: &Form,
     allowed: u64,
+    mut memory: Reserved,
     tenant: &Tenant,
     config: &IngestConfig,
 ) -> Result<Decoded, LokiError> {
@@ -70,7 +83,7 @@ fn decode(
         max_metadata_names: config.max_metadata_names,
     };
     let mut events = Vec::new();
-    let faults = loki::check(loki::decode(body, form, allowed)?, &limits, |labels, entry| {
+    let faults = loki::check(loki::decode(body, form, allowed, &mut memory)?, &limits, |labels, entry| {
         events.push(PushEvent {
             tenant: tenant.clone(),
             time_ns: entry.time_ns,
@@ -81,7 +94,7 @@ fn decode(
         });
         Ok(())
     });
-    Ok((events, faults))
+    Ok((events, faults, memory))
 }
 
 impl From<PushError> for LokiError {
@@ -90,6 +103,7 @@ impl From<PushError> for LokiError {
             PushError::Bad(text) => Self::Bad(text),
             PushError::Empty(text) => Self::Unprocessable(text),
             PushError::TooLarge { found, allowed } => Self::TooLarge { found, allowed },
+            error @ (PushError::Costly { .. } | PushError::Busy { .. }) => Self::Decode(error),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use millrace_log::clock::SharedClock;
+use millrace_log::push::DecodeBudget;
 use millrace_log::record::Tenant;
 use millrace_logql::{Engine, Expr};
 use tokio::sync::Semaphore;
@@ -25,6 +26,8 @@ pub struct LokiLimits {
     pub max_body: u64,
     /// Bytes of a push, decompressed.
     pub max_body_decompressed: u64,
+    /// Memory for decoding pushes.
+    pub budget: DecodeBudget,
 }
 
 impl From<&AggregatorConfig> for LokiLimits {
@@ -33,6 +36,7 @@ impl From<&AggregatorConfig> for LokiLimits {
             max_tails: config.http.max_tails,
             max_body: config.http.max_body.0,
             max_body_decompressed: config.http.max_body_decompressed.0,
+            budget: DecodeBudget::of_process(),
         }
     }
 }

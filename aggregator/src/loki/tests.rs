@@ -8,7 +8,7 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use millrace_log::clock::ManualClock;
-use millrace_log::push::loki_proto;
+use millrace_log::push::{DecodeBudget, loki_proto};
 use millrace_log::record::{Event, Labels, Position, SourceId, Tenant};
 use millrace_log::value::ByteSize;
 use millrace_logql::Engine;
@@ -163,6 +163,31 @@ fn event(n: u64, labels: &[(&str, &str)], line: &str) -> Event {
 }
 
 const JSON_PUSH: &str = r#"{"streams":[{"stream":{"app":"api","env":"prod"},"values":[["1772369999000000001","one"],["1772369999000000002","two",{"trace":"x"}]]}]}"#;
+
+#[tokio::test]
+async fn pushes_that_take_more_memory_decoded_than_there_is_are_refused() {
+    let mut limits = LokiLimits::from(&AggregatorConfig::default());
+    limits.budget = DecodeBudget::new(4 << 20);
+    let budget = limits.budget.clone();
+    let server = server_of(IngestConfig::default(), limits);
+    let streams = snap::raw::Encoder::new().compress_vec(&b"\x0a\x00".repeat(500_000)).unwrap();
+    assert!(streams.len() < 60_000);
+    let json = format!("{{\"streams\":[{}]}}", vec!["{}"; 100_000].join(","));
+    for (kind, body) in [("application/x-protobuf", streams), ("application/json", json.into_bytes())] {
+        let (status, text) = server.push(kind, "", body).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{kind}: {text}");
+        assert!(text.contains("4194304 are allowed (`limits.decode_memory`)"), "{kind}: {text}");
+    }
+    // Others have the memory at the moment.
+    let mut taken = budget.begin();
+    taken.grow(4 << 20).unwrap();
+    let (status, text) = server.push("application/json", "", JSON_PUSH.as_bytes().to_vec()).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{text}");
+    drop(taken);
+    let (status, text) = server.push("application/json", "", JSON_PUSH.as_bytes().to_vec()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{text}");
+    assert_eq!(budget.state().0, 0, "given back");
+}
 
 #[tokio::test]
 async fn pushes_in_each_form_reach_the_log() {

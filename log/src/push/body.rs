@@ -1,29 +1,14 @@
 //! Compressed bodies of HTTP requests, unpacked within a limit.
 //!
-//! In: a body and its `Content-Encoding`. Out: what is in it, or why it can't be used. Touches nothing.
+//! In: a body and its `Content-Encoding`. Out: what is in it, or why it can't be used. Touches nothing. Memory is reserved
+//! before it is taken.
 
 use std::io::Read as _;
 
 use bytes::Bytes;
 
-/// Why a body can't be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// Not as its headers say, or not as expected.
-    #[error("{0}")]
-    Bad(String),
-    /// Nothing in it to store.
-    #[error("{0}")]
-    Empty(String),
-    /// Beyond a limit when decompressed.
-    #[error("body has {found} bytes decompressed, {allowed} are allowed")]
-    TooLarge {
-        /// The size found, or the first beyond the limit.
-        found: u64,
-        /// The limit.
-        allowed: u64,
-    },
-}
+use super::budget::Reserved;
+use super::error::PushError;
 
 /// Compression of a body: header `Content-Encoding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +36,11 @@ impl Packed {
     }
 }
 
+/// Decompressed at once; memory is reserved in steps that double from there.
+const STEP: usize = 64 << 10;
+
 /// Decompresses a body; `allowed` bytes at most. Uses the CPU for as long as that takes.
-pub fn unpack(body: Bytes, packed: Packed, allowed: u64) -> Result<Bytes, PushError> {
+pub fn unpack(body: Bytes, packed: Packed, allowed: u64, memory: &mut Reserved) -> Result<Bytes, PushError> {
     let fault = |e: std::io::Error| PushError::Bad(format!("body of the request can't be decompressed: {e}"));
     let reader: Box<dyn std::io::Read> = match packed {
         Packed::No if body.len() as u64 > allowed => {
@@ -64,8 +52,17 @@ pub fn unpack(body: Bytes, packed: Packed, allowed: u64) -> Result<Bytes, PushEr
         Packed::Deflate => Box::new(flate2::read::DeflateDecoder::new(body.as_ref())),
         Packed::Zstd => Box::new(zstd::stream::read::Decoder::new(body.as_ref()).map_err(fault)?),
     };
+    let mut reader = reader.take(allowed.saturating_add(1));
     let mut plain = Vec::new();
-    reader.take(allowed.saturating_add(1)).read_to_end(&mut plain).map_err(fault)?;
+    loop {
+        let more = plain.len().max(STEP);
+        memory.grow(more as u64)?;
+        plain.reserve_exact(more);
+        // Exactly as much as there is room for: the last byte of room shows whether more would come.
+        if (&mut reader).take(more as u64).read_to_end(&mut plain).map_err(fault)? < more {
+            break;
+        }
+    }
     if plain.len() as u64 > allowed {
         return Err(PushError::TooLarge { found: plain.len() as u64, allowed });
     }
@@ -79,8 +76,17 @@ fn is_zlib(body: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-
+    use super::super::budget::DecodeBudget;
     use super::*;
+
+    #[test]
+    fn a_body_takes_no_more_memory_than_was_reserved() {
+        let bomb = Bytes::from(zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap());
+        let budget = DecodeBudget::new(1 << 20);
+        let got = super::unpack(bomb, Packed::Zstd, 128 << 20, &mut budget.begin());
+        assert_eq!(got, Err(PushError::Costly { found: 2 << 20, allowed: 1 << 20 }));
+        assert_eq!(budget.state(), (0, 1 << 20, 1));
+    }
 
     #[test]
     fn bodies_unpack_within_their_limit() {
@@ -99,6 +105,7 @@ mod tests {
             ("zstd", zstd::bulk::compress(&plain, 1).unwrap()),
             ("", plain.clone()),
         ];
+        let unpack = |body, packed, allowed| unpack(body, packed, allowed, &mut DecodeBudget::new(1 << 20).begin());
         for (encoding, body) in bodies {
             let packed = Packed::of(encoding).unwrap();
             let body = Bytes::from(body);

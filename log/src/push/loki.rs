@@ -4,8 +4,10 @@
 
 use bytes::Bytes;
 
-use super::body::{Packed, PushError, unpack};
+use super::body::{Packed, unpack};
+use super::budget::Reserved;
 pub use super::entries::{PushEntry, PushStream};
+use super::error::PushError;
 use super::{loki_json, loki_proto};
 use crate::record::{Labels, MAX_LABELS, RecordError, is_label_name};
 
@@ -51,10 +53,12 @@ impl Form {
     }
 }
 
-/// Reads a push; `allowed` bytes at most when decompressed. One without a stream is [`PushError::Empty`].
-pub fn decode(body: Bytes, form: &Form, allowed: u64) -> Result<Vec<PushStream>, PushError> {
-    let body = unpack(body, form.packed, allowed)?;
-    let streams = if form.json { loki_json::decode(&body)? } else { loki_proto::decode(&body, allowed)? };
+/// Reads a push; `allowed` bytes at most when decompressed, and as much memory as can be reserved. One without a stream is
+/// [`PushError::Empty`].
+pub fn decode(body: Bytes, form: &Form, allowed: u64, memory: &mut Reserved) -> Result<Vec<PushStream>, PushError> {
+    let body = unpack(body, form.packed, allowed, memory)?;
+    let streams =
+        if form.json { loki_json::decode(&body, memory)? } else { loki_proto::decode(&body, allowed, memory)? };
     if streams.is_empty() {
         return Err(PushError::Empty("error at least one valid stream is required for ingestion".to_owned()));
     }

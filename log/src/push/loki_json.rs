@@ -11,8 +11,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 
-use super::body::PushError;
+use super::budget::Reserved;
 use super::entries::{PushEntry, PushStream};
+use super::error::PushError;
+use super::json::elements;
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -90,8 +92,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
     }
 }
 
+/// What an element takes in memory at most, from the JSON to the events that are made of it.
+const ELEMENT_BYTES: u64 = 192;
+
 /// Reads a body.
-pub(super) fn decode(body: &Bytes) -> Result<Vec<PushStream>, PushError> {
+pub(super) fn decode(body: &Bytes, memory: &mut Reserved) -> Result<Vec<PushStream>, PushError> {
+    memory.grow(elements(body).saturating_mul(ELEMENT_BYTES).saturating_add(body.len() as u64))?;
     let read: Body<'_> = serde_json::from_slice(body)
         .map_err(|e| PushError::Bad(format!("body of the push is not as expected: {e}")))?;
     let stream = |s: Stream<'_>| PushStream {
@@ -114,8 +120,19 @@ pub(super) fn decode(body: &Bytes) -> Result<Vec<PushStream>, PushError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::DecodeBudget;
     use super::*;
     use proptest::prelude::*;
+
+    fn decode(body: &Bytes) -> Result<Vec<PushStream>, PushError> {
+        super::decode(body, &mut DecodeBudget::new(1 << 20).begin())
+    }
+
+    #[test]
+    fn streams_of_two_bytes_are_refused_before_they_are_made() {
+        let body = Bytes::from(format!("{{\"streams\":[{}]}}", vec!["{}"; 100_000].join(",")));
+        assert!(matches!(decode(&body), Err(PushError::Costly { found: 30_000_000.., .. })));
+    }
 
     #[test]
     fn bodies_read_and_faults_are_named() {

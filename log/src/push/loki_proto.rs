@@ -7,8 +7,10 @@ use crate::record::{Labels, is_label_name};
 use bytes::Bytes;
 use prost::Message;
 
-use super::body::PushError;
+use super::budget::Reserved;
 use super::entries::{PushEntry, PushStream};
+use super::error::PushError;
+use super::protobuf::{Shape, cost};
 
 /// `logproto.PushRequest`
 #[derive(Clone, PartialEq, Message)]
@@ -65,8 +67,15 @@ pub struct LabelPair {
     pub value: String,
 }
 
+// Sizes with the doubling of lists, and with what streams and entries are turned into.
+static PUSH: Shape = Shape { bytes: 0, fields: &[(1, &STREAM)] };
+static STREAM: Shape = Shape { bytes: 400, fields: &[(2, &ENTRY)] };
+static ENTRY: Shape = Shape { bytes: 400, fields: &[(1, &TIME), (3, &PAIR)] };
+static TIME: Shape = Shape { bytes: 0, fields: &[] };
+static PAIR: Shape = Shape { bytes: 256, fields: &[] };
+
 /// Reads a body; `allowed` bytes at most when decompressed.
-pub(super) fn decode(body: &Bytes, allowed: u64) -> Result<Vec<PushStream>, PushError> {
+pub(super) fn decode(body: &Bytes, allowed: u64, memory: &mut Reserved) -> Result<Vec<PushStream>, PushError> {
     let fault = |e: &dyn std::fmt::Display| {
         PushError::Bad(format!(
             "body of the push is not as expected: {e}; protobuf is compressed with snappy, JSON needs the header \
@@ -77,7 +86,9 @@ pub(super) fn decode(body: &Bytes, allowed: u64) -> Result<Vec<PushStream>, Push
     if found > allowed {
         return Err(PushError::TooLarge { found, allowed });
     }
+    memory.grow(found)?;
     let plain = Bytes::from(snap::raw::Decoder::new().decompress_vec(body).map_err(|e| fault(&e))?);
+    memory.grow(cost(&plain, &PUSH).map_err(|e| fault(&e))?)?;
     let request = PushRequest::decode(plain).map_err(|e| fault(&e))?;
     Ok(request.streams.into_iter().map(stream).collect())
 }
@@ -177,8 +188,38 @@ fn quoted(text: &str) -> Result<(String, &str), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::DecodeBudget;
     use super::*;
     use proptest::prelude::*;
+
+    fn decode(body: &Bytes, allowed: u64) -> Result<Vec<PushStream>, PushError> {
+        super::decode(body, allowed, &mut DecodeBudget::new(1 << 20).begin())
+    }
+
+    #[test]
+    fn elements_of_two_bytes_are_refused_before_they_are_made() {
+        let labels = b"\x0a\x07{a=\"b\"}";
+        let of = |tag: &[u8], times: usize| {
+            let inner = [&labels[..], &tag.repeat(times)].concat();
+            let mut message = vec![0x0a];
+            prost::encoding::encode_varint(inner.len() as u64, &mut message);
+            Bytes::from(snap::raw::Encoder::new().compress_vec(&[message, inner].concat()).unwrap())
+        };
+        let streams = snap::raw::Encoder::new().compress_vec(&b"\x0a\x00".repeat(100_000)).unwrap();
+        for (name, body) in [
+            ("streams", Bytes::from(streams)),
+            ("entries", of(b"\x12\x00", 100_000)),
+            ("metadata", of(b"\x12\x02\x1a\x00", 100_000)),
+        ] {
+            assert!(body.len() < 50_000, "{name}");
+            let got = decode(&body, 1 << 20);
+            assert!(
+                matches!(got, Err(PushError::Costly { found: 40_000_000.., allowed: 1_048_576 })),
+                "{name}: {got:?}"
+            );
+        }
+        assert_eq!(decode(&of(b"\x12\x00", 100), 1 << 20).unwrap()[0].entries.len(), 100);
+    }
 
     #[test]
     fn label_texts_read() {

@@ -3,6 +3,14 @@
 //! In: bodies, maybe compressed, and the headers that say how. Out: what is in them, or why it can't be read. Touches
 //! nothing. Leaves answers, limits of memory and the way to the log to the doors.
 
+/// Why a body can't be used.
+mod error;
+/// Memory for all bodies that are decoded at the same time.
+pub mod budget;
+/// What a protobuf message takes once it is decoded.
+pub mod protobuf;
+/// How many elements a JSON text has.
+pub mod json;
 /// Compression, within a limit.
 mod body;
 /// Streams and entries as they were sent.
@@ -14,4 +22,6 @@ pub mod loki_proto;
 /// Loki's pushes: streams of entries, in JSON or protobuf.
 pub mod loki;
 
-pub use body::{Packed, PushError, unpack};
+pub use body::{Packed, unpack};
+pub use budget::{DecodeBudget, Reserved};
+pub use error::PushError;
