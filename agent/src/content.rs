@@ -10,10 +10,11 @@ use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::fingerprint::TAIL_BYTES;
+use crate::links::{self, Follow};
 
 /// Unpacked at once while a size is being found out.
 const STEP_BYTES: u64 = 4 << 20;
@@ -76,10 +77,14 @@ pub(crate) enum Size {
 }
 
 impl Content {
-    /// Opens a file; one that has the name and the first bytes of a packed one is unpacked.
-    pub fn open(path: &Path) -> io::Result<(Self, Metadata)> {
-        let file = File::open(path)?;
+    /// Opens a file unless links lead to it that are not to be followed; one that has the name and the first bytes of a packed one is unpacked.
+    pub fn open(path: &Path, follow: Follow) -> io::Result<(Self, Metadata)> {
+        // What became a pipe since it was found must not hold up the thread.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
+        if follow == Follow::SameOwner {
+            links::check(path, &file, &metadata)?;
+        }
         let Some(packing) = Packing::of_name(path) else { return Ok((Self::Plain(file), metadata)) };
         // An empty one is being packed.
         let mut magic = [0u8; 4];
@@ -347,7 +352,7 @@ mod tests {
         ] {
             let path = folder.path().join(name);
             std::fs::write(&path, bytes).unwrap();
-            let (content, _) = Content::open(&path).unwrap();
+            let (content, _) = Content::open(&path, Follow::SameOwner).unwrap();
             assert_eq!(content.is_packed(), packed, "{name}");
             assert_eq!(measured(&content), Size::Known(text.len() as u64), "{name}");
             for (offset, len) in [
@@ -372,7 +377,7 @@ mod tests {
         let path = folder.path().join("a.log.1.gz");
         let whole = gz(&[&text()]);
         std::fs::write(&path, b"").unwrap();
-        let (content, _) = Content::open(&path).unwrap();
+        let (content, _) = Content::open(&path, Follow::SameOwner).unwrap();
         assert!(content.is_packed());
         assert_eq!(measured(&content), Size::Torn(0));
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
@@ -390,7 +395,7 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle..middle + 64].fill(0xff);
         std::fs::write(&path, &bytes).unwrap();
-        let (content, _) = Content::open(&path).unwrap();
+        let (content, _) = Content::open(&path, Follow::SameOwner).unwrap();
         let Size::Torn(size) = measured(&content) else { panic!("not torn") };
         assert!(size < text.len() as u64);
         assert_eq!(content.read_at(0, 1000).unwrap(), text[..1000]);

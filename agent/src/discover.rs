@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::AgentError;
+use crate::links::{self, Follow, ForeignLink};
 
 /// Reads one glob: `*` and `?` stay within one name.
 pub fn glob(pattern: &str) -> Result<Glob, AgentError> {
@@ -29,8 +30,8 @@ pub struct Globs {
     include: GlobSet,
     exclude: GlobSet,
     roots: Vec<Root>,
-    /// Whether symbolic links are followed, to files and to folders.
-    follow: bool,
+    /// Which symbolic links are followed, to files and to folders; `None`: none.
+    follow: Option<Follow>,
 }
 
 /// A folder to look into, and how deep.
@@ -38,7 +39,7 @@ pub struct Globs {
 struct Root {
     folder: PathBuf,
     depth: usize,
-    follow: bool,
+    follow: Option<Follow>,
 }
 
 /// Deeper than this no `**` looks.
@@ -46,7 +47,7 @@ const MAX_DEPTH: usize = 32;
 
 impl Globs {
     /// From the configuration; relative globs start at the working folder.
-    pub fn new(include: &[String], exclude: &[String], follow: bool) -> Result<Self, AgentError> {
+    pub fn new(include: &[String], exclude: &[String], follow: Option<Follow>) -> Result<Self, AgentError> {
         let mut roots: Vec<Root> = Vec::new();
         let mut sets = Vec::new();
         for (list, included) in [(include, true), (exclude, false)] {
@@ -90,7 +91,7 @@ fn root_of(pattern: &str) -> Root {
     let rest = &parts[plain.min(parts.len())..];
     // A `{a/b,c}` hides separators: count those inside as well.
     let depth = if rest.iter().any(|p| p.contains("**")) { MAX_DEPTH } else { rest.len().max(1) };
-    Root { folder, depth, follow: true }
+    Root { folder, depth, follow: None }
 }
 
 /// Device and inode.
@@ -138,6 +139,8 @@ pub struct Scan {
     /// Files reached by symbolic links, or with several names, and links that lead nowhere now: the kernel does not report
     /// writes by another name in another folder.
     pub links: Vec<(PathBuf, Option<Metadata>)>,
+    /// Links that are not followed, as they lead to what another user owns.
+    pub foreign: Vec<ForeignLink>,
     /// What could not be looked into.
     pub faults: Vec<(PathBuf, std::io::Error)>,
 }
@@ -154,8 +157,9 @@ pub fn scan(entries: &[&Globs]) -> Scan {
     let mut seen: HashMap<PathBuf, usize> = HashMap::new();
     for root in roots {
         let of_path = |path: &Path| entries.iter().position(|globs| globs.follow == root.follow && globs.matches(path));
-        let walk = walkdir::WalkDir::new(&root.folder).max_depth(root.depth).follow_links(root.follow);
-        for step in walk {
+        let follow = root.follow.is_some();
+        let mut walk = walkdir::WalkDir::new(&root.folder).max_depth(root.depth).follow_links(follow).into_iter();
+        while let Some(step) = walk.next() {
             let step = match step {
                 Ok(step) => step,
                 Err(error) => {
@@ -168,6 +172,19 @@ pub fn scan(entries: &[&Globs]) -> Scan {
                     continue;
                 }
             };
+            if root.follow == Some(Follow::SameOwner)
+                && step.path_is_symlink()
+                && let Ok(target) = step.metadata()
+                && let Some(foreign) = links::foreign(step.path(), &target)
+            {
+                if target.is_dir() {
+                    walk.skip_current_dir();
+                    scan.foreign.push(foreign);
+                } else if of_path(step.path()).is_some() {
+                    scan.foreign.push(foreign);
+                }
+                continue;
+            }
             if step.file_type().is_dir() {
                 if step.depth() < root.depth && walked.insert(step.path().to_owned()) {
                     scan.folders.push(step.into_path());
@@ -262,6 +279,9 @@ pub fn is_rotation(path: &Path, of: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::tests::foreign_link;
+
+    const SAME: Option<Follow> = Some(Follow::SameOwner);
 
     #[test]
     fn roots_are_as_deep_as_needed() {
@@ -273,13 +293,13 @@ mod tests {
             ("/*.log", "/", 1),
             ("/srv/{a,b}/app.log", "/srv", 2),
         ] {
-            assert_eq!(root_of(pattern), Root { folder: folder.into(), depth, follow: true }, "{pattern}");
+            assert_eq!(root_of(pattern), Root { folder: folder.into(), depth, follow: None }, "{pattern}");
         }
     }
 
     #[test]
     fn globs_stay_within_names() {
-        let globs = Globs::new(&["/l/*.log".into(), "/m/**/a?.txt".into()], &["/l/no*".into()], true).unwrap();
+        let globs = Globs::new(&["/l/*.log".into(), "/m/**/a?.txt".into()], &["/l/no*".into()], None).unwrap();
         for (path, want) in [
             ("/l/a.log", true),
             ("/l/x/a.log", false),
@@ -325,7 +345,7 @@ mod tests {
             std::fs::write(path, "x\n").unwrap();
         }
         let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        let globs = Globs::new(&[at("*.log")], &[at("skip*")], true).unwrap();
+        let globs = Globs::new(&[at("*.log")], &[at("skip*")], None).unwrap();
         let mut got: Vec<(String, bool)> = scan(&[&globs])
             .files
             .iter()
@@ -345,7 +365,7 @@ mod tests {
         std::os::unix::fs::symlink("real/x.txt", at("link.log")).unwrap();
         std::os::unix::fs::symlink("real/none.txt", at("gone.log")).unwrap();
         let glob = at("*.log").to_string_lossy().into_owned();
-        for (follow, want) in [(true, &["link.log", "plain.log"][..]), (false, &["plain.log"])] {
+        for (follow, want) in [(SAME, &["link.log", "plain.log"][..]), (None, &["plain.log"])] {
             let globs = Globs::new(std::slice::from_ref(&glob), &[], follow).unwrap();
             let scan = scan(&[&globs]);
             let mut names: Vec<_> =
@@ -355,7 +375,39 @@ mod tests {
             links.sort();
             let linked = [(at("gone.log"), false), (at("link.log"), true)];
             assert_eq!(names, want);
-            assert_eq!(links, if follow { linked.to_vec() } else { Vec::new() });
+            assert_eq!(links, if follow.is_some() { linked.to_vec() } else { Vec::new() });
+        }
+    }
+
+    #[test]
+    fn links_to_what_another_user_owns_are_followed_only_if_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("plain.log"), "x\n").unwrap();
+        foreign_link(Path::new("/etc/passwd"), &at("passwd.log"));
+        foreign_link(Path::new("/etc/passwd"), &at("other.txt"));
+        foreign_link(Path::new("/etc"), &at("etc"));
+        let globs = [at("*.log"), at("*/passwd")].map(|glob| glob.to_string_lossy().into_owned());
+        for (follow, files, foreign) in [
+            (SAME, &["plain.log"][..], &["etc", "passwd.log"][..]),
+            (Some(Follow::Any), &["passwd", "passwd.log", "plain.log"], &[]),
+            (None, &["plain.log"], &[]),
+        ] {
+            let globs = Globs::new(&globs, &[], follow).unwrap();
+            let scan = scan(&[&globs]);
+            let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+            let mut found: Vec<_> = scan.files.iter().map(|file| name(&file.path)).collect();
+            let mut skipped: Vec<_> = scan.foreign.iter().map(|link| name(&link.link)).collect();
+            found.sort();
+            skipped.sort();
+            assert_eq!(
+                (found, skipped),
+                (
+                    files.iter().map(|name| (*name).to_owned()).collect(),
+                    foreign.iter().map(|name| (*name).to_owned()).collect()
+                ),
+                "{follow:?}"
+            );
         }
     }
 
@@ -364,7 +416,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.log"), "x\n").unwrap();
         let glob = folder.path().join("*.log").to_string_lossy().into_owned();
-        for follow in [[true, false], [false, true], [true, true]] {
+        for follow in [[SAME, None], [None, SAME], [SAME, SAME]] {
             let entries = follow.map(|follow| Globs::new(std::slice::from_ref(&glob), &[], follow).unwrap());
             let files = scan(&[&entries[0], &entries[1]]).files;
             assert_eq!((files.len(), files[0].entry), (1, 0), "{follow:?}");

@@ -15,6 +15,7 @@ use crate::container::Runtime;
 use crate::cut::{Container, Cutter, Encoded};
 use crate::discover::Globs;
 use crate::error::AgentError;
+use crate::links::Follow;
 use crate::multiline::Join;
 use crate::path_labels::PathLabels;
 use crate::split::Splitter;
@@ -28,6 +29,8 @@ const MIN_NAME: usize = 256;
 #[derive(Debug)]
 pub(crate) struct FileSettings {
     pub globs: Globs,
+    /// Which links are followed.
+    pub follow: Follow,
     pub labels: Labels,
     pub tenant: Option<Bytes>,
     pub from_end: bool,
@@ -73,6 +76,7 @@ impl FileSettings {
             FileFormat::Docker => Some(Runtime::Docker),
             FileFormat::Auto => Some(Runtime::Any),
         };
+        let follow = if file.follow_foreign_symlinks { Follow::Any } else { Follow::SameOwner };
         let cutter = match (runtime, file.encoding.decoder()) {
             (Some(runtime), _) => {
                 Cutter::Container(Container { runtime, splitter, label: !file.stream_label.is_empty() })
@@ -81,7 +85,8 @@ impl FileSettings {
             (None, None) => Cutter::Lines(splitter),
         };
         Ok(Self {
-            globs: Globs::new(&file.include, &file.exclude, file.follow_symlinks)?,
+            globs: Globs::new(&file.include, &file.exclude, file.follow_symlinks.then_some(follow))?,
+            follow,
             labels,
             tenant,
             from_end: file.read_from == ReadFrom::End,

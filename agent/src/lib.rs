@@ -16,6 +16,8 @@ mod checks;
 mod name;
 
 // A line is found.
+/// Symbolic links: which may be followed.
+mod links;
 /// Which files there are: globs, folders to watch, names of rotated files.
 pub mod discover;
 /// Wakes the reading thread when the kernel reports a change, or there is room again.

@@ -32,6 +32,7 @@ pub mod names {
     pub const FILES: &str = "files";
     pub const OPEN_FILES: &str = "open_files";
     pub const UNREADABLE_FILES: &str = "unreadable_files";
+    pub const SKIPPED_LINKS: &str = "skipped_links";
     pub const NEW_SOURCES: &str = "new_sources";
     pub const TRUNCATIONS: &str = "truncations";
     pub const FINISHED_FILES: &str = "finished_files";
@@ -166,6 +167,8 @@ pub struct AgentMetrics {
     pub open_files: Gauge,
     /// Files that can't be read at present.
     pub unreadable_files: Gauge,
+    /// Links that are not followed.
+    pub skipped_links: Gauge,
     /// Source ids created.
     pub new_sources: Counter,
     /// Files found truncated or replaced in place.
@@ -250,6 +253,8 @@ impl AgentMetrics {
         r.register(names::FILES, "Files being read", m.files.clone());
         r.register(names::OPEN_FILES, "Files held open", m.open_files.clone());
         r.register(names::UNREADABLE_FILES, "Files that can't be read at present", m.unreadable_files.clone());
+        let help = "Symbolic links not followed, as they lead to files of another user";
+        r.register(names::SKIPPED_LINKS, help, m.skipped_links.clone());
         r.register(names::NEW_SOURCES, "Source ids created", m.new_sources.clone());
         r.register(names::TRUNCATIONS, "Files found truncated or replaced in place", m.truncations.clone());
         r.register(names::FINISHED_FILES, "Renamed or deleted files read to their end", m.finished_files.clone());

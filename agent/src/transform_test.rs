@@ -124,7 +124,7 @@ fn time_ns(text: &str) -> Option<i64> {
 fn source_of<'c>(config: &'c AgentConfig, filename: &str) -> Option<&'c FileSource> {
     config.sources.iter().find_map(|source| {
         let SourceConfig::File(file) = source else { return None };
-        let globs = Globs::new(&file.include, &file.exclude, file.follow_symlinks).ok()?;
+        let globs = Globs::new(&file.include, &file.exclude, None).ok()?;
         globs.matches(Path::new(filename)).then_some(file)
     })
 }

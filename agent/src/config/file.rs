@@ -24,9 +24,12 @@ pub struct FileSource {
     pub include: Vec<String>,
     /// Globs of files to leave out.
     pub exclude: Vec<String>,
-    /// Whether symbolic links to files and folders are followed. When a link is switched to another file, the one it
-    /// led to is read to its end.
+    /// Whether symbolic links to files and folders are followed: those that root owns, and those whose owner also owns the
+    /// file. When a link is switched to another file, the one it led to is read to its end.
     pub follow_symlinks: bool,
+    /// Whether links of users other than root are followed to files of others as well. Whoever may write into the folder
+    /// can then have any file published that the agent may read.
+    pub follow_foreign_symlinks: bool,
     /// Labels of the stream; `host` and `filename` are added unless set here.
     pub labels: BTreeMap<String, String>,
     /// Labels from the path: `kubernetes` (namespace, pod, container and, unless it is given, service, from paths below
@@ -64,6 +67,7 @@ impl Default for FileSource {
             include: Vec::new(),
             exclude: Vec::new(),
             follow_symlinks: true,
+            follow_foreign_symlinks: false,
             labels: BTreeMap::new(),
             path_labels: String::new(),
             format: FileFormat::Plain,

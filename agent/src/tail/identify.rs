@@ -167,8 +167,9 @@ impl Reader {
         }
         let originals: Vec<(FileKey, PathBuf)> = self.originals(key);
         for (other, path) in originals {
-            if self.tails.get(&other).is_some_and(|original| original.file.is_none())
-                && let Some((file, _)) = self.open(other, &path)
+            let closed = self.tails.get(&other).filter(|original| original.file.is_none());
+            if let Some(follow) = closed.map(|original| original.settings.follow)
+                && let Some((file, _)) = self.open(other, &path, follow)
                 && let Some(original) = self.tails.get_mut(&other)
             {
                 original.file = Some(file);
@@ -291,7 +292,7 @@ impl Reader {
             if !metadata.is_file() || self.tails.contains_key(&other) {
                 continue;
             }
-            let Some((file, metadata)) = self.open(other, &copy) else { continue };
+            let Some((file, metadata)) = self.open(other, &copy, settings.follow) else { continue };
             let size = whole_size(&file);
             if !agrees(&file, size, &source) {
                 continue;

@@ -127,8 +127,8 @@ impl Reader {
         if tail.file.is_some() {
             return true;
         }
-        let path = tail.path.clone();
-        let Some((file, _)) = self.open(key, &path) else { return false };
+        let (path, follow) = (tail.path.clone(), tail.settings.follow);
+        let Some((file, _)) = self.open(key, &path, follow) else { return false };
         if let Some(tail) = self.tails.get_mut(&key) {
             tail.file = Some(file);
         }

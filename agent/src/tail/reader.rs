@@ -3,7 +3,7 @@
 //! In: files that were found. Out: the state that `identify.rs`, `scan.rs` and `read.rs` work on. Touches files, by opening
 //! them for reading.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::Metadata;
 use std::io;
 use std::ops::RangeInclusive;
@@ -24,6 +24,7 @@ use crate::discover::{FileKey, birth_ns, is_rotation};
 use crate::error::AgentError;
 use crate::file_settings::FileSettings;
 use crate::file_source::{Source, Sources};
+use crate::links::{Follow, ForeignLink};
 use crate::metrics::AgentMetrics;
 use crate::pool::Pool;
 use crate::split::Mark;
@@ -207,6 +208,8 @@ pub(crate) struct Reader {
     /// Files whose changes the kernel does not report, as the last scan found them.
     pub links: Vec<(PathBuf, Option<FileStamp>)>,
     pub unreadable: HashMap<PathBuf, io::ErrorKind>,
+    /// Paths behind links that are not followed.
+    pub skipped: HashSet<PathBuf>,
     pub first_scan: bool,
     /// A rotated file changed since then may hold lines that nobody has seen.
     pub looked_ms: Option<i64>,
@@ -233,6 +236,7 @@ impl Reader {
             known,
             links: Vec::new(),
             unreadable: HashMap::new(),
+            skipped: HashSet::new(),
             first_scan: true,
             timer: now,
             forget: now + FORGET_EVERY,
@@ -242,8 +246,8 @@ impl Reader {
     }
 
     /// Opens a path if it still names the file.
-    pub fn open(&mut self, key: FileKey, path: &Path) -> Option<(Content, Metadata)> {
-        match Content::open(path) {
+    pub fn open(&mut self, key: FileKey, path: &Path, follow: Follow) -> Option<(Content, Metadata)> {
+        match Content::open(path, follow) {
             Ok((file, metadata)) => {
                 if self.unreadable.remove(path).is_some() {
                     tracing::info!(path = %path.display(), "file can be read again");
@@ -252,9 +256,20 @@ impl Reader {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
+                if let Some(foreign) = error.get_ref().and_then(|inner| inner.downcast_ref::<ForeignLink>()) {
+                    self.skipped(path, foreign);
+                    return None;
+                }
                 self.unreadable(path, &error);
                 None
             }
+        }
+    }
+
+    /// Reports a link that is not followed once, not at every scan.
+    pub fn skipped(&mut self, path: &Path, link: &ForeignLink) {
+        if self.skipped.insert(path.to_owned()) {
+            tracing::warn!(path = %path.display(), %link, "link is not followed: whoever made it could have files of others published; give the file to the owner of the link, or set `follow_foreign_symlinks: true` for this source");
         }
     }
 

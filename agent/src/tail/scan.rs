@@ -49,6 +49,8 @@ impl Reader {
         for (path, error) in scan.faults.drain(..) {
             self.unreadable(&path, &error);
         }
+        let skipped: HashSet<PathBuf> = scan.foreign.iter().map(|link| link.link.clone()).collect();
+        scan.foreign.iter().for_each(|link| self.skipped(&link.link, link));
         if let Some(watcher) = &mut self.watcher {
             watcher.set(&scan.folders);
         }
@@ -92,6 +94,8 @@ impl Reader {
             self.enqueue(key);
         }
         self.unreadable.retain(|path, _| names.contains(path) || path.exists());
+        self.skipped.retain(|path| names.contains(path) || skipped.contains(path));
+        self.parts.metrics.skipped_links.set(count(self.skipped.len()));
         self.parts.metrics.unreadable_files.set(count(self.unreadable.len()));
         self.parts.metrics.files.set(count(self.tails.len()));
         self.parts.metrics.open_files.set(count(self.tails.values().filter(|t| t.file.is_some()).count()));
@@ -206,9 +210,9 @@ impl Reader {
     }
 
     fn open_new(&mut self, key: FileKey, found: FoundFile) {
-        let Some((file, metadata)) = self.open(key, &found.path) else { return };
-        let matched = found.rotated_from.is_none();
         let settings = self.parts.entries[found.entry].clone();
+        let Some((file, metadata)) = self.open(key, &found.path, settings.follow) else { return };
+        let matched = found.rotated_from.is_none();
         let mut tail = Tail::new(found.path.clone(), settings, file, &metadata, matched);
         tail.rotated_from = found.rotated_from;
         tail.may_be_new = matched || self.is_recent(&metadata);
