@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::escape;
+
 /// Why the process ends, as scripts and systemd see it. The README lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -56,7 +58,7 @@ impl Failure {
     /// One line with all causes on standard error.
     pub fn print(&self) {
         // Nobody is left to tell if standard error is closed.
-        drop(writeln!(std::io::stderr(), "millrace: {self}"));
+        drop(writeln!(std::io::stderr(), "millrace: {}", escape::text(&self.to_string())));
     }
 }
 

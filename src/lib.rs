@@ -3,6 +3,8 @@
 //! This root package joins the rooms (`log`, `logql`, `agent`, `aggregator`, `rules`) into a process. Modules are
 //! declared in the order of their dependencies: each uses only those above it.
 
+/// Control characters in what is shown.
+mod escape;
 /// Exit codes and the errors that lead to them.
 pub mod exit;
 /// Numbers, sizes and times as people read them.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millrace_log::client::{BatchProducer as _, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
-use millrace_log::record::{Event, Labels, Position, SourceId, Tenant, TopicPartition, encode};
+use millrace_log::record::{Event, Labels, Position, Record, SourceId, Tenant, TopicPartition, encode};
 use serde_json::Value as Json;
 use support::{Server, Site, until};
 
@@ -199,6 +199,34 @@ fn topics_groups_and_records_of_the_embedded_broker() {
     assert!(code == 1 && out.contains("kept"), "{code} {out}");
     let nowhere = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["broker", "fsck", "/tmp"]).output().unwrap();
     assert_eq!(nowhere.status.code(), Some(73));
+}
+
+#[test]
+fn control_characters_of_records_reach_a_pipe_but_no_terminal() {
+    let site = Site::new();
+    let brokers = format!("127.0.0.1:{}", site.kafka);
+    let running = site.start("broker");
+    until("the broker listens", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", site.kafka)).map(drop).map_err(|e| e.to_string())
+    });
+    good(&brokers, &["topics", "create", "raw", "--partitions", "1"]);
+    let connection = ConnectionConfig { brokers: vec![brokers.clone()], ..ConnectionConfig::default() };
+    let producer = WireProducer::new(&connection, Some(DELIVERY_TIMEOUT)).unwrap();
+    let line = "\u{1b}]0;title\u{7}\u{9b}2J ende";
+    let record = Record { timestamp_ms: SystemClock.now_ms(), value: Some(line.into()), ..Record::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(producer.send(&TopicPartition::new("raw", 0), vec![record])).unwrap();
+
+    let arguments = ["consume", "raw", "--format", "{value}\\n"];
+    assert_eq!(good(&brokers, &arguments), format!("{line}\n"));
+    let command =
+        format!("{} broker consume raw --format '{{value}}\\n' --brokers {brokers}", env!("CARGO_BIN_EXE_millrace"));
+    // A terminal of its own.
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains(r"\u{1b}]0;title\u{7}\u{9b}2J ende"), "{shown:?}");
+    assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{shown:?}");
+    assert_eq!(running.stop(), 0);
 }
 
 #[test]

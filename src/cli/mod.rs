@@ -43,6 +43,7 @@ mod completions;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::escape::LogWriter;
 use crate::exit::Failure;
 use flags::ConfigFlags;
 use terminal::Output;
@@ -186,7 +187,10 @@ fn start_logging(level: &str, format: LogFormat) -> Result<(), Failure> {
         Failure::text(crate::exit::Code::Usage, format!("--log-level `{level}` is not a valid filter: {error}"))
     })?;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(|| LogWriter(std::io::stderr()));
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -16,6 +16,7 @@ use super::door::DoorFlags;
 use super::runtime::block_on;
 use super::table::or_dash;
 use super::terminal::{Output, print};
+use crate::escape;
 use crate::exit::{Code, Failure};
 use crate::human::time;
 
@@ -165,19 +166,7 @@ fn shown(seen: &Seen) -> String {
     }
     let more = if seen.not_shown > 0 { format!(" ... and {} bytes", seen.not_shown) } else { String::new() };
     let (time, stage) = (time_text(seen.time_ns), text_of_stage(seen.stage));
-    format!("{time} {stage}{place} {labels} {}{more}\n", one_line(&seen.line))
-}
-
-/// As a terminal may show it: what would move its cursor or change its colours is written out.
-fn one_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() && c != '\t' {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-        out
-    })
+    format!("{time} {stage}{place} {labels} {}{more}\n", escape::line(&seen.line))
 }
 
 fn braces(labels: &BTreeMap<String, String>) -> String {
@@ -255,7 +244,7 @@ async fn indexed(args: &TapArgs) -> Result<(), Failure> {
                     out.push_str(&format!("{record}\n"));
                 } else {
                     let labels = braces(&stream.stream);
-                    out.push_str(&format!("{} indexed {labels} {}\n", time_text(time_ns), one_line(line)));
+                    out.push_str(&format!("{} indexed {labels} {}\n", time_text(time_ns), escape::line(line)));
                 }
             }
         }

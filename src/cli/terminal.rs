@@ -7,6 +7,7 @@ use std::io::{IsTerminal as _, Write as _};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::escape;
 use crate::exit::{Code, Failure};
 
 /// How results are printed.
@@ -18,9 +19,12 @@ pub enum Output {
     Json,
 }
 
-/// Writes to standard output; a closed pipe (`| head`) is not an error.
+/// Writes to standard output, control characters written out where that is a terminal; a closed pipe (`| head`) is not an
+/// error.
 pub fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let mut out = std::io::stdout();
+    let text = if out.is_terminal() { escape::text(text) } else { text.into() };
+    match out.write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

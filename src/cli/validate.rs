@@ -6,6 +6,7 @@ use std::path::Path;
 use super::flags::ConfigFlags;
 use super::terminal::print;
 use crate::config::{self, Written, environment};
+use crate::escape;
 use crate::exit::{Code, Failure};
 
 /// Reports every error of the configuration and of what it names, or that there is none; warnings go to the standard
@@ -14,7 +15,7 @@ pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
     let settings = written(flags)?.settings().map_err(|error| Failure::new(Code::Config, error))?;
     for warning in &settings.warnings {
         // Whoever closed the standard error does not want to see it.
-        drop(writeln!(std::io::stderr(), "warning: {warning}"));
+        drop(writeln!(std::io::stderr(), "warning: {}", escape::text(&warning.to_string())));
     }
     let config = &settings.config;
     let mut roles: Vec<String> = [

@@ -1,10 +1,10 @@
 //! `millrace broker consume`: prints records of a topic.
 //!
-//! In: topic, start, end, labels. Out: one line per record, by a format or as JSON. Side effects: network. A thread of its
-//! own reads; it ends at the limits, at a signal, or when the output is closed.
+//! In: topic, start, end, labels. Out: one line per record, by a format or as JSON; on a terminal control characters are
+//! written out. Side effects: network. A thread of its own reads; it ends at the limits, at a signal, or when the output is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::cli::cluster::failed;
 use crate::cli::serve::Signals;
 use crate::cli::terminal::Output;
 use crate::cli::time::time_ms;
+use crate::escape;
 use crate::exit::{Code, Failure};
 
 const POLL: Duration = Duration::from_millis(200);
@@ -250,6 +251,7 @@ fn read(connection: &ConnectionConfig, plan: &Plan, stop: &AtomicBool) -> Result
         }
         reader.assign(&starts).map_err(unavailable)?;
     }
+    let on_terminal = std::io::stdout().is_terminal();
     let mut out = std::io::BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let (mut shown, mut uncommitted) = (0, 0);
@@ -295,6 +297,9 @@ fn read(connection: &ConnectionConfig, plan: &Plan, stop: &AtomicBool) -> Result
                     line.push(b'\n');
                 } else {
                     render(&plan.format, &plan.topic, &record, &mut line);
+                }
+                if on_terminal {
+                    line = escape::bytes(&line);
                 }
                 shown += 1;
                 if !written(out.write_all(&line))? {

@@ -54,6 +54,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::terminal::print;
+use crate::escape;
 use crate::exit::{Code, Failure};
 use draft::Draft;
 use error::{ImportError, read};
@@ -117,10 +118,10 @@ pub fn import(args: &ImportArgs) -> Result<(), Failure> {
     let text = draft.render(args.format.name(), &file);
     let mut stderr = std::io::stderr();
     for note in draft.notes() {
-        writeln!(stderr, "note: {note}")?;
+        writeln!(stderr, "note: {}", escape::text(&note.to_string()))?;
     }
     for left in draft.left() {
-        writeln!(stderr, "not converted: {left}")?;
+        writeln!(stderr, "not converted: {}", escape::text(&left.to_string()))?;
     }
     let left = draft.left().len();
     let things = if left == 1 { "setting" } else { "settings" };
