@@ -91,7 +91,13 @@ impl ElasticBulkConfig {
     fn check(&self, faults: &mut Faults) {
         faults.within("kafka", |f| self.kafka.check(f));
         match url::Url::parse(&self.url) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => faults.add(
+                "url",
+                "contains a user or a password, which logs would show and which would replace `api_key`: remove them and set `username` and `password`",
+            ),
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
+            // What stands before an `@` may be a password.
+            _ if self.url.contains('@') => faults.add("url", "invalid URL: expected http://host:port"),
             _ => faults.add("url", format!("invalid URL `{}`: expected http://host:port", self.url)),
         }
         let bad = |c: char| c.is_uppercase() || c.is_whitespace() || r#"\/*?"<>|,#:"#.contains(c);
@@ -168,5 +174,25 @@ mod tests {
         check(&two, &mut faults);
         let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
         assert_eq!(paths, ["[1].kafka.group"], "the second has the group of the first");
+    }
+
+    #[test]
+    fn a_login_in_the_url_is_refused_and_not_shown() {
+        for (url, want) in [
+            ("https://search:9200", None),
+            ("https://me:s3cret@search:9200", Some("contains a user or a password")),
+            ("https://me@search:9200", Some("contains a user or a password")),
+            ("ftp://me:s3cret@search:9200", Some("contains a user or a password")),
+            ("me:s3cret@search:9200", Some("invalid URL: expected http://host:port")),
+            ("search", Some("invalid URL `search`")),
+        ] {
+            let config = ElasticBulkConfig { url: url.to_owned(), ..ElasticBulkConfig::default() };
+            let mut faults = Faults::default();
+            config.check(&mut faults);
+            let texts: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.message).collect();
+            assert!(texts.iter().all(|text| !text.contains("s3cret")), "{url}: {texts:?}");
+            assert_eq!(texts.len(), usize::from(want.is_some()), "{url}: {texts:?}");
+            assert!(want.is_none_or(|want| texts[0].starts_with(want)), "{url}: {texts:?}");
+        }
     }
 }
