@@ -63,6 +63,8 @@ mod source_http;
 mod source_loki;
 /// A method of gRPC whose messages its handler decodes.
 mod grpc;
+/// What OpenTelemetry's messages take in memory.
+mod otlp_cost;
 /// OpenTelemetry logs.
 mod source_otlp;
 /// Syslog by UDP, TCP and TLS.

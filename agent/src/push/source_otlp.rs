@@ -26,7 +26,7 @@ use millrace_doors::refusal::Refusal;
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
 use millrace_log::push::json::elements;
-use millrace_log::push::protobuf::{self, Shape};
+use millrace_log::push::protobuf;
 use millrace_log::push::{Packed, Reserved, unpack};
 use millrace_log::record::{Labels, MAX_LABEL_BYTES, MAX_LABELS, Tenant};
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::grpc;
 use super::intake::{Batch, Intake};
+use super::otlp_cost::{ELEMENT_BYTES, EXPORT};
 use super::receiver::Stream;
 use super::records::Line;
 use super::request::{Address, Terms, header_text, ready, serve, with_body};
@@ -61,23 +62,6 @@ const MAX_DEPTH: usize = 32;
 const MAX_METADATA: usize = 128;
 /// Bytes of all of them at most, as in Loki.
 const MAX_METADATA_BYTES: usize = 64 << 10;
-
-/// What an element of a body in JSON takes in memory at most, besides its bytes.
-const ELEMENT_BYTES: u64 = 300;
-
-// What messages take once they are decoded: structures in lists that grow, records and metadata that are made of them.
-static EXPORT: Shape = Shape { bytes: 0, fields: &[(1, &RESOURCE_LOGS)] };
-static RESOURCE_LOGS: Shape = Shape { bytes: 500, fields: &[(1, &RESOURCE), (2, &SCOPE_LOGS)] };
-static RESOURCE: Shape = Shape { bytes: 0, fields: &[(1, &ATTRIBUTE), (3, &ENTITY)] };
-static ENTITY: Shape = Shape { bytes: 256, fields: &[(3, &TEXT), (4, &TEXT)] };
-static TEXT: Shape = Shape { bytes: 64, fields: &[] };
-static SCOPE_LOGS: Shape = Shape { bytes: 400, fields: &[(1, &SCOPE), (2, &RECORD)] };
-static SCOPE: Shape = Shape { bytes: 0, fields: &[(3, &ATTRIBUTE)] };
-static RECORD: Shape = Shape { bytes: 900, fields: &[(5, &VALUE), (6, &ATTRIBUTE)] };
-static ATTRIBUTE: Shape = Shape { bytes: 350, fields: &[(2, &VALUE)] };
-static VALUE: Shape = Shape { bytes: 100, fields: &[(5, &LIST), (6, &MAP)] };
-static LIST: Shape = Shape { bytes: 0, fields: &[(1, &VALUE)] };
-static MAP: Shape = Shape { bytes: 0, fields: &[(1, &ATTRIBUTE)] };
 
 /// The source, bound.
 pub(super) struct Otlp {
@@ -516,6 +500,7 @@ mod tests {
     use millrace_log::push::DecodeBudget;
     use opentelemetry_proto::tonic::logs::v1::ScopeLogs;
 
+    use super::super::otlp_cost::{ATTRIBUTE, RESOURCE_LOGS};
     use super::*;
 
     /// A message with a field of two bytes, many times.

@@ -13,11 +13,11 @@ use clap::Args;
 use millrace_log::admin::Admin;
 use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
-use millrace_log::dead_letter::replayed;
+use millrace_log::dead_letter::{HEADER_CUT, replayed};
 use millrace_log::record::{Record, SourceId, TopicPartition, is_topic_name};
 use serde::Serialize;
 
-use super::letter::Letter;
+use super::letter::{Letter, header};
 use super::memory::{MAX_METADATA, Memory};
 use super::reading::{DeadLetters, Filter, FilterFlags};
 use crate::cli::cluster::failed;
@@ -186,6 +186,15 @@ pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> 
     }
 }
 
+/// Whether a letter is all of its record.
+fn whole(letter: &Letter) -> Result<(), String> {
+    let is_left_out = letter.record.value.is_none() && letter.reason.ends_with("is left out");
+    if is_left_out || header(&letter.record, HEADER_CUT).is_some() {
+        return Err("it was too large for the dead-letter topic: copy the record from its origin (`from`)".into());
+    }
+    Ok(())
+}
+
 impl Replay {
     /// Takes one letter into the round, or says why not. Gives whether to read on.
     fn take(&mut self, letter: Letter) -> Result<bool, Failure> {
@@ -222,11 +231,7 @@ impl Replay {
 
     /// Where a letter goes.
     fn target(&self, letter: &Letter) -> Result<TopicPartition, String> {
-        if letter.record.value.is_none() && letter.reason.ends_with("is left out") {
-            return Err(
-                "its value was too large for the dead-letter topic: copy the record from its origin (`from`)".into()
-            );
-        }
+        whole(letter)?;
         let from = letter.from.as_ref();
         let topic = match (&self.to, from) {
             (Some(to), _) => to.as_str(),
@@ -350,6 +355,7 @@ fn as_text(report: &Report, topic: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::letter::tests_support::letter;
     use super::*;
 
     #[test]
@@ -358,6 +364,19 @@ mod tests {
         let unique: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(unique.len(), all.len());
         assert_eq!(identity(1, 0, 1), all[3]);
+    }
+
+    #[test]
+    fn letters_that_are_not_whole_are_not_replayed() {
+        for (headers, want) in [
+            (&[("dlq.reason", "too long")][..], true),
+            (&[("dlq.reason", "too long"), ("dlq.cut", "209715200")], false),
+        ] {
+            assert_eq!(whole(&letter(headers)).is_ok(), want, "{headers:?}");
+        }
+        let mut left_out = letter(&[("dlq.reason", "its value of 9 bytes is left out")]);
+        left_out.record.value = None;
+        assert!(whole(&left_out).is_err_and(|reason| reason.contains("copy the record from its origin")));
     }
 
     #[test]
