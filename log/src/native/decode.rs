@@ -408,7 +408,8 @@ mod tests {
             crate::varint::put_varint(&mut record, body.len() as i64);
             [record, body].concat()
         };
-        let cases: &[(&str, i32, i32, Vec<u8>, Result<usize, DecodeError>)] = &[
+        type Case = (&'static str, i32, i32, Vec<u8>, Result<usize, DecodeError>);
+        let cases: &[Case] = &[
             ("two", 2, 1, two.clone(), Ok(2)),
             ("compacted", 2, 2, [first, third].concat(), Ok(2)),
             ("emptied", 0, 5, Vec::new(), Ok(0)),
