@@ -35,6 +35,7 @@ struct Server {
     store: Arc<MemoryStore>,
     hanging: Arc<Hanging>,
     shutdown: CancellationToken,
+    budget: DecodeBudget,
     queries: Queries,
     log: Arc<FakeLog>,
     _ingest: Running,
@@ -66,6 +67,8 @@ fn server_of(config: IngestConfig, query: QueryLimits, max_concurrent: usize) ->
     let mut limits = LokiLimits::from(&AggregatorConfig::default());
     limits.max_body = 1 << 20;
     limits.max_body_decompressed = 2 << 20;
+    limits.budget = DecodeBudget::new(16 << 20);
+    let budget = limits.budget.clone();
     let state = LokiState::new(
         hanging.clone(),
         engine,
@@ -74,7 +77,7 @@ fn server_of(config: IngestConfig, query: QueryLimits, max_concurrent: usize) ->
         limits,
         queries.clone(),
     );
-    Server { router: router(state), store, hanging, shutdown, queries, log, _ingest: ingest }
+    Server { router: router(state), store, hanging, shutdown, queries, budget, log, _ingest: ingest }
 }
 
 /// The store, until it is told to answer no more.
@@ -166,21 +169,19 @@ const JSON_PUSH: &str = r#"{"streams":[{"stream":{"app":"api","env":"prod"},"val
 
 #[tokio::test]
 async fn pushes_that_take_more_memory_decoded_than_there_is_are_refused() {
-    let mut limits = LokiLimits::from(&AggregatorConfig::default());
-    limits.budget = DecodeBudget::new(4 << 20);
-    let budget = limits.budget.clone();
-    let server = server_of(IngestConfig::default(), limits);
+    let server = server();
+    let budget = &server.budget;
     let streams = snap::raw::Encoder::new().compress_vec(&b"\x0a\x00".repeat(500_000)).unwrap();
     assert!(streams.len() < 60_000);
     let json = format!("{{\"streams\":[{}]}}", vec!["{}"; 100_000].join(","));
     for (kind, body) in [("application/x-protobuf", streams), ("application/json", json.into_bytes())] {
         let (status, text) = server.push(kind, "", body).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{kind}: {text}");
-        assert!(text.contains("4194304 are allowed (`limits.decode_memory`)"), "{kind}: {text}");
+        assert!(text.contains("16777216 are allowed (`limits.decode_memory`)"), "{kind}: {text}");
     }
     // Others have the memory at the moment.
     let mut taken = budget.begin();
-    taken.grow(4 << 20).unwrap();
+    taken.grow(16 << 20).unwrap();
     let (status, text) = server.push("application/json", "", JSON_PUSH.as_bytes().to_vec()).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{text}");
     drop(taken);
