@@ -127,6 +127,16 @@ fn a_change_of_rules_leaves_every_connection_open() {
     let said = running.reload("configuration reloaded");
     assert!(said.contains("changed=nothing"), "{said}");
     kafka.ask();
+    // Without any rule file nothing can fire: that stays in sight until there is one.
+    let file = running.site.folder.path().join("rules/a.yaml");
+    std::fs::rename(&file, file.with_extension("off")).unwrap();
+    running.reload("configuration reloaded");
+    let (_, text) = running.ask("/ready");
+    assert!(text.starts_with("ready\n") && text.contains("warning: rules.files[0]: no file matches"), "{text}");
+    std::fs::rename(file.with_extension("off"), &file).unwrap();
+    running.reload("configuration reloaded");
+    let (_, text) = running.ask("/ready");
+    assert!(!text.contains("no file matches"), "{text}");
     assert_eq!(running.process.stop(), 0);
 }
 

@@ -97,3 +97,51 @@ fn a_good_configuration_is_ok_with_warnings() {
     assert_eq!(code, 78, "{text}");
     assert!(text.contains("notify.config_file: file `alertmanager.yml` can't be read: No such file"), "{text}");
 }
+
+#[test]
+fn what_would_fail_or_do_nothing_is_reported() {
+    let two = |second: &str| {
+        format!(
+            "broker: {{}}\nexports:\n  - {{type: elasticsearch, name: a, url: \"http://127.0.0.1:1\"}}\n  - {{type: elasticsearch, {second}}}\n"
+        )
+    };
+    let token = |name: &str| format!("broker: {{}}\naggregator: {{http: {{auth: {{token: \"file:{name}\"}}}}}}\n");
+    for (text, code, want) in [
+        (two("name: b"), 78, "kafka.group: `millrace-export-elasticsearch` is the group of exports[0] too"),
+        (two("name: a, kafka: {group: other}"), 78, "name: `a` is the name of exports[0] too"),
+        (two("name: b, kafka: {group: other}"), 0, ""),
+        (token("empty"), 78, "aggregator.http.auth.token: is empty where its value is read from"),
+        (token("full"), 0, ""),
+        ("broker: {}\naggregator: {}\nrules: {}\n".to_owned(), 0, "rules: there is no section `notify`"),
+        (
+            "data_dir: x\n".to_owned(),
+            0,
+            "the configuration has no role such as `agent` or `aggregator`: nothing will run",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write(folder, "empty", "\n");
+        write(folder, "full", "secret\n");
+        let text = if text.contains("data_dir") { text } else { format!("data_dir: data\n{text}") };
+        write(folder, "millrace.yaml", &text);
+        let (got, _, errors) = validate(folder);
+        assert_eq!(got, code, "{text}{errors}");
+        assert!(errors.contains(want) && errors.is_empty() == want.is_empty(), "{text}{errors}");
+    }
+}
+
+#[test]
+fn a_check_of_no_rules_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |pattern: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        let output = command.args(["rules", "check", pattern]).current_dir(folder.path()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    write(folder.path(), "empty.yaml", "groups: []\n");
+    for pattern in ["./nope*.yaml", "empty.yaml"] {
+        let (code, text) = check(pattern);
+        assert!(code == 78 && text.contains(&format!("no rule was found: no file matches {pattern}")), "{code} {text}");
+    }
+}

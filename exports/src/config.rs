@@ -27,9 +27,15 @@ impl ExportConfig {
 pub fn check(exports: &[ExportConfig], faults: &mut Faults) {
     let feed =
         |ExportConfig::Elasticsearch(export): &ExportConfig| (export.kafka.brokers.clone(), export.kafka.group.clone());
+    let name = |ExportConfig::Elasticsearch(export): &ExportConfig| export.name.clone();
     for (i, export) in exports.iter().enumerate() {
         faults.within(&format!("[{i}]"), |faults| {
             export.check(faults);
+            if let Some(other) = exports.iter().take(i).position(|other| name(other) == name(export)) {
+                let message =
+                    format!("`{}` is the name of exports[{other}] too: metrics tell them apart by it", name(export));
+                faults.add("name", message);
+            }
             if let Some(other) = exports.iter().take(i).position(|other| feed(other) == feed(export)) {
                 let group = feed(export).1;
                 faults.add(
@@ -173,7 +179,7 @@ mod tests {
         let mut faults = Faults::default();
         check(&two, &mut faults);
         let paths: Vec<String> = faults.into_vec().into_iter().map(|f| f.path).collect();
-        assert_eq!(paths, ["[1].kafka.group"], "the second has the group of the first");
+        assert_eq!(paths, ["[1].name", "[1].kafka.group"], "the second has the name and the group of the first");
     }
 
     #[test]

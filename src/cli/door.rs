@@ -48,7 +48,9 @@ pub struct DoorFlags {
 impl DoorFlags {
     /// The whole address of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.addr.trim_end_matches('/'))
+        // `host:port` alone is what people type.
+        let scheme = if self.addr.contains("://") { "" } else { "http://" };
+        format!("{scheme}{}{path}", self.addr.trim_end_matches('/'))
     }
 
     /// Value of the header `Authorization`, if there is a login.
@@ -118,6 +120,8 @@ mod tests {
         };
         for (flags, url, authorization) in [
             (flags("http://h:1/", "", "", ""), "http://h:1/api/v1/ledger", None),
+            (flags("h:1", "", "", ""), "http://h:1/api/v1/ledger", None),
+            (flags("https://h:1", "", "", ""), "https://h:1/api/v1/ledger", None),
             (flags("https://h/x", "t", "u", "p"), "https://h/x/api/v1/ledger", Some("Bearer t")),
             (flags("http://h:1", "", "u", "p"), "http://h:1/api/v1/ledger", Some("Basic dTpw")),
         ] {

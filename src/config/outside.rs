@@ -52,6 +52,14 @@ impl Outside {
         found.data_dir(&config.data_dir);
         if let Some(rules) = &config.rules {
             found.rules(&rules.files);
+            if config.notify.is_none() {
+                let message =
+                    "there is no section `notify`: alerts are only written to the process's log, nobody will be paged";
+                found.warnings.add("rules", message);
+            }
+        }
+        if config.has_no_role() {
+            found.warnings.add("", "the configuration has no role such as `agent` or `aggregator`: nothing will run");
         }
         if let Some(path) = config.notify.as_ref().and_then(|notify| notify.config_file.as_deref()) {
             found.alertmanager(path);
@@ -101,6 +109,11 @@ impl Outside {
             return Json::from(text);
         }
         match Secret::new(text).reveal() {
+            Ok(secret) if secret.is_empty() => {
+                self.faults
+                    .add(path, "is empty where its value is read from: put the secret there, or leave the key out");
+                Json::Null
+            }
             Ok(secret) => Json::from(vec![text.to_owned(), digest(secret.as_bytes())]),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -110,6 +110,15 @@ impl Config {
         ConnectionConfig { brokers: address.into_iter().collect(), tls, ..ConnectionConfig::default() }
     }
 
+    /// Whether no section starts anything.
+    pub fn has_no_role(&self) -> bool {
+        self.agent.is_none()
+            && self.broker.is_none()
+            && self.aggregator.is_none()
+            && self.notify.is_none()
+            && self.exports.is_empty()
+    }
+
     /// Asks every room, and what lies between rooms.
     pub(super) fn check(&self, faults: &mut Faults) {
         if self.data_dir.as_os_str().is_empty() {

@@ -93,8 +93,16 @@ impl Parts {
         }
     }
 
+    /// Rules that are not there fire nothing and look like an all-clear: that stays in sight.
+    fn note_warnings(&self, settings: &Settings) {
+        let about_rules = settings.warnings.iter().filter(|warning| warning.message.starts_with("rules"));
+        let texts: Vec<&str> = about_rules.map(|warning| &*warning.message).collect();
+        self.site.notices.set("rules", (!texts.is_empty()).then(|| texts.join("; ")));
+    }
+
     /// Starts everything that the settings have.
     pub async fn start(&mut self, settings: Settings) -> Result<(), Failure> {
+        self.note_warnings(&settings);
         let settings = Arc::new(settings);
         DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         if let Some((_, failure)) = self.listeners.take_over(&settings, self.scope).await.into_iter().next() {
@@ -117,6 +125,7 @@ impl Parts {
     /// Changes what differs from what runs. A part that can't start as it should goes back to how it was; an error is
     /// one that can't even do that.
     pub async fn take_over(&mut self, settings: Settings) -> Result<Outcome, Failure> {
+        self.note_warnings(&settings);
         let settings = Arc::new(settings);
         DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         let mut outcome = Outcome::default();
