@@ -1,7 +1,8 @@
 //! Consumer speed: CPU that our own consumer and librdkafka's take for the same records.
 //!
 //! In: `fill ADDRESS TOPIC RECORDS` writes records of 150 bytes with two headers to four partitions; `ours ADDRESS TOPIC
-//! RECORDS`, `loop …` (our consumer under the loop of index, exports and routes) and `librdkafka …` read that many with keys, values and headers as records of their own.
+//! RECORDS`, `loop …` (our consumer under the loop of index, exports and routes) and `librdkafka …` read that many with
+//! keys, values and headers as records of their own.
 //! Out: one line of JSON. Start a broker with the example `broker`.
 
 use std::error::Error;
