@@ -1,14 +1,13 @@
 //! What every process answers about itself by HTTP: `/ready`, `/-/healthy`, `/metrics`.
 //!
-//! In: the registries of all crates, checks of readiness. Out: a router for a listener of `millrace-doors`. Touches nothing.
+//! In: the registries of all crates, checks of readiness. Out: routes for a listener of `millrace-doors`. Touches nothing.
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use millrace_doors::routes::{Methods, Need, Routes};
 
 use crate::exposition;
 use crate::metrics::Registries;
@@ -20,7 +19,7 @@ pub type ReadyCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub type Notes = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// `/ready` and `/metrics`, and `/-/healthy` for those who only ask whether the process lives.
-pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>, notes: Vec<Notes>) -> Router {
+pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>, notes: Vec<Notes>) -> Routes {
     let ready = move || {
         let notes = notes.iter().flat_map(|note| note());
         let notes: String = notes.map(|note| format!("warning: {}\n", note.replace('\n', "\n  "))).collect();
@@ -33,10 +32,11 @@ pub fn status_routes(registry: Registries, checks: Vec<ReadyCheck>, notes: Vec<N
             }
         }
     };
-    Router::new()
-        .route("/ready", get(ready))
-        .route("/-/healthy", get(|| async { "ok\n" }))
-        .route("/metrics", get(metrics).with_state(registry))
+    Routes::new()
+        .on(Need::Public, Methods::Get, "/ready", ready)
+        .on(Need::Public, Methods::Get, "/-/healthy", || async { "ok\n" })
+        .on(Need::Whole, Methods::Get, "/metrics", metrics)
+        .with_state(registry)
 }
 
 async fn metrics(State(registry): State<Registries>, headers: HeaderMap) -> Response {

@@ -11,16 +11,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::RawQuery;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use futures::stream;
 use millrace_agent::tap::{Stage, Tap, TapFilter, TapOptions, Taps};
+use millrace_doors::identity::Identity;
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_index::rows;
-use millrace_log::record::Labels;
+use millrace_log::record::{Labels, Tenant};
 use millrace_logql::storage::StreamLabels;
 use millrace_logql::{Expr, Pipeline};
 
@@ -91,25 +92,46 @@ fn filter(text: &str) -> Result<TapFilter, Refused> {
     }))
 }
 
-/// The route; `open`: whether the door is private enough to show records.
-pub fn tap_route(taps: Option<Taps>, open: bool) -> Router {
-    Router::new().route("/api/v1/tap", get(move |RawQuery(query)| async move { answer(taps, open, query.as_deref()) }))
+/// A filter that shows only streams of a selector.
+fn confined(selector: &str, filter: Option<TapFilter>) -> Result<TapFilter, Refused> {
+    let wrong = |reason: String| Refused::Query { query: selector.to_owned(), reason };
+    let matchers = millrace_logql::selector_matchers(selector).map_err(|error| wrong(error.to_string()))?;
+    Ok(Arc::new(move |labels: &Labels, metadata: &Labels, time_ns, line: &[u8]| {
+        rows::stream_matches(&matchers, labels)
+            && filter.as_ref().is_none_or(|filter| filter(labels, metadata, time_ns, line))
+    }))
 }
 
-fn answer(taps: Option<Taps>, open: bool, query: Option<&str>) -> Response {
+/// The route; `open`: whether the door is private enough to show records.
+pub fn tap_route(taps: Option<Taps>, open: bool) -> Routes {
+    let tap =
+        move |Extension(who): Extension<Identity>, tenant: Option<Extension<Tenant>>, RawQuery(query): RawQuery| {
+            let tenant = tenant.map(|Extension(tenant)| tenant).unwrap_or_default();
+            async move { answer(taps, open, (&who, tenant), query.as_deref()) }
+        };
+    Routes::new().on(Need::Read, Methods::Get, "/api/v1/tap", tap)
+}
+
+fn answer(taps: Option<Taps>, open: bool, (who, tenant): (&Identity, Tenant), query: Option<&str>) -> Response {
     let Some(taps) = taps else {
         return (StatusCode::NOT_FOUND, "there is no agent in this process: query one with the section `agent`\n")
             .into_response();
     };
     if !open {
-        let text = "records are shown on loopback only, unless the endpoint requires a login: set `agent.http_auth` \
-                    (`aggregator.http.auth` where the aggregator is in the process)\n";
+        let text = "records are shown on loopback only, unless the endpoint requires a login: configure `access`\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
-    let asked = match Asked::read(query.unwrap_or_default()) {
+    let mut asked = match Asked::read(query.unwrap_or_default()) {
         Ok(asked) => asked,
         Err(why) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
     };
+    asked.options.tenant = tenant;
+    if let Some(selector) = &who.rights.selector {
+        match confined(selector, asked.options.filter.take()) {
+            Ok(filter) => asked.options.filter = Some(filter),
+            Err(why) => return (StatusCode::FORBIDDEN, format!("{why}\n")).into_response(),
+        }
+    }
     match taps.open(asked.options) {
         Ok(tap) => {
             let shown = Shown { tap, left: asked.limit, ended: false };
@@ -208,6 +230,25 @@ mod tests {
         }
     }
 
+    fn ask(taps: Option<Taps>, open: bool, query: Option<&str>) -> Response {
+        answer(taps, open, (&Identity::unlimited("root"), Tenant::default()), query)
+    }
+
+    #[test]
+    fn a_forced_selector_holds_whatever_is_asked_for() {
+        let pay = Labels::new([("team".to_owned(), "pay".to_owned())]);
+        let ops = Labels::new([("team".to_owned(), "ops".to_owned())]);
+        for (query, want) in
+            [(None, [true, false]), (Some(r#"{team=~".+"}"#), [true, false]), (Some(r#"{team="ops"}"#), [false, false])]
+        {
+            let asked = query.map(|query| filter(query).unwrap());
+            let confined = confined(r#"{team="pay"}"#, asked).unwrap();
+            let found = [&pay, &ops].map(|labels| confined(labels, &Labels::default(), 0, b"x"));
+            assert_eq!(found, want, "{query:?}");
+        }
+        assert!(confined("{team", None).is_err());
+    }
+
     #[tokio::test]
     async fn only_a_private_door_of_an_agent_shows_records() {
         for (taps, open, want) in [
@@ -215,13 +256,13 @@ mod tests {
             (Some(Taps::default()), false, StatusCode::FORBIDDEN),
             (Some(Taps::default()), true, StatusCode::OK),
         ] {
-            assert_eq!(answer(taps, open, None).status(), want);
+            assert_eq!(ask(taps, open, None).status(), want);
         }
-        assert_eq!(answer(Some(Taps::default()), true, Some("x=1")).status(), StatusCode::BAD_REQUEST);
+        assert_eq!(ask(Some(Taps::default()), true, Some("x=1")).status(), StatusCode::BAD_REQUEST);
         let taps = Taps::default();
-        let open: Vec<Response> = (0..16).map(|_| answer(Some(taps.clone()), true, None)).collect();
-        assert_eq!(answer(Some(taps.clone()), true, None).status(), StatusCode::SERVICE_UNAVAILABLE);
+        let open: Vec<Response> = (0..16).map(|_| ask(Some(taps.clone()), true, None)).collect();
+        assert_eq!(ask(Some(taps.clone()), true, None).status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(open);
-        assert_eq!(answer(Some(taps), true, None).status(), StatusCode::OK);
+        assert_eq!(ask(Some(taps), true, None).status(), StatusCode::OK);
     }
 }

@@ -86,7 +86,7 @@ fn an_open_door_shows_no_records_and_a_login_is_asked_for() {
     let http = free_port();
     let addr = format!("http://127.0.0.1:{http}");
     for (auth, login, want) in [
-        ("", [].as_slice(), "records are shown on loopback only"),
+        ("\naccess: {insecure: true}", [].as_slice(), "records are shown on loopback only"),
         ("http_auth: {token: s3cret}", &[], "requires a login"),
         ("http_auth: {token: s3cret}", &["--token", "wrong"], "requires a login"),
         ("http_auth: {token: s3cret}", &["--token", "s3cret"], ""),
@@ -95,8 +95,8 @@ fn an_open_door_shows_no_records_and_a_login_is_asked_for() {
         let mut site = Site::new();
         let (folder, kafka) = (site.folder.path().display(), site.kafka);
         site.written = Some(format!(
-            "data_dir: {folder}/data\nagent:\n  http: 0.0.0.0:{http}\n  {auth}\n  sources:\n    \
-             - {{type: file, include: [\"{folder}/*.log\"]}}\n  kafka: {{brokers: [\"127.0.0.1:{kafka}\"]}}\n"
+            "data_dir: {folder}/data\nagent:\n  http: 0.0.0.0:{http}\n  sources:\n    \
+             - {{type: file, include: [\"{folder}/*.log\"]}}\n  kafka: {{brokers: [\"127.0.0.1:{kafka}\"]}}\n  {auth}\n"
         ));
         let process = site.start("agent");
         until("the door", Duration::from_secs(60), || match get(&format!("{addr}/ready")) {

@@ -72,6 +72,52 @@ fn everything_that_a_start_reads_is_read() {
 }
 
 #[test]
+fn endpoints_that_other_hosts_reach_need_a_login() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let hash = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let token = format!("access: {{tokens: [{{name: a, hash: \"{hash}\", roles: [read]}}]}}\n");
+    let open = "aggregator: {http: {listen: \"0.0.0.0:3100\"}, elasticsearch: {listen: \"[::]:9200\"}}\n\
+                notify: {listen: \"192.0.2.1:9093\"}\nbroker: {http: \"0.0.0.0:9641\"}\n\
+                agent:\n  sources: [{type: loki, listen: \"0.0.0.0:3500\"}]\n";
+    let with = |first: &str| format!("{first}{open}");
+    let all: &[&str] = &[
+        "aggregator.http.listen: address `0.0.0.0:3100` is open to other hosts and has no login",
+        "aggregator.elasticsearch.listen: address `[::]:9200` is open",
+        "notify.listen: address `192.0.2.1:9093` is open",
+        "broker.http: address `0.0.0.0:9641` is open",
+        "agent.sources[0].listen: address `0.0.0.0:3500` is open",
+    ];
+    for (text, want) in [
+        (with(""), all),
+        (with("access: {insecure: true}\n"), &[]),
+        (with(&token), &[]),
+        ("aggregator: {http: {listen: \"0.0.0.0:3100\", auth: {token: s3cret}}}\n".to_owned(), &[]),
+        ("aggregator: {http: {listen: \"127.0.0.2:3100\"}}\n".to_owned(), &[]),
+        (
+            "access: {tokens: [{name: a, hash: x, roles: [read]}]}\nbroker: {}\n".to_owned(),
+            &["access.tokens[0].hash: invalid hash of a token"],
+        ),
+        (
+            "access: {users: [{name: a, hash: \"file:none\", roles: [reed]}]}\nbroker: {}\n".to_owned(),
+            &["`reed` is not one of read, write, silence, admin"],
+        ),
+        (
+            token.replace("[read]", "[read], selector: '{team'") + "broker: {}\n",
+            &["access.tokens[0].selector: invalid stream selector"],
+        ),
+    ] {
+        write(folder, "millrace.yaml", &text);
+        let (code, out, err) = validate(folder);
+        assert_eq!(code, if want.is_empty() { 0 } else { 78 }, "{text}\n{out}{err}");
+        for want in want {
+            assert!(err.contains(want), "{want}\n{text}\n{err}");
+        }
+        assert!(!err.contains("0123456789abcdef"), "{err}");
+    }
+}
+
+#[test]
 fn a_good_configuration_is_ok_with_warnings() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

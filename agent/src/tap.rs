@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_log::record::{Labels, TopicPartition};
+use millrace_log::record::{Labels, Tenant, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -89,6 +89,8 @@ pub type TapFilter = Arc<dyn Fn(&Labels, &Labels, i64, &[u8]) -> bool + Send + S
 /// What to look at.
 #[derive(Clone, Default)]
 pub struct TapOptions {
+    /// Whose records.
+    pub tenant: Tenant,
     /// Stages; empty: all.
     pub stages: Vec<Stage>,
     /// Part of the source's name; empty: all sources.
@@ -144,6 +146,8 @@ struct Looker {
 
 /// A record on its way, borrowed.
 pub(crate) struct View<'a> {
+    /// Whose it is, as the record's header has it; absent: the default tenant.
+    pub tenant: Option<&'a [u8]>,
     pub position: u64,
     pub time_ns: i64,
     pub labels: &'a [u8],
@@ -271,6 +275,8 @@ impl Looker {
         // Neighbours mostly share their labels.
         let mut last: Option<(&[u8], Labels)> = None;
         let mut missed = 0;
+        let wanted_tenant = self.options.tenant.as_str().as_bytes();
+        let views = views.filter(|view| view.tenant.unwrap_or(Tenant::DEFAULT.as_bytes()) == wanted_tenant);
         for (n, view) in views.enumerate() {
             // The clock is looked at now and then only.
             if n % 64 == 63 {

@@ -38,7 +38,7 @@ fn exchange(
     body: &[u8],
 ) -> Answered {
     let mut head =
-        format!("POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        format!("POST {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -205,7 +205,7 @@ async fn logins_and_certificates_are_asked_for() {
     }
     let plain = tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok();
         answer.starts_with(b"HTTP")

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use millrace_doors::config::Login;
+use millrace_doors::config::{Login, TlsConfig};
 use millrace_index::config::{IndexConfig, RetentionConfig};
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Span};
@@ -106,10 +106,12 @@ fn check_topic(key: &str, topic: &str, faults: &mut Faults) {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// Address and port. Beyond loopback, set `auth`.
+    /// Address and port. Beyond loopback, a login is required: see `access`.
     pub listen: String,
-    /// Who may ask; nobody is refused while it is empty.
+    /// A login that may do everything, besides those of `access`.
     pub auth: Login,
+    /// TLS. Left out: plain text.
+    pub tls: Option<TlsConfig>,
     /// Bytes of one request's body at most, as sent.
     pub max_body: ByteSize,
     /// Bytes of one request's body at most, decompressed.
@@ -125,6 +127,7 @@ impl Default for HttpConfig {
         Self {
             listen: "127.0.0.1:3100".to_owned(),
             auth: Login::default(),
+            tls: None,
             max_body: ByteSize::mib(16),
             max_body_decompressed: ByteSize::mib(128),
             max_requests: 256,
@@ -137,6 +140,9 @@ impl HttpConfig {
     fn check(&self, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
         faults.within("auth", |f| self.auth.check(f));
+        if let Some(tls) = &self.tls {
+            faults.within("tls", |f| tls.check(f));
+        }
         faults.at_least("max_body", self.max_body.0, 1024);
         faults.at_least("max_body_decompressed", self.max_body_decompressed.0, 1024);
         faults.at_least("max_requests", self.max_requests, 1);
@@ -148,10 +154,12 @@ impl HttpConfig {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ElasticsearchConfig {
-    /// Address and port. Beyond loopback, set `auth`.
+    /// Address and port. Beyond loopback, a login is required: see `access`.
     pub listen: String,
-    /// Who may ask; nobody is refused while it is empty.
+    /// A login that may do everything, besides those of `access`.
     pub auth: Login,
+    /// TLS. Left out: plain text.
+    pub tls: Option<TlsConfig>,
     /// Bytes of one request's body at most, as sent.
     pub max_body: ByteSize,
     /// Bytes of one request's body at most, decompressed.
@@ -165,6 +173,7 @@ impl Default for ElasticsearchConfig {
         Self {
             listen: "127.0.0.1:9200".to_owned(),
             auth: Login::default(),
+            tls: None,
             max_body: ByteSize::mib(100),
             max_body_decompressed: ByteSize::mib(256),
             max_requests: 256,
@@ -176,6 +185,9 @@ impl ElasticsearchConfig {
     fn check(&self, faults: &mut Faults) {
         check_listen("listen", &self.listen, faults);
         faults.within("auth", |f| self.auth.check(f));
+        if let Some(tls) = &self.tls {
+            faults.within("tls", |f| tls.check(f));
+        }
         faults.at_least("max_body", self.max_body.0, 1024);
         faults.at_least("max_body_decompressed", self.max_body_decompressed.0, 1024);
         faults.at_least("max_requests", self.max_requests, 1);

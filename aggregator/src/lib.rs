@@ -12,6 +12,8 @@ pub mod consume;
 pub mod run;
 /// Where requests that read the index begin.
 pub mod queries;
+/// Which streams somebody sees.
+mod scope;
 /// The Elasticsearch API.
 pub mod elastic;
 /// The Loki HTTP API.

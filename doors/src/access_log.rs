@@ -79,7 +79,8 @@ mod tests {
     fn lines_say_who_asked_for_what_and_hold_no_secret() {
         let request = http::Request::get("/loki/api/v1/query?query=x&token=s3cret").header("Authorization", "s3cret");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let peer = Peer { address: "10.0.0.1:5".parse().unwrap(), certificate: None };
+        let peer =
+            Peer { address: "10.0.0.1:5".parse().unwrap(), certificate: None, is_tls: false, names: Arc::new([]) };
         let written = |level| {
             let lines = Lines::default();
             let out = lines.clone();

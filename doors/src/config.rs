@@ -40,7 +40,7 @@ impl Login {
 }
 
 /// TLS of a listener. The files are read again when they change.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
     /// File with the listener's certificate chain, PEM.
@@ -95,8 +95,10 @@ impl TlsConfig {
 pub struct ConnectionLimits {
     /// Connections at once; others wait to be accepted.
     pub max: usize,
-    /// Connections of one address at once; others are closed.
+    /// Connections of one address at once; others are closed, unless one of them makes room.
     pub max_per_address: usize,
+    /// How long a connection waits for its client before it may have to make room for another.
+    pub shed_after: Duration,
     /// Time for the TLS handshake.
     pub handshake: Duration,
     /// Time from the first byte of a request's head to its last, and from the start of a connection to its first request.
@@ -114,8 +116,9 @@ impl Default for ConnectionLimits {
         Self {
             max: 2000,
             max_per_address: 1000,
+            shed_after: Duration::from_secs(1),
             handshake: Duration::from_secs(10),
-            head: Duration::from_secs(20),
+            head: Duration::from_secs(10),
             // Above the 90 s for which Go's and other clients keep an idle connection: they should close first.
             idle: Duration::from_secs(120),
             write: Duration::from_secs(60),
@@ -147,7 +150,7 @@ impl Default for RequestLimits {
         Self {
             max_body: 16 << 20,
             max_body_key: "max_body",
-            body_wait: Duration::from_secs(30),
+            body_wait: Duration::from_secs(15),
             body_rate: 8 << 10,
             body_wait_key: "",
             max_concurrent: 256,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt as _;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -58,7 +58,7 @@ pub(crate) async fn serve<S, F, W>(
     F: Fn(Request<Body>) -> W + Send + Sync + 'static,
     W: Future<Output = Response> + Send + 'static,
 {
-    let pace = Pace::new(limits);
+    let pace = Pace::new(limits, seat.as_ref().map(|seat| Arc::clone(seat.sitting())));
     let tasks = Tasks::default();
     let mut builder = Builder::new(tasks.clone());
     // Heads are timed by `pace`: hyper's timer starts after the first 24 bytes only, and takes idle connections for slow.
@@ -73,19 +73,34 @@ pub(crate) async fn serve<S, F, W>(
     let of = Arc::clone(&pace);
     let service = service_fn(move |request: Request<Incoming>| {
         let answering = Answering::begin(&of);
-        let answered = answer(request.map(Body::new));
-        async move { Ok::<_, Infallible>(answered.await.map(|body| answering.until_sent(body))) }
+        let answered = answer(request.map(|body| answering.receive(Body::new(body))));
+        let of = Arc::clone(&of);
+        async move {
+            let answer = answered.await;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                of.upgraded();
+            }
+            Ok::<_, Infallible>(answer.map(|body| answering.until_sent(body)))
+        }
     });
     let stream = TokioIo::new(Paced::new(stream, seat, &pace));
     let connection = builder.serve_connection_with_upgrades(stream, service);
     tokio::pin!(connection);
-    let mut stopping = false;
+    let (mut stopping, mut leaving) = (false, false);
     let ended = loop {
         let check = pace.next_check(Instant::now());
         tokio::select! {
             ended = &mut connection => break ended,
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = pace.leave(), if !leaving => {
+                if pace.is_waiting() {
+                    tracing::debug!("connection is closed to make room for others");
+                    break Ok(());
+                }
+                leaving = true;
                 connection.as_mut().graceful_shutdown();
             }
             () = sleep_until(check) => {

@@ -1,76 +1,100 @@
-//! Checks of requests in front of a router, in one place and in one order: login, tenant, limits; then the access log.
+//! Checks of requests in front of routes, in one place and in one order: host and origin, login, tenant, limits; then
+//! the role, directly in front of each handler (`routes.rs`); then the access log.
 //!
-//! In: requests with the peer that sent them, a router. Out: the router's answers, or refusals. Touches nothing itself.
-//! A new check is a line in [`Guarded::checked`].
+//! In: requests with the peer that sent them, routes. Out: their answers, or refusals. Touches nothing itself. A new
+//! check is a line in [`Guarded::checked`].
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use http::request::Parts;
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 use millrace_log::record::Tenant;
-use tower::ServiceExt as _;
+use tower::{Layer as _, ServiceExt as _};
 
+use crate::access::Access;
+use crate::access::session::CSRF_HEADER;
 use crate::access_log::{Asked, Entry};
+use crate::browser::{check_host, check_origin};
 use crate::config::RequestLimits;
+use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::login::{Authenticate, Identity};
+use crate::login::{Entered, Gate};
+use crate::login_page;
 use crate::refusal::{Refusal, Render};
+use crate::routes::LiveRoutes;
 use crate::stream::Peer;
 use crate::tenant::TenantRule;
 
-/// What probes of an orchestrator ask for by GET: they carry no login, and wait for no place.
-const PROBES: [&str; 2] = ["/ready", "/-/healthy"];
-
-/// All checks of requests, in front of whatever router.
-#[derive(Clone)]
+/// All checks of requests, in front of whatever routes.
 pub struct Guard {
-    listener: Arc<str>,
-    authenticate: Arc<dyn Authenticate>,
+    gate: Gate,
     tenants: TenantRule,
     limits: Limits,
     render: Render,
+    /// Whether only this host reaches the listener.
+    is_loopback: bool,
+    /// Whether people log in by a form.
+    has_page: bool,
 }
 
-/// A router behind the checks of a [`Guard`]: the only form in which requests reach one.
+/// Routes behind the checks of a [`Guard`]: the only form in which requests reach them.
 #[derive(Clone)]
 pub struct Guarded {
     guard: Arc<Guard>,
-    router: Router,
+    routes: LiveRoutes,
+    max_body: DefaultBodyLimit,
+}
+
+/// What a request turned out to be.
+#[derive(Default)]
+struct Found {
+    who: Option<Identity>,
+    tenant: Option<Tenant>,
 }
 
 impl Guard {
-    /// Of a listener with this name.
-    pub fn new(
-        listener: &str,
-        authenticate: Arc<dyn Authenticate>,
-        tenants: TenantRule,
-        requests: RequestLimits,
-        render: Render,
-    ) -> Self {
-        Self { listener: listener.into(), authenticate, tenants, limits: Limits::new(requests), render }
+    /// Of a listener.
+    pub fn new(gate: Gate, tenants: TenantRule, requests: RequestLimits, render: Render) -> Self {
+        Self { gate, tenants, limits: Limits::new(requests), render, is_loopback: false, has_page: false }
     }
 
-    /// Whether anybody is refused.
-    pub fn requires_login(&self) -> bool {
-        self.authenticate.is_required()
+    /// Whether only this host reaches the listener, which is then known by names of this host only; and whether people
+    /// log in by a form.
+    #[must_use]
+    pub fn reached_by(self, is_loopback: bool, has_page: bool) -> Self {
+        Self { is_loopback, has_page, ..self }
     }
 
-    /// Puts the checks in front of a router.
-    pub fn mount(self: &Arc<Self>, router: Router) -> Guarded {
+    /// Who may come in.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Puts the checks in front of routes.
+    pub fn mount(self: &Arc<Self>, routes: LiveRoutes) -> Guarded {
         // Extractors have a limit of their own (2 MB) unless they are given one.
         let max_body = usize::try_from(self.limits.max_body()).unwrap_or(usize::MAX);
-        Guarded { guard: Arc::clone(self), router: router.layer(DefaultBodyLimit::max(max_body)) }
+        Guarded { guard: Arc::clone(self), routes, max_body: DefaultBodyLimit::max(max_body) }
     }
 
-    async fn identify(&self, head: &Parts, peer: &Peer, is_probe: bool) -> Result<Identity, Refusal> {
-        if is_probe {
-            return Ok(Identity { name: Identity::ANONYMOUS.into() });
+    fn check_page(&self, head: &Parts) -> Result<(), Refusal> {
+        let book = self.gate.access.as_ref().map(Access::book);
+        let hosts = book.as_ref().map(|book| book.hosts.as_slice()).unwrap_or_default();
+        check_host(head, self.is_loopback, hosts)?;
+        check_origin(head, hosts)
+    }
+
+    fn check_session(&self, head: &Parts, entered: &Entered) -> Result<(), Refusal> {
+        let (Some(session), Some(access)) = (&entered.session, &self.gate.access) else { return Ok(()) };
+        let changes = !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if changes && !access.sessions().is_own(session, &head.headers) {
+            let text = format!("requests of a session need the header {CSRF_HEADER}: reload the page");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, text));
         }
-        self.authenticate.authenticate(head, peer).await
+        Ok(())
     }
 }
 
@@ -80,39 +104,54 @@ impl Guarded {
         let (head, body) = request.into_parts();
         let entry = Entry::begin(&head);
         let outline = outline(&head);
-        let mut asked = (None, None);
+        let listener = Arc::clone(&self.guard.gate.listener);
+        let mut asked = Found::default();
         let outcome = self.checked(peer, head, body, &mut asked).await;
+        let outcome = outcome.and_then(|mut answer| match answer.extensions_mut().remove::<Refusal>() {
+            Some(refusal) => Err(refusal),
+            None => Ok(answer),
+        });
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(refusal) => (self.guard.render)(&outline, refusal),
+            Err(refusal) => {
+                if let Some(access) = &self.guard.gate.access {
+                    access.metrics().refused(&listener, refusal.status.as_u16());
+                }
+                (self.guard.render)(&outline, refusal)
+            }
         };
-        let user = asked.0.as_ref().map_or("", |who: &Identity| &who.name);
-        let tenant = asked.1.as_ref().map_or("", Tenant::as_str);
-        entry.end(&self.guard.listener, peer, Asked { user, tenant }, answer.status());
+        let user = asked.who.as_ref().map_or("", |who| &who.name);
+        let tenant = asked.tenant.as_ref().map_or("", Tenant::as_str);
+        entry.end(&listener, peer, Asked { user, tenant }, answer.status());
         answer
     }
 
-    async fn checked(
-        &self,
-        peer: &Peer,
-        mut head: Parts,
-        body: Body,
-        asked: &mut (Option<Identity>, Option<Tenant>),
-    ) -> Result<Response, Refusal> {
+    async fn checked(&self, peer: &Peer, mut head: Parts, body: Body, asked: &mut Found) -> Result<Response, Refusal> {
         let guard = &*self.guard;
-        let is_probe = matches!(head.method, Method::GET | Method::HEAD) && PROBES.contains(&head.uri.path());
-        let who = guard.identify(&head, peer, is_probe).await?;
-        asked.0 = Some(who.clone());
-        let tenant = guard.tenants.of(&head.headers, &who)?;
-        asked.1.clone_from(&tenant);
-        let (body, ticket) = guard.limits.admit(body, is_probe).await?;
-        head.extensions.insert(peer.clone());
-        head.extensions.insert(who);
-        if let Some(tenant) = tenant {
-            head.extensions.insert(tenant);
+        guard.check_page(&head)?;
+        if guard.has_page && login_page::is_meant(&head, &guard.gate) {
+            let (body, _ticket) = guard.limits.admit(body, false).await?;
+            return login_page::answer(&head, body, peer, &guard.gate).await;
         }
+        let is_public = self.routes.is_public(&head.method, head.uri.path());
+        if !is_public {
+            let entered = match guard.gate.identify(&head, peer).await {
+                Ok(entered) => entered,
+                Err(refusal) if guard.has_page => return login_page::instead(&head, refusal),
+                Err(refusal) => return Err(refusal),
+            };
+            asked.who = Some(entered.who.clone());
+            guard.check_session(&head, &entered)?;
+            asked.tenant = guard.tenants.of(&head.headers, &entered.who)?;
+            head.extensions.insert(entered.who);
+            if let Some(tenant) = asked.tenant.clone() {
+                head.extensions.insert(tenant);
+            }
+        }
+        let (body, ticket) = guard.limits.admit(body, is_public).await?;
+        head.extensions.insert(peer.clone());
         let request = Request::from_parts(head, body);
-        let answer = match self.router.clone().oneshot(request).await {
+        let answer = match self.max_body.layer(self.routes.clone()).oneshot(request).await {
             Ok(answer) => answer,
             Err(never) => match never {},
         };
@@ -140,15 +179,14 @@ mod tests {
     use std::time::Duration;
 
     use axum::Extension;
-    use axum::routing::get;
     use bytes::Bytes;
     use futures::stream;
-    use http::StatusCode;
     use millrace_log::value::Secret;
 
     use super::*;
+    use crate::browser::Bodies;
     use crate::config::Login;
-    use crate::login::authenticator;
+    use crate::routes::{Methods, Need, Routes};
 
     fn app(login: &Login) -> Guarded {
         let requests = RequestLimits { max_body: 10, max_body_key: "api.max_body", ..RequestLimits::default() };
@@ -158,16 +196,21 @@ mod tests {
             *answer.body_mut() = Body::from(format!("{path}: {}", refusal.text));
             answer
         };
-        let guard = Guard::new("test", authenticator(login).unwrap(), TenantRule::default(), requests, render);
+        let gate = Gate::open("test", login, None, false).unwrap();
+        let guard = Guard::new(gate, TenantRule::default(), requests, render).reached_by(true, false);
         let who = |Extension(who): Extension<Identity>, Extension(tenant): Extension<Tenant>, _: Bytes| async move {
             format!("{} of {tenant}", who.name)
         };
-        let router = Router::new().route("/who", get(who).post(who)).route("/ready", get(|| async { "ready" }));
-        Arc::new(guard).mount(router)
+        let routes = Routes::new()
+            .on(Need::Read, Methods::Get, "/who", who)
+            .on(Need::Write(Bodies::NoForms), Methods::Post, "/who", who)
+            .on(Need::Public, Methods::Get, "/ready", || async { "ready" });
+        Arc::new(guard).mount(routes.into())
     }
 
     async fn ask(app: &Guarded, request: Request<Body>) -> (u16, String) {
-        let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None };
+        let peer =
+            Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None, is_tls: false, names: Arc::new([]) };
         let answer = app.answer(&peer, request).await;
         let status = answer.status().as_u16();
         let bytes = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
@@ -184,7 +227,7 @@ mod tests {
             ("GET", "/nowhere", None, None, "", 401, "/nowhere: login required"),
             ("POST", "/ready", None, None, "", 401, "/ready: login required"),
             ("GET", "/ready", None, None, "", 200, "ready"),
-            ("GET", "/-/healthy", None, None, "", 404, ""),
+            ("GET", "/-/healthy", None, None, "", 401, "/-/healthy: login required"),
             ("GET", "/who", good, None, "", 200, "token of default"),
             ("GET", "/who", good, Some("team-a"), "", 200, "token of team-a"),
             ("GET", "/who", good, Some("a/b"), "", 400, "/who: tenant `a/b`"),
@@ -210,6 +253,72 @@ mod tests {
         }
     }
 
+    /// A listener with a page, and a user `alice` whose password is `hunter2`.
+    fn page() -> Guarded {
+        use crate::access::config::{AccessConfig, UserConfig};
+        let access = Access::new(millrace_log::clock::SystemClock::shared()).unwrap();
+        let user = UserConfig {
+            name: "alice".to_owned(),
+            hash: Secret::new(crate::access::hash::hash_password("hunter2").unwrap()),
+            roles: vec![crate::identity::Role::Admin],
+            tenants: vec!["*".to_owned()],
+            selector: String::new(),
+        };
+        access.replace(&AccessConfig { users: vec![user], ..AccessConfig::default() }).unwrap();
+        let gate = Gate::open("test", &Login::default(), Some(access), false).unwrap();
+        let guard = Guard::new(gate, TenantRule::default(), RequestLimits::default(), crate::refusal::plain);
+        let who = |Extension(who): Extension<Identity>| async move { who.name.to_string() };
+        let routes = Routes::new().on(Need::Read, Methods::Get, "/", who).on(
+            Need::Admin(Bodies::NoForms),
+            Methods::Post,
+            "/change",
+            who,
+        );
+        Arc::new(guard.reached_by(true, true)).mount(routes.into())
+    }
+
+    async fn send(app: &Guarded, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let builder = Request::builder().method(method).uri(path).header("host", "localhost:3100");
+        let builder = headers.iter().fold(builder, |b, (name, value)| b.header(*name, *value));
+        let peer =
+            Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None, is_tls: false, names: Arc::new([]) };
+        app.answer(&peer, builder.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn people_log_in_by_a_form_and_their_sessions_are_no_use_to_other_pages() {
+        let app = page();
+        let html = [("accept", "text/html")];
+        let asked = send(&app, "GET", "/?query=x", &html, "").await;
+        assert_eq!(
+            (asked.status().as_u16(), &asked.headers()["location"]),
+            (303, &"/login?next=/%3Fquery%3Dx".parse().unwrap())
+        );
+        assert_eq!(send(&app, "GET", "/login?next=/", &html, "").await.status(), 200);
+        let wrong = send(&app, "POST", "/login", &html, "user=alice&password=hunter3&next=/").await;
+        assert_eq!((wrong.status().as_u16(), wrong.headers().contains_key("set-cookie")), (401, false));
+        let foreign = [("origin", "https://evil.example")];
+        assert_eq!(send(&app, "POST", "/login", &foreign, "user=alice&password=hunter2").await.status(), 403);
+
+        let entered = send(&app, "POST", "/login", &html, "user=alice&password=hunter2&next=//evil.example").await;
+        assert_eq!((entered.status().as_u16(), &entered.headers()["location"]), (303, &"/".parse().unwrap()));
+        let set: Vec<&str> = entered.headers().get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
+        assert!(set.iter().all(|cookie| cookie.contains("SameSite=Strict")), "{set:?}");
+        assert!(set[0].starts_with("millrace_session=") && set[0].contains("HttpOnly") && !set[1].contains("HttpOnly"));
+        let value = |cookie: &str| cookie.split(';').next().unwrap().split_once('=').unwrap().1.to_owned();
+        let (session, csrf) = (format!("millrace_session={}", value(set[0])), value(set[1]));
+
+        let with = [("cookie", session.as_str())];
+        assert_eq!(send(&app, "GET", "/", &with, "").await.status(), 200);
+        assert_eq!(send(&app, "POST", "/change", &with, "").await.status(), 403, "without the token");
+        let with = [("cookie", session.as_str()), ("x-csrf-token", csrf.as_str())];
+        assert_eq!(send(&app, "POST", "/change", &with, "").await.status(), 200);
+        let forged = [("cookie", "millrace_session=dTphbGljZTo5OTk5OTk5OTk5OTk5OTk.AAAA")];
+        assert_eq!(send(&app, "GET", "/", &forged, "").await.status(), 401);
+        let gone = send(&app, "POST", "/logout", &with, "").await;
+        assert!(gone.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn bodies_that_do_not_come_are_told_so_whatever_the_router_says() {
         let app = app(&Login::default());
@@ -219,6 +328,6 @@ mod tests {
         let began = tokio::time::Instant::now();
         let found = ask(&app, Request::post("/who").body(body).unwrap()).await;
         assert_eq!(found, (StatusCode::REQUEST_TIMEOUT.as_u16(), "/who: body did not come in time".to_owned()));
-        assert_eq!(began.elapsed(), Duration::from_secs(30));
+        assert_eq!(began.elapsed(), Duration::from_secs(15));
     }
 }

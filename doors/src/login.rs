@@ -1,31 +1,21 @@
-//! Logins of HTTP clients: bearer tokens, API keys, users with passwords (RFC 7617).
+//! Who may use a listener: its own login, which may do everything, and the logins of all listeners ([`Access`]).
 //!
-//! In: heads of requests. Out: who asks ([`Identity`]), or a refusal with 401. Touches the files and variables that
-//! secrets are read from, once.
+//! In: heads of requests. Out: who asks ([`Identity`]), or a refusal with 401 or 429. Touches the files and variables
+//! that secrets of the listener's own login are read from, once.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use base64::Engine as _;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use millrace_log::value::ValueError;
 
+use crate::access::session::{Kind, Session};
+use crate::access::{Access, Denied};
 use crate::config::Login;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::stream::Peer;
-
-/// Who asks. In the extensions of every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Name for log lines.
-    pub name: Arc<str>,
-}
-
-impl Identity {
-    /// Nobody in particular.
-    pub const ANONYMOUS: &'static str = "anonymous";
-}
 
 /// Why logins can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,58 +31,42 @@ pub enum LoginError {
     },
 }
 
-/// Decides who may come in. One for each listener; further ways to log in are implementations of it.
-#[async_trait]
-pub trait Authenticate: Send + Sync + 'static {
-    /// Who asks, or the refusal.
-    async fn authenticate(&self, head: &Parts, peer: &Peer) -> Result<Identity, Refusal>;
-
-    /// Whether anybody is refused: a listener without should stay on loopback.
-    fn is_required(&self) -> bool;
-}
-
-/// Lets everybody in: for loopback. Whoever shows a certificate has its name.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Open;
-
-#[async_trait]
-impl Authenticate for Open {
-    async fn authenticate(&self, _: &Parts, peer: &Peer) -> Result<Identity, Refusal> {
-        let name = peer.certificate.clone().unwrap_or_else(|| Identity::ANONYMOUS.into());
-        Ok(Identity { name })
-    }
-
-    fn is_required(&self) -> bool {
-        false
-    }
-}
-
 /// Lets in whoever has the token or the password of a [`Login`].
 pub struct Credentials {
     /// Whole values of `Authorization` that are let in, with the name of who sends them.
-    values: Vec<(String, Identity)>,
-    challenge: HeaderValue,
+    values: Vec<(String, Arc<str>)>,
+    challenge: Vec<&'static str>,
 }
 
 impl Credentials {
     /// Reads the secrets now, so that a missing file stops the start. Blocks.
     pub fn new(login: &Login) -> Result<Self, LoginError> {
         let mut values = Vec::new();
-        let mut challenges = Vec::new();
+        let mut challenge = Vec::new();
         if login.token != millrace_log::value::Secret::default() {
             let token = revealed(login.token.reveal()?, "token")?;
-            let who = Identity { name: "token".into() };
-            values.push((format!("Bearer {token}"), who.clone()));
+            let who: Arc<str> = "token".into();
+            values.push((format!("Bearer {token}"), Arc::clone(&who)));
             values.push((format!("ApiKey {token}"), who));
-            challenges.push("Bearer");
+            challenge.push(BEARER);
         }
         if !login.username.is_empty() {
             let password = revealed(login.password.reveal()?, "password")?;
-            values.push((basic(&login.username, &password), Identity { name: login.username.as_str().into() }));
-            challenges.push(r#"Basic realm="millrace""#);
+            values.push((basic(&login.username, &password), login.username.as_str().into()));
+            challenge.push(BASIC);
         }
-        let challenge = HeaderValue::from_str(&challenges.join(", ")).unwrap_or(HeaderValue::from_static("Bearer"));
         Ok(Self { values, challenge })
+    }
+
+    /// Who sends this value of `Authorization`. Compares with all of them.
+    fn of(&self, given: &[u8]) -> Option<&Arc<str>> {
+        self.values
+            .iter()
+            .fold(None, |found, (want, who)| if is_equal(want.as_bytes(), given) { Some(who) } else { found })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.values.iter().any(|(_, who)| &**who == name)
     }
 }
 
@@ -110,30 +84,125 @@ fn is_equal(want: &[u8], given: &[u8]) -> bool {
     want.len() == given.len() && want.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
-#[async_trait]
-impl Authenticate for Credentials {
-    async fn authenticate(&self, head: &Parts, _: &Peer) -> Result<Identity, Refusal> {
-        let given = head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let found = self.values.iter().fold(None, |found, (want, who)| {
-            let is_this = is_equal(want.as_bytes(), given);
-            if is_this { Some(who) } else { found }
-        });
-        found.cloned().ok_or_else(|| {
-            let text = "login required: send a token, or user and password, in the header `Authorization`";
-            let mut refusal = Refusal::new(StatusCode::UNAUTHORIZED, text);
-            refusal.challenge = Some(self.challenge.clone());
-            refusal
-        })
-    }
+/// Ways to log in, as `WWW-Authenticate` lists them.
+const BEARER: &str = "Bearer";
+const BASIC: &str = r#"Basic realm="millrace""#;
 
-    fn is_required(&self) -> bool {
-        true
-    }
+/// What lets requests of one listener in: its own login, and those of all listeners.
+pub struct Gate {
+    /// Name of the listener.
+    pub(crate) listener: Arc<str>,
+    own: Option<Credentials>,
+    /// Logins of all listeners.
+    pub(crate) access: Option<Access>,
+    /// Whether other hosts reach the listener, and need no certificate for it.
+    is_exposed: bool,
 }
 
-/// What a [`Login`] requires. Blocks where secrets are in files.
-pub fn authenticator(login: &Login) -> Result<Arc<dyn Authenticate>, LoginError> {
-    if login.is_open() { Ok(Arc::new(Open)) } else { Ok(Arc::new(Credentials::new(login)?)) }
+/// Who was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entered {
+    pub who: Identity,
+    /// By which kind of login a session could begin.
+    pub kind: Option<Kind>,
+    /// The session that they came by.
+    pub session: Option<Session>,
+}
+
+impl Gate {
+    /// Reads the secrets of the listener's own login. Blocks.
+    pub fn open(listener: &str, login: &Login, access: Option<Access>, is_exposed: bool) -> Result<Self, LoginError> {
+        let own = if login.is_open() { None } else { Some(Credentials::new(login)?) };
+        Ok(Self { listener: listener.into(), own, access, is_exposed })
+    }
+
+    /// Whether anybody is refused.
+    pub fn is_required(&self) -> bool {
+        self.own.is_some() || self.access.as_ref().is_some_and(|access| !access.is_open())
+    }
+
+    /// Whether everybody who reaches the listener may do everything, and nobody said that this is meant.
+    pub fn is_open_by_mistake(&self) -> bool {
+        let is_meant = self.access.as_ref().is_some_and(|access| access.book().insecure);
+        self.is_exposed && !self.is_required() && !is_meant
+    }
+
+    /// Who sent a request.
+    pub(crate) async fn identify(&self, head: &Parts, peer: &Peer) -> Result<Entered, Refusal> {
+        let entered = |who, kind| Ok(Entered { who, kind, session: None });
+        if !self.is_required() {
+            if self.is_open_by_mistake() {
+                let text = "this endpoint is open to other hosts and has no login: configure `access`";
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, text));
+            }
+            let name = peer.certificate.clone().unwrap_or_else(|| Identity::ANONYMOUS.into());
+            return entered(Identity::unlimited(name), None);
+        }
+        let given = head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        if let (Some(own), Some(given)) = (&self.own, given)
+            && let Some(name) = own.of(given)
+        {
+            return entered(Identity::unlimited(Arc::clone(name)), Some(Kind::Own));
+        }
+        let Some(access) = &self.access else { return Err(self.refusal(head, given.is_some())) };
+        let denied = if access.is_open() {
+            match given {
+                None => Denied::Nothing,
+                Some(_) => access.throttled(access.address(&head.headers, peer)).unwrap_or(Denied::Wrong),
+            }
+        } else {
+            match access.identify(&head.headers, peer).await {
+                Ok((kind, who)) => return entered(who, kind),
+                Err(denied) => denied,
+            }
+        };
+        match denied {
+            Denied::Nothing => match self.returning(access, head) {
+                Some((who, session)) => Ok(Entered { who, kind: Some(session.kind), session: Some(session) }),
+                None => Err(self.refusal(head, false)),
+            },
+            Denied::Wrong => {
+                access.failed(&self.listener, access.address(&head.headers, peer), &head.headers);
+                Err(self.refusal(head, true))
+            }
+            Denied::Wait(seconds) => {
+                let text = format!("too many failed logins from this address: try again in {seconds} s");
+                let mut refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, text);
+                refusal.retry_after = Some(seconds);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn returning(&self, access: &Access, head: &Parts) -> Option<(Identity, Session)> {
+        let session = access.sessions().of(&head.headers, access.now_ms())?;
+        let who = match session.kind {
+            Kind::Own => {
+                let is_known = self.own.as_ref().is_some_and(|own| own.has(&session.name));
+                is_known.then(|| Identity::unlimited(session.name.as_str()))
+            }
+            kind => access.returning(kind, &session.name),
+        };
+        Some((who?, session))
+    }
+
+    fn refusal(&self, head: &Parts, is_wrong: bool) -> Refusal {
+        let text = if is_wrong {
+            "login failed: the token is unknown or expired, or the user name or password is wrong"
+        } else {
+            "login required: send a token, or user and password, in the header `Authorization`"
+        };
+        let mut refusal = Refusal::new(StatusCode::UNAUTHORIZED, text);
+        let own = self.own.iter().flat_map(|own| own.challenge.iter().copied());
+        let all = self.access.iter().filter(|access| !access.is_open()).flat_map(|_| [BEARER, BASIC]);
+        // Scripts of the page send people to the form; browsers would ask for a password in a window of their own.
+        let is_script = head.headers.get("sec-fetch-dest").is_some_and(|dest| dest == "empty");
+        let mut ways: Vec<&str> = own.chain(all).filter(|way| !is_script || *way == BEARER).collect();
+        ways.sort_unstable_by(|a, b| b.cmp(a));
+        ways.dedup();
+        refusal.challenge = HeaderValue::from_str(&ways.join(", ")).ok().filter(|ways| !ways.is_empty());
+        refusal
+    }
 }
 
 #[cfg(test)]
@@ -141,19 +210,30 @@ mod tests {
     use millrace_log::value::Secret;
 
     use super::*;
+    use crate::access::config::AccessConfig;
 
-    async fn ask(authenticate: &dyn Authenticate, authorization: Option<&str>) -> Result<String, Refusal> {
+    fn head(authorization: Option<&str>) -> Parts {
         let builder = http::Request::builder().uri("/");
         let builder = authorization.iter().fold(builder, |b, value| b.header("Authorization", *value));
-        let (head, ()) = builder.body(()).unwrap().into_parts();
-        let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None };
-        Ok(authenticate.authenticate(&head, &peer).await?.name.to_string())
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn peer() -> Peer {
+        Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None, is_tls: false, names: Arc::new([]) }
+    }
+
+    fn gate(login: &Login) -> Gate {
+        Gate::open("test", login, None, false).unwrap()
+    }
+
+    async fn ask(gate: &Gate, authorization: Option<&str>) -> Result<String, Refusal> {
+        Ok(gate.identify(&head(authorization), &peer()).await?.who.name.to_string())
     }
 
     #[tokio::test]
     async fn tokens_and_passwords_are_checked() {
         let login = Login { token: Secret::new("s3cret"), username: "grafana".to_owned(), password: Secret::new("pw") };
-        let both = authenticator(&login).unwrap();
+        let both = gate(&login);
         for (given, want) in [
             (None, None),
             (Some(""), None),
@@ -167,18 +247,29 @@ mod tests {
             (Some("Basic Z3JhZmFuYTpwdw=="), Some("grafana")),
             (Some("Basic Z3JhZmFuYTpvdGhlcg=="), None),
         ] {
-            let found = ask(&*both, given).await;
+            let found = ask(&both, given).await;
             assert_eq!(found.as_deref().ok(), want, "{given:?}");
             if let Err(refusal) = found {
-                assert_eq!((refusal.status.as_u16(), refusal.text.contains("login required")), (401, true));
+                let text = if given.is_some() { "login failed" } else { "login required" };
+                assert_eq!((refusal.status.as_u16(), refusal.text.contains(text)), (401, true));
                 assert_eq!(refusal.challenge.unwrap(), r#"Bearer, Basic realm="millrace""#);
             }
         }
         assert!(both.is_required());
-        let user = authenticator(&Login { token: Secret::default(), ..login.clone() }).unwrap();
-        assert!(ask(&*user, Some("Bearer ")).await.is_err(), "no token is none that is empty");
-        let open = authenticator(&Login::default()).unwrap();
-        assert_eq!((ask(&*open, None).await.unwrap().as_str(), open.is_required()), ("anonymous", false));
+        let user = gate(&Login { token: Secret::default(), ..login.clone() });
+        assert!(ask(&user, Some("Bearer ")).await.is_err(), "no token is none that is empty");
+        let open = gate(&Login::default());
+        assert_eq!((ask(&open, None).await.unwrap().as_str(), open.is_required()), ("anonymous", false));
+    }
+
+    #[tokio::test]
+    async fn listeners_that_other_hosts_reach_are_open_only_where_that_is_meant() {
+        let access = Access::new(millrace_log::clock::SystemClock::shared()).unwrap();
+        for (is_exposed, insecure, want) in [(false, false, true), (true, false, false), (true, true, true)] {
+            access.replace(&AccessConfig { insecure, ..AccessConfig::default() }).unwrap();
+            let gate = Gate::open("test", &Login::default(), Some(access.clone()), is_exposed).unwrap();
+            assert_eq!((ask(&gate, None).await.is_ok(), gate.is_open_by_mistake()), (want, !want), "{is_exposed}");
+        }
     }
 
     #[test]
@@ -188,7 +279,7 @@ mod tests {
         let login = Login { token: Secret::new(format!("file:{}", path.display())), ..Login::default() };
         assert!(matches!(Credentials::new(&login), Err(LoginError::Secret(_))));
         std::fs::write(&path, "\n").unwrap();
-        let Err(error) = authenticator(&login) else { panic!("an empty token lets everybody in") };
+        let Err(error) = Credentials::new(&login) else { panic!("an empty token lets everybody in") };
         assert!(error.to_string().contains("`token` is empty"), "{error}");
         std::fs::write(&path, "s3cret\n").unwrap();
         assert!(Credentials::new(&login).is_ok());

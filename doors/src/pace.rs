@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::ConnectionLimits;
-use crate::seats::Seat;
+use crate::seats::{Seat, Sitting};
 
 /// Pace of one connection.
 #[derive(Debug)]
@@ -36,12 +36,16 @@ pub(crate) struct Pace {
     idle: Duration,
     write: Duration,
     state: Mutex<State>,
+    /// What others see of it.
+    sitting: Option<Arc<Sitting>>,
 }
 
 #[derive(Debug)]
 struct State {
     /// Requests that are being answered.
     answering: usize,
+    /// Those of them whose body is still coming.
+    receiving: usize,
     /// Anything came.
     is_used: bool,
     /// A request was answered.
@@ -56,9 +60,10 @@ struct State {
 }
 
 impl Pace {
-    pub fn new(limits: &ConnectionLimits) -> Arc<Self> {
+    pub fn new(limits: &ConnectionLimits, sitting: Option<Arc<Sitting>>) -> Arc<Self> {
         let state = State {
             answering: 0,
+            receiving: 0,
             is_used: false,
             is_proven: false,
             is_http2: false,
@@ -66,7 +71,38 @@ impl Pace {
             head_since: None,
             blocked_since: None,
         };
-        Arc::new(Self { head: limits.head, idle: limits.idle, write: limits.write, state: Mutex::new(state) })
+        if let Some(sitting) = &sitting {
+            sitting.waits();
+        }
+        Arc::new(Self { head: limits.head, idle: limits.idle, write: limits.write, state: Mutex::new(state), sitting })
+    }
+
+    /// Whether everything that is under way waits for the client.
+    pub fn is_waiting(&self) -> bool {
+        let state = self.state.lock();
+        state.answering == state.receiving
+    }
+
+    /// Ends when the connection should make room for others.
+    pub async fn leave(&self) {
+        match &self.sitting {
+            Some(sitting) => sitting.leave().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It became another protocol, which answers for itself.
+    pub fn upgraded(&self) {
+        self.state.lock().answering += 1;
+        if let Some(sitting) = &self.sitting {
+            sitting.works();
+        }
+    }
+
+    /// After a change: a wait begins anew with each step.
+    fn show(&self, state: &State) {
+        let Some(sitting) = &self.sitting else { return };
+        if state.answering == state.receiving { sitting.waits() } else { sitting.works() }
     }
 
     /// When which limit is broken if nothing happens until then.
@@ -108,6 +144,7 @@ impl Pace {
         }
         if state.answering == 0 && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
+            self.show(&state);
         }
     }
 
@@ -130,8 +167,21 @@ impl Answering {
         let mut state = pace.state.lock();
         state.answering += 1;
         state.head_since = None;
+        pace.show(&state);
         drop(state);
         Self(Arc::clone(pace))
+    }
+
+    /// The request's body, whose coming is a wait for the client.
+    pub fn receive(&self, body: Body) -> Body {
+        if hyper::body::Body::is_end_stream(&body) {
+            return body;
+        }
+        let mut state = self.0.state.lock();
+        state.receiving += 1;
+        self.0.show(&state);
+        drop(state);
+        Body::new(Received { body, pace: Some(Arc::clone(&self.0)) })
     }
 
     /// Ends when the body has been handed over.
@@ -146,6 +196,51 @@ impl Drop for Answering {
         state.answering -= 1;
         state.is_proven = true;
         state.idle_since = Instant::now();
+        self.0.show(&state);
+    }
+}
+
+/// A body that is coming.
+struct Received {
+    body: Body,
+    /// Until it has come, or nobody wants it.
+    pace: Option<Arc<Pace>>,
+}
+
+impl Received {
+    fn done(&mut self) {
+        if let Some(pace) = self.pace.take() {
+            let mut state = pace.state.lock();
+            state.receiving -= 1;
+            pace.show(&state);
+        }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+impl hyper::body::Body for Received {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+            self.done();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

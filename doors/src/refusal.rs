@@ -10,6 +10,8 @@ use http::{HeaderValue, StatusCode, header};
 use millrace_log::push::PushError;
 use millrace_log::record::RecordError;
 
+use crate::identity::Identity;
+
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -35,6 +37,18 @@ impl Refusal {
     /// 400.
     pub fn bad(text: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// 403 for somebody without a role.
+    pub fn lacking(who: &Identity, role: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, format!("`{}` may not do this: it needs the role `{role}`", who.name))
+    }
+
+    /// As an answer that the guard in front of all routes writes anew in the format of its API.
+    pub(crate) fn marked(self) -> Response {
+        let mut answer = self.clone().answer();
+        answer.extensions_mut().insert(self);
+        answer
     }
 
     /// The headers of the answer, onto one that has its body already.

@@ -1,23 +1,24 @@
-//! HTTP listeners as a whole: what stands between the network and a router.
+//! HTTP listeners as a whole: what stands between the network and the routes of an API.
 //!
-//! In: [`HttpSettings`], an [`axum::Router`]. Out: answers, until the stop. Touches the network, and the files of
+//! In: [`HttpSettings`], [`LiveRoutes`]. Out: answers, until the stop. Touches the network, and the files of
 //! certificates and secrets.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::config::{ClientAuth, ConnectionLimits, Login, RequestLimits, TlsConfig};
 use crate::connection;
 use crate::guard::Guard;
 use crate::listener::{Bound, Connection};
-use crate::login::{LoginError, authenticator};
+use crate::login::{Gate, LoginError};
 use crate::refusal::{Render, plain};
+use crate::routes::LiveRoutes;
 use crate::tenant::TenantRule;
 use crate::tls::{Tls, TlsError};
 
@@ -35,8 +36,12 @@ pub struct HttpSettings {
     pub listen: String,
     /// TLS. `None`: plain text.
     pub tls: Option<TlsConfig>,
-    /// Who may come in.
+    /// The listener's own login, which may do everything.
     pub login: Login,
+    /// Logins of all listeners of the process. `None`: only its own.
+    pub access: Option<Access>,
+    /// Whether people log in by a form.
+    pub has_page: bool,
     /// How tenants are found.
     pub tenants: TenantRule,
     /// Limits of connections.
@@ -56,6 +61,8 @@ impl HttpSettings {
             listen: listen.into(),
             tls: None,
             login: Login::default(),
+            access: None,
+            has_page: false,
             tenants: TenantRule::default(),
             connections: ConnectionLimits::default(),
             requests: RequestLimits::default(),
@@ -104,6 +111,19 @@ pub enum OpenError {
         #[source]
         source: TlsError,
     },
+    /// Other hosts would get in without a login.
+    #[error(
+        "{name} would be open to other hosts without a login on {address}: bind `{key}` to 127.0.0.1, configure \
+         `access`, or set `access.insecure: true`"
+    )]
+    Exposed {
+        /// Which listener.
+        name: String,
+        /// The address as configured.
+        address: String,
+        /// The key of the configuration.
+        key: &'static str,
+    },
     /// Logins.
     #[error("login of {name} can't be used: {source}")]
     Login {
@@ -115,6 +135,20 @@ pub enum OpenError {
     },
 }
 
+/// Who gets in by a listener.
+#[derive(Clone)]
+pub struct Privacy {
+    guard: Arc<Guard>,
+    is_closed: bool,
+}
+
+impl Privacy {
+    /// Whether only this host gets in, or only who logs in or shows a certificate.
+    pub fn is_private(&self) -> bool {
+        self.is_closed || self.guard.gate().is_required()
+    }
+}
+
 /// A listener that is bound and does not answer yet.
 pub struct HttpListener {
     bound: Bound,
@@ -124,10 +158,9 @@ pub struct HttpListener {
 }
 
 impl HttpListener {
-    /// Reads certificates and secrets, and binds. Blocks. Warns where other hosts get in without a login.
+    /// Reads certificates and secrets, and binds. Blocks. Refuses where other hosts would get in without a login.
     pub fn open(settings: HttpSettings) -> Result<Self, OpenError> {
         let name = || settings.name.clone();
-        let login = authenticator(&settings.login).map_err(|source| OpenError::Login { name: name(), source })?;
         let requires_certificate = settings.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
         let tls = settings.tls.clone().map(|tls| Tls::open_for(tls, &PROTOCOLS)).transpose();
         let tls = tls.map_err(|source| OpenError::Tls { name: name(), source })?;
@@ -138,11 +171,19 @@ impl HttpListener {
                 _ => OpenError::Bind { name, address, key, source },
             }
         })?;
-        let guard = Guard::new(&settings.name, login, settings.tenants, settings.requests, settings.render);
-        let opened = Self { bound, guard: Arc::new(guard), connections: settings.connections, requires_certificate };
-        if !opened.is_private() {
+        let is_loopback = bound.address().ip().is_loopback();
+        let is_exposed = !is_loopback && !requires_certificate;
+        let gate = Gate::open(&settings.name, &settings.login, settings.access, is_exposed);
+        let gate = gate.map_err(|source| OpenError::Login { name: name(), source })?;
+        if gate.is_open_by_mistake() {
+            return Err(OpenError::Exposed { name: name(), address: settings.listen, key: settings.key });
+        }
+        let guard = Guard::new(gate, settings.tenants, settings.requests, settings.render);
+        let guard = Arc::new(guard.reached_by(is_loopback, settings.has_page));
+        let opened = Self { bound, guard, connections: settings.connections, requires_certificate };
+        if !opened.privacy().is_private() {
             let (listener, bound) = (&**opened.bound.name(), opened.address());
-            tracing::warn!(listener, %bound, "open to other hosts without authentication: bind it to 127.0.0.1 or set a login");
+            tracing::warn!(listener, %bound, "open to other hosts without a login (access.insecure): everybody who reaches it may read and change everything");
         }
         Ok(opened)
     }
@@ -166,22 +207,23 @@ impl HttpListener {
         self.bound.has_tls()
     }
 
-    /// Whether only this host gets in, or only who logs in or shows a certificate.
-    pub fn is_private(&self) -> bool {
-        self.guard.requires_login() || self.requires_certificate || self.address().ip().is_loopback()
+    /// Who gets in, also later.
+    pub fn privacy(&self) -> Privacy {
+        let is_closed = self.requires_certificate || self.address().ip().is_loopback();
+        Privacy { guard: Arc::clone(&self.guard), is_closed }
     }
 
-    /// Answers by a router until `stop`; then takes no more connections, ends those that are idle, and lets the others
-    /// have their answers for as long as the limits say.
+    /// Answers by routes, which may be replaced meanwhile, until `stop`; then takes no more connections, ends those that
+    /// are idle, and lets the others have their answers for as long as the limits say.
     ///
     /// Boxed: compiled in this crate, not again in each that serves.
-    pub fn serve(self, router: Router, stop: CancellationToken) -> BoxFuture<'static, io::Result<()>> {
-        self.serve_until(router, stop).boxed()
+    pub fn serve(self, routes: impl Into<LiveRoutes>, stop: CancellationToken) -> BoxFuture<'static, io::Result<()>> {
+        self.serve_until(routes.into(), stop).boxed()
     }
 
-    async fn serve_until(self, router: Router, stop: CancellationToken) -> io::Result<()> {
+    async fn serve_until(self, routes: LiveRoutes, stop: CancellationToken) -> io::Result<()> {
         let Self { bound, guard, connections: limits, .. } = self;
-        let app = guard.mount(router);
+        let app = guard.mount(routes);
         let (shared, token) = (Arc::new(limits.clone()), stop.clone());
         let serve = move |Connection { stream, peer, seat }| {
             let (app, limits, stop) = (app.clone(), Arc::clone(&shared), token.clone());

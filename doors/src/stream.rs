@@ -1,6 +1,6 @@
 //! A client's stream, plain or under TLS.
 //!
-//! In: an accepted socket. Out: bytes both ways, and the subject of the client's certificate. Touches the socket. Two
+//! In: an accepted socket. Out: bytes both ways, and the subject and names of the client's certificate. Touches the socket. Two
 //! kinds in one type instead of a box: each byte passes here.
 
 use std::io;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::tls::{Tls, principal};
+use crate::tls::{Tls, alternative_names, principal};
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -22,6 +22,10 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whom its certificate names, e.g. `User:CN=agent-7`; only certificates of the configured authorities get here.
     pub certificate: Option<Arc<str>>,
+    /// Whether it speaks TLS.
+    pub is_tls: bool,
+    /// Alternative names in its certificate.
+    pub names: Arc<[String]>,
 }
 
 /// Both directions of a connection.
@@ -44,11 +48,11 @@ impl Stream {
 
     /// Who the other end is.
     pub fn peer(&self, address: SocketAddr) -> Peer {
-        let certificate = match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => principal(stream).map(Arc::from),
+        let (certificate, names) = match self {
+            Self::Plain(_) => (None, Vec::new()),
+            Self::Tls(stream) => (principal(stream).map(Arc::from), alternative_names(stream)),
         };
-        Peer { address, certificate }
+        Peer { address, certificate, is_tls: matches!(self, Self::Tls(_)), names: names.into() }
     }
 }
 

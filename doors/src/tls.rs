@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::config::{ClientAuth, TlsConfig};
 
@@ -198,6 +200,27 @@ pub fn principal(stream: &TlsStream<TcpStream>) -> Option<String> {
     subject(certificate).map(|subject| format!("User:{subject}"))
 }
 
+/// Alternative names of a client's certificate: DNS names, e-mail addresses, URIs.
+pub fn alternative_names(stream: &TlsStream<TcpStream>) -> Vec<String> {
+    let (_, connection) = stream.get_ref();
+    connection.peer_certificates().and_then(<[_]>::first).map(|own| names(own)).unwrap_or_default()
+}
+
+/// A certificate's alternative names.
+fn names(certificate: &[u8]) -> Vec<String> {
+    let Ok(certificate) = x509_cert::Certificate::from_der(certificate) else { return Vec::new() };
+    let Ok(Some((_, SubjectAltName(names)))) = certificate.tbs_certificate.get::<SubjectAltName>() else {
+        return Vec::new();
+    };
+    let text = |name: &GeneralName| match name {
+        GeneralName::DnsName(name) | GeneralName::Rfc822Name(name) | GeneralName::UniformResourceIdentifier(name) => {
+            Some(name.to_string())
+        }
+        _ => None,
+    };
+    names.iter().filter_map(text).collect()
+}
+
 /// A certificate's subject.
 fn subject(certificate: &[u8]) -> Option<String> {
     let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
@@ -262,5 +285,13 @@ mod tests {
         let certificate = params.self_signed(&key).unwrap();
         assert_eq!(subject(certificate.der()).unwrap(), r"CN=agent-7,OU=Ops,O=Example\, Inc.,C=DE");
         assert_eq!(subject(b"no certificate"), None);
+    }
+
+    #[test]
+    fn alternative_names_are_read() {
+        let params = rcgen::CertificateParams::new(["agent-7.example.org".to_owned(), "10.0.0.7".to_owned()]).unwrap();
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(names(certificate.der()), ["agent-7.example.org"]);
+        assert!(names(b"no certificate").is_empty());
     }
 }

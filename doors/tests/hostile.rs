@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::WebSocketUpgrade;
-use axum::routing::{any, get, post};
+use millrace_doors::browser::Bodies;
 use millrace_doors::config::{ClientAuth, ConnectionLimits, RequestLimits, TlsConfig};
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_doors::serve::{HttpListener, HttpSettings, OpenError};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -35,18 +35,20 @@ fn settings(edit: impl FnOnce(&mut HttpSettings)) -> HttpSettings {
 async fn start(settings: HttpSettings) -> Running {
     let listener = HttpListener::open_async(settings).await.unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
-    let router = Router::new()
-        .route("/", get(|| async { "hello" }))
-        .route("/version", get(|request: axum::extract::Request| async move { format!("{:?}", request.version()) }))
-        .route("/push", post(|body: Bytes| async move { format!("{} bytes", body.len()) }))
-        .route(
-            "/tail",
-            any(|upgrade: WebSocketUpgrade| async {
+    let routes =
+        Routes::new()
+            .on(Need::Read, Methods::Get, "/", || async { "hello" })
+            .on(Need::Read, Methods::Get, "/version", |request: axum::extract::Request| async move {
+                format!("{:?}", request.version())
+            })
+            .on(Need::Write(Bodies::Any), Methods::Post, "/push", |body: Bytes| async move {
+                format!("{} bytes", body.len())
+            })
+            .on(Need::Read, Methods::Get, "/tail", |upgrade: WebSocketUpgrade| async {
                 upgrade.on_upgrade(|mut socket| async move { while let Some(Ok(_)) = socket.recv().await {} })
-            }),
-        );
+            });
     let token = stop.clone();
-    tokio::spawn(async move { listener.serve(router, token).await });
+    tokio::spawn(async move { listener.serve(routes, token).await });
     Running { address, _stop: stop.drop_guard() }
 }
 
@@ -104,7 +106,9 @@ async fn slow_senders_are_cut_off_and_others_are_answered_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_can_not_take_all_connections() {
     let running = start(settings(|s| {
-        s.connections = ConnectionLimits { max: 10, max_per_address: 3, ..ConnectionLimits::default() };
+        let never = Duration::from_secs(3600);
+        s.connections =
+            ConnectionLimits { max: 10, max_per_address: 3, shed_after: never, ..ConnectionLimits::default() };
     }))
     .await;
     let mut held = Vec::new();
@@ -122,6 +126,33 @@ async fn one_address_can_not_take_all_connections() {
     assert!(answer.ends_with("hello"), "another address has a place: {answer}");
     held.clear();
     while get_plain(running.address).await.is_empty() {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_and_slow_senders_make_room_for_others_of_their_address() {
+    let running = start(settings(|s| {
+        let shed_after = Duration::from_millis(50);
+        s.connections = ConnectionLimits { max: 20, max_per_address: 20, shed_after, ..ConnectionLimits::default() };
+    }))
+    .await;
+    for first in ["", "GET / HT", "POST /push HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nstart"] {
+        let mut held = Vec::new();
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            stream.write_all(first.as_bytes()).await.ok();
+            held.push(stream);
+        }
+        let began = Instant::now();
+        for _ in 0..5 {
+            let answer = loop {
+                let answer = get_plain(running.address).await;
+                if !answer.is_empty() || began.elapsed() > Duration::from_secs(5) {
+                    break answer;
+                }
+            };
+            assert!(answer.ends_with("hello"), "`{first}`: {answer}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,8 @@ pub mod scan;
 pub mod rows;
 /// Live documents of client indices.
 pub mod docs;
+/// A store of which somebody sees some streams only.
+pub mod confined;
 /// An event store in memory, for the tests of doors.
 pub mod memory;
 /// Immutable folders of events, found by stream, time and words.

@@ -139,6 +139,11 @@ pub trait EventStore: Send + Sync + 'static {
     /// batches ([`tokio::sync::broadcast::error::RecvError::Lagged`]).
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Arc<(Tenant, RowBatch)>>;
 
+    /// Matchers that rows of [`EventStore::subscribe`] must match; scans know them by themselves.
+    fn confines(&self) -> &[LabelMatcher] {
+        &[]
+    }
+
     /// Waits until the index has passed the high watermarks of the moment of the call (`_refresh`, `/flush`).
     async fn caught_up(&self, at_most: std::time::Duration) -> Result<(), StorageError>;
 }

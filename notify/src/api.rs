@@ -1,6 +1,6 @@
 //! The part of Alertmanager's API v2 that the notifier answers.
 //!
-//! In: requests. Out: JSON. Touches nothing; the binary mounts the router. Follows Alertmanager's `api/v2/openapi.yaml`.
+//! In: requests. Out: JSON. Touches nothing; the binary mounts the routes. Follows Alertmanager's `api/v2/openapi.yaml`.
 //! Foreign codes and texts stay in this file.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,15 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json};
 use chrono::DateTime;
+use millrace_doors::browser::Bodies;
+use millrace_doors::identity::Identity;
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::alert::{LabelSet, NewAlert, SinkError};
 use millrace_log::go;
 use millrace_log::record::is_label_name;
+use millrace_logql::storage::LabelMatcher;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -27,14 +30,17 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 
 impl Notifier {
     /// Alertmanager's API v2: alerts, groups, status, receivers, health.
-    pub fn router(self: &Arc<Self>) -> Router {
-        Router::new()
-            .route("/api/v2/alerts", get(get_alerts).post(post_alerts))
-            .route("/api/v2/alerts/groups", get(get_groups))
-            .route("/api/v2/status", get(get_status))
-            .route("/api/v2/receivers", get(get_receivers))
-            .route("/-/healthy", get(healthy))
-            .route("/-/ready", get(healthy))
+    pub fn router(self: &Arc<Self>) -> Routes {
+        use Methods::{Get, Post};
+        use Need::{Login, Public, Read, Write};
+        Routes::new()
+            .on(Read, Get, "/api/v2/alerts", get_alerts)
+            .on(Write(Bodies::Json), Post, "/api/v2/alerts", post_alerts)
+            .on(Read, Get, "/api/v2/alerts/groups", get_groups)
+            .on(Read, Get, "/api/v2/status", get_status)
+            .on(Login, Get, "/api/v2/receivers", get_receivers)
+            .on(Public, Get, "/-/healthy", healthy)
+            .on(Public, Get, "/-/ready", healthy)
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self.clone())
     }
@@ -92,6 +98,8 @@ struct AlertQuery {
     filters: Vec<Filter>,
     receiver: Option<regex::Regex>,
     active: bool,
+    /// Forced by who asks.
+    confines: Vec<LabelMatcher>,
 }
 
 #[derive(Debug)]
@@ -174,10 +182,17 @@ fn unquoted(text: &str) -> Result<String, String> {
     Ok(value)
 }
 
+/// Matchers of the selector that whoever asks is confined to.
+fn confines(who: &Identity) -> Result<Vec<LabelMatcher>, Response> {
+    let Some(text) = &who.rights.selector else { return Ok(Vec::new()) };
+    millrace_logql::selector_matchers(text)
+        .map_err(|error| (StatusCode::FORBIDDEN, Json(error.to_string())).into_response())
+}
+
 impl AlertQuery {
-    fn parse(query: Option<&str>) -> Result<Self, Response> {
+    fn parse(query: Option<&str>, who: &Identity) -> Result<Self, Response> {
         let bad = |message: String| (StatusCode::BAD_REQUEST, Json(message)).into_response();
-        let mut own = Self { filters: Vec::new(), receiver: None, active: true };
+        let mut own = Self { filters: Vec::new(), receiver: None, active: true, confines: confines(who)? };
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*name {
                 "filter" => own.filters.push(Filter::parse(&value).map_err(bad)?),
@@ -209,6 +224,7 @@ impl AlertQuery {
         self.active
             && self.receiver.as_ref().is_none_or(|regex| regex.is_match(receiver))
             && self.filters.iter().all(|filter| filter.matches(&alert.labels))
+            && self.confines.iter().all(|m| m.matches(alert.labels.get(&m.name).map_or("", String::as_str)))
     }
 }
 
@@ -217,8 +233,12 @@ fn coded(status: StatusCode, code: u16, message: &str) -> Response {
     (status, Json(json!({"code": code, "message": message}))).into_response()
 }
 
-async fn get_alerts(Shared(notifier): Shared<Arc<Notifier>>, RawQuery(query): RawQuery) -> Response {
-    let query = match AlertQuery::parse(query.as_deref()) {
+async fn get_alerts(
+    Shared(notifier): Shared<Arc<Notifier>>,
+    Extension(who): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = match AlertQuery::parse(query.as_deref(), &who) {
         Ok(query) => query,
         Err(answer) => return answer,
     };
@@ -229,8 +249,12 @@ async fn get_alerts(Shared(notifier): Shared<Arc<Notifier>>, RawQuery(query): Ra
     Json(bodies).into_response()
 }
 
-async fn get_groups(Shared(notifier): Shared<Arc<Notifier>>, RawQuery(query): RawQuery) -> Response {
-    let query = match AlertQuery::parse(query.as_deref()) {
+async fn get_groups(
+    Shared(notifier): Shared<Arc<Notifier>>,
+    Extension(who): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = match AlertQuery::parse(query.as_deref(), &who) {
         Ok(query) => query,
         Err(answer) => return answer,
     };

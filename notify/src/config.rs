@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use millrace_doors::config::TlsConfig;
 use millrace_log::value::{Faults, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,10 @@ use serde::{Deserialize, Serialize};
 pub struct NotifyConfig {
     /// An `alertmanager.yml` with the route and the receivers. Without one, alerts are written to the program's own log.
     pub config_file: Option<PathBuf>,
-    /// Where the Alertmanager API listens.
+    /// Where the Alertmanager API listens. Beyond loopback, a login is required: see `access`.
     pub listen: String,
+    /// TLS of the Alertmanager API. Left out: plain text.
+    pub tls: Option<TlsConfig>,
     /// Address under which the Alertmanager API is reached; messages carry it as `externalURL`. Empty: made of `listen`.
     pub external_url: String,
     /// Alertmanagers to send alerts to instead of telling people ourselves. Not supported yet: must be empty.
@@ -34,6 +37,7 @@ impl Default for NotifyConfig {
         Self {
             config_file: None,
             listen: "127.0.0.1:9093".to_owned(),
+            tls: None,
             external_url: String::new(),
             forward: Vec::new(),
             max_alerts: 50_000,
@@ -48,6 +52,9 @@ impl NotifyConfig {
     pub fn check(&self, faults: &mut Faults) {
         if self.listen.parse::<std::net::SocketAddr>().is_err() && !self.listen.starts_with("localhost:") {
             faults.add("listen", "invalid address: write it as `127.0.0.1:9093`");
+        }
+        if let Some(tls) = &self.tls {
+            faults.within("tls", |f| tls.check(f));
         }
         if !self.external_url.is_empty() {
             faults.http_url("external_url", &self.external_url);
@@ -67,8 +74,9 @@ impl NotifyConfig {
 
     /// The address that messages carry, without a slash at its end.
     pub fn shown_url(&self) -> String {
-        let url =
-            if self.external_url.is_empty() { format!("http://{}", self.listen) } else { self.external_url.clone() };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let own = || format!("{scheme}://{}", self.listen);
+        let url = if self.external_url.is_empty() { own() } else { self.external_url.clone() };
         url.trim_end_matches('/').to_owned()
     }
 }

@@ -314,7 +314,7 @@ async fn another_file_takes_over_and_a_faulty_one_does_not() {
 }
 
 async fn ask(notifier: &Arc<Notifier>, request: Request<Body>) -> (StatusCode, serde_json::Value) {
-    let answer = notifier.router().oneshot(request).await.unwrap();
+    let answer = notifier.router().open_for_tests().oneshot(request).await.unwrap();
     let status = answer.status();
     let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     (status, serde_json::from_slice(&body).unwrap_or(serde_json::Value::Null))

@@ -1,17 +1,21 @@
 //! State of rules as Loki and Prometheus answer it (Grafana reads both).
 //!
-//! In: requests. Out: JSON, or YAML where Loki gives YAML. Touches nothing; the binary mounts the router. Follows Loki's
+//! In: requests. Out: JSON, or YAML where Loki gives YAML. Touches nothing; the binary mounts the routes. Follows Loki's
 //! ruler API. Foreign codes and texts stay in this file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State as Shared};
+use axum::Json;
+use axum::extract::{FromRequestParts, RawQuery};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use millrace_doors::identity::Identity;
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::go;
+use millrace_log::record::Tenant;
+use millrace_logql::storage::LabelMatcher;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,13 +24,58 @@ use crate::state::State;
 
 impl Rules {
     /// State of rules and alerts: Loki's ruler API and Prometheus's.
-    pub fn router(self: &Arc<Self>) -> Router {
-        Router::new()
-            .route("/loki/api/v1/rules", get(get_rule_files))
-            .route("/api/prom/rules", get(get_rule_files))
-            .route("/prometheus/api/v1/rules", get(get_rule_states))
-            .route("/prometheus/api/v1/alerts", get(get_rule_alerts))
+    pub fn router(self: &Arc<Self>) -> Routes {
+        use Methods::Get;
+        use Need::Read;
+        Routes::new()
+            .on(Read, Get, "/loki/api/v1/rules", get_rule_files)
+            .on(Read, Get, "/api/prom/rules", get_rule_files)
+            .on(Read, Get, "/prometheus/api/v1/rules", get_rule_states)
+            .on(Read, Get, "/prometheus/api/v1/alerts", get_rule_alerts)
             .with_state(self.clone())
+    }
+}
+
+/// Rules that whoever asks may see, and of their alerts those of streams that they see.
+struct Seen {
+    rules: Arc<Rules>,
+    is_own: bool,
+    confines: Vec<LabelMatcher>,
+}
+
+impl FromRequestParts<Arc<Rules>> for Seen {
+    type Rejection = Response;
+
+    async fn from_request_parts(head: &mut Parts, rules: &Arc<Rules>) -> Result<Self, Response> {
+        let who = head.extensions.get::<Identity>();
+        let selector = who.and_then(|who| who.rights.selector.as_deref());
+        let confines = selector.map(millrace_logql::selector_matchers).transpose();
+        let confines = confines.map_err(|error| (StatusCode::FORBIDDEN, format!("{error}\n")).into_response())?;
+        // Rules evaluate for one tenant; others have none.
+        let tenant = head.extensions.get::<Tenant>().cloned().unwrap_or_default();
+        let is_own = who.is_some() && tenant == *rules.tenant();
+        Ok(Self { rules: Arc::clone(rules), is_own, confines: confines.unwrap_or_default() })
+    }
+}
+
+impl Seen {
+    fn shows(&self, alert: &AlertView) -> bool {
+        let value = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+        self.confines.iter().all(|matcher| matcher.matches(value(&matcher.name)))
+    }
+
+    fn groups(&self) -> Vec<GroupView> {
+        let mut groups = if self.is_own { self.rules.groups() } else { Vec::new() };
+        for rule in groups.iter_mut().flat_map(|group| &mut group.rules) {
+            rule.alerts.retain(|alert| self.shows(alert));
+        }
+        groups
+    }
+
+    fn alerts(&self) -> Vec<AlertView> {
+        let mut alerts = if self.is_own { self.rules.alerts() } else { Vec::new() };
+        alerts.retain(|alert| self.shows(alert));
+        alerts
     }
 }
 
@@ -63,9 +112,9 @@ fn sources(templates: &[(String, crate::template::Template)]) -> BTreeMap<String
 }
 
 /// The rules as files, YAML by file as Loki gives them by namespace.
-async fn get_rule_files(Shared(rules): Shared<Arc<Rules>>) -> Response {
+async fn get_rule_files(seen: Seen) -> Response {
     let mut files: BTreeMap<String, Vec<GroupFile>> = BTreeMap::new();
-    for view in rules.groups() {
+    for view in seen.groups() {
         let group = &view.group;
         let file = group.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         files.entry(file).or_default().push(GroupFile {
@@ -163,12 +212,12 @@ fn group_state(view: &GroupView) -> Value {
     })
 }
 
-async fn get_rule_states(Shared(rules): Shared<Arc<Rules>>, RawQuery(query): RawQuery) -> Response {
+async fn get_rule_states(seen: Seen, RawQuery(query): RawQuery) -> Response {
     let kind = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(name, _)| name == "type")
         .map(|(_, value)| value.into_owned());
     let groups: Vec<Value> = match kind.as_deref() {
-        None | Some("" | "alert") => rules.groups().iter().map(group_state).collect(),
+        None | Some("" | "alert") => seen.groups().iter().map(group_state).collect(),
         Some("record") => Vec::new(),
         Some(other) => {
             let error = format!("not supported value \"{other}\"");
@@ -179,6 +228,6 @@ async fn get_rule_states(Shared(rules): Shared<Arc<Rules>>, RawQuery(query): Raw
     success(json!({"groups": groups}))
 }
 
-async fn get_rule_alerts(Shared(rules): Shared<Arc<Rules>>) -> Response {
-    success(json!({"alerts": alert_states(&rules.alerts())}))
+async fn get_rule_alerts(seen: Seen) -> Response {
+    success(json!({"alerts": alert_states(&seen.alerts())}))
 }

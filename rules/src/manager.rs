@@ -169,6 +169,11 @@ impl std::fmt::Debug for Rules {
 }
 
 impl Rules {
+    /// Whose logs the rules evaluate, and whose the alerts are.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
     /// Reads the rule files and the states that a former run left below `data_dir`/rules. Blocks.
     ///
     /// # Errors

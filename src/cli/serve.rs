@@ -73,7 +73,8 @@ impl Served {
                 }
             }
             Self::One { role, .. } => {
-                let mut config = Config { data_dir: all.data_dir.clone(), ..Config::default() };
+                let mut config =
+                    Config { data_dir: all.data_dir.clone(), access: all.access.clone(), ..Config::default() };
                 let missing = |section: &str| {
                     Failure::text(Code::Config, format!("the configuration has no section `{section}`"))
                 };

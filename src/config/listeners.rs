@@ -18,43 +18,73 @@ pub struct Listener {
     pub address: String,
     /// Datagrams, not connections.
     pub is_udp: bool,
+    /// Whether the logins of `access` are for it.
+    pub is_http: bool,
+}
+
+impl Listener {
+    /// Whether other hosts reach it, as far as the address alone says.
+    pub fn is_exposed(&self) -> bool {
+        match host_and_port(&self.address) {
+            Some((Host::Address(address), _)) => !address.is_loopback(),
+            Some((Host::Name(_), _)) | None => false,
+        }
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Udp,
+    Tcp,
+    Http,
 }
 
 /// All addresses of a configuration, in the order of the start. `values` are those of the whole configuration.
 pub fn listeners(config: &Config, values: &Json) -> Vec<Listener> {
     let mut all = Vec::new();
-    let mut add = |key: String, address: &str, is_udp: bool| {
+    let mut add = |key: String, address: &str, kind: Kind| {
         if !address.is_empty() {
-            all.push(Listener { key, address: address.to_owned(), is_udp });
+            all.push(Listener {
+                key,
+                address: address.to_owned(),
+                is_udp: kind == Kind::Udp,
+                is_http: kind == Kind::Http,
+            });
         }
     };
     if let Some(broker) = &config.broker {
         if broker.server.listeners.is_empty() {
-            add("broker.listen".to_owned(), &broker.server.listen, false);
+            add("broker.listen".to_owned(), &broker.server.listen, Kind::Tcp);
         }
         for (i, listener) in broker.server.listeners.iter().enumerate() {
-            add(format!("broker.listeners[{i}].listen"), &listener.listen, false);
+            add(format!("broker.listeners[{i}].listen"), &listener.listen, Kind::Tcp);
         }
-        add("broker.http".to_owned(), broker.server.http.as_deref().unwrap_or_default(), false);
+        add("broker.http".to_owned(), broker.server.http.as_deref().unwrap_or_default(), Kind::Http);
     }
     if let Some(aggregator) = &config.aggregator {
-        add("aggregator.http.listen".to_owned(), &aggregator.http.listen, false);
-        add("aggregator.elasticsearch.listen".to_owned(), &aggregator.elasticsearch.listen, false);
+        add("aggregator.http.listen".to_owned(), &aggregator.http.listen, Kind::Http);
+        add("aggregator.elasticsearch.listen".to_owned(), &aggregator.elasticsearch.listen, Kind::Http);
     }
     if let Some(notify) = &config.notify {
-        add("notify.listen".to_owned(), &notify.listen, false);
+        add("notify.listen".to_owned(), &notify.listen, Kind::Http);
     }
     if let Some(agent) = &config.agent {
         // Beside an aggregator or a broker with a listener of its own, the agent's is not opened.
         let has_other = config.aggregator.is_some() || config.broker.as_ref().is_some_and(|b| b.server.http.is_some());
         if !has_other {
-            add("agent.http".to_owned(), agent.http.as_deref().unwrap_or_default(), false);
+            add("agent.http".to_owned(), agent.http.as_deref().unwrap_or_default(), Kind::Http);
         }
         let sources = values.pointer("/agent/sources").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
         for (i, source) in sources.iter().enumerate() {
             for key in ["listen", "http", "grpc", "tcp", "udp"] {
                 let address = source.get(key).and_then(Json::as_str).unwrap_or_default();
-                add(format!("agent.sources[{i}].{key}"), address, key == "udp");
+                let kind = match key {
+                    "udp" => Kind::Udp,
+                    "tcp" => Kind::Tcp,
+                    _ => Kind::Http,
+                };
+                add(format!("agent.sources[{i}].{key}"), address, kind);
             }
         }
     }

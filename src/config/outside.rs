@@ -9,6 +9,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
+use millrace_doors::access::book::{Book, BookError};
 use millrace_doors::config::TlsConfig;
 use millrace_doors::tls::{Tls, TlsError};
 use millrace_log::value::{Faults, Secret};
@@ -48,7 +49,9 @@ impl Outside {
         let mut values = std::mem::take(&mut found.values);
         found.walk(&mut values, &written, "");
         found.values = values;
-        listeners::check(&listeners::listeners(config, &found.values), &mut found.faults);
+        let listeners = listeners::listeners(config, &found.values);
+        listeners::check(&listeners, &mut found.faults);
+        found.access(config, &listeners);
         found.data_dir(&config.data_dir);
         if let Some(rules) = &config.rules {
             found.rules(&rules.files);
@@ -136,6 +139,45 @@ impl Outside {
             };
             let key = map.iter().find(|(_, value)| value.as_str() == Some(named)).map(|(key, _)| format!(".{key}"));
             self.faults.add(&format!("{path}{}", key.unwrap_or_default()), error.to_string());
+        }
+    }
+
+    /// Hashes of logins, and HTTP endpoints that other hosts would reach without a login.
+    fn access(&mut self, config: &Config, listeners: &[listeners::Listener]) {
+        if let Err(error) = Book::read(&config.access) {
+            let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let key = format!("access.{}", error.key());
+            // A file that can't be read was reported with the other secrets.
+            if matches!(error, BookError::Hash { .. }) {
+                self.faults.add(&key, reason);
+            }
+        }
+        if config.access.insecure || !config.access.is_open() {
+            return;
+        }
+        for listener in listeners.iter().filter(|listener| listener.is_http && listener.is_exposed()) {
+            let (section, _) = listener.key.rsplit_once('.').unwrap_or(("", &listener.key));
+            let own = |key: &str| {
+                let path = format!("/{section}/{key}").replace('.', "/").replace('[', "/").replace(']', "");
+                self.values.pointer(&path).cloned().unwrap_or(Json::Null)
+            };
+            let is_set = |login: &Json| {
+                ["token", "username"]
+                    .iter()
+                    .any(|key| login.get(key).is_some_and(|value| value != "" && !value.is_null()))
+            };
+            let prefix = if listener.key.ends_with(".http") && !section.contains("sources") { "http_" } else { "" };
+            let requires_certificate =
+                own(&format!("{prefix}tls")).get("client_auth").is_some_and(|auth| auth == "required");
+            if is_set(&own(&format!("{prefix}auth"))) || requires_certificate {
+                continue;
+            }
+            let message = format!(
+                "address `{}` is open to other hosts and has no login: configure `access`, listen on 127.0.0.1, or set \
+                 `access.insecure: true`",
+                listener.address
+            );
+            self.faults.add(&listener.key, message);
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use millrace_agent::config::AgentConfig;
 use millrace_aggregator::config::AggregatorConfig;
+use millrace_doors::access::config::AccessConfig;
 use millrace_exports::config::ExportConfig;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::push::budget::DEFAULT_BYTES;
@@ -24,6 +25,8 @@ use super::broker_section::BrokerSection;
 pub struct Config {
     /// Folder for everything that is kept: `log/ index/ agent/ rules/ notify/`.
     pub data_dir: PathBuf,
+    /// Who may use the HTTP endpoints.
+    pub access: AccessConfig,
     /// Tails files into the log.
     pub agent: Option<AgentConfig>,
     /// The embedded log; left out when `brokers` name a real Kafka.
@@ -61,6 +64,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("/var/lib/millrace"),
+            access: AccessConfig::default(),
             agent: None,
             broker: None,
             aggregator: None,
@@ -127,6 +131,7 @@ impl Config {
         if self.limits.decode_memory < ByteSize::mib(1) {
             faults.add("limits.decode_memory", format!("is {}: must be at least 1MiB", self.limits.decode_memory));
         }
+        faults.within("access", |f| check_access(&self.access, f));
         if let Some(agent) = &self.agent {
             faults.within("agent", |f| agent.check(f));
         }
@@ -159,6 +164,23 @@ impl Config {
         faults.within("exports", |f| millrace_exports::config::check(&self.exports, f));
         if !self.streams.is_empty() {
             faults.add("streams", "stream jobs are not built yet: remove the entries, or run them in Flink or Kafka Streams on the topics");
+        }
+    }
+}
+
+/// What the section says, and selectors, whose language it does not know.
+fn check_access(access: &AccessConfig, faults: &mut Faults) {
+    access.check(faults);
+    let tokens = access.tokens.iter().map(|token| ("tokens", &token.selector));
+    let users = access.users.iter().map(|user| ("users", &user.selector));
+    let certificates = access.certificates.iter().map(|certificate| ("certificates", &certificate.selector));
+    for list in [tokens.collect::<Vec<_>>(), users.collect(), certificates.collect()] {
+        for (i, (key, selector)) in list.into_iter().enumerate() {
+            if !selector.is_empty()
+                && let Err(error) = millrace_logql::selector_matchers(selector)
+            {
+                faults.add(&format!("{key}[{i}].selector"), format!("invalid stream selector: {error}"));
+            }
         }
     }
 }

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Json, Router, routing::post};
+use millrace_doors::browser::Bodies;
+use millrace_doors::routes::{Methods, Need, Routes};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -60,8 +62,8 @@ impl Pager {
     }
 
     /// The receiver.
-    pub fn router(self: Arc<Self>) -> Router {
-        Router::new().route("/", post(receive)).with_state(self)
+    pub fn router(self: Arc<Self>) -> Routes {
+        Routes::new().on(Need::Write(Bodies::Json), Methods::Post, "/", receive).with_state(self)
     }
 
     fn take(&self, alert: &Alert, now: Instant) {

@@ -25,11 +25,12 @@ pub async fn start(
     let producer = config.kafka.producer().map_err(|error| Failure::new(Code::Config, error))?;
     let open = || {
         let (config, folder, clock) = (config.clone(), data_dir.join("agent"), Arc::clone(&site.clock));
-        let producer = producer.clone();
+        let (producer, access) = (producer.clone(), site.access.clone());
         async move {
             let opened = tokio::task::spawn_blocking(move || {
                 let mut registry = Registry::default();
-                let agent = Agent::open(config, &folder, producer, clock, &mut registry).map_err(Some)?;
+                let agent =
+                    Agent::open_with(config, &folder, producer, clock, &mut registry, Some(&access)).map_err(Some)?;
                 Ok((agent, registry))
             });
             opened.await.unwrap_or(Err(None))

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::ingest::{Ingest, IngestRun};
@@ -13,6 +12,7 @@ use millrace_aggregator::loki::{self, LokiLimits, LokiState};
 use millrace_aggregator::queries::Queries;
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, PageState};
+use millrace_doors::routes::Routes;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
 use millrace_log::client::{BatchProducer, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
@@ -38,9 +38,9 @@ pub struct RunningIndex {
     /// Queries.
     pub engine: Engine,
     /// Loki API and page.
-    pub loki: Router,
+    pub loki: Routes,
     /// Elasticsearch API.
-    pub elastic: Router,
+    pub elastic: Routes,
     /// Ends tails and queries: they never end by themselves.
     pub shutdown: CancellationToken,
 }
@@ -89,15 +89,15 @@ pub async fn start(
     let elastic = elastic::router(ElasticState {
         store,
         ingest,
-        accepted: Accepted::default(),
-        templates: Templates::default(),
-        topics: aggregator_config.kafka.topics.clone(),
+        accepted: Arc::new(Accepted::default()),
+        templates: Arc::new(Templates::default()),
+        topics: aggregator_config.kafka.topics.clone().into(),
         clock: clock(),
         queries,
         max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX),
         budget: millrace_log::push::DecodeBudget::of_process(),
     });
-    let loki = Router::new().merge(loki::router(state)).merge(web::router(page));
+    let loki = Routes::new().merge(loki::router(state)).merge(web::router(page));
     Ok(RunningIndex { aggregator, engine, loki, elastic, shutdown })
 }
 

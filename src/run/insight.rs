@@ -4,11 +4,10 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::get;
 use millrace_agent::LedgerHandle;
 use millrace_agent::tap::Taps;
 use millrace_aggregator::run::Aggregator;
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::consume::ConsumerStatus;
 use millrace_streams::route::RouteLedger;
 
@@ -36,8 +35,8 @@ pub struct Insight {
 
 impl Insight {
     /// `/metrics`, `/ready`, the ledger, and live records where the listener is private.
-    pub fn router(&self, site: &Site, is_private: bool) -> Router {
-        Router::new()
+    pub fn router(&self, site: &Site, is_private: bool) -> Routes {
+        Routes::new()
             .merge(status_routes(site.registries.clone(), self.ready.clone(), self.notes(site)))
             .merge(self.ledger_route(site))
             .merge(tap_route(self.taps.clone(), is_private))
@@ -59,7 +58,7 @@ impl Insight {
     }
 
     /// `GET /api/v1/ledger`.
-    fn ledger_route(&self, site: &Site) -> Router {
+    fn ledger_route(&self, site: &Site) -> Routes {
         let (agent, index, routes) = (self.agent.clone(), self.index.clone(), self.routes.clone());
         let (exports, notices) = (self.exports.clone(), site.notices.clone());
         let view = move || {
@@ -78,6 +77,6 @@ impl Insight {
                 axum::Json(LedgerView { hops, notices })
             }
         };
-        Router::new().route("/api/v1/ledger", get(view))
+        Routes::new().on(Need::Whole, Methods::Get, "/api/v1/ledger", view)
     }
 }

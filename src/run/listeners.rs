@@ -6,14 +6,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
-use millrace_doors::serve::{HttpListener, HttpSettings, OpenError};
+use millrace_doors::access::Access;
+use millrace_doors::config::TlsConfig;
+use millrace_doors::routes::{LiveRoutes, Routes};
+use millrace_doors::serve::{HttpListener, HttpSettings, OpenError, Privacy};
+use millrace_doors::tenant::TenantRule;
+use millrace_log::record::Tenant;
 use serde_json::Value as Json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
-use super::live_router::LiveRouter;
 use super::part::{Part, Scope};
 use crate::config::Settings;
 use crate::exit::{Code, Failure};
@@ -61,8 +64,8 @@ struct Wanted {
 struct Bound {
     wanted: Wanted,
     address: SocketAddr,
-    is_private: bool,
-    routes: LiveRouter,
+    privacy: Privacy,
+    routes: LiveRoutes,
     /// Bound and not yet served.
     waiting: Option<HttpListener>,
     /// Ends its stage.
@@ -76,8 +79,8 @@ pub struct Listeners(Vec<Bound>);
 impl Listeners {
     /// Binds what the settings want and is not there yet, and gives up what they no longer want. Where an address can't
     /// be bound, the listener before it goes on; the failures say which.
-    pub async fn take_over(&mut self, settings: &Settings, scope: Scope) -> Vec<(Api, Failure)> {
-        let wanted = wanted(settings, scope);
+    pub async fn take_over(&mut self, settings: &Settings, scope: Scope, access: &Access) -> Vec<(Api, Failure)> {
+        let wanted = wanted(settings, scope, access);
         let mut failures = Vec::new();
         self.0.retain(|bound| {
             let stays = wanted.iter().any(|wanted| wanted.api == bound.wanted.api);
@@ -138,13 +141,19 @@ impl Listeners {
 
     /// Whether a listener may show records: to this host only, or to those who log in.
     pub fn is_private(&self, api: Api) -> bool {
-        self.0.iter().any(|bound| bound.wanted.api == api && bound.is_private)
+        self.0.iter().any(|bound| bound.wanted.api == api && bound.privacy.is_private())
+    }
+
+    /// The routes behind a listener.
+    #[cfg(test)]
+    pub fn routes_of(&self, api: Api) -> Vec<millrace_doors::routes::Listed> {
+        self.0.iter().filter(|bound| bound.wanted.api == api).flat_map(|bound| bound.routes.list()).collect()
     }
 
     /// Puts routes behind a listener.
-    pub fn route(&self, api: Api, router: Router) {
+    pub fn route(&self, api: Api, routes: Routes) {
         if let Some(bound) = self.0.iter().find(|bound| bound.wanted.api == api) {
-            bound.routes.set(router);
+            bound.routes.set(routes);
         }
     }
 
@@ -152,10 +161,10 @@ impl Listeners {
     pub fn serve(&mut self, stages: &mut Stages<Part>) {
         for bound in &mut self.0 {
             let Some(listener) = bound.waiting.take() else { continue };
-            let (router, stop) = (bound.routes.router(), bound.stop.clone());
+            let (routes, stop) = (bound.routes.clone(), bound.stop.clone());
             stages.start(Part::Apis, bound.wanted.api.name(), STOP_LIMIT, |token| async move {
                 let ending = token.child_token();
-                let serving = listener.serve(router, ending.clone());
+                let serving = listener.serve(routes, ending.clone());
                 tokio::pin!(serving);
                 tokio::select! {
                     ended = &mut serving => return Ok(ended?),
@@ -187,15 +196,15 @@ async fn bind(wanted: Wanted) -> Result<Bound, Failure> {
 fn failure(error: OpenError) -> Failure {
     let code = match &error {
         OpenError::InUse { .. } | OpenError::Bind { .. } => Code::Unavailable,
-        OpenError::Tls { .. } | OpenError::Login { .. } => Code::Config,
+        OpenError::Tls { .. } | OpenError::Login { .. } | OpenError::Exposed { .. } => Code::Config,
     };
     Failure::new(code, error)
 }
 
 fn bound(wanted: Wanted, listener: HttpListener) -> Bound {
-    let (address, is_private) = (listener.address(), listener.is_private());
-    let (routes, stop) = (LiveRouter::default(), CancellationToken::new());
-    Bound { wanted, address, is_private, routes, waiting: Some(listener), stop }
+    let (address, privacy) = (listener.address(), listener.privacy());
+    let (routes, stop) = (LiveRoutes::default(), CancellationToken::new());
+    Bound { wanted, address, privacy, routes, waiting: Some(listener), stop }
 }
 
 /// Binds where a listener of this process is closing.
@@ -210,15 +219,22 @@ async fn bind_once_free(wanted: Wanted) -> Result<Bound, Failure> {
     }
 }
 
-fn wanted(settings: &Settings, scope: Scope) -> Vec<Wanted> {
+fn wanted(settings: &Settings, scope: Scope, access: &Access) -> Vec<Wanted> {
     let config = &settings.config;
+    let value = |path: &[&str]| settings.value(path).clone();
+    let http = |name: &str, key: &'static str, listen: &str, tls: &Option<TlsConfig>| {
+        let mut http = HttpSettings::new(name, key, listen);
+        http.access = Some(access.clone());
+        http.tls.clone_from(tls);
+        http
+    };
     let mut all = Vec::new();
-    if let Some(listen) = config.broker.as_ref().and_then(|broker| broker.server.http.as_ref()) {
-        all.push(Wanted {
-            api: Api::Status,
-            settings: HttpSettings::new("broker's status", "broker.http", listen),
-            values: settings.value(&["broker", "http"]).clone(),
-        });
+    if let Some(broker) = &config.broker
+        && let Some(listen) = &broker.server.http
+    {
+        let settings = http("broker's status", "broker.http", listen, &broker.server.http_tls);
+        let values = [value(&["broker", "http"]), value(&["broker", "http_tls"])];
+        all.push(Wanted { api: Api::Status, settings, values: Json::from(values.to_vec()) });
     }
     if scope == Scope::Routes {
         return all;
@@ -228,34 +244,37 @@ fn wanted(settings: &Settings, scope: Scope) -> Vec<Wanted> {
         && all.is_empty()
         && config.aggregator.is_none()
     {
-        let mut http = HttpSettings::new("agent's status", "agent.http", listen);
-        http.login = agent.http_auth.clone();
-        let values = [settings.value(&["agent", "http"]).clone(), settings.value(&["agent", "http_auth"]).clone()];
-        all.push(Wanted { api: Api::Status, settings: http, values: Json::from(values.to_vec()) });
+        let mut settings = http("agent's status", "agent.http", listen, &agent.http_tls);
+        settings.login = agent.http_auth.clone();
+        let values = ["http", "http_auth", "http_tls"].map(|key| value(&["agent", key]));
+        all.push(Wanted { api: Api::Status, settings, values: Json::from(values.to_vec()) });
     }
     if let Some(aggregator) = &config.aggregator {
         let part = &aggregator.http;
-        let mut http = HttpSettings::new(Api::Loki.name(), "aggregator.http.listen", &part.listen);
-        http.login = part.auth.clone();
-        http.requests.max_body = part.max_body.0;
-        http.requests.max_body_key = "aggregator.http.max_body";
-        http.requests.max_concurrent = part.max_requests;
-        all.push(Wanted { api: Api::Loki, settings: http, values: settings.value(&["aggregator", "http"]).clone() });
+        let mut settings = http(Api::Loki.name(), "aggregator.http.listen", &part.listen, &part.tls);
+        settings.login = part.auth.clone();
+        settings.has_page = true;
+        settings.requests.max_body = part.max_body.0;
+        settings.requests.max_body_key = "aggregator.http.max_body";
+        settings.requests.max_concurrent = part.max_requests;
+        all.push(Wanted { api: Api::Loki, settings, values: value(&["aggregator", "http"]) });
         let part = &aggregator.elasticsearch;
-        let mut http = HttpSettings::new(Api::Elasticsearch.name(), "aggregator.elasticsearch.listen", &part.listen);
-        http.login = part.auth.clone();
-        http.requests.max_body = part.max_body.0;
-        http.requests.max_body_key = "aggregator.elasticsearch.max_body";
-        http.requests.max_concurrent = part.max_requests;
-        let values = settings.value(&["aggregator", "elasticsearch"]).clone();
-        all.push(Wanted { api: Api::Elasticsearch, settings: http, values });
+        let key = "aggregator.elasticsearch.listen";
+        let mut settings = http(Api::Elasticsearch.name(), key, &part.listen, &part.tls);
+        settings.login = part.auth.clone();
+        settings.requests.max_body = part.max_body.0;
+        settings.requests.max_body_key = "aggregator.elasticsearch.max_body";
+        settings.requests.max_concurrent = part.max_requests;
+        all.push(Wanted { api: Api::Elasticsearch, settings, values: value(&["aggregator", "elasticsearch"]) });
     }
     if let Some(notify) = &config.notify {
-        all.push(Wanted {
-            api: Api::Alertmanager,
-            settings: HttpSettings::new(Api::Alertmanager.name(), "notify.listen", &notify.listen),
-            values: settings.value(&["notify", "listen"]).clone(),
-        });
+        let mut settings = http(Api::Alertmanager.name(), "notify.listen", &notify.listen, &notify.tls);
+        // Alerts are those of one tenant: that of the rules.
+        let name = config.rules.as_ref().map_or(Tenant::DEFAULT, |rules| rules.tenant.as_str());
+        let tenant = Tenant::new(name).unwrap_or_default();
+        settings.tenants = TenantRule { header: None, default: Some(tenant.clone()), implied: tenant };
+        let values = [value(&["notify", "listen"]), value(&["notify", "tls"]), value(&["rules", "tenant"])];
+        all.push(Wanted { api: Api::Alertmanager, settings, values: Json::from(values.to_vec()) });
     }
     all
 }

@@ -16,8 +16,6 @@ mod notices;
 mod site;
 /// The parts, their order, and what makes each.
 mod part;
-/// Routes that can be replaced behind a listener that stays.
-mod live_router;
 /// HTTP listeners.
 mod listeners;
 /// `/metrics`, `/ready`, the ledger.
@@ -39,8 +37,10 @@ mod agent;
 /// The parts that run now.
 mod parts;
 
+use millrace_doors::access::Access;
 use millrace_log::clock::SystemClock;
 use millrace_log::push::DecodeBudget;
+use prometheus_client::registry::Registry;
 
 pub use addresses::Addresses;
 pub use parts::Outcome;
@@ -51,7 +51,7 @@ use parts::Parts;
 use site::Site;
 
 use crate::config::{Config, Settings};
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
 use crate::metrics::{Registries, ReloadMetrics, put_decode_memory};
 use crate::stages::StageResult;
 
@@ -82,7 +82,12 @@ impl Process {
         let registries = Registries::default();
         let reloads = ReloadMetrics::register(&registries);
         put_decode_memory(&registries, DecodeBudget::of_process());
-        let site = Site { clock: SystemClock::shared(), registries, notices: Notices::default(), again: false };
+        let clock = SystemClock::shared();
+        let access = Access::new(std::sync::Arc::clone(&clock)).map_err(|error| Failure::new(Code::Failed, error))?;
+        let mut registry = Registry::default();
+        access.metrics().register(&mut registry);
+        registries.put("http", registry);
+        let site = Site { access, clock, registries, notices: Notices::default(), again: false };
         let mut parts = Parts::new(site, scope);
         match parts.start(settings).await {
             Ok(()) => Ok(Self { parts, reloads }),
@@ -141,3 +146,6 @@ fn raise_file_limit() {
         tracing::warn!(%error, now = limit.current, "limit of open files can't be raised: raise it with ulimit -n or LimitNOFILE");
     }
 }
+
+#[cfg(test)]
+mod tests;

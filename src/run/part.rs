@@ -76,7 +76,7 @@ impl Part {
         let own = match self {
             Self::Broker => {
                 config.broker.as_ref()?;
-                vec![without(value(&["broker"]), &["routes", "routing", "http"])]
+                vec![without(value(&["broker"]), &["routes", "routing", "http", "http_tls"])]
             }
             Self::Routes => {
                 config.broker.as_ref().filter(|broker| !broker.routes.is_empty())?;
@@ -97,7 +97,7 @@ impl Part {
             Self::Notifier => {
                 let by_rules = config.rules.is_some() && config.aggregator.is_some();
                 (config.notify.is_some() || by_rules).then_some(())?;
-                vec![value(&["notify"])]
+                vec![without(value(&["notify"]), &["tls"])]
             }
             Self::Rules => {
                 config.aggregator.as_ref()?;
@@ -113,7 +113,7 @@ impl Part {
             }
             Self::Agent => {
                 config.agent.as_ref()?;
-                vec![without(value(&["agent"]), &["http", "http_auth"])]
+                vec![without(value(&["agent"]), &["http", "http_auth", "http_tls"])]
             }
         };
         Some(Json::from([vec![value(&["data_dir"])], own].concat()))

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::StatusCode;
 use millrace_agent::LedgerHandle;
 use millrace_agent::tap::Taps;
+use millrace_doors::access::Access;
+use millrace_doors::routes::{Need, Routes};
 use millrace_log::consume::ConsumerStatus;
 use millrace_log::push::DecodeBudget;
 use millrace_notify::Notifier;
@@ -29,7 +30,7 @@ use super::rules::{self, CurrentAlerts};
 use super::site::Site;
 use super::{agent, exports, notifier, routes};
 use crate::config::{Config, Settings};
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
 use crate::stages::{STOP_LIMIT, Stages};
 
 /// What a part was started with.
@@ -58,6 +59,8 @@ pub struct Parts {
     pub site: Site,
     scope: Scope,
     listeners: Listeners,
+    /// The section `access` that is in force.
+    logins: Json,
     started: BTreeMap<Part, Started>,
     broker: Option<RunningBroker>,
     routes: Option<RouteLedger>,
@@ -80,6 +83,7 @@ impl Parts {
             site,
             scope,
             listeners: Listeners::default(),
+            logins: Json::Null,
             started: BTreeMap::new(),
             broker: None,
             routes: None,
@@ -105,7 +109,11 @@ impl Parts {
         self.note_warnings(&settings);
         let settings = Arc::new(settings);
         DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
-        if let Some((_, failure)) = self.listeners.take_over(&settings, self.scope).await.into_iter().next() {
+        let logins = self.site.access.clone();
+        take_over_logins(logins, &settings).await.map_err(|error| Failure::text(Code::Config, error))?;
+        self.logins = settings.value(&["access"]).clone();
+        let opened = self.listeners.take_over(&settings, self.scope, &self.site.access).await;
+        if let Some((_, failure)) = opened.into_iter().next() {
             return Err(failure);
         }
         self.listeners.fill(&mut self.addresses);
@@ -129,7 +137,16 @@ impl Parts {
         let settings = Arc::new(settings);
         DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         let mut outcome = Outcome::default();
-        for (api, failure) in self.listeners.take_over(&settings, self.scope).await {
+        if self.logins != *settings.value(&["access"]) {
+            match take_over_logins(self.site.access.clone(), &settings).await {
+                Ok(()) => {
+                    self.logins = settings.value(&["access"]).clone();
+                    outcome.changed.push("logins".to_owned());
+                }
+                Err(error) => outcome.refused.push(format!("the logins before stay in force: {error}")),
+            }
+        }
+        for (api, failure) in self.listeners.take_over(&settings, self.scope, &self.site.access).await {
             outcome.refused.push(format!("{} listens as before: {failure}", api.name()));
         }
         self.listeners.fill(&mut self.addresses);
@@ -145,6 +162,12 @@ impl Parts {
         self.read_files(&settings, &mut outcome).await;
         self.serve();
         Ok(outcome)
+    }
+
+    /// The routes behind a listener.
+    #[cfg(test)]
+    pub fn routes_of(&self, api: Api) -> Vec<millrace_doors::routes::Listed> {
+        self.listeners.routes_of(api)
     }
 
     /// Stops everything in reverse order.
@@ -372,10 +395,18 @@ impl Parts {
     }
 }
 
+/// Puts the section `access` in force for all listeners.
+async fn take_over_logins(access: Access, settings: &Arc<Settings>) -> Result<(), String> {
+    let settings = Arc::clone(settings);
+    let replaced = tokio::task::spawn_blocking(move || access.replace(&settings.config.access));
+    replaced.await.map_err(|error| error.to_string())?.map_err(|error| format!("access.{error}"))
+}
+
 /// What is answered while the part behind an API starts again.
-fn restarting() -> Router {
-    Router::new()
-        .fallback(|| async { (StatusCode::SERVICE_UNAVAILABLE, "restarting with a new configuration: retry\n") })
+fn restarting() -> Routes {
+    Routes::new().fallback(Need::Login, || async {
+        (StatusCode::SERVICE_UNAVAILABLE, "restarting with a new configuration: retry\n")
+    })
 }
 
 fn create_data_dir(config: &Config) -> Result<(), Failure> {
@@ -384,6 +415,6 @@ fn create_data_dir(config: &Config) -> Result<(), Failure> {
             "can't create the data folder {}: choose another with `data_dir` or --data-dir",
             config.data_dir.display()
         );
-        Failure::new(crate::exit::Code::Data, anyhow::Error::new(error).context(text))
+        Failure::new(Code::Data, anyhow::Error::new(error).context(text))
     })
 }

@@ -35,7 +35,8 @@ pub async fn start(
         && rules_config.external_url == RulesConfig::default().external_url
     {
         // The default names the default port: links must lead to where the page is.
-        rules_config.external_url = format!("http://{address}");
+        let has_tls = config.aggregator.as_ref().is_some_and(|aggregator| aggregator.http.tls.is_some());
+        rules_config.external_url = format!("{}://{address}", if has_tls { "https" } else { "http" });
     }
     let limits = config.aggregator.clone().unwrap_or_default().index.query.limits();
     let open = || {

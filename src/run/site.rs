@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use millrace_doors::access::Access;
 use millrace_log::clock::SharedClock;
 use tokio::time::Instant;
 
@@ -18,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What all parts share.
 #[derive(Clone)]
 pub struct Site {
+    /// Whom HTTP endpoints let in.
+    pub access: Access,
     /// Wall time.
     pub clock: SharedClock,
     /// Metrics of all parts.

@@ -125,6 +125,7 @@ impl SourceBatch {
     /// A record as its source has it, for live tail.
     pub fn view<'a>(&'a self, piece: usize, to: Option<&'a TopicPartition>, reason: Option<&'a str>) -> View<'a> {
         View {
+            tenant: self.tenant.as_deref(),
             position: self.position(piece),
             time_ns: self.time_ns(piece).0,
             labels: self.labels(piece),

@@ -16,7 +16,7 @@ pub mod syslog;
 /// One source, whatever its type.
 mod source;
 
-use millrace_doors::config::Login;
+use millrace_doors::config::{Login, TlsConfig};
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{ByteSize, Faults, Span};
 use schemars::JsonSchema;
@@ -51,9 +51,10 @@ pub struct AgentConfig {
     /// Address of the HTTP endpoint for `/metrics`, `/ready` and the ledger, `host:port`, where neither the role
     /// `aggregator` nor `broker.http` runs in the process. Absent: no endpoint.
     pub http: Option<String>,
-    /// Credentials that this endpoint requires. Left out: no authentication, and live records (`millrace tap`) on
-    /// loopback only.
+    /// A login that may do everything at this endpoint, besides those of `access`.
     pub http_auth: Login,
+    /// TLS of this endpoint. Left out: plain text.
+    pub http_tls: Option<TlsConfig>,
     /// How often folders are scanned for new, renamed and deleted files where the kernel does not report all of them,
     /// as on network file systems, and how often files behind links are checked. Where it does (inotify on a local
     /// disk), changes are seen at once and folders are scanned every tenth interval (up to every sixtieth with
@@ -107,6 +108,7 @@ impl Default for AgentConfig {
             host: None,
             http: None,
             http_auth: Login::default(),
+            http_tls: None,
             scan_interval: Span::secs(1),
             checkpoint_interval: Span::secs(1),
             fingerprint_bytes: ByteSize(1024),
@@ -174,6 +176,9 @@ impl AgentConfig {
         check_named(&self.transforms, faults);
         faults.within("kafka", |f| self.kafka.check(f));
         faults.within("http_auth", |f| self.http_auth.check(f));
+        if let Some(tls) = &self.http_tls {
+            faults.within("http_tls", |f| tls.check(f));
+        }
         if let Some(http) = &self.http {
             check_listen("http", http, faults);
         }

@@ -22,6 +22,7 @@
 
 use std::sync::Arc;
 
+use millrace_doors::access::Access;
 use millrace_log::record::{Labels, Tenant};
 
 use crate::config::{Common, SourceConfig};
@@ -111,12 +112,12 @@ pub(crate) fn settings(common: &Common<'_>, host: &str, chain: Option<Arc<Chain>
 }
 
 /// Opens the source of an entry; `None` for files. Blocks.
-pub(crate) fn open(source: &SourceConfig) -> Result<Option<Box<dyn PushSource>>, AgentError> {
+pub(crate) fn open(source: &SourceConfig, access: Option<&Access>) -> Result<Option<Box<dyn PushSource>>, AgentError> {
     Ok(match source {
         SourceConfig::File(_) => None,
-        SourceConfig::Http(http) => Some(Box::new(source_http::Http::open(http)?)),
-        SourceConfig::Loki(loki) => Some(Box::new(source_loki::Loki::open(loki)?)),
-        SourceConfig::Otlp(otlp) => Some(Box::new(source_otlp::Otlp::open(otlp)?)),
+        SourceConfig::Http(http) => Some(Box::new(source_http::Http::open(http, access)?)),
+        SourceConfig::Loki(loki) => Some(Box::new(source_loki::Loki::open(loki, access)?)),
+        SourceConfig::Otlp(otlp) => Some(Box::new(source_otlp::Otlp::open(otlp, access)?)),
         SourceConfig::Syslog(syslog) => Some(Box::new(syslog::Syslog::open(syslog)?)),
         SourceConfig::Journald(journald) => Some(Box::new(journald::Journald::open(journald))),
         SourceConfig::Stdin(stdin) => Some(Box::new(source_stdin::Stdin::open(stdin)?)),

@@ -6,18 +6,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, HttpBody as _};
+use axum::handler::Handler;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
+use millrace_doors::access::Access;
+use millrace_doors::browser::Bodies;
 use millrace_doors::config::{ConnectionLimits, Login, RequestLimits, TlsConfig};
 use millrace_doors::limits::{body_refusal, too_large};
 use millrace_doors::refusal::{Refusal, Render};
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_doors::serve::{HttpListener, HttpSettings, OpenError};
 use millrace_doors::tenant::TenantRule;
 use millrace_log::push::DecodeBudget;
+use millrace_log::record::Tenant;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{Batch, Intake};
@@ -144,6 +148,10 @@ pub(super) struct Address<'c> {
     pub listen: &'c str,
     pub tls: Option<&'c TlsConfig>,
     pub auth: &'c Login,
+    /// Whom all HTTP endpoints of the process let in; not where the source has a login of its own.
+    pub access: Option<&'c Access>,
+    /// Tenant of records whose request names none; empty: the default one.
+    pub tenant: &'c str,
     pub limits: &'c PushLimits,
     /// Bytes of a body at most, whatever its protocol.
     pub max_body: u64,
@@ -159,7 +167,9 @@ impl Address<'_> {
         let mut settings = HttpSettings::new(name, key, self.listen);
         settings.tls = self.tls.cloned();
         settings.login = self.auth.clone();
-        settings.tenants = TenantRule { header: self.tenants, default: None };
+        settings.access = self.access.filter(|_| self.auth.is_open()).cloned();
+        let implied = Tenant::new(self.tenant).unwrap_or_default();
+        settings.tenants = TenantRule { header: self.tenants, default: None, implied };
         let within = limits.read_timeout.0;
         settings.connections = ConnectionLimits {
             max: limits.max_connections,
@@ -187,6 +197,7 @@ impl Address<'_> {
             }
             OpenError::Tls { source, .. } => wrong("tls", source.to_string()),
             OpenError::Login { source, .. } => wrong("auth", source.to_string()),
+            exposed @ OpenError::Exposed { .. } => wrong(key, exposed.to_string()),
         })?;
         let bound = listener.address();
         tracing::info!(source = name, %bound, tls = listener.has_tls(), "listening for pushes");
@@ -194,27 +205,34 @@ impl Address<'_> {
     }
 }
 
-/// Answers by a router until `stop`.
+/// Answers by routes until `stop`.
 pub(super) async fn serve(
     name: &str,
     listener: HttpListener,
-    router: Router,
+    routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let address: SocketAddr = listener.address();
     let failed =
         |source| AgentError::Listen { name: name.to_owned(), key: "listen", address: address.to_string(), source };
-    listener.serve(router, stop).await.map_err(failed)
+    listener.serve(routes, stop).await.map_err(failed)
 }
 
-/// `GET /ready`: for probes of an orchestrator, which carry no login.
-pub(super) fn ready<B>(request: &Request<B>, intake: &Intake) -> Option<Response> {
-    if request.uri().path() != "/ready" || request.method() != Method::GET {
-        return None;
-    }
-    let kind = "text/plain; charset=utf-8";
-    Some(match intake.ready() {
-        Ok(()) => with_body(StatusCode::OK, kind, "ready\n"),
-        Err(why) => with_body(StatusCode::SERVICE_UNAVAILABLE, kind, format!("not ready: {why}\n")),
-    })
+/// What a source answers: pushes, and `GET /ready` for probes of an orchestrator, which carry no login.
+pub(super) fn routes<H, T>(intake: Intake, push: H) -> Routes
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
+    let ready = move || {
+        let (kind, ready) = ("text/plain; charset=utf-8", intake.ready());
+        async move {
+            match ready {
+                Ok(()) => with_body(StatusCode::OK, kind, "ready\n"),
+                Err(why) => with_body(StatusCode::SERVICE_UNAVAILABLE, kind, format!("not ready: {why}\n")),
+            }
+        }
+    };
+    // Lines are plain text; pages of other hosts are kept out by their `Origin`.
+    Routes::new().on(Need::Public, Methods::Get, "/ready", ready).fallback(Need::Write(Bodies::Any), push)
 }

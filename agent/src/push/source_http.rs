@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use memchr::{memchr, memchr_iter};
+use millrace_doors::access::Access;
 use millrace_doors::refusal::{Refusal, plain};
 use millrace_doors::serve::HttpListener;
 use millrace_log::push::json::elements;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
 use super::records::Line;
-use super::request::{Address, Terms, empty, header_text, ready, serve};
+use super::request::{Address, Terms, empty, header_text, routes, serve};
 use super::source::PushSource;
 use crate::config::push::{BodyFormat, HttpSource, name_of};
 use crate::error::AgentError;
@@ -49,7 +49,7 @@ struct Handler {
 
 impl Http {
     /// Binds. Blocks.
-    pub fn open(config: &HttpSource) -> Result<Self, AgentError> {
+    pub fn open(config: &HttpSource, access: Option<&Access>) -> Result<Self, AgentError> {
         let name = name_of(&config.name, "http", &config.listen);
         let tenants = match config.tenant_header.as_str() {
             "" => None,
@@ -64,6 +64,8 @@ impl Http {
             listen: &config.listen,
             tls: config.tls.as_ref(),
             auth: &config.auth,
+            access,
+            tenant: &config.tenant,
             limits: &config.limits,
             max_body: config.limits.max_body.0,
             tenants,
@@ -79,19 +81,17 @@ impl Http {
 impl PushSource for Http {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
         let handler = Arc::new(Handler { config: self.config, terms: self.terms, intake });
-        let router = Router::new().fallback(move |request: Request<Body>| {
+        let intake = handler.intake.clone();
+        let routes = routes(intake, move |request: Request<Body>| {
             let handler = Arc::clone(&handler);
             async move { handler.answer(request).await }
         });
-        serve(&self.name, self.listener, router, stop).await
+        serve(&self.name, self.listener, routes, stop).await
     }
 }
 
 impl Handler {
     async fn answer(&self, request: Request<Body>) -> Response {
-        if let Some(answer) = ready(&request, &self.intake) {
-            return answer;
-        }
         match self.push(request).await {
             Ok(()) => empty(StatusCode::NO_CONTENT),
             Err(refusal) => refusal.answer(),

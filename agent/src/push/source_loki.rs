@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use http::{Method, Request, StatusCode, header};
+use millrace_doors::access::Access;
 use millrace_doors::refusal::{Refusal, plain};
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::intake::Intake;
 use super::records::Line;
 use super::rejected::Rejected;
-use super::request::{Address, Terms, empty, header_text, ready, serve};
+use super::request::{Address, Terms, empty, header_text, routes, serve};
 use super::source::PushSource;
 use crate::config::push::{LokiSource, name_of};
 use crate::error::AgentError;
@@ -44,7 +44,7 @@ struct Handler {
 
 impl Loki {
     /// Binds. Blocks.
-    pub fn open(config: &LokiSource) -> Result<Self, AgentError> {
+    pub fn open(config: &LokiSource, access: Option<&Access>) -> Result<Self, AgentError> {
         let name = name_of(&config.name, "loki", &config.listen);
         let address = Address {
             name: &name,
@@ -52,6 +52,8 @@ impl Loki {
             listen: &config.listen,
             tls: config.tls.as_ref(),
             auth: &config.auth,
+            access,
+            tenant: &config.tenant,
             limits: &config.limits,
             max_body: config.limits.max_body.0,
             tenants: Some(TENANT_HEADER),
@@ -72,19 +74,17 @@ impl Loki {
 impl PushSource for Loki {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
         let handler = Arc::new(Handler { limits: self.limits, terms: self.terms, intake });
-        let router = Router::new().fallback(move |request: Request<Body>| {
+        let intake = handler.intake.clone();
+        let routes = routes(intake, move |request: Request<Body>| {
             let handler = Arc::clone(&handler);
             async move { handler.answer(request).await }
         });
-        serve(&self.name, self.listener, router, stop).await
+        serve(&self.name, self.listener, routes, stop).await
     }
 }
 
 impl Handler {
     async fn answer(&self, request: Request<Body>) -> Response {
-        if let Some(answer) = ready(&request, &self.intake) {
-            return answer;
-        }
         match self.push(request).await {
             Ok(()) => empty(StatusCode::NO_CONTENT),
             Err(refusal) => refusal.answer(),

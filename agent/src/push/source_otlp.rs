@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, header};
+use millrace_doors::access::Access;
 use millrace_doors::refusal::Refusal;
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
@@ -44,7 +44,7 @@ use super::intake::{Batch, Intake};
 use super::otlp_cost::{ELEMENT_BYTES, EXPORT};
 use super::receiver::Stream;
 use super::records::Line;
-use super::request::{Address, Terms, header_text, ready, serve, with_body};
+use super::request::{Address, Terms, header_text, routes, serve, with_body};
 use super::source::PushSource;
 use crate::config::push::{OtlpSource, otlp_name};
 use crate::error::AgentError;
@@ -81,7 +81,7 @@ struct Handler {
 
 impl Otlp {
     /// Binds. Blocks.
-    pub fn open(config: &OtlpSource) -> Result<Self, AgentError> {
+    pub fn open(config: &OtlpSource, access: Option<&Access>) -> Result<Self, AgentError> {
         let name = otlp_name(config);
         let mut listeners = Vec::new();
         for (key, listen) in [("http", &config.http), ("grpc", &config.grpc)] {
@@ -94,6 +94,8 @@ impl Otlp {
                 listen,
                 tls: config.tls.as_ref(),
                 auth: &config.auth,
+                access,
+                tenant: &config.tenant,
                 limits: &config.limits,
                 // Each takes both protocols, and messages of gRPC are bounded by their decompressed size.
                 max_body: config.limits.max_body.0.max(config.limits.max_body_unpacked.0.saturating_add(GRPC_FRAME)),
@@ -112,22 +114,19 @@ impl Otlp {
 impl PushSource for Otlp {
     async fn run(self: Box<Self>, intake: Intake, stop: CancellationToken) -> Result<(), AgentError> {
         let handler = Handler { resource_labels: self.resource_labels.into(), terms: self.terms, intake };
-        let router = Router::new().fallback(move |request: Request<Body>| {
+        let routes = routes(handler.intake.clone(), move |request: Request<Body>| {
             let handler = handler.clone();
             async move { handler.answer(request).await }
         });
         let name = self.name.as_str();
         let listeners = self.listeners.into_iter();
-        let serving = listeners.map(|listener| serve(name, listener, router.clone(), stop.clone()));
+        let serving = listeners.map(|listener| serve(name, listener, routes.clone(), stop.clone()));
         futures::future::try_join_all(serving).await.map(drop)
     }
 }
 
 impl Handler {
     async fn answer(&self, request: Request<Body>) -> Response {
-        if let Some(answer) = ready(&request, &self.intake) {
-            return answer;
-        }
         match Protocol::of(request.headers()) {
             Protocol::Grpc => self.grpc(request).await,
             protocol => match self.push(request, protocol == Protocol::Json).await {

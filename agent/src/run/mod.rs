@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use millrace_doors::access::Access;
 use millrace_log::client::BatchProducer;
 use millrace_log::clock::SharedClock;
 use millrace_log::fs::RealFs;
@@ -86,12 +87,25 @@ impl std::fmt::Debug for Agent {
 
 impl Agent {
     /// Opens the agent's own folder (`<data_dir>/agent`) and takes its lock. Blocks: call it from `spawn_blocking`.
+    /// Sources that are pushed to have no logins but their own.
     pub fn open(
         config: AgentConfig,
         data_dir: &Path,
         producer: Arc<dyn BatchProducer>,
         clock: SharedClock,
         registry: &mut Registry,
+    ) -> Result<Self, AgentError> {
+        Self::open_with(config, data_dir, producer, clock, registry, None)
+    }
+
+    /// The same; HTTP sources without a login of their own let in whom `access` knows.
+    pub fn open_with(
+        config: AgentConfig,
+        data_dir: &Path,
+        producer: Arc<dyn BatchProducer>,
+        clock: SharedClock,
+        registry: &mut Registry,
+        access: Option<&Access>,
     ) -> Result<Self, AgentError> {
         let host = config.host.clone().unwrap_or_else(host_name);
         let metrics = AgentMetrics::register(registry);
@@ -102,7 +116,7 @@ impl Agent {
             match source {
                 SourceConfig::File(file) => files.push(Arc::new(FileSettings::new(file, &host, chain)?)),
                 other => {
-                    if let (Some(common), Some(source)) = (other.common(), push::open(other)?) {
+                    if let (Some(common), Some(source)) = (other.common(), push::open(other, access)?) {
                         metrics.expect_refused(&common.name, &push::Rejected::REASONS);
                         match other {
                             SourceConfig::Journald(_) => metrics.expect_programs(&common.name, true),

@@ -89,7 +89,7 @@ impl Selection {
 /// All indices of a tenant: one per topic that has lines, one per client index, with their document counts.
 pub async fn list(state: &ElasticState, budget: &Budget, tenant: &Tenant) -> Result<BTreeMap<String, u64>, ApiError> {
     let mut found = BTreeMap::new();
-    for topic in &state.topics {
+    for topic in &*state.topics {
         found.insert(format!("{TOPIC_PREFIX}{topic}"), 0);
     }
     let lines = Plan { kind: Kind::Lines, ..everything(budget, tenant, Order::Any, None) };

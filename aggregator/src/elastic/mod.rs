@@ -40,13 +40,14 @@ mod tests;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query as UrlQuery, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query as UrlQuery, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post, put};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
+use millrace_doors::browser::Bodies;
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::record::{DocOp, Tenant};
 use serde_json::{Value, json};
 
@@ -56,7 +57,7 @@ use indices::Selection;
 use millrace_index::scan::Budget;
 use search::UrlParams;
 pub use state::ElasticState;
-use state::REFRESH_AT_MOST;
+use state::{Mounted, REFRESH_AT_MOST, Scoped};
 pub use templates::Templates;
 
 /// The version that clients adapt to: the last one that all of them speak.
@@ -64,54 +65,59 @@ const VERSION: &str = "7.10.2";
 /// Searches of one `_msearch` at most.
 const MAX_SEARCHES: usize = 200;
 
-type Shared = Arc<ElasticState>;
 type Answer = Result<Json<Value>, ApiError>;
 
 /// All routes of the API.
-pub fn router(state: ElasticState) -> Router {
+pub fn router(state: ElasticState) -> Routes {
+    use Methods::{Any, Delete, Get, GetPost, Post, PostPut};
+    use Need::{Admin, Login, Read, Write};
+    const WRITE: Need = Write(Bodies::NoForms);
+    const ADMIN: Need = Admin(Bodies::NoForms);
     let limit = state.max_body_bytes;
-    Router::new()
-        .route("/", get(root))
-        .route("/_cluster/health", get(health))
-        .route("/_cluster/health/{index}", get(health))
-        .route("/_cat/indices", get(cat_indices))
-        .route("/_cat/indices/{index}", get(cat_indices))
-        .route("/_bulk", post(bulk_documents).put(bulk_documents))
-        .route("/{index}/_bulk", post(bulk_documents).put(bulk_documents))
-        .route("/{index}/_doc", post(add))
-        .route("/{index}/_doc/{id}", put(index_document).post(index_document).get(get_document))
-        .route("/{index}/_create/{id}", put(create_document).post(create_document))
-        .route("/_search", get(search_documents).post(search_documents))
-        .route("/{index}/_search", get(search_documents).post(search_documents))
-        .route("/_msearch", get(search_many).post(search_many))
-        .route("/{index}/_msearch", get(search_many).post(search_many))
-        .route("/_count", get(count_documents).post(count_documents))
-        .route("/{index}/_count", get(count_documents).post(count_documents))
-        .route("/_field_caps", get(field_caps).post(field_caps))
-        .route("/{index}/_field_caps", get(field_caps).post(field_caps))
-        .route("/_mapping", get(field_mapping))
-        .route("/{index}/_mapping", get(field_mapping))
-        .route("/_refresh", get(refresh).post(refresh))
-        .route("/{index}/_refresh", get(refresh).post(refresh))
-        .route("/_index_template", get(all_templates))
-        .route(
-            "/_index_template/{name}",
-            put(put_template).post(put_template).get(get_template).delete(delete_template),
-        )
-        .route("/{index}", get(field_mapping).delete(delete_index))
-        .route("/_data_stream/{name}", any(no_data_streams))
-        .route("/{index}/_source/{id}", get(get_source))
-        .fallback(any(no_handler))
-        .method_not_allowed_fallback(no_method)
+    Routes::new()
+        .on(Login, Get, "/", root)
+        .on(Login, Get, "/_cluster/health", health)
+        .on(Login, Get, "/_cluster/health/{index}", health)
+        .on(Read, Get, "/_cat/indices", cat_indices)
+        .on(Read, Get, "/_cat/indices/{index}", cat_indices)
+        .on(WRITE, PostPut, "/_bulk", bulk_documents)
+        .on(WRITE, PostPut, "/{index}/_bulk", bulk_documents)
+        .on(WRITE, Post, "/{index}/_doc", add)
+        .on(WRITE, PostPut, "/{index}/_doc/{id}", index_document)
+        .on(Read, Get, "/{index}/_doc/{id}", get_document)
+        .on(WRITE, PostPut, "/{index}/_create/{id}", create_document)
+        .on(Read, GetPost, "/_search", search_documents)
+        .on(Read, GetPost, "/{index}/_search", search_documents)
+        .on(Read, GetPost, "/_msearch", search_many)
+        .on(Read, GetPost, "/{index}/_msearch", search_many)
+        .on(Read, GetPost, "/_count", count_documents)
+        .on(Read, GetPost, "/{index}/_count", count_documents)
+        .on(Read, GetPost, "/_field_caps", field_caps)
+        .on(Read, GetPost, "/{index}/_field_caps", field_caps)
+        .on(Read, Get, "/_mapping", field_mapping)
+        .on(Read, Get, "/{index}/_mapping", field_mapping)
+        .on(Login, GetPost, "/_refresh", refresh)
+        .on(Login, GetPost, "/{index}/_refresh", refresh)
+        .on(Login, Get, "/_index_template", all_templates)
+        // Shippers install their own.
+        .on(WRITE, PostPut, "/_index_template/{name}", put_template)
+        .on(Login, Get, "/_index_template/{name}", get_template)
+        .on(ADMIN, Delete, "/_index_template/{name}", delete_template)
+        .on(Read, Get, "/{index}", field_mapping)
+        .on(ADMIN, Delete, "/{index}", delete_index)
+        .on(Login, Any, "/_data_stream/{name}", no_data_streams)
+        .on(Read, Get, "/{index}/_source/{id}", get_source)
+        .fallback(Login, no_handler)
+        .method_not_allowed(no_method)
         .layer(DefaultBodyLimit::max(limit))
         .layer(tower_http::decompression::RequestDecompressionLayer::new())
         .layer(axum::middleware::from_fn(commands_are_no_indices))
         .layer(axum::middleware::map_response(product))
-        .with_state(Arc::new(state))
+        .with_state(Mounted(Arc::new(state)))
 }
 
 async fn put_template(
-    State(state): State<Shared>,
+    Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -120,11 +126,11 @@ async fn put_template(
     Ok(Json(json!({"acknowledged": true})))
 }
 
-async fn all_templates(State(state): State<Shared>, who: Option<Extension<Tenant>>) -> Answer {
+async fn all_templates(Scoped(state): Scoped, who: Option<Extension<Tenant>>) -> Answer {
     Ok(Json(json!({"index_templates": state.templates.listed(&tenant(who), "*")?})))
 }
 
-async fn get_template(State(state): State<Shared>, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
+async fn get_template(Scoped(state): Scoped, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
     let found = state.templates.listed(&tenant(who), &name)?;
     if found.is_empty() && !name.contains('*') {
         return Err(templates::missing(&name));
@@ -132,11 +138,7 @@ async fn get_template(State(state): State<Shared>, who: Option<Extension<Tenant>
     Ok(Json(json!({"index_templates": found})))
 }
 
-async fn delete_template(
-    State(state): State<Shared>,
-    who: Option<Extension<Tenant>>,
-    Path(name): Path<String>,
-) -> Answer {
+async fn delete_template(Scoped(state): Scoped, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
     if state.templates.remove(&tenant(who), &name) {
         Ok(Json(json!({"acknowledged": true})))
     } else {
@@ -145,7 +147,7 @@ async fn delete_template(
 }
 
 /// Documents leave by retention only: an index that has some is not deleted.
-async fn delete_index(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
+async fn delete_index(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Answer {
     let request = state.queries.begin().await?;
     selected(&state, request.budget(), &who, &index, &params).await?;
     Err(ApiError::not_yet("deletion of an index"))
@@ -261,7 +263,7 @@ async fn health() -> Json<Value> {
     }))
 }
 
-async fn cat_indices(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Result<Response, ApiError> {
+async fn cat_indices(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Result<Response, ApiError> {
     let selection = Selection::parse(&index)?;
     let request = state.queries.begin().await?;
     let all = indices::list(&state, request.budget(), &who).await?;
@@ -290,7 +292,7 @@ async fn wait_for_index(state: &ElasticState) -> Result<(), ApiError> {
     Ok(request.budget().within(state.store.caught_up(REFRESH_AT_MOST)).await??)
 }
 
-async fn bulk_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+async fn bulk_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
     let index = (!index.is_empty()).then_some(index.as_str());
     let answer = bulk::bulk(&state, &who, index, &body).await?;
     refreshed(&state, &params).await?;
@@ -311,16 +313,12 @@ async fn write(
     Ok((StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Json(answer)).into_response())
 }
 
-async fn add(
-    State(state): State<Shared>,
-    Asked { who, index, params }: Asked,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+async fn add(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Result<Response, ApiError> {
     write(&state, who, &index, None, DocOp::Create, &params, &body).await
 }
 
 async fn index_document(
-    State(state): State<Shared>,
+    Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
@@ -331,7 +329,7 @@ async fn index_document(
 }
 
 async fn create_document(
-    State(state): State<Shared>,
+    Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
@@ -352,7 +350,7 @@ async fn found(state: &ElasticState, who: Tenant, index: &str, id: &str) -> Resu
 }
 
 async fn get_source(
-    State(state): State<Shared>,
+    Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
 ) -> Answer {
@@ -366,7 +364,7 @@ async fn get_source(
 }
 
 async fn get_document(
-    State(state): State<Shared>,
+    Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
@@ -419,16 +417,12 @@ async fn one_search(
     search::run(state, budget, who, request).await
 }
 
-async fn search_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+async fn search_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
     let request = state.queries.begin().await?;
     Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
 }
 
-async fn search_many(
-    State(state): State<Shared>,
-    Asked { who, index: default_index, params }: Asked,
-    body: Bytes,
-) -> Answer {
+async fn search_many(Scoped(state): Scoped, Asked { who, index: default_index, params }: Asked, body: Bytes) -> Answer {
     let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
     if lines.is_empty() || !lines.len().is_multiple_of(2) {
         return Err(ApiError {
@@ -471,13 +465,13 @@ async fn search_many(
     Ok(Json(json!({"took": took, "responses": answers})))
 }
 
-async fn count_documents(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+async fn count_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
     let request = state.queries.begin().await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))
 }
 
-async fn field_caps(State(state): State<Shared>, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
     let request = state.queries.begin().await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     let body = body_json(&body)?;
@@ -499,14 +493,14 @@ async fn field_caps(State(state): State<Shared>, Asked { who, index, params }: A
     Ok(Json(indices::field_caps(&fields, &wanted)))
 }
 
-async fn field_mapping(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
+async fn field_mapping(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Answer {
     let request = state.queries.begin().await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     let fields = indices::fields(&state, request.budget(), &who, &selection).await?;
     Ok(Json(indices::mappings(&fields)))
 }
 
-async fn refresh(State(state): State<Shared>, Asked { who, index, params }: Asked) -> Answer {
+async fn refresh(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Answer {
     wait_for_index(&state).await?;
     let request = state.queries.begin().await?;
     selected(&state, request.budget(), &who, &index, &params).await?;

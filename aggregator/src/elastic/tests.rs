@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt as _;
 
-use super::{Accepted, ElasticState};
+use super::ElasticState;
 use crate::ingest::{Ingest, IngestConfig};
 use crate::queries::Queries;
 use millrace_index::docs::DocumentStore;
@@ -89,15 +89,15 @@ fn server_over(
     let state = ElasticState {
         store: events,
         ingest,
-        accepted: Accepted::default(),
-        templates: Default::default(),
-        topics: vec!["logs".to_owned()],
+        accepted: Arc::default(),
+        templates: Arc::default(),
+        topics: ["logs".to_owned()].into(),
         clock,
         queries: queries.clone(),
         max_body_bytes: 64 << 20,
         budget: millrace_log::push::DecodeBudget::new(64 << 20),
     };
-    Server { router: super::router(state), store, queries, _run: run, _dir: dir }
+    Server { router: super::router(state).open_for_tests(), store, queries, _run: run, _dir: dir }
 }
 
 impl Server {
@@ -154,6 +154,8 @@ async fn filled() -> Server {
     assert_eq!((status, &answer["errors"]), (200, &json!(false)), "{answer}");
     server
 }
+
+mod confined;
 
 #[tokio::test]
 async fn bodies_that_take_more_memory_decoded_than_there_is_are_refused() {

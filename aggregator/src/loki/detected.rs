@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use indexmap::IndexMap;
 use millrace_log::record::Tenant;
@@ -18,7 +18,7 @@ use super::error::LokiError;
 use super::params::{Params, QUERY_SINCE};
 use super::query::parse;
 use super::query_range::check_limit;
-use super::state::{LokiState, Whose};
+use super::state::{LokiState, Scoped, Whose};
 use super::{json, selector};
 
 /// Lines looked at if `line_limit` is absent.
@@ -28,11 +28,7 @@ const FIELD_LIMIT: usize = 1000;
 /// How deep objects are flattened.
 const MAX_DEPTH: usize = 16;
 
-pub(super) async fn labels(
-    State(state): State<LokiState>,
-    Whose(tenant): Whose,
-    params: Params,
-) -> Result<Response, LokiError> {
+pub(super) async fn labels(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
     let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
@@ -49,11 +45,7 @@ pub(super) async fn labels(
     Ok(json::answer(serde_json::json!({"detectedLabels": labels}).to_string()))
 }
 
-pub(super) async fn fields(
-    State(state): State<LokiState>,
-    Whose(tenant): Whose,
-    params: Params,
-) -> Result<Response, LokiError> {
+pub(super) async fn fields(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let limit = params.limit(FIELD_LIMIT)?;
     let found = detect(&state, &tenant, &params).await?;
     if found.is_empty() {
@@ -77,7 +69,7 @@ pub(super) async fn fields(
 }
 
 pub(super) async fn values(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     Path(name): Path<String>,
     params: Params,

@@ -2,27 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use millrace_log::record::{Labels, Tenant};
 
 use super::error::LokiError;
 use super::params::{LABEL_SINCE, Params};
-use super::state::{LokiState, Whose};
+use super::state::{LokiState, Scoped, Whose};
 use super::{json, selector};
 
-pub(super) async fn names(
-    State(state): State<LokiState>,
-    Whose(tenant): Whose,
-    params: Params,
-) -> Result<Response, LokiError> {
+pub(super) async fn names(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let streams = found(&state, &tenant, &params).await?;
     let names: BTreeSet<&str> = streams.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
     Ok(json::answer(json::list(names, true)))
 }
 
 pub(super) async fn values(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     Path(name): Path<String>,
     params: Params,

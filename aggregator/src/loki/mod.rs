@@ -4,8 +4,8 @@
 //! for byte where clients parse them. Touches nothing itself. Leaves authentication, request limits and compression of
 //! answers to the binary, LogQL to the engine, durability to [`crate::ingest`].
 
-use axum::Router;
-use axum::routing::{get, post};
+use millrace_doors::browser::Bodies;
+use millrace_doors::routes::{Methods, Need, Routes};
 
 /// What went wrong, as Loki says it.
 pub mod error;
@@ -41,34 +41,37 @@ mod status;
 mod tail;
 
 pub use error::LokiError;
+use state::Mounted;
 pub use state::{LokiLimits, LokiState};
 
 /// All routes of the Loki API, `/flush` and `/services` among them.
-pub fn router(state: LokiState) -> Router {
-    let api = Router::new()
-        .route("/push", post(push::push))
-        .route("/query", get(query::query).post(query::query))
-        .route("/query_range", get(query_range::query_range).post(query_range::query_range))
-        .route("/labels", get(labels::names).post(labels::names))
-        .route("/label", get(labels::names).post(labels::names))
-        .route("/label/{name}/values", get(labels::values).post(labels::values))
-        .route("/series", get(series::series).post(series::series))
-        .route("/index/stats", get(stats::stats).post(stats::stats))
-        .route("/index/volume", get(volume::volume).post(volume::volume))
-        .route("/index/volume_range", get(volume::volume_range).post(volume::volume_range))
-        .route("/detected_labels", get(detected::labels).post(detected::labels))
-        .route("/detected_fields", get(detected::fields).post(detected::fields))
-        .route("/detected_field/{name}/values", get(detected::values).post(detected::values))
-        .route("/format_query", get(format::format_query).post(format::format_query))
-        .route("/tail", get(tail::tail))
-        .route("/status/buildinfo", get(status::build_info))
-        .fallback(status::not_found);
+pub fn router(state: LokiState) -> Routes {
+    use Methods::{Get, GetPost, Post};
+    use Need::{Login, Read, Write};
+    let api = Routes::new()
+        .on(Write(Bodies::NoForms), Post, "/push", push::push)
+        .on(Read, GetPost, "/query", query::query)
+        .on(Read, GetPost, "/query_range", query_range::query_range)
+        .on(Read, GetPost, "/labels", labels::names)
+        .on(Read, GetPost, "/label", labels::names)
+        .on(Read, GetPost, "/label/{name}/values", labels::values)
+        .on(Read, GetPost, "/series", series::series)
+        .on(Read, GetPost, "/index/stats", stats::stats)
+        .on(Read, GetPost, "/index/volume", volume::volume)
+        .on(Read, GetPost, "/index/volume_range", volume::volume_range)
+        .on(Read, GetPost, "/detected_labels", detected::labels)
+        .on(Read, GetPost, "/detected_fields", detected::fields)
+        .on(Read, GetPost, "/detected_field/{name}/values", detected::values)
+        .on(Login, GetPost, "/format_query", format::format_query)
+        .on(Read, Get, "/tail", tail::tail)
+        .on(Login, Get, "/status/buildinfo", status::build_info)
+        .fallback(Login, status::not_found);
     // What has no route here may belong to the page: only paths of the API get Loki's own 404.
-    Router::new()
+    Routes::new()
         .nest("/loki/api/v1", api)
-        .route("/flush", post(status::flush).get(status::flush))
-        .route("/services", get(status::services))
-        .with_state(state)
+        .on(Login, GetPost, "/flush", status::flush)
+        .on(Login, Get, "/services", status::services)
+        .with_state(Mounted(state))
 }
 
 #[cfg(test)]

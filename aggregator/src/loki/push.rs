@@ -5,7 +5,6 @@
 //! Touches nothing itself. Leaves decoding to [`millrace_log::push`], which the agent's door shares.
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::BytesMut;
 use http_body_util::{BodyExt as _, Limited};
@@ -14,14 +13,14 @@ use millrace_log::push::{Packed, PushError, Reserved};
 use millrace_log::record::Tenant;
 
 use super::error::LokiError;
-use super::state::{LokiState, Whose};
+use super::state::{Scoped, Whose};
 use crate::ingest::{IngestConfig, PushEvent};
 
 /// Bodies above this are decoded on a blocking thread.
 const DECODE_INLINE: usize = 32 << 10;
 
 pub(super) async fn push(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     headers: HeaderMap,
     body: Body,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use millrace_logql::{Answered, Direction, Expr, InstantQuery};
@@ -10,7 +9,7 @@ use millrace_logql::{Answered, Direction, Expr, InstantQuery};
 use super::error::LokiError;
 use super::json;
 use super::params::{DEFAULT_LIMIT, Params, time};
-use super::state::{LokiState, Whose};
+use super::state::{Scoped, Whose};
 
 /// Header in which Grafana asks to keep labels of streams, metadata and parsers apart.
 const ENCODING_FLAGS: &str = "X-Loki-Response-Encoding-Flags";
@@ -18,7 +17,7 @@ const ENCODING_FLAGS: &str = "X-Loki-Response-Encoding-Flags";
 const RENDER_INLINE: usize = 200;
 
 pub(super) async fn query(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     headers: HeaderMap,
     params: Params,

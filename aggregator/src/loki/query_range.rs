@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use millrace_logql::{Expr, RangeQuery};
@@ -10,10 +9,10 @@ use millrace_logql::{Expr, RangeQuery};
 use super::error::LokiError;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
 use super::query::{parse, render};
-use super::state::{LokiState, Whose};
+use super::state::{LokiState, Scoped, Whose};
 
 pub(super) async fn query_range(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     headers: HeaderMap,
     params: Params,

@@ -2,22 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use axum::extract::State;
 use axum::response::Response;
 
 use super::error::LokiError;
 use super::params::{LABEL_SINCE, Params};
-use super::state::{LokiState, Whose};
+use super::state::{Scoped, Whose};
 use super::{json, selector};
 
 /// Selectors that one request may name.
 const MAX_SELECTORS: usize = 64;
 
-pub(super) async fn series(
-    State(state): State<LokiState>,
-    Whose(tenant): Whose,
-    params: Params,
-) -> Result<Response, LokiError> {
+pub(super) async fn series(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), LABEL_SINCE)?;
     let mut wanted: Vec<&str> = params.all("match[]").chain(params.all("match")).collect();
     if wanted.is_empty() {

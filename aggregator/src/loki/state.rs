@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use axum::response::Response;
 use millrace_log::clock::SharedClock;
 use millrace_log::push::DecodeBudget;
 use millrace_log::record::Tenant;
@@ -15,6 +16,9 @@ use super::error::LokiError;
 use crate::config::AggregatorConfig;
 use crate::ingest::Ingest;
 use crate::queries::Queries;
+use crate::scope;
+use millrace_index::confined::Confined;
+use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::{Budget, EventStore};
 
 /// What requests may cost besides what [`Queries`] says.
@@ -90,6 +94,26 @@ impl LokiState {
         let request = self.queries.begin().await?;
         let budget = request.budget();
         budget.within(work(budget.clone())).await?.map_err(Into::into)
+    }
+}
+
+/// What is mounted: handlers get at it by way of [`Scoped`] only.
+#[derive(Clone)]
+pub(super) struct Mounted(pub(super) LokiState);
+
+/// What the handlers share, with the streams only that whoever asks may see.
+pub(super) struct Scoped(pub(super) LokiState);
+
+impl FromRequestParts<Mounted> for Scoped {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, mounted: &Mounted) -> Result<Self, Response> {
+        let mut state = mounted.0.clone();
+        if let Some(matchers) = scope::of(parts)? {
+            state.store = Arc::new(Confined::new(state.store, matchers));
+            state.engine = Arc::new(Engine::new(Arc::new(LogqlStorage(Arc::clone(&state.store)))));
+        }
+        Ok(Self(state))
     }
 }
 

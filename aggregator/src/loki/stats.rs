@@ -2,19 +2,14 @@
 
 use std::collections::HashSet;
 
-use axum::extract::State;
 use axum::response::Response;
 
 use super::error::LokiError;
 use super::params::{Params, QUERY_SINCE};
-use super::state::{LokiState, Whose};
+use super::state::{Scoped, Whose};
 use super::{json, selector};
 
-pub(super) async fn stats(
-    State(state): State<LokiState>,
-    Whose(tenant): Whose,
-    params: Params,
-) -> Result<Response, LokiError> {
+pub(super) async fn stats(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
     let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;

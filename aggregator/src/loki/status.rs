@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::error::LokiError;
 use super::json;
-use super::state::LokiState;
+use super::state::Scoped;
 
 /// Version of Loki whose API this is: Grafana and logcli choose features by it.
 const API_VERSION: &str = "3.8.0";
@@ -30,7 +29,7 @@ pub(super) async fn build_info() -> Response {
 }
 
 /// Waits until all that the log has can be found.
-pub(super) async fn flush(State(state): State<LokiState>) -> Result<StatusCode, LokiError> {
+pub(super) async fn flush(Scoped(state): Scoped) -> Result<StatusCode, LokiError> {
     let request = state.queries.begin_waiting();
     request.budget().within(state.store.caught_up(FLUSH_WAIT)).await??;
     Ok(StatusCode::NO_CONTENT)

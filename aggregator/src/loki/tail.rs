@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::Uri;
 use axum::response::Response;
@@ -29,7 +28,7 @@ use super::error::LokiError;
 use super::json;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
 use super::query_range::check_limit;
-use super::state::{LokiState, Whose};
+use super::state::{LokiState, Scoped, Whose};
 use millrace_index::scan::{Budget, Kind, Order, Plan, RowBatch};
 
 /// Rows through the stages of a query.
@@ -53,7 +52,7 @@ const SEND_PATIENCE: Duration = Duration::from_secs(30);
 const FILTER_INLINE: usize = 100;
 
 pub(super) async fn tail(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     uri: Uri,
     upgrade: WebSocketUpgrade,
@@ -71,7 +70,7 @@ pub(super) async fn tail(
     if delay > MAX_DELAY {
         return Err(LokiError::Bad(format!("delay_for can't be greater than {MAX_DELAY}")));
     }
-    let filter = Arc::new(Filter::new(params.get("query"))?);
+    let filter = Arc::new(Filter::new(params.get("query"), state.store.confines())?);
     let place = Arc::clone(&state.tails)
         .try_acquire_owned()
         .map_err(|_| LokiError::Busy("all places of `http.max_tails` are taken"))?;

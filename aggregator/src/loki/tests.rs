@@ -31,7 +31,7 @@ use millrace_index::scan::{DamagedSplit, EventStore, Plan, RowBatch, RowStream, 
 const NOW: i64 = 1_772_370_000_000_000_000;
 
 struct Server {
-    router: Router,
+    router: axum::Router,
     store: Arc<MemoryStore>,
     hanging: Arc<Hanging>,
     shutdown: CancellationToken,
@@ -77,7 +77,7 @@ fn server_of(config: IngestConfig, query: QueryLimits, max_concurrent: usize) ->
         limits,
         queries.clone(),
     );
-    Server { router: router(state), store, hanging, shutdown, queries, budget, log, _ingest: ingest }
+    Server { router: router(state).open_for_tests(), store, hanging, shutdown, queries, budget, log, _ingest: ingest }
 }
 
 /// The store, until it is told to answer no more.
@@ -349,6 +349,7 @@ async fn labels_series_sizes_and_volumes() {
     assert_eq!(server.send(flush).await.0, StatusCode::NO_CONTENT);
 }
 
+mod confined;
 mod conformance;
 mod live;
 

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::response::Response;
 use futures::TryStreamExt as _;
 use millrace_log::record::Labels;
@@ -17,7 +16,7 @@ use millrace_logql::storage::{LabelMatcher, MatchOp};
 
 use super::error::LokiError;
 use super::params::{DEFAULT_LIMIT, Params, QUERY_SINCE};
-use super::state::{LokiState, Whose};
+use super::state::{Scoped, Whose};
 use super::{json, selector};
 
 /// How bytes are added up.
@@ -77,11 +76,7 @@ fn largest<T>(sums: BTreeMap<LabelPairs, T>, size: impl Fn(&T) -> u64, limit: us
     all
 }
 
-pub(super) async fn volume(
-    State(state): State<LokiState>,
-    Whose(tenant): Whose,
-    params: Params,
-) -> Result<Response, LokiError> {
+pub(super) async fn volume(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let limit = params.limit(DEFAULT_LIMIT)?;
     let mut matchers = selector::parse(params.get("query"))?;
@@ -107,7 +102,7 @@ pub(super) async fn volume(
 }
 
 pub(super) async fn volume_range(
-    State(state): State<LokiState>,
+    Scoped(state): Scoped,
     Whose(tenant): Whose,
     params: Params,
 ) -> Result<Response, LokiError> {

@@ -22,11 +22,11 @@ mod page;
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
+use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::record::Tenant;
 use millrace_logql::Expr;
 use millrace_logql::storage::QueryLimits;
@@ -36,16 +36,19 @@ use page::Page;
 use query::Asked;
 use range::{Params, Range};
 pub use state::{AlertList, AlertRow, NoAlerts, PageState};
+use state::{Mounted, Scoped};
 
 /// Routes of the page.
-pub fn router(state: PageState) -> Router {
-    Router::new()
-        .route("/", get(show))
-        .route("/alerts", get(alerts))
-        .route("/logql", get(logql))
-        .route("/static/page.css", get(|| async { fixed("text/css; charset=utf-8", include_str!("page.css")) }))
-        .route("/static/page.js", get(|| async { fixed("text/javascript; charset=utf-8", include_str!("page.js")) }))
-        .with_state(state)
+pub fn router(state: PageState) -> Routes {
+    use Methods::Get;
+    use Need::{Login, Public, Read};
+    Routes::new()
+        .on(Read, Get, "/", show)
+        .on(Read, Get, "/alerts", alerts)
+        .on(Login, Get, "/logql", logql)
+        .on(Public, Get, "/static/page.css", async || fixed("text/css; charset=utf-8", include_str!("page.css")))
+        .on(Public, Get, "/static/page.js", async || fixed("text/javascript; charset=utf-8", include_str!("page.js")))
+        .with_state(Mounted(state))
 }
 
 fn fixed(kind: &'static str, text: &'static str) -> Response {
@@ -60,11 +63,7 @@ fn html(markup: maud::Markup) -> Response {
     (headers, markup).into_response()
 }
 
-async fn show(
-    State(state): State<PageState>,
-    tenant: Option<Extension<Tenant>>,
-    Query(params): Query<Params>,
-) -> Response {
+async fn show(Scoped(state): Scoped, tenant: Option<Extension<Tenant>>, Query(params): Query<Params>) -> Response {
     let tenant = tenant.map(|Extension(tenant)| tenant).unwrap_or_default();
     let now_ns = state.clock.now_ns();
     let (range, fault) = match Range::of(&params, now_ns) {
@@ -80,7 +79,7 @@ async fn show(
         }
         _ => Found::default(),
     };
-    let alerts = state.alerts.alerts();
+    let alerts = state.alerts_of(&tenant);
     let asked = asked.unwrap_or_default();
     html(page::whole(&Page { params: &params, asked: &asked, range: &range, found: &found, alerts: &alerts }))
 }
@@ -102,8 +101,9 @@ async fn find(
 }
 
 /// The list of alerts alone: the script asks for it every few seconds.
-async fn alerts(State(state): State<PageState>) -> Response {
-    html(page::alert_list(&state.alerts.alerts()))
+async fn alerts(Scoped(state): Scoped, tenant: Option<Extension<Tenant>>) -> Response {
+    let tenant = tenant.map(|Extension(tenant)| tenant).unwrap_or_default();
+    html(page::alert_list(&state.alerts_of(&tenant)))
 }
 
 /// What live tail asks the Loki API for: the log query that the text of the box means.

@@ -2,11 +2,19 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::Response;
+use millrace_index::confined::Confined;
+use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
 use millrace_log::clock::SharedClock;
+use millrace_log::record::Tenant;
 use millrace_logql::Engine;
 
 use crate::queries::Queries;
+
+use crate::scope;
 
 /// One alert for the page.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +39,11 @@ pub struct AlertRow {
 pub trait AlertList: Send + Sync + 'static {
     /// All alerts, worst first.
     fn alerts(&self) -> Vec<AlertRow>;
+
+    /// Whose alerts they are.
+    fn tenant(&self) -> Tenant {
+        Tenant::default()
+    }
 }
 
 /// No rules run in this process.
@@ -56,4 +69,40 @@ pub struct PageState {
     pub clock: SharedClock,
     /// Where the queries of a page begin.
     pub queries: Queries,
+}
+
+impl PageState {
+    /// Alerts that somebody sees who asks for this tenant: those of streams that they see.
+    pub fn alerts_of(&self, tenant: &Tenant) -> Vec<AlertRow> {
+        if *tenant != self.alerts.tenant() {
+            return Vec::new();
+        }
+        let confines = self.store.confines();
+        let mut alerts = self.alerts.alerts();
+        alerts.retain(|alert| {
+            let value = |name: &str| alert.labels.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value);
+            confines.iter().all(|matcher| matcher.matches(value(&matcher.name)))
+        });
+        alerts
+    }
+}
+
+/// What is mounted: handlers get at it by way of [`Scoped`] only.
+#[derive(Clone)]
+pub(super) struct Mounted(pub(super) PageState);
+
+/// What the page needs, with the streams only that whoever asks may see.
+pub(super) struct Scoped(pub(super) PageState);
+
+impl FromRequestParts<Mounted> for Scoped {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, mounted: &Mounted) -> Result<Self, Response> {
+        let mut state = mounted.0.clone();
+        if let Some(matchers) = scope::of(parts)? {
+            state.store = Arc::new(Confined::new(state.store, matchers));
+            state.engine = Arc::new(Engine::new(Arc::new(LogqlStorage(Arc::clone(&state.store)))));
+        }
+        Ok(Self(state))
+    }
 }

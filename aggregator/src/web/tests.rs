@@ -29,7 +29,7 @@ impl AlertList for Alerts {
 }
 
 struct Server {
-    router: Router,
+    router: axum::Router,
     store: Arc<MemoryStore>,
 }
 
@@ -51,7 +51,7 @@ fn server() -> Server {
         clock: ManualClock::at_ns(NOW),
         queries: Queries::new(QueryLimits::default(), 4, CancellationToken::new()),
     };
-    Server { router: router(state), store }
+    Server { router: router(state).open_for_tests(), store }
 }
 
 impl Server {
@@ -209,4 +209,30 @@ async fn live_tail_starts_without_old_lines_and_keeps_the_query() {
     let page = server.page(&[("query", r#"{app="a"}"#), ("tail", "1")]).await;
     assert!(page.contains(r#"value="{app=&quot;a&quot;}""#), "{page}");
     assert!(!page.contains("an old line") && !page.contains("<figure"), "{page}");
+}
+
+#[tokio::test]
+async fn somebody_with_a_forced_selector_sees_no_other_stream_and_no_other_alert() {
+    use millrace_doors::identity::{Identity, Rights, Role, Tenants};
+    let server = server();
+    server.put(10, &[("region", "eu-west-1")], "own line");
+    server.put(20, &[("region", "us-east-1")], "classified line");
+    let ask = async |path: &str, selector: &str, tenant: &str| {
+        let rights = Rights { roles: [Role::Read].into(), tenants: Tenants::All, selector: Some(selector.into()) };
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Identity { name: "x".into(), rights });
+        request.extensions_mut().insert(Tenant::new(tenant).unwrap());
+        let answer = server.router.clone().oneshot(request).await.unwrap();
+        String::from_utf8(axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap()
+    };
+    let page = ask("/?query=line", r#"{region="eu-west-1"}"#, "default").await;
+    assert!(page.contains("own") && !page.contains("classified"), "{page}");
+    for (selector, tenant, want) in [
+        (r#"{region="eu-west-1"}"#, "default", true),
+        (r#"{region="us-east-1"}"#, "default", false),
+        (r#"{region="eu-west-1"}"#, "other", false),
+    ] {
+        let alerts = ask("/alerts", selector, tenant).await;
+        assert_eq!(alerts.contains("ErrorBurst"), want, "{selector} {tenant}: {alerts}");
+    }
 }

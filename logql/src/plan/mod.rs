@@ -34,6 +34,12 @@ pub fn selector_of(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
     matchers(&selector).map_err(|message| ParseError::at(text, selector.span, message))
 }
 
+/// Matchers of a stream selector alone which may also match every stream, or only exclude some: `{team!="pay"}`.
+pub fn selector_matchers(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
+    let selector = crate::syntax::parse_selector(text)?;
+    matchers(&selector).map_err(|message| ParseError::at(text, selector.span, message))
+}
+
 impl LogExpr {
     /// The compiled matchers of its selector: what goes before a [`crate::Pipeline`].
     pub fn matchers(&self) -> Result<Vec<LabelMatcher>, QueryError> {

@@ -34,15 +34,17 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Compiles a log query.
-    pub(super) fn new(text: &str) -> Result<Self, LokiError> {
+    /// Compiles a log query of somebody who sees only streams that match `confines`.
+    pub(super) fn new(text: &str, confines: &[LabelMatcher]) -> Result<Self, LokiError> {
         // The page follows words over every stream, which Loki's own queries may not ask for.
         let expr = if text.is_empty() { parse(text)? } else { parse_any_stream(text).map_err(QueryError::from)? };
         let Expr::Log(log) = expr else {
             return Err(LokiError::bad("a metric query has no lines to tail: a log query is expected"));
         };
         let pipeline = Pipeline::new(&log)?;
-        Ok(Self { matchers: log.matchers()?, selector: log.selector.to_string(), pipeline })
+        let mut matchers = log.matchers()?;
+        matchers.extend_from_slice(confines);
+        Ok(Self { matchers, selector: log.selector.to_string(), pipeline })
     }
 
     /// Matchers of the selector.

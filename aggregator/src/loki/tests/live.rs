@@ -16,7 +16,7 @@ use super::{NOW, Server, event, server, tight_server};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[allow(clippy::disallowed_methods)]
-async fn listen(server: &Server) -> std::net::SocketAddr {
+pub(super) async fn listen(server: &Server) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = server.router.clone();
@@ -24,9 +24,9 @@ async fn listen(server: &Server) -> std::net::SocketAddr {
     address
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn tail(server: &Server, params: &[(&str, &str)]) -> Result<Socket, String> {
+pub(super) async fn tail(server: &Server, params: &[(&str, &str)]) -> Result<Socket, String> {
     let address = listen(server).await;
     let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
     match tokio_tungstenite::connect_async(format!("ws://{address}/loki/api/v1/tail?{query}")).await {
@@ -50,7 +50,7 @@ async fn frame(socket: &mut Socket) -> Value {
 }
 
 /// Lines of so many entries, over as many frames as it takes.
-async fn lines(socket: &mut Socket, count: usize) -> Vec<String> {
+pub(super) async fn lines(socket: &mut Socket, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
     while lines.len() < count {
         let frame = frame(socket).await;

@@ -19,6 +19,7 @@ use crate::group::GroupConfig;
 use crate::transaction::TransactionConfig;
 use clients::check_client;
 use listener::{AuthorizationConfig, LimitsConfig, ListenerConfig, UserConfig, check_addresses, check_users};
+use millrace_doors::config::TlsConfig;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::value::{ByteSize, Faults, Span};
 use topics::{ConfiguredSettings, TopicConfig};
@@ -78,6 +79,8 @@ pub struct BrokerConfig {
     /// Address for `/metrics`, `/ready` and the ledger, `host:port`, where the role `aggregator` with its own is not in
     /// the process. Absent: none.
     pub http: Option<String>,
+    /// TLS of this address. Left out: plain text.
+    pub http_tls: Option<TlsConfig>,
 }
 
 impl Default for BrokerConfig {
@@ -106,6 +109,7 @@ impl Default for BrokerConfig {
             default_topic_config: ConfiguredSettings::default(),
             topics: BTreeMap::new(),
             http: None,
+            http_tls: None,
         }
     }
 }
@@ -192,6 +196,9 @@ impl BrokerConfig {
         faults.within("storage", |faults| self.storage.check(faults));
         faults.within("default_topic_config", |faults| self.default_topic_config.check(faults));
         faults.within("topics", |faults| topics::check(&self.topics, faults));
+        if let Some(tls) = &self.http_tls {
+            faults.within("http_tls", |f| tls.check(f));
+        }
         if let Some(http) = &self.http
             && listener::host_and_port(http).is_none()
         {

@@ -1,0 +1,381 @@
+//! The section `access:`: who may use the HTTP endpoints.
+//!
+//! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing:
+//! files are read by `book.rs`.
+
+use std::net::IpAddr;
+
+use millrace_log::record::Tenant;
+use millrace_log::value::{Faults, Secret};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::Role;
+
+/// Who may use the HTTP endpoints: Loki API and page, Elasticsearch API, Alertmanager API, HTTP sources of the agent
+/// without `auth` of their own, status. Without any login, endpoints on loopback are open to this host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessConfig {
+    /// Bearer tokens and API keys, as created by `millrace token create`.
+    pub tokens: Vec<TokenConfig>,
+    /// Users with passwords.
+    pub users: Vec<UserConfig>,
+    /// Clients that are known by their certificates; needs `tls.client_auth` of the listener.
+    pub certificates: Vec<CertificateConfig>,
+    /// A reverse proxy that logs users in.
+    pub proxy: Option<ProxyConfig>,
+    /// Host names by which browsers and proxies reach the endpoints, besides IP addresses and `localhost`. Endpoints on
+    /// loopback answer no other names; other endpoints answer any name unless some are listed here.
+    pub hosts: Vec<String>,
+    /// Allows HTTP endpoints beyond loopback without a login: everybody who reaches them may read and change everything.
+    pub insecure: bool,
+}
+
+/// A token. `hash` is what `millrace token create` prints; the token itself is stored nowhere.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfig {
+    /// Name for log lines and `millrace token list`.
+    pub name: String,
+    /// `sha256:…`, or `file:PATH` or `env:NAME` to read it from.
+    pub hash: Secret,
+    /// What it may do: `read`, `write`, `silence`, `admin`.
+    pub roles: Vec<Role>,
+    /// Tenants that it is for; `*`: all.
+    #[serde(default = "own_tenant")]
+    pub tenants: Vec<String>,
+    /// Stream selector such as `{team="pay"}` that is added to every query; only with the role `read`.
+    #[serde(default)]
+    pub selector: String,
+    /// Day or time (RFC 3339) at which it expires, e.g. `2027-01-31`.
+    #[serde(default)]
+    pub expires: String,
+}
+
+/// A user with a password.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserConfig {
+    /// Name to log in with.
+    pub name: String,
+    /// Argon2 hash of the password (`millrace token create --password`), or `file:PATH` or `env:NAME` to read it from.
+    /// Empty: the user comes through `proxy` only.
+    #[serde(default)]
+    pub hash: Secret,
+    /// What the user may do: `read`, `write`, `silence`, `admin`.
+    pub roles: Vec<Role>,
+    /// Tenants that the user is for; `*`: all.
+    #[serde(default = "own_tenant")]
+    pub tenants: Vec<String>,
+    /// Stream selector such as `{team="pay"}` that is added to every query; only with the role `read`.
+    #[serde(default)]
+    pub selector: String,
+}
+
+/// A client that is known by its certificate.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// Name for log lines.
+    pub name: String,
+    /// Subject as RFC 4514 writes it, e.g. `CN=agent-7,O=Example`.
+    #[serde(default)]
+    pub subject: String,
+    /// Alternative name in the certificate: DNS name, e-mail address or URI.
+    #[serde(default)]
+    pub san: String,
+    /// What it may do: `read`, `write`, `silence`, `admin`.
+    pub roles: Vec<Role>,
+    /// Tenants that it is for; `*`: all.
+    #[serde(default = "own_tenant")]
+    pub tenants: Vec<String>,
+    /// Stream selector such as `{team="pay"}` that is added to every query; only with the role `read`.
+    #[serde(default)]
+    pub selector: String,
+}
+
+/// A reverse proxy that logs users in and names them in a header. The header counts from these addresses only.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Addresses of the proxy, e.g. `10.0.0.7` or `10.0.0.0/24`.
+    pub addresses: Vec<String>,
+    /// Header that names the user.
+    #[serde(default = "user_header")]
+    pub header: String,
+    /// What users may do who are not listed in `users`: `read`, `write`, `silence`, `admin`. Empty: they are refused.
+    #[serde(default)]
+    pub roles: Vec<Role>,
+    /// Tenants of these users; `*`: all.
+    #[serde(default = "own_tenant")]
+    pub tenants: Vec<String>,
+}
+
+fn own_tenant() -> Vec<String> {
+    vec![Tenant::DEFAULT.to_owned()]
+}
+
+fn user_header() -> String {
+    "X-Forwarded-User".to_owned()
+}
+
+/// An address, or all that begin like one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: u128,
+    bits: u32,
+}
+
+impl Network {
+    /// Reads `10.0.0.7`, `10.0.0.0/24`, `fd00::/8`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            None => (text.parse::<IpAddr>().ok()?, None),
+            Some((address, bits)) => (address.parse().ok()?, Some(bits.parse::<u32>().ok()?)),
+        };
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(width);
+        (bits <= width).then(|| Self { address: number(address), bits: bits + 128 - width })
+    }
+
+    /// Whether an address is in it.
+    pub fn has(&self, address: IpAddr) -> bool {
+        let differing = number(address) ^ self.address;
+        self.bits == 0 || differing.leading_zeros() >= self.bits
+    }
+}
+
+/// IPv4 addresses as they are mapped into IPv6.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+impl AccessConfig {
+    /// Whether no login is configured.
+    pub fn is_open(&self) -> bool {
+        self.tokens.is_empty() && self.users.is_empty() && self.certificates.is_empty() && self.proxy.is_none()
+    }
+
+    /// Reports what types can't say.
+    pub fn check(&self, faults: &mut Faults) {
+        let mut names: Vec<&str> = Vec::new();
+        let name = |key: &str, name: &str, faults: &mut Faults| {
+            if name.is_empty() {
+                faults.add(&format!("{key}.name"), "is empty: name it");
+            } else if name.contains(|c: char| c.is_control() || c == ':') {
+                faults.add(&format!("{key}.name"), "must not contain `:` or control characters");
+            }
+        };
+        for (i, token) in self.tokens.iter().enumerate() {
+            let key = format!("tokens[{i}]");
+            name(&key, &token.name, faults);
+            if names.contains(&token.name.as_str()) {
+                faults.add(&format!("{key}.name"), format!("`{}` is named twice", token.name));
+            }
+            names.push(&token.name);
+            faults.within(&key, |f| {
+                check_rights(&token.roles, &token.tenants, &token.selector, f);
+                if token.hash == Secret::default() {
+                    f.add("hash", "is empty: set it to what `millrace token create` prints");
+                }
+                if !token.expires.is_empty() && expiry_ms(&token.expires).is_none() {
+                    let text =
+                        format!("invalid time `{}`: expected e.g. 2027-01-31 or 2027-01-31T12:00:00Z", token.expires);
+                    f.add("expires", text);
+                }
+            });
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for (i, user) in self.users.iter().enumerate() {
+            let key = format!("users[{i}]");
+            name(&key, &user.name, faults);
+            if names.contains(&user.name.as_str()) {
+                faults.add(&format!("{key}.name"), format!("`{}` is named twice", user.name));
+            }
+            names.push(&user.name);
+            faults.within(&key, |f| {
+                check_rights(&user.roles, &user.tenants, &user.selector, f);
+                if user.hash == Secret::default() && self.proxy.is_none() {
+                    f.add("hash", "is empty: set it to what `millrace token create --password` prints");
+                }
+            });
+        }
+        for (i, certificate) in self.certificates.iter().enumerate() {
+            let key = format!("certificates[{i}]");
+            name(&key, &certificate.name, faults);
+            faults.within(&key, |f| {
+                check_rights(&certificate.roles, &certificate.tenants, &certificate.selector, f);
+                if certificate.subject.is_empty() == certificate.san.is_empty() {
+                    f.add("subject", "set either `subject` or `san`");
+                }
+            });
+        }
+        if let Some(proxy) = &self.proxy {
+            faults.within("proxy", |f| proxy.check(f));
+        }
+        for (i, host) in self.hosts.iter().enumerate() {
+            if host.is_empty() || host.contains(['/', ' ', '@']) {
+                let text =
+                    format!("invalid host `{host}`: expected a name such as logs.example.org, without scheme or path");
+                faults.add(&format!("hosts[{i}]"), text);
+            }
+        }
+    }
+}
+
+impl ProxyConfig {
+    fn check(&self, faults: &mut Faults) {
+        if self.addresses.is_empty() {
+            faults.add("addresses", "is empty: list the addresses of the proxy");
+        }
+        for (i, address) in self.addresses.iter().enumerate() {
+            if Network::parse(address).is_none() {
+                let text = format!("invalid address `{address}`: expected e.g. 10.0.0.7 or 10.0.0.0/24");
+                faults.add(&format!("addresses[{i}]"), text);
+            }
+        }
+        if http::HeaderName::try_from(self.header.as_str()).is_err() {
+            faults.add("header", format!("invalid header name `{}`", self.header));
+        }
+        check_tenants(&self.tenants, faults);
+    }
+}
+
+fn check_rights(roles: &[Role], tenants: &[String], selector: &str, faults: &mut Faults) {
+    if roles.is_empty() {
+        faults.add("roles", "is empty: list some of read, write, silence, admin");
+    }
+    if !selector.is_empty() && roles != [Role::Read] {
+        faults.add("selector", "limits what is read: it needs `roles: [read]` and no other role");
+    }
+    check_tenants(tenants, faults);
+}
+
+fn check_tenants(tenants: &[String], faults: &mut Faults) {
+    if tenants.is_empty() {
+        faults.add("tenants", "is empty: list tenants, or `*` for all");
+    }
+    for (i, tenant) in tenants.iter().enumerate() {
+        if tenant != "*"
+            && let Err(error) = Tenant::new(tenant)
+        {
+            faults.add(&format!("tenants[{i}]"), error.to_string());
+        }
+    }
+}
+
+/// When a token ends, ms since 1970.
+pub fn expiry_ms(text: &str) -> Option<i64> {
+    if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
+        return Some(time.timestamp_millis());
+    }
+    let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_have_their_addresses() {
+        for (network, address, want) in [
+            ("10.0.0.7", "10.0.0.7", true),
+            ("10.0.0.7", "::ffff:10.0.0.7", true),
+            ("10.0.0.7", "10.0.0.8", false),
+            ("10.0.0.0/24", "10.0.0.200", true),
+            ("10.0.0.0/24", "10.0.1.0", false),
+            ("0.0.0.0/0", "10.0.1.0", true),
+            ("0.0.0.0/0", "fd00::1", false),
+            ("fd00::/8", "fd12::1", true),
+            ("::/0", "10.0.0.1", true),
+        ] {
+            assert_eq!(Network::parse(network).unwrap().has(address.parse().unwrap()), want, "{network} {address}");
+        }
+        for wrong in ["", "10.0.0", "10.0.0.0/33", "10.0.0.0/x", "host"] {
+            assert_eq!(Network::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_of_expiry_are_days_or_moments() {
+        for (text, want) in [
+            ("1970-01-02", Some(86_400_000)),
+            ("1970-01-01T00:00:01Z", Some(1000)),
+            ("1970-01-01T01:00:01+01:00", Some(1000)),
+            ("tomorrow", None),
+            ("", None),
+        ] {
+            assert_eq!(expiry_ms(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_name_their_keys() {
+        let token =
+            |name: &str, hash: &str, roles: Vec<Role>, tenant: &str, selector: &str, expires: &str| TokenConfig {
+                name: name.to_owned(),
+                hash: Secret::new(hash),
+                roles,
+                tenants: vec![tenant.to_owned()],
+                selector: selector.to_owned(),
+                expires: expires.to_owned(),
+            };
+        let user = |name: &str| UserConfig {
+            name: name.to_owned(),
+            hash: Secret::default(),
+            roles: vec![Role::Read],
+            tenants: Vec::new(),
+            selector: String::new(),
+        };
+        let config = AccessConfig {
+            tokens: vec![
+                token("a", "sha256:x", vec![Role::Read], "*", "{a=\"b\"}", "2027-01-31"),
+                token("a", "", vec![], "a/b", "", "soon"),
+                token("b", "x", vec![Role::Read, Role::Write], "default", "{a=\"b\"}", ""),
+            ],
+            users: vec![user("u:v")],
+            certificates: vec![CertificateConfig {
+                name: "c".to_owned(),
+                subject: String::new(),
+                san: String::new(),
+                roles: vec![Role::Write],
+                tenants: own_tenant(),
+                selector: String::new(),
+            }],
+            hosts: vec!["https://x".to_owned()],
+            ..AccessConfig::default()
+        };
+        let mut faults = Faults::default();
+        config.check(&mut faults);
+        let found: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.path).collect();
+        let want = [
+            "tokens[1].name",
+            "tokens[1].roles",
+            "tokens[1].tenants[0]",
+            "tokens[1].hash",
+            "tokens[1].expires",
+            "tokens[2].selector",
+            "users[0].name",
+            "users[0].tenants",
+            "users[0].hash",
+            "certificates[0].subject",
+            "hosts[0]",
+        ];
+        assert_eq!(found, want);
+        let proxy = ProxyConfig {
+            addresses: vec!["x".to_owned()],
+            header: "a b".to_owned(),
+            roles: Vec::new(),
+            tenants: own_tenant(),
+        };
+        let mut faults = Faults::default();
+        AccessConfig { proxy: Some(proxy), users: vec![user("u")], ..AccessConfig::default() }.check(&mut faults);
+        let found: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.path).collect();
+        assert_eq!(found, ["users[0].tenants", "proxy.addresses[0]", "proxy.header"]);
+    }
+}

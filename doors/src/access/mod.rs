@@ -1,0 +1,265 @@
+//! The section `access` in force: one for all HTTP endpoints of a process, replaced at a reload.
+//!
+//! In: what requests show to be let in. Out: who asks, or a refusal with 401 or 429. Touches files of hashes when they
+//! are read, and the clock. Failed logins are counted, logged and handed to the [`Audit`]; passwords of an address that
+//! failed often are not looked at for a while.
+
+/// Settings.
+pub mod config;
+/// Hashes of tokens and passwords.
+pub mod hash;
+/// Failed logins of each address.
+mod throttle;
+/// Sessions of the page.
+pub mod session;
+/// Logins with their hashes.
+pub mod book;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use millrace_log::clock::SharedClock;
+use parking_lot::{Mutex, RwLock};
+use ring::hmac;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use book::{Book, BookError, Given};
+use config::AccessConfig;
+use hash::HashError;
+use session::{Kind, Sessions};
+use throttle::Throttle;
+
+use crate::identity::Identity;
+use crate::metrics::{HttpMetrics, Of};
+use crate::seldom::Seldom;
+use crate::stream::Peer;
+
+/// Passwords that are hashed at once: each takes a core and 19 MiB.
+const HASHED_AT_ONCE: usize = 2;
+/// Passwords that wait to be hashed; beyond them clients come again.
+const WAITING: usize = 32;
+/// How long a password that was right is not hashed again: clients send it with each request.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Passwords that are remembered.
+const MAX_REMEMBERED: usize = 1024;
+
+/// Something that those who look after a process want to see later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// What happened, e.g. `login` or `login_failed`.
+    pub event: &'static str,
+    /// Who did it; empty: unknown.
+    pub user: String,
+    /// From where.
+    pub address: Option<IpAddr>,
+    /// More, e.g. the listener.
+    pub detail: String,
+}
+
+/// Where [`AuditEvent`]s go.
+pub trait Audit: Send + Sync + 'static {
+    /// Takes one; never waits.
+    fn note(&self, event: AuditEvent);
+}
+
+/// Why nobody is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// Nothing was shown.
+    Nothing,
+    /// What was shown is wrong.
+    Wrong,
+    /// Nobody looked: so many seconds to wait.
+    Wait(u32),
+}
+
+struct Shared {
+    book: RwLock<Arc<Book>>,
+    /// Whether the configuration has no login at all.
+    is_open: RwLock<bool>,
+    throttle: Throttle,
+    sessions: Sessions,
+    clock: SharedClock,
+    hashing: Semaphore,
+    waiting: Semaphore,
+    /// Passwords that were right, by their HMAC.
+    right: Mutex<HashMap<[u8; 32], Instant>>,
+    key: hmac::Key,
+    audit: RwLock<Option<Arc<dyn Audit>>>,
+    failed: Seldom,
+    metrics: HttpMetrics,
+}
+
+/// Logins of all HTTP endpoints. Cheap to clone.
+#[derive(Clone)]
+pub struct Access(Arc<Shared>);
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Access")
+    }
+}
+
+impl Access {
+    /// Without any login, until it is [replaced](Self::replace).
+    pub fn new(clock: SharedClock) -> Result<Self, HashError> {
+        Ok(Self(Arc::new(Shared {
+            book: RwLock::default(),
+            is_open: RwLock::new(true),
+            throttle: Throttle::default(),
+            sessions: Sessions::new()?,
+            clock,
+            hashing: Semaphore::new(HASHED_AT_ONCE),
+            waiting: Semaphore::new(WAITING),
+            right: Mutex::default(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &hash::random::<32>()?),
+            audit: RwLock::default(),
+            failed: Seldom::default(),
+            metrics: HttpMetrics::default(),
+        })))
+    }
+
+    /// Takes over other logins, for all listeners at once. Blocks.
+    pub fn replace(&self, config: &AccessConfig) -> Result<(), BookError> {
+        let book = Arc::new(Book::read(config)?);
+        *self.0.book.write() = book;
+        *self.0.is_open.write() = config.is_open();
+        self.0.right.lock().clear();
+        Ok(())
+    }
+
+    /// Has events go somewhere.
+    pub fn audited_by(&self, audit: Arc<dyn Audit>) {
+        *self.0.audit.write() = Some(audit);
+    }
+
+    /// Hands over an event.
+    pub fn note(&self, event: AuditEvent) {
+        if let Some(audit) = &*self.0.audit.read() {
+            audit.note(event);
+        }
+    }
+
+    /// Whether no login is configured.
+    pub fn is_open(&self) -> bool {
+        *self.0.is_open.read()
+    }
+
+    /// Counts of all listeners.
+    pub fn metrics(&self) -> &HttpMetrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn book(&self) -> Arc<Book> {
+        Arc::clone(&self.0.book.read())
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms()
+    }
+
+    /// The client's address: behind the trusted proxy, the last one that it names.
+    pub(crate) fn address(&self, headers: &HeaderMap, peer: &Peer) -> IpAddr {
+        let own = peer.address.ip();
+        if !self.book().is_proxy(own) {
+            return own;
+        }
+        let named = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        named.and_then(|named| named.rsplit(',').next()?.trim().parse().ok()).unwrap_or(own)
+    }
+
+    /// Who shows these credentials, a certificate, or is named by the proxy. Failures are not counted here.
+    pub(crate) async fn identify(&self, headers: &HeaderMap, peer: &Peer) -> Result<(Option<Kind>, Identity), Denied> {
+        let book = self.book();
+        if let Some(named) = book.proxied(peer.address.ip(), headers) {
+            return named.map(|who| (None, who)).ok_or(Denied::Wrong);
+        }
+        match Given::of(headers) {
+            Given::Nothing => {
+                let subject = peer.certificate.as_deref();
+                let known = subject.and_then(|subject| book.certificate(subject, &peer.names));
+                known.map(|who| (None, who)).ok_or(Denied::Nothing)
+            }
+            Given::Unreadable => Err(Denied::Wrong),
+            Given::Token(token) => {
+                let found = book.token(&token, self.now_ms());
+                found.map(|who| (Some(Kind::Token), who)).ok_or(Denied::Wrong)
+            }
+            Given::Password { user, password } => {
+                if let Some(found) = book.token(&password, self.now_ms()) {
+                    return Ok((Some(Kind::Token), found));
+                }
+                let address = self.address(headers, peer);
+                self.password(&book, address, &user, password).await.map(|who| (Some(Kind::User), who))
+            }
+        }
+    }
+
+    async fn password(&self, book: &Book, address: IpAddr, user: &str, password: String) -> Result<Identity, Denied> {
+        // Unknown users are turned away at once: names are no secret, and hashing for them would cost a core.
+        let Some((digest, who)) = book.user(user) else { return Err(self.throttled(address).unwrap_or(Denied::Wrong)) };
+        let mut tag = [0; 32];
+        tag.copy_from_slice(hmac::sign(&self.0.key, format!("{user}\0{password}").as_bytes()).as_ref());
+        let is_remembered = self.0.right.lock().get(&tag).is_some_and(|since| since.elapsed() < REMEMBERED);
+        if is_remembered {
+            return Ok(who);
+        }
+        if let Some(denied) = self.throttled(address) {
+            return Err(denied);
+        }
+        let Ok(_waiting) = self.0.waiting.try_acquire() else { return Err(Denied::Wait(1)) };
+        let Ok(_hashing) = self.0.hashing.acquire().await else { return Err(Denied::Wait(1)) };
+        let is_right = tokio::task::spawn_blocking(move || digest.is_of(&password)).await.unwrap_or(false);
+        if !is_right {
+            return Err(Denied::Wrong);
+        }
+        self.0.throttle.succeeded(address);
+        let mut right = self.0.right.lock();
+        if right.len() >= MAX_REMEMBERED {
+            right.clear();
+        }
+        right.insert(tag, Instant::now());
+        Ok(who)
+    }
+
+    /// Whether passwords of an address are not looked at now.
+    pub(crate) fn throttled(&self, address: IpAddr) -> Option<Denied> {
+        let wait = self.0.throttle.wait(address)?;
+        Some(Denied::Wait(u32::try_from(wait.as_secs().saturating_add(1)).unwrap_or(u32::MAX)))
+    }
+
+    /// Counts and reports a failed login.
+    pub(crate) fn failed(&self, listener: &str, address: IpAddr, headers: &HeaderMap) {
+        self.0.throttle.failed(address);
+        self.0.metrics.failed_logins.get_or_create(&Of { listener: listener.to_owned() }).inc();
+        let user = match Given::of(headers) {
+            Given::Password { user, .. } => user.chars().take(100).collect(),
+            _ => String::new(),
+        };
+        if let Some(count) = self.0.failed.another() {
+            tracing::warn!(listener, %address, user, count, "login failed");
+        }
+        let detail = listener.to_owned();
+        self.note(AuditEvent { event: "login_failed", user, address: Some(address), detail });
+    }
+
+    /// Who comes back with a session; `None` also where a login of the listener itself began it.
+    pub(crate) fn returning(&self, kind: Kind, name: &str) -> Option<Identity> {
+        match kind {
+            Kind::Own => None,
+            Kind::Token => self.book().returning(true, name, self.now_ms()),
+            Kind::User => self.book().returning(false, name, self.now_ms()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

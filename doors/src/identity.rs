@@ -1,0 +1,147 @@
+//! Who asks, and what they may do: roles, tenants, and the streams that they see.
+//!
+//! In: logins that were checked. Out: [`Identity`], which every request carries in its extensions. Touches nothing.
+
+use std::sync::Arc;
+
+use millrace_log::record::Tenant;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Query, tail, look at alerts.
+    Read,
+    /// Push logs and alerts.
+    Write,
+    /// Silence and acknowledge alerts.
+    Silence,
+    /// All of these, and what changes the process or deletes data.
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Silence, Self::Admin];
+
+    /// As the configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Silence => "silence",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Tenants that somebody may act for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenants {
+    /// Every one.
+    All,
+    /// These.
+    Named(Arc<[Tenant]>),
+}
+
+impl Tenants {
+    /// Whether this tenant is one of them.
+    pub fn has(&self, tenant: &Tenant) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(named) => named.contains(tenant),
+        }
+    }
+
+    /// The only one.
+    pub fn single(&self) -> Option<&Tenant> {
+        match self {
+            Self::Named(named) if named.len() == 1 => named.first(),
+            Self::All | Self::Named(_) => None,
+        }
+    }
+}
+
+/// What somebody may do, for whom, and with which streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// Roles.
+    pub roles: Arc<[Role]>,
+    /// Tenants.
+    pub tenants: Tenants,
+    /// Stream selector that is added to whatever they query; `None`: all streams.
+    pub selector: Option<Arc<str>>,
+}
+
+impl Rights {
+    /// Everything, for every tenant.
+    pub fn all() -> Self {
+        Self { roles: Arc::new([Role::Admin]), tenants: Tenants::All, selector: None }
+    }
+
+    /// Whether a role is among them; `admin` includes the others.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.iter().any(|own| *own == role || *own == Role::Admin)
+    }
+
+    /// Whether nothing of what a role shows is hidden: all tenants and all streams, or an administrator.
+    pub fn has_whole(&self, role: Role) -> bool {
+        self.has(Role::Admin) || (self.has(role) && self.tenants == Tenants::All && self.selector.is_none())
+    }
+}
+
+/// Who asks. In the extensions of every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Name for log lines.
+    pub name: Arc<str>,
+    /// What they may do.
+    pub rights: Rights,
+}
+
+impl Identity {
+    /// Nobody in particular.
+    pub const ANONYMOUS: &'static str = "anonymous";
+
+    /// Somebody who may do everything.
+    pub fn unlimited(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), rights: Rights::all() }
+    }
+
+    /// Somebody who may do nothing: for what needs no login.
+    pub fn nobody() -> Self {
+        let rights = Rights { roles: Arc::new([]), tenants: Tenants::All, selector: None };
+        Self { name: Self::ANONYMOUS.into(), rights }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn administrators_have_every_role_and_others_their_own() {
+        let of = |roles: &[Role], tenants: Tenants, selector: Option<&str>| Rights {
+            roles: roles.into(),
+            tenants,
+            selector: selector.map(Arc::from),
+        };
+        let own = || Tenants::Named(Arc::new([Tenant::default()]));
+        for (rights, role, has, has_whole) in [
+            (of(&[Role::Read], Tenants::All, None), Role::Read, true, true),
+            (of(&[Role::Read], Tenants::All, None), Role::Write, false, false),
+            (of(&[Role::Read], own(), None), Role::Read, true, false),
+            (of(&[Role::Read], Tenants::All, Some("{a=\"b\"}")), Role::Read, true, false),
+            (of(&[Role::Admin], own(), None), Role::Silence, true, true),
+            (of(&[], Tenants::All, None), Role::Read, false, false),
+            (Rights::all(), Role::Admin, true, true),
+        ] {
+            assert_eq!((rights.has(role), rights.has_whole(role)), (has, has_whole), "{rights:?} {role:?}");
+        }
+        assert!(own().has(&Tenant::default()) && !own().has(&Tenant::new("b").unwrap()));
+        assert_eq!(own().single(), Some(&Tenant::default()));
+        assert_eq!(Tenants::All.single(), None);
+    }
+}

@@ -1,0 +1,50 @@
+//! Counts of what endpoints refuse.
+//!
+//! In: refusals. Out: metrics for a registry. Touches nothing.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Which endpoint, and how it answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// Name of the listener.
+    pub listener: String,
+    /// Status of the answer.
+    pub status: u16,
+}
+
+/// Which endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Of {
+    /// Name of the listener.
+    pub listener: String,
+}
+
+/// Counts of all listeners. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct HttpMetrics {
+    /// Requests that were refused before they reached an API, by status.
+    pub refused: Family<Refused, Counter>,
+    /// Logins that failed.
+    pub failed_logins: Family<Of, Counter>,
+}
+
+impl HttpMetrics {
+    /// Adds them to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "millrace_http_refused_requests",
+            "Requests refused before they reached an API: no login, wrong role or tenant, too large, too slow",
+            self.refused.clone(),
+        );
+        registry.register("millrace_http_failed_logins", "Failed logins", self.failed_logins.clone());
+    }
+
+    /// Counts a refused request.
+    pub fn refused(&self, listener: &str, status: u16) {
+        self.refused.get_or_create(&Refused { listener: listener.to_owned(), status }).inc();
+    }
+}

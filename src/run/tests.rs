@@ -1,0 +1,268 @@
+//! Every endpoint of a process × everybody who may ask: nobody, somebody unknown, somebody of another tenant, each role.
+//!
+//! The endpoints are those that the listeners of a running process list, so that a new one fails here until it has its
+//! line below.
+
+use std::net::SocketAddr;
+
+use futures::StreamExt as _;
+use millrace_doors::access::config::{AccessConfig, TokenConfig};
+use millrace_doors::access::hash::TokenHash;
+use millrace_doors::identity::Role;
+use millrace_doors::routes::{Listed, Methods, Need};
+use millrace_log::value::Secret;
+
+use super::Process;
+use super::listeners::Api;
+use crate::config::Config;
+
+const LOKI: &str = "\
+POST /loki/api/v1/push write
+GET|POST /loki/api/v1/query read
+GET|POST /loki/api/v1/query_range read
+GET|POST /loki/api/v1/labels read
+GET|POST /loki/api/v1/label read
+GET|POST /loki/api/v1/label/{name}/values read
+GET|POST /loki/api/v1/series read
+GET|POST /loki/api/v1/index/stats read
+GET|POST /loki/api/v1/index/volume read
+GET|POST /loki/api/v1/index/volume_range read
+GET|POST /loki/api/v1/detected_labels read
+GET|POST /loki/api/v1/detected_fields read
+GET|POST /loki/api/v1/detected_field/{name}/values read
+GET|POST /loki/api/v1/format_query login
+GET /loki/api/v1/tail read
+GET /loki/api/v1/status/buildinfo login
+ANY /loki/api/v1/* login
+GET|POST /flush login
+GET /services login
+GET / read
+GET /alerts read
+GET /logql login
+GET /static/page.css public
+GET /static/page.js public
+GET /loki/api/v1/rules read
+GET /api/prom/rules read
+GET /prometheus/api/v1/rules read
+GET /prometheus/api/v1/alerts read
+GET /ready public
+GET /-/healthy public
+GET /metrics whole
+GET /api/v1/ledger whole
+GET /api/v1/tap read
+";
+
+const ELASTICSEARCH: &str = "\
+GET / login
+GET /_cluster/health login
+GET /_cluster/health/{index} login
+GET /_cat/indices read
+GET /_cat/indices/{index} read
+POST|PUT /_bulk write
+POST|PUT /{index}/_bulk write
+POST /{index}/_doc write
+POST|PUT /{index}/_doc/{id} write
+GET /{index}/_doc/{id} read
+POST|PUT /{index}/_create/{id} write
+GET|POST /_search read
+GET|POST /{index}/_search read
+GET|POST /_msearch read
+GET|POST /{index}/_msearch read
+GET|POST /_count read
+GET|POST /{index}/_count read
+GET|POST /_field_caps read
+GET|POST /{index}/_field_caps read
+GET /_mapping read
+GET /{index}/_mapping read
+GET|POST /_refresh login
+GET|POST /{index}/_refresh login
+GET /_index_template login
+POST|PUT /_index_template/{name} write
+GET /_index_template/{name} login
+DELETE /_index_template/{name} admin
+GET /{index} read
+DELETE /{index} admin
+ANY /_data_stream/{name} login
+GET /{index}/_source/{id} read
+ANY * login
+";
+
+const ALERTMANAGER: &str = "\
+GET /api/v2/alerts read
+POST /api/v2/alerts write
+GET /api/v2/alerts/groups read
+GET /api/v2/status read
+GET /api/v2/receivers login
+GET /-/healthy public
+GET /-/ready public
+";
+
+/// Somebody who asks: token, and whether a need is met.
+struct Asker {
+    name: &'static str,
+    token: Option<&'static str>,
+    refused: Option<u16>,
+    roles: &'static [Role],
+    is_whole: bool,
+}
+
+const ASKERS: [Asker; 9] = [
+    Asker { name: "nobody", token: None, refused: Some(401), roles: &[], is_whole: false },
+    Asker { name: "a wrong token", token: Some("mlr_wrong"), refused: Some(401), roles: &[], is_whole: false },
+    Asker { name: "another tenant", token: Some("mlr_other"), refused: Some(403), roles: &[], is_whole: false },
+    Asker { name: "read", token: Some("mlr_read"), refused: None, roles: &[Role::Read], is_whole: false },
+    Asker { name: "write", token: Some("mlr_write"), refused: None, roles: &[Role::Write], is_whole: false },
+    Asker { name: "silence", token: Some("mlr_silence"), refused: None, roles: &[Role::Silence], is_whole: false },
+    Asker { name: "admin", token: Some("mlr_admin"), refused: None, roles: &Role::ALL, is_whole: true },
+    Asker { name: "read of all", token: Some("mlr_all"), refused: None, roles: &[Role::Read], is_whole: true },
+    Asker { name: "read of pay", token: Some("mlr_pay"), refused: None, roles: &[Role::Read], is_whole: false },
+];
+
+impl Asker {
+    /// Whether the answer is 401 or 403, and which.
+    fn refused_by(&self, need: Need) -> Option<u16> {
+        let has = |role| self.roles.contains(&role);
+        let is_met = match need {
+            Need::Public => return None,
+            Need::Login => true,
+            Need::Read => has(Role::Read),
+            Need::Whole => self.is_whole,
+            Need::Write(_) => has(Role::Write),
+            Need::Silence(_) => has(Role::Silence),
+            Need::Admin(_) => has(Role::Admin),
+        };
+        self.refused.or((!is_met).then_some(403))
+    }
+}
+
+fn access() -> AccessConfig {
+    let token = |token: &str, roles: &[Role], tenant: &str, selector: &str| TokenConfig {
+        name: token.to_owned(),
+        hash: Secret::new(TokenHash::of(token).to_string()),
+        roles: roles.to_vec(),
+        tenants: vec![tenant.to_owned()],
+        selector: selector.to_owned(),
+        expires: String::new(),
+    };
+    let tokens = vec![
+        token("mlr_other", &[Role::Admin], "other", ""),
+        token("mlr_read", &[Role::Read], "default", ""),
+        token("mlr_write", &[Role::Write], "default", ""),
+        token("mlr_silence", &[Role::Silence], "default", ""),
+        token("mlr_admin", &[Role::Admin], "default", ""),
+        token("mlr_all", &[Role::Read], "*", ""),
+        token("mlr_pay", &[Role::Read], "default", r#"{team="pay"}"#),
+    ];
+    AccessConfig { tokens, ..AccessConfig::default() }
+}
+
+fn lines(list: &[Listed]) -> String {
+    list.iter()
+        .map(|route| format!("{} {} {}\n", route.methods.names().join("|"), route.path, route.need.name()))
+        .collect()
+}
+
+/// A path that the route takes.
+fn path(route: &Listed) -> String {
+    let mut path = String::new();
+    for part in route.path.split_inclusive('/') {
+        if part.starts_with('{') {
+            path.push('x');
+            path.push_str(if part.ends_with('/') { "/" } else { "" });
+        } else {
+            path.push_str(&part.replace('*', "no-such-path"));
+        }
+    }
+    if path.starts_with('/') { path } else { format!("/{path}/at/all") }
+}
+
+async fn ask(client: &reqwest::Client, address: SocketAddr, route: &Listed, method: &str, token: Option<&str>) -> u16 {
+    let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+    let mut request = client.request(method, format!("http://{address}{}", path(route)));
+    request = request.header("content-type", "application/json").header("x-scope-orgid", "default");
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    request.body("{}").send().await.unwrap().status().as_u16()
+}
+
+/// Everything but an agent, on free ports.
+fn config(folder: &std::path::Path, access: AccessConfig) -> Config {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let mut config = Config { data_dir: folder.to_owned(), access, ..Config::embedded() };
+    let free = || "127.0.0.1:0".to_owned();
+    config.agent = None;
+    if let Some(broker) = &mut config.broker {
+        broker.server.listen = free();
+    }
+    if let Some(aggregator) = &mut config.aggregator {
+        aggregator.http.listen = free();
+        aggregator.elasticsearch.listen = free();
+    }
+    if let Some(notify) = &mut config.notify {
+        notify.listen = free();
+    }
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_are_taken_over_by_a_reload_for_every_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let only = |name: &str| {
+        let mut access = access();
+        access.tokens.retain(|token| token.name == name);
+        config(folder.path(), access)
+    };
+    let mut process = Process::start_config(only("mlr_admin")).await.unwrap();
+    let addresses = process.addresses().clone();
+    let client = reqwest::Client::new();
+    let statuses = async |token: &str| {
+        let mut found = Vec::new();
+        for (address, path) in
+            [(addresses.http, "/metrics"), (addresses.elasticsearch, "/"), (addresses.alertmanager, "/api/v2/status")]
+        {
+            let request = client.get(format!("http://{}{path}", address.unwrap())).bearer_auth(token);
+            found.push(request.send().await.unwrap().status().as_u16());
+        }
+        found
+    };
+    assert_eq!((statuses("mlr_admin").await, statuses("mlr_all").await), (vec![200; 3], vec![401; 3]));
+    let outcome = process.reload(only("mlr_all").try_into().unwrap()).await.unwrap();
+    assert!(outcome.refused.is_empty() && outcome.changed.contains(&"logins".to_owned()), "{outcome:?}");
+    assert_eq!((statuses("mlr_admin").await, statuses("mlr_all").await), (vec![401; 3], vec![200; 3]));
+    process.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_at_an_endpoint_without_its_role() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start_config(config(folder.path(), access())).await.unwrap();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let addresses = process.addresses();
+    let mut faults = Vec::new();
+    for (api, address, want) in [
+        (Api::Loki, addresses.http, LOKI),
+        (Api::Elasticsearch, addresses.elasticsearch, ELASTICSEARCH),
+        (Api::Alertmanager, addresses.alertmanager, ALERTMANAGER),
+    ] {
+        let list = process.parts.routes_of(api);
+        assert_eq!(lines(&list), want, "endpoints of the {}: add a line for a new one", api.name());
+        let asked = list.iter().flat_map(|route| {
+            let methods = if route.methods == Methods::Any { &["GET"] } else { route.methods.names() };
+            methods.iter().flat_map(move |method| ASKERS.iter().map(move |asker| (route, *method, asker)))
+        });
+        let client = &client;
+        // Together: some wait for the index.
+        let answers = futures::stream::iter(asked).map(|(route, method, asker)| async move {
+            (route, method, asker, ask(client, address.unwrap(), route, method, asker.token).await)
+        });
+        for (route, method, asker, status) in answers.buffer_unordered(64).collect::<Vec<_>>().await {
+            let refused = matches!(status, 401 | 403).then_some(status);
+            if refused != asker.refused_by(route.need) {
+                faults.push(format!("{}: {method} {} as {}: {status}", api.name(), route.path, asker.name));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    process.stop().await.unwrap();
+}
