@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use millrace_doors::seats::Sitting;
+
 use crate::metrics::{EndLabel, ListenerLabel};
 use crate::protocol::context::Core;
 use crate::protocol::listener::Listener;
@@ -21,6 +23,11 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
+    /// What the connection says of itself, and what it is told.
+    pub fn sitting(&self) -> Arc<Sitting> {
+        self.seat.sitting()
+    }
+
     /// The client has shown who it is.
     pub fn is_known_now(&mut self) {
         self.seat.is_known_now();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
+use millrace_doors::seats::Sitting;
 use rustix::fs::sendfile;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -43,7 +44,7 @@ pub(crate) async fn serve(
 ) {
     let result = match enter(&core, &listener, &mut admitted, stream, from).await {
         Ok(mut entered) => {
-            let result = answer_all(&core, &mut entered).await;
+            let result = answer_all(&core, &mut entered, &admitted.sitting()).await;
             leave(&mut entered.writer).await;
             result
         }
@@ -57,7 +58,7 @@ pub(crate) async fn serve(
 
 type Pending = FuturesOrdered<BoxFuture<'static, Answer>>;
 
-async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Disconnect> {
+async fn answer_all(core: &Arc<Core>, entered: &mut Entered, sitting: &Sitting) -> Result<(), Disconnect> {
     let Entered { frames, writer, session, sasl } = entered;
     let rate = session.listener.rate(&session.who.name, session.peer.from);
     // Until when nothing more is read, as the client asks more often than it may.
@@ -66,6 +67,7 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Disco
     let mut is_alone = false;
     let mut held: Option<(Request, Frame)> = None;
     let mut is_stopping = false;
+    let mut is_idle = false;
     loop {
         if let Some((request, _)) = &held {
             let overlaps = dispatch::overlaps(request);
@@ -115,10 +117,15 @@ async fn answer_all(core: &Arc<Core>, entered: &mut Entered) -> Result<(), Disco
             return Ok(());
         }
         // While answers are due their client may be silent for as long as they take.
+        if is_idle != (pending.is_empty() && held.is_none()) {
+            is_idle = !is_idle;
+            if is_idle { sitting.waits() } else { sitting.works() }
+        }
         let patience = if pending.is_empty() { core.config.idle_timeout.0 } else { Duration::MAX };
         tokio::select! {
             biased;
             () = core.stop.cancelled(), if !is_stopping => is_stopping = true,
+            () = sitting.leave(), if is_idle => return Err(Disconnect::Shed),
             Some(answer) = pending.next(), if !pending.is_empty() => {
                 if pending.is_empty() {
                     is_alone = false;

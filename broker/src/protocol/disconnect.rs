@@ -33,6 +33,8 @@ pub(crate) enum Disconnect {
     Unauthenticated(ApiKey),
     #[error("session expired: the client did not log in again in time")]
     Expired,
+    #[error("idle while other clients of its address need the connection (limits.max_connections_per_address)")]
+    Shed,
     #[error("broker is stopping")]
     Stop,
 }
@@ -54,6 +56,7 @@ impl Disconnect {
             Self::Login(_) | Self::Mechanism(_) => "login",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Expired => "expired",
+            Self::Shed => "shed",
             Self::Stop => "stop",
         }
     }

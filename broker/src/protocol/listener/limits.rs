@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use millrace_doors::seats::{Sitting, longest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -19,6 +20,8 @@ const FORGET_FAILURES: Duration = Duration::from_secs(60);
 const MAX_FAILING: usize = 4096;
 /// How often the pause after a failure is doubled at most.
 const MAX_DOUBLINGS: u32 = 5;
+/// How long a connection is idle before it may have to make room for another one of its address.
+const SHED_AFTER: Duration = Duration::from_secs(1);
 /// How far a client may run ahead of its rate.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -63,6 +66,8 @@ struct Count {
 struct Counts {
     all: Count,
     by_address: HashMap<IpAddr, Count>,
+    /// What connections say of themselves.
+    sittings: HashMap<IpAddr, Vec<Arc<Sitting>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +106,9 @@ impl ListenerLimits {
             return Err(LimitReached::Listener);
         }
         if here.open >= self.limits.max_connections_per_address {
-            return Err(LimitReached::Address);
+            // One of its idle connections makes room; it is counted until it has gone.
+            let of_address = counts.sittings.get(&address).map(Vec::as_slice).unwrap_or_default();
+            longest(of_address.iter(), SHED_AFTER).ok_or(LimitReached::Address)?.ask_to_leave();
         }
         let max = self.limits.max_unauthenticated;
         if is_stranger && (counts.all.strangers >= max || here.strangers >= max / 2) {
@@ -113,8 +120,10 @@ impl ListenerLimits {
         let here = counts.by_address.entry(address).or_default();
         here.open += 1;
         here.strangers += strangers;
+        let sitting = Arc::new(Sitting::default());
+        counts.sittings.entry(address).or_default().push(Arc::clone(&sitting));
         drop(counts);
-        Ok(Seat { limits_of: Arc::clone(self), address, is_stranger })
+        Ok(Seat { limits_of: Arc::clone(self), address, is_stranger, sitting })
     }
 
     /// Notes a failed login; how long to wait before telling.
@@ -161,9 +170,15 @@ pub(crate) struct Seat {
     limits_of: Arc<ListenerLimits>,
     address: IpAddr,
     is_stranger: bool,
+    sitting: Arc<Sitting>,
 }
 
 impl Seat {
+    /// What the connection says of itself, and what it is told.
+    pub fn sitting(&self) -> Arc<Sitting> {
+        Arc::clone(&self.sitting)
+    }
+
     fn give_back(&self, open: usize, strangers: usize) {
         let mut counts = self.limits_of.counts.lock();
         counts.all.open -= open;
@@ -188,6 +203,13 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.give_back(1, usize::from(self.is_stranger));
+        let mut counts = self.limits_of.counts.lock();
+        if let Some(of_address) = counts.sittings.get_mut(&self.address) {
+            of_address.retain(|sitting| !Arc::ptr_eq(sitting, &self.sitting));
+            if of_address.is_empty() {
+                counts.sittings.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -244,6 +266,22 @@ mod tests {
         drop((fourth, fifth));
         assert_eq!(limits_of.open(), (0, 0));
         assert!(limits_of.counts.lock().by_address.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_make_room_for_others_of_their_address() {
+        let limits_of = limits_of(|limits| limits.max_connections_per_address = 2);
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let (busy, idle) = (limits_of.seat(address, false).unwrap(), limits_of.seat(address, false).unwrap());
+        idle.sitting().waits();
+        assert_eq!(limits_of.seat(address, false).err(), Some(LimitReached::Address), "idle since this moment only");
+        tokio::time::advance(SHED_AFTER).await;
+        let third = limits_of.seat(address, false).unwrap();
+        idle.sitting().leave().await;
+        assert_eq!(limits_of.seat(address, false).err(), Some(LimitReached::Address), "asked once");
+        drop((busy, idle, third));
+        assert_eq!(limits_of.open(), (0, 0));
+        assert!(limits_of.counts.lock().sittings.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
