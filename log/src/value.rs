@@ -165,6 +165,11 @@ impl Secret {
         Self(written.into())
     }
 
+    /// The file that it is read from, if it is.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        self.0.strip_prefix("file:").map(std::path::Path::new)
+    }
+
     /// The secret itself: reads the file (without its last line end) or the variable it names.
     pub fn reveal(&self) -> Result<String, ValueError> {
         if let Some(path) = self.0.strip_prefix("file:") {

@@ -36,6 +36,8 @@ mod cluster;
 mod broker;
 /// `dlq`.
 mod dlq;
+/// `token`.
+mod token;
 /// `import`.
 mod import;
 /// `completions`.
@@ -127,6 +129,9 @@ enum Verb {
     Tap(tap::TapArgs),
     /// Show the ledger of a running process in the terminal: stages, bottlenecks, sources by rate
     Top(top::TopArgs),
+    /// Create, list and revoke tokens for the HTTP endpoints
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Convert the configuration of Promtail, Vector, Filebeat or Fluent Bit; exit status 3 if something could not be
     /// converted
     Import(import::ImportArgs),
@@ -175,6 +180,7 @@ impl Command {
             Verb::Doctor { door, output, json } => doctor::doctor(&door, json || output == Output::Json),
             Verb::Tap(args) => tap::tap(&args),
             Verb::Top(args) => top::top(&args),
+            Verb::Token(verb) => token::token(verb),
             Verb::Import(args) => import::import(&args),
             Verb::Dlq(args) => dlq::dlq(args),
             Verb::Completions { shell } => completions::completions(Self::command(), shell),
