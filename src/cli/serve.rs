@@ -73,8 +73,9 @@ impl Served {
                 }
             }
             Self::One { role, .. } => {
-                let mut config =
-                    Config { data_dir: all.data_dir.clone(), access: all.access.clone(), ..Config::default() };
+                // What is not a role holds for each.
+                let (data_dir, access, limits) = (all.data_dir.clone(), all.access.clone(), all.limits.clone());
+                let mut config = Config { data_dir, access, limits, ..Config::default() };
                 let missing = |section: &str| {
                     Failure::text(Code::Config, format!("the configuration has no section `{section}`"))
                 };
