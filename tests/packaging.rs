@@ -68,6 +68,16 @@ fn the_package_pages_somebody_once_one_line_is_filled_in() {
 }
 
 #[test]
+fn the_alerts_for_prometheus_ask_for_metrics_that_exist() {
+    let alerts = read("dashboards/prometheus/millrace.yaml");
+    assert!(yaml::parse("alerts", &alerts).is_ok());
+    for metric in ["stalled_seconds", "hole_offsets"] {
+        assert!(alerts.contains(&format!("millrace_(aggregator|export|route)_{metric}")), "{metric}");
+        assert!(read("log/src/consume/metrics.rs").contains(&format!("register(\"{metric}\"")), "{metric}");
+    }
+}
+
+#[test]
 fn the_unit_runs_what_exists_and_waits_for_the_stop() {
     let unit = read("packaging/debian/millrace.service");
     let value = |key: &str| {

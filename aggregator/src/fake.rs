@@ -139,7 +139,12 @@ impl LogReader for FakeReader {
                     if batch.len() >= limits.records {
                         break;
                     }
-                    batch.push(Consumed { partition: tp.clone(), offset: *offset, record: record.clone() });
+                    batch.push(Consumed {
+                        partition: tp.clone(),
+                        offset: *offset,
+                        record: record.clone(),
+                        unreadable: None,
+                    });
                     *place = offset + 1;
                 }
             }

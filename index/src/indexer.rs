@@ -225,13 +225,14 @@ impl Indexer {
         let mut counts = TopicCounts::default();
         let mut chunks: Vec<ChunkBuilder> = Vec::new();
         let mut by_tenant: HashMap<Tenant, (usize, usize)> = HashMap::new();
-        for consumed in records {
+        for mut consumed in records {
             let bytes = consumed.record.value.as_ref().map_or(0, bytes::Bytes::len);
             counts.read.add(bytes);
-            let event = match self.decoder.decode(&consumed.record) {
-                Ok(event) => Ok(event),
-                Err(RecordError::Foreign) => Ok(foreign(&interval, &consumed, now_ms)),
-                Err(error) => Err(error.to_string()),
+            let event = match (consumed.unreadable.take(), self.decoder.decode(&consumed.record)) {
+                (Some(reason), _) => Err(reason.into_string()),
+                (None, Ok(event)) => Ok(event),
+                (None, Err(RecordError::Foreign)) => Ok(foreign(&interval, &consumed, now_ms)),
+                (None, Err(error)) => Err(error.to_string()),
             };
             let event = match event.and_then(|event| self.bounded(event)) {
                 Ok(event) => event,
@@ -331,7 +332,7 @@ impl Indexer {
     }
 
     fn bury(&mut self, consumed: Consumed, reason: &str, now_ms: i64) {
-        let Consumed { partition, offset, record } = consumed;
+        let Consumed { partition, offset, record, .. } = consumed;
         tracing::warn!(%partition, offset, reason, "record can't be read: it goes to the dead letters");
         let letter = dead_letter(record, "decode", reason, &format!("{partition}@{offset}"), now_ms);
         self.part.memory += letter.value.as_ref().map_or(0, bytes::Bytes::len) + 512;

@@ -188,6 +188,10 @@ impl Export for ElasticBulk {
         let mut refused: Vec<(usize, String)> = Vec::new();
         let mut waiting: Vec<Document> = Vec::with_capacity(batch.len());
         for (index, one) in batch.iter().enumerate() {
+            if let Some(reason) = &one.unreadable {
+                refused.push((index, reason.to_string()));
+                continue;
+            }
             match decoder.decode(&one.record) {
                 Ok(event) => {
                     let key = event.doc.as_ref().map(|doc| (doc.index.clone(), doc.id.clone()));

@@ -45,7 +45,7 @@ fn event(offset: u64) -> Event {
 }
 
 fn consumed(offset: i64, record: Record) -> Consumed {
-    Consumed { partition: TopicPartition::new("logs", 0), offset, record }
+    Consumed { partition: TopicPartition::new("logs", 0), offset, record, unreadable: None }
 }
 
 fn export(url: &str, graveyard: &Arc<Graveyard>) -> ElasticBulk {

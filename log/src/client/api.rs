@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::error::ClientError;
 use crate::native::encode::Records;
 use crate::record::{Record, TopicPartition};
@@ -38,6 +40,41 @@ pub struct Consumed {
     pub offset: i64,
     /// The record.
     pub record: Record,
+    /// Why it can't be read, where it stands for records that can't: for the dead letters.
+    pub unreadable: Option<Box<str>>,
+}
+
+/// Offsets whose records can't be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The first of them.
+    pub from: i64,
+    /// The offset behind the last.
+    pub to: i64,
+    /// Their batch as it lies on the log, or its beginning.
+    pub batch: Bytes,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Bytes of an unreadable batch that are kept.
+const MAX_KEPT: usize = 512 << 10;
+
+impl Unreadable {
+    pub(crate) fn new(
+        partition: TopicPartition,
+        from: i64,
+        to: i64,
+        batch: &Bytes,
+        error: &dyn std::fmt::Display,
+    ) -> Self {
+        let batch = Bytes::copy_from_slice(batch.get(..MAX_KEPT).unwrap_or(batch));
+        let offsets = if to - from == 1 { format!("offset {from}") } else { format!("offsets {from} to {}", to - 1) };
+        let reason = format!("{offsets} can't be read: {error}; the value is the batch as it lies on the log");
+        Self { partition, from, to, batch, reason }
+    }
 }
 
 /// How much one poll takes, and how long it waits.

@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::api::{Consumed, Limits};
+use super::api::{Consumed, Limits, Unreadable};
 use super::background::Background;
 use super::error::ClientError;
 use super::polling::{FromStream, Polling};
 use super::setup::connect;
+use crate::dead_letter::HEADER_CUT;
 use crate::kafka::ConnectionConfig;
 use crate::native::cluster::Cluster;
 use crate::native::decode::Spot;
@@ -138,7 +139,15 @@ impl FromStream for Consumed {
             value: stream.optional(spot.value),
             headers,
         };
-        Self { partition: stream.partition().clone(), offset: spot.offset, record }
+        Self { partition: stream.partition().clone(), offset: spot.offset, record, unreadable: None }
+    }
+
+    fn unreadable(lost: Unreadable) -> Self {
+        let Unreadable { partition, to, batch, reason, .. } = lost;
+        // Marked as a part: nobody may take it for a record again.
+        let headers = vec![(HEADER_CUT.into(), batch.len().to_string().into())];
+        let record = Record { timestamp_ms: 0, key: None, value: Some(batch), headers };
+        Self { partition, offset: to - 1, record, unreadable: Some(reason.into()) }
     }
 
     fn size(&self) -> usize {

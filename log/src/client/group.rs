@@ -17,15 +17,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::api::{Consumed, Limits};
+use super::api::{Consumed, Limits, Unreadable};
 use super::background::Background;
 use super::error::ClientError;
 use super::polling::{FromStream, Polling};
 use super::setup::connect;
+use crate::dead_letter::HEADER_CUT;
 use crate::kafka::ConnectionConfig;
 use crate::native::Code;
 use crate::native::cluster::Cluster;
 use crate::native::decode::{HeaderIter, Spot};
+use crate::native::encode::put_header;
 use crate::native::error::WireError;
 use crate::native::fetch::{FetchSettings, Fetching, StartAt};
 use crate::native::member::{MemberSettings, Membership};
@@ -73,6 +75,8 @@ pub struct SourceRecord {
     pub(super) value: Option<Bytes>,
     pub(super) headers: Bytes,
     pub(super) header_count: usize,
+    /// Why it can't be read, where it stands for records that can't: for the dead letters.
+    pub unreadable: Option<Box<str>>,
 }
 
 impl SourceRecord {
@@ -107,6 +111,24 @@ impl FromStream for SourceRecord {
             header_count: spot.header_count,
             key: stream.optional(spot.key),
             value: stream.optional(spot.value),
+            unreadable: None,
+        }
+    }
+
+    fn unreadable(lost: Unreadable) -> Self {
+        let Unreadable { partition, to, batch, reason, .. } = lost;
+        let mut headers = Vec::new();
+        // Marked as a part: nobody may take it for a record again.
+        put_header(&mut headers, HEADER_CUT.as_bytes(), Some(batch.len().to_string().as_bytes()));
+        Self {
+            partition,
+            offset: to - 1,
+            timestamp_ms: -1,
+            key: None,
+            value: Some(batch),
+            headers: headers.into(),
+            header_count: 1,
+            unreadable: Some(reason.into()),
         }
     }
 

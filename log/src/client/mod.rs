@@ -29,7 +29,7 @@ mod lanes;
 /// Writes what was read from a group in transactions with its offsets.
 pub mod transactional;
 
-pub use api::{BatchProducer, Consumed, Limits};
+pub use api::{BatchProducer, Consumed, Limits, Unreadable};
 pub use consumer::WireConsumer;
 pub use error::ClientError;
 pub use output::Output;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::api::Limits;
+use super::api::{Limits, Unreadable};
 use super::error::ClientError;
 use crate::native::decode::Spot;
 use crate::native::stream::{Item, RecordStream};
@@ -17,6 +17,9 @@ use crate::record::TopicPartition;
 pub trait FromStream: Sized {
     /// The record that came last.
     fn read(stream: &RecordStream, spot: Spot) -> Self;
+
+    /// What stands for records that can't be read: its offset is that of the last of them.
+    fn unreadable(lost: Unreadable) -> Self;
 
     /// Its bytes, about.
     fn size(&self) -> usize;
@@ -109,8 +112,17 @@ impl Polling {
                 Item::OutOfRange { tp, offset, log_start } => {
                     ClientError::OutOfRange { topic_partition: tp, offset, log_start }
                 }
-                Item::Unreadable { tp, from, to, error } => {
-                    ClientError::Unreadable { topic_partition: tp, from, to, reason: error.to_string() }
+                Item::Unreadable { tp, from, to, batch: bytes_of, error } => {
+                    tracing::error!(partition = %tp, from, to, %error, "records of the log can't be read");
+                    if from < to {
+                        if batch.is_empty() {
+                            until = Instant::now() + limits.linger;
+                        }
+                        let record = R::unreadable(Unreadable::new(tp, from, to, &bytes_of, &error));
+                        bytes += record.size();
+                        batch.push(record);
+                    }
+                    continue;
                 }
                 Item::Failed { tp, error } => ClientError::Read { what: tp.to_string(), source: error },
             };

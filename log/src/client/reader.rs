@@ -163,7 +163,7 @@ impl TopicReader {
                         self.fetching.seek(stream.assignment(), &tp, start, log_start);
                     }
                 },
-                Some(Item::Unreadable { tp, from, to, error }) => {
+                Some(Item::Unreadable { tp, from, to, error, .. }) => {
                     return Err(ClientError::Unreadable { topic_partition: tp, from, to, reason: error.to_string() });
                 }
                 Some(Item::Failed { tp, error }) => {

@@ -14,6 +14,7 @@ use super::control::{Control, Durable, Ends, Requests};
 use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
 use super::places::{Moved, Places};
 use super::reader::LogReader;
+use super::stalls::{REPORTED, Stalls};
 use super::status::{ConsumerStatus, Pause};
 use crate::client::{ClientError, StartAt};
 use crate::clock::SharedClock;
@@ -70,6 +71,8 @@ pub struct Consumer<L, D> {
     discover_at_ms: i64,
     quiet_since: Instant,
     lag_at: Instant,
+    /// Partitions that don't move.
+    stalls: Stalls,
     /// What is durable and not committed yet, and when that is tried again.
     uncommitted: Option<Durable>,
     commit_at: Instant,
@@ -108,6 +111,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             discover_at_ms: i64::MIN,
             quiet_since: now,
             lag_at: now,
+            stalls: Stalls::default(),
             uncommitted: None,
             commit_at: now,
         }
@@ -453,6 +457,8 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         self.lag_at = Instant::now();
         self.pass_read_positions();
         let (mut lag, mut known) = (0, 0);
+        let mut stalled: Vec<String> = Vec::new();
+        self.stalls.keep(|tp| self.places.get(tp).is_some());
         for (tp, _) in self.places.iter() {
             let end = if ask {
                 match self.reader.watermarks(tp) {
@@ -466,7 +472,19 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             if let (Some(end), Some(reached)) = (end, self.control.position(tp)) {
                 lag += u64::try_from(end - reached).unwrap_or(0);
                 known += 1;
+                let stays = self.stalls.look(tp, reached, end, self.lag_at);
+                self.status.stalled(tp, stays.as_secs());
+                if stays >= REPORTED {
+                    let (seconds, behind) = (stays.as_secs(), end - reached);
+                    stalled
+                        .push(format!("{tp} has stayed at offset {reached} for {seconds} s, {behind} records behind"));
+                }
             }
+        }
+        if stalled.is_empty() {
+            self.status.resume(Pause::Stalled);
+        } else {
+            self.status.pause(Pause::Stalled, &stalled.join(", "));
         }
         if known == self.places.len() && known > 0 {
             self.status.set_lag(lag);

@@ -18,6 +18,7 @@ pub struct ConsumerMetrics {
     hole_offsets: Family<Owner, Counter>,
     lag_records: Family<Owner, Gauge>,
     paused: Family<Owner, Gauge>,
+    stalled_seconds: Family<Owner, Gauge>,
 }
 
 impl ConsumerMetrics {
@@ -26,6 +27,8 @@ impl ConsumerMetrics {
         let all = Self::default();
         room.register("hole_offsets", "Offsets that were gone before they could be read", all.hole_offsets.clone());
         room.register("lag_records", "Records of the log that are not delivered yet", all.lag_records.clone());
+        let help = "How long a partition has stayed at one offset although there are records to read";
+        room.register("stalled_seconds", help, all.stalled_seconds.clone());
         room.register("paused", "1 while the consumer is paused for this reason", all.paused.clone());
         all
     }
@@ -33,6 +36,12 @@ impl ConsumerMetrics {
     pub(super) fn hole_offsets(&self, owner: &Owner, of: &TopicPartition) -> Counter {
         let more = [("topic", of.topic.to_string()), ("partition", of.partition.to_string())];
         self.hole_offsets.get_or_create(&with(owner, more)).clone()
+    }
+
+    pub(super) fn stalled(&self, owner: &Owner, of: &TopicPartition, seconds: u64) {
+        let more = [("topic", of.topic.to_string()), ("partition", of.partition.to_string())];
+        let gauge = self.stalled_seconds.get_or_create(&with(owner, more)).clone();
+        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     pub(super) fn lag(&self, owner: &Owner, records: u64) {

@@ -38,6 +38,8 @@ mod reader;
 mod delivery;
 /// Where each partition is read on.
 mod places;
+/// Partitions that stay at one offset.
+mod stalls;
 /// The loop.
 mod consumer;
 /// Begins anew after what ended a session.

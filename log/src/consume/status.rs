@@ -34,11 +34,21 @@ pub enum Pause {
     Transaction,
     /// The store of output and positions can't be written.
     Store,
+    /// A partition stays at one offset although there are records to read.
+    Stalled,
 }
 
 impl Pause {
-    const ALL: [Self; 7] =
-        [Self::Log, Self::Fenced, Self::Target, Self::Login, Self::DeadLetters, Self::Transaction, Self::Store];
+    const ALL: [Self; 8] = [
+        Self::Log,
+        Self::Fenced,
+        Self::Target,
+        Self::Login,
+        Self::DeadLetters,
+        Self::Transaction,
+        Self::Store,
+        Self::Stalled,
+    ];
 
     /// The value of the label `reason`.
     pub fn name(self) -> &'static str {
@@ -50,6 +60,7 @@ impl Pause {
             Self::DeadLetters => "dead_letters",
             Self::Transaction => "transaction",
             Self::Store => "store",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -96,7 +107,7 @@ struct State {
 impl ConsumerStatus {
     /// `name` is for people ("export `search`"), `owner` for the labels of metrics.
     pub fn new(name: &str, owner: Owner, metrics: &ConsumerMetrics, reasons: &[Pause]) -> Self {
-        for reason in Pause::ALL.iter().filter(|reason| reasons.contains(reason)) {
+        for reason in Pause::ALL.iter().filter(|reason| reasons.contains(reason) || **reason == Pause::Stalled) {
             // Shown from the start, as zero.
             metrics.paused(&owner, reason.name(), false);
         }
@@ -238,6 +249,11 @@ impl ConsumerStatus {
     /// What came and what became of it.
     pub fn counts(&self) -> Counts {
         self.0.state.lock().counts.clone()
+    }
+
+    /// How long a partition has not moved.
+    pub(super) fn stalled(&self, of: &TopicPartition, seconds: u64) {
+        self.0.metrics.stalled(&self.0.owner, of, seconds);
     }
 
     pub(super) fn set_lag(&self, records: u64) {

@@ -30,8 +30,8 @@ pub(crate) enum Item {
     End { tp: TopicPartition },
     /// The position of a partition is gone; it is read on after [`Fetching::seek`] or a new assignment.
     OutOfRange { tp: TopicPartition, offset: i64, log_start: i64 },
-    /// Records that can't be read, passed over: offsets from `from` to before `to`.
-    Unreadable { tp: TopicPartition, from: i64, to: i64, error: DecodeError },
+    /// Records that can't be read, passed over: offsets from `from` to before `to`, with their batch as it came.
+    Unreadable { tp: TopicPartition, from: i64, to: i64, batch: Bytes, error: DecodeError },
     /// A partition can't be read at the moment.
     Failed { tp: TopicPartition, error: WireError },
 }
@@ -41,6 +41,8 @@ struct Chunk {
     fetched: Fetched,
     /// Bytes of it that were read.
     at: usize,
+    /// Where the batch that was read last begins.
+    batch: usize,
     /// Producers whose batches are skipped, and the transactions that come later, the last first.
     aborting: HashSet<i64>,
     aborted: Vec<(i64, i64)>,
@@ -124,7 +126,7 @@ impl RecordStream {
                 Event::Fetched(fetched) => {
                     let mut aborted = fetched.aborted.clone();
                     aborted.sort_unstable_by_key(|(_, first)| std::cmp::Reverse(*first));
-                    self.chunk = Some(Chunk { fetched, at: 0, aborting: HashSet::new(), aborted });
+                    self.chunk = Some(Chunk { fetched, at: 0, batch: 0, aborting: HashSet::new(), aborted });
                 }
                 Event::End { tp } => return Some(Item::End { tp }),
                 Event::OutOfRange { tp, offset, log_start } => {
@@ -161,7 +163,7 @@ impl RecordStream {
                 let Chunk { fetched, .. } = self.chunk.take()?;
                 return Some(Item::Position { tp: fetched.tp, next: fetched.next });
             };
-            chunk.at += header.size;
+            (chunk.batch, chunk.at) = (chunk.at, chunk.at + header.size);
             if header.last_offset < chunk.fetched.from {
                 continue;
             }
@@ -192,7 +194,8 @@ impl RecordStream {
 
 fn unreadable(chunk: &mut Chunk, to: i64, error: DecodeError) -> Item {
     let from = std::mem::replace(&mut chunk.fetched.from, to);
-    Item::Unreadable { tp: chunk.fetched.tp.clone(), from, to, error }
+    let batch = chunk.fetched.records.slice(chunk.batch..chunk.at);
+    Item::Unreadable { tp: chunk.fetched.tp.clone(), from, to, batch, error }
 }
 
 /// The key of a control record: version i16, type i16 (0: abort, 1: commit).

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use millrace_log::admin::{Admin, OffsetAt, TopicInfo};
-use millrace_log::client::ConnectionConfig;
 use millrace_log::client::reader::{Met, TopicReader};
+use millrace_log::client::{ClientError, ConnectionConfig};
 use millrace_log::record::HEADER_LABELS;
 use millrace_streams::route::Selector;
 
@@ -269,6 +269,15 @@ fn read(connection: &ConnectionConfig, plan: &Plan, stop: &AtomicBool) -> Result
             break Ok(());
         }
         match reader.next(if out.buffer().is_empty() { POLL } else { Duration::ZERO }) {
+            Err(ClientError::Unreadable { topic_partition, from, to, reason }) => {
+                let text = format!("{topic_partition}: offsets {from} to {} can't be read: {reason}", to - 1);
+                drop(writeln!(std::io::stderr(), "millrace: {}", escape::text(&text)));
+                let partition = topic_partition.partition;
+                next.insert(partition, to);
+                if plan.ends.as_ref().and_then(|ends| ends.get(&partition)).is_some_and(|end| to >= *end) {
+                    done.insert(partition);
+                }
+            }
             Err(error) => break Err(unavailable(error)),
             // Nothing more at once: what there is shall be seen.
             Ok(Met::Nothing) => {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use clap::Args;
 use millrace_log::admin::{Admin, OffsetAt, TopicInfo};
-use millrace_log::client::ConnectionConfig;
 use millrace_log::client::reader::{Met, TopicReader};
+use millrace_log::client::{ClientError, ConnectionConfig};
 
 use super::letter::Letter;
 use crate::cli::cluster::failed;
@@ -181,7 +181,18 @@ fn read(
     let mut open: BTreeSet<i32> = starts.iter().map(|(partition, _)| *partition).collect();
     let mut last_sign = std::time::Instant::now();
     while !open.is_empty() && !stop.load(Ordering::Acquire) {
-        match reader.next(POLL).map_err(unavailable)? {
+        let met = match reader.next(POLL) {
+            Err(ClientError::Unreadable { topic_partition, from, to, reason }) => {
+                tracing::warn!(partition = %topic_partition, from, to, reason, "dead letters can't be read, they are left out");
+                if ends.get(&topic_partition.partition).is_none_or(|end| to >= *end) {
+                    open.remove(&topic_partition.partition);
+                }
+                last_sign = std::time::Instant::now();
+                continue;
+            }
+            met => met.map_err(unavailable)?,
+        };
+        match met {
             Met::Nothing => {
                 if last_sign.elapsed() > SILENCE {
                     let text = format!(

@@ -47,6 +47,12 @@ impl Copies {
         let mut copies =
             Self { outputs: Vec::with_capacity(records.len()), of_route: Vec::with_capacity(records.len()) };
         for (at, record) in records.iter().enumerate() {
+            if record.unreadable.is_some() {
+                // Nobody knows which routes would take it: it is a dead letter of the first.
+                copies.outputs.push(Output { record: at, partition: record.partition.partition, ..Output::default() });
+                copies.of_route.push(0);
+                continue;
+            }
             let verdicts = verdicts.of(routes, record.header(HEADER_LABELS));
             for (number, (route, verdict)) in routes.iter().zip(verdicts.iter()).enumerate() {
                 let replace = match verdict {
@@ -68,6 +74,15 @@ impl Copies {
             }
         }
         copies
+    }
+
+    /// Leaves out all other outputs.
+    pub fn keep(&mut self, is_kept: impl Fn(&Output) -> bool) {
+        let kept: Vec<bool> = self.outputs.iter().map(is_kept).collect();
+        let mut each = kept.iter();
+        self.outputs.retain(|_| each.next().is_some_and(|kept| *kept));
+        let mut each = kept.iter();
+        self.of_route.retain(|_| each.next().is_some_and(|kept| *kept));
     }
 
     /// The route of an output.
@@ -93,13 +108,15 @@ pub(super) fn dead_letter(
     } else {
         String::new()
     };
+    // None for a record that can't be read: nobody knows where it would go.
+    let to = if output.topic.is_empty() { String::new() } else { format!(" to {}", output.topic) };
     Output {
         record: output.record,
         partition: record.partition.partition % targets.partitions_of(topic),
         topic: Arc::clone(topic),
         replace: None,
         add: vec![
-            (HEADER_REASON, format!("route {route} to {}: {}{left_out}", output.topic, dead.reason)),
+            (HEADER_REASON, format!("route {route}{to}: {}{left_out}", dead.reason)),
             (HEADER_STAGE, STAGE.to_owned()),
             (HEADER_TIME, time),
             (HEADER_FROM, format!("{}@{}", record.partition, record.offset)),

@@ -87,12 +87,26 @@ pub(super) fn setback(error: TransactionError) -> Setback {
     }
 }
 
+/// Outputs of records that can't be read: dead letters, or left out where there is no topic for them.
+fn unreadable(records: &[SourceRecord], copies: &mut Copies, has_topic: bool) -> HashMap<usize, Dead> {
+    let reason = |output: &Output| records.get(output.record).and_then(|record| record.unreadable.as_deref());
+    if !has_topic {
+        copies.keep(|output| reason(output).is_none());
+    }
+    let dead = copies
+        .outputs
+        .iter()
+        .enumerate()
+        .filter_map(|(i, output)| Some((i, Dead { reason: reason(output)?.to_owned(), without_value: false })));
+    dead.collect()
+}
+
 impl ToTargets {
     /// Copies one batch. Whether there was a record that is refused for good; `None`: stopped, nothing was copied.
     fn copy(&mut self, source: Source<'_>) -> Result<Option<bool>, TransactionError> {
         let scene = Arc::clone(&self.scene);
-        let copies = Copies::decide(&scene.routes, source.records, &self.targets, &mut self.verdicts);
-        let mut dead: HashMap<usize, Dead> = HashMap::new();
+        let mut copies = Copies::decide(&scene.routes, source.records, &self.targets, &mut self.verdicts);
+        let mut dead = unreadable(source.records, &mut copies, !scene.routing.dead_letter_topic.is_empty());
         // A refused record takes its neighbours with it: those are sent one by one the next time.
         let mut suspects: HashSet<usize> = HashSet::new();
         let mut wait = scene.routing.min_backoff.0;
