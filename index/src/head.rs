@@ -147,7 +147,7 @@ impl ChunkBuilder {
 const RUN_ROWS: usize = 16 << 10;
 
 /// Place of a row: chunk, row.
-type Place = (u32, u32);
+pub type Place = (u32, u32);
 
 /// Rows of recent events in the order of a plan. Blocking work for a thread that may block.
 #[derive(Debug)]
@@ -192,48 +192,18 @@ impl Eq for Next {}
 impl HeadScan {
     /// Finds the rows and sorts them in runs; lines are copied as batches are asked for.
     pub fn new(chunks: Vec<Arc<Chunk>>, plan: &Plan) -> Result<Self, OverBudget> {
-        let needles = Needles::new(&plan.needles);
-        let watch = plan.budget.watch();
-        // Label sets are shared between chunks: each is matched once. Chunks live as long as their addresses here.
-        let mut known: HashMap<*const (String, String), bool> = HashMap::new();
-        let mut scan = Self { chunks, runs: Vec::new(), next: BinaryHeap::new(), bytes_read: 0 };
-        let mut run = Vec::new();
-        for (c, chunk) in (0u32..).zip(&scan.chunks) {
-            let batch = chunk.batch();
-            let wanted: Vec<bool> = batch
-                .streams
-                .iter()
-                .map(|stream| {
-                    *known
-                        .entry(stream.labels.pairs().as_ptr())
-                        .or_insert_with(|| rows::stream_matches(&plan.matchers, &stream.labels))
-                })
-                .collect();
-            if !wanted.contains(&true) {
-                continue;
+        let (mut runs, mut run, mut bytes_read) = (Vec::new(), Vec::new(), 0);
+        each_row(&chunks, plan, |place, batch, row| {
+            bytes_read += batch.line(row).len() as u64;
+            run.push(place);
+            if run.len() >= RUN_ROWS {
+                let full = std::mem::take(&mut run);
+                runs.push(sorted(&chunks, plan.order, full));
             }
-            let before = scan.bytes_read;
-            for (r, row) in (0u32..).zip(&batch.rows) {
-                let good = wanted.get(row.stream as usize) == Some(&true)
-                    && row.time_ns >= plan.start_ns
-                    && row.time_ns < plan.end_ns
-                    && rows::kind_matches(plan.kind, row.doc.is_some());
-                if good {
-                    let line = batch.line(row);
-                    watch.step(line.len())?;
-                    scan.bytes_read += line.len() as u64;
-                    if needles.may_match(line) {
-                        run.push((c, r));
-                    }
-                }
-                if run.len() >= RUN_ROWS {
-                    let full = std::mem::take(&mut run);
-                    scan.runs.push(sorted(&scan.chunks, plan.order, full));
-                }
-            }
-            plan.budget.read(scan.bytes_read - before)?;
-        }
-        scan.runs.push(sorted(&scan.chunks, plan.order, run));
+            Ok::<_, OverBudget>(())
+        })?;
+        runs.push(sorted(&chunks, plan.order, run));
+        let mut scan = Self { chunks, runs, next: BinaryHeap::new(), bytes_read };
         for number in 0..scan.runs.len() {
             scan.advance(number, plan.order);
         }
@@ -253,6 +223,50 @@ impl HeadScan {
     pub fn take_bytes_read(&mut self) -> u64 {
         std::mem::take(&mut self.bytes_read)
     }
+}
+
+/// Calls `take` for each row that a plan asks for, in the order of the chunks. Blocking.
+pub fn each_row<E: From<OverBudget>>(
+    chunks: &[Arc<Chunk>],
+    plan: &Plan,
+    mut take: impl FnMut(Place, &RowBatch, &Row) -> Result<(), E>,
+) -> Result<(), E> {
+    let needles = Needles::new(&plan.needles);
+    let watch = plan.budget.watch();
+    // Label sets are shared between chunks: each is matched once. Chunks live as long as their addresses here.
+    let mut known: HashMap<*const (String, String), bool> = HashMap::new();
+    for (c, chunk) in (0u32..).zip(chunks) {
+        let batch = chunk.batch();
+        let wanted: Vec<bool> = batch
+            .streams
+            .iter()
+            .map(|stream| {
+                *known
+                    .entry(stream.labels.pairs().as_ptr())
+                    .or_insert_with(|| rows::stream_matches(&plan.matchers, &stream.labels))
+            })
+            .collect();
+        if !wanted.contains(&true) {
+            continue;
+        }
+        let mut bytes = 0;
+        for (r, row) in (0u32..).zip(&batch.rows) {
+            let good = wanted.get(row.stream as usize) == Some(&true)
+                && row.time_ns >= plan.start_ns
+                && row.time_ns < plan.end_ns
+                && rows::kind_matches(plan.kind, row.doc.is_some());
+            if good {
+                let line = batch.line(row);
+                watch.step(line.len())?;
+                bytes += line.len() as u64;
+                if needles.may_match(line) {
+                    take((c, r), batch, row)?;
+                }
+            }
+        }
+        plan.budget.read(bytes)?;
+    }
+    Ok(())
 }
 
 const NO_KEY: (i64, SourceId, Position) = (0, SourceId([0; 16]), Position { offset: 0, sub: 0 });

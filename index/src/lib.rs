@@ -36,6 +36,8 @@ pub mod live;
 mod readers;
 /// A scan over recent events and splits under way.
 mod scanning;
+/// A partial aggregate over recent events and splits.
+mod counting;
 /// The index as doors see it.
 pub mod store;
 /// Turns fetched records into searchable events.

@@ -2,14 +2,14 @@
 //!
 //! In: the engine's questions. Out: entries and streams of any [`EventStore`]. Touches nothing itself.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use millrace_log::record::{Labels, Tenant};
+use millrace_logql::aggregate::{Aggregation, Partial};
 use millrace_logql::storage::{BatchStream, Entry, EntryBatch, Scan, Stats, Storage, StorageError, StreamLabels};
 
-use crate::scan::{EventStore, Kind, Plan, RowBatch};
+use crate::scan::{EventStore, Kind, Plan, Row, RowBatch};
 
 /// Lines and live documents of an [`EventStore`], for LogQL. Streams of several topics with equal labels are one.
 #[derive(Clone)]
@@ -28,52 +28,30 @@ fn plan(scan: Scan) -> Option<Plan> {
     Some(Plan { tenant, matchers, start_ns, end_ns, needles, kind: Kind::All, order, expect, budget })
 }
 
-fn shared(labels: &Labels) -> StreamLabels {
-    labels.pairs().into()
-}
-
-/// Label sets already turned into the engine's form.
-#[derive(Default)]
-struct Seen(HashMap<Labels, StreamLabels>);
-
-/// Label sets that one scan remembers at most; then it starts anew.
-const SEEN: usize = 16 * 1024;
-
-impl Seen {
-    fn get(&mut self, labels: &Labels) -> StreamLabels {
-        if let Some(seen) = self.0.get(labels) {
-            return Arc::clone(seen);
-        }
-        if self.0.len() >= SEEN {
-            self.0.clear();
-        }
-        let made = shared(labels);
-        self.0.insert(labels.clone(), Arc::clone(&made));
-        made
-    }
-
-    fn batch(&mut self, batch: RowBatch) -> EntryBatch {
-        let streams = batch.streams.iter().map(|s| self.get(&s.labels)).collect();
-        let entries = batch
-            .rows
-            .into_iter()
-            .map(|row| Entry {
-                stream: row.stream,
-                time_ns: row.time_ns,
-                line: row.line,
-                metadata: row.metadata.as_ref().map(|m| self.get(m)),
-            })
-            .collect();
-        EntryBatch { streams, text: batch.text, entries }
-    }
+/// Label sets are passed on as they are shared.
+fn entries(batch: RowBatch) -> EntryBatch {
+    let streams = batch.streams.iter().map(|s| s.labels.shared()).collect();
+    let entry = |row: Row| Entry {
+        stream: row.stream,
+        time_ns: row.time_ns,
+        line: row.line,
+        metadata: row.metadata.as_ref().map(Labels::shared),
+    };
+    EntryBatch { streams, text: batch.text, entries: batch.rows.into_iter().map(entry).collect() }
 }
 
 #[async_trait::async_trait]
 impl Storage for LogqlStorage {
     async fn scan(&self, scan: Scan) -> Result<BatchStream, StorageError> {
         let Some(plan) = plan(scan) else { return Ok(futures::stream::empty().boxed()) };
-        let mut seen = Seen::default();
-        Ok(self.0.scan(plan).await?.map(move |batch| Ok(seen.batch(batch?))).boxed())
+        Ok(self.0.scan(plan).await?.map(|batch| Ok(entries(batch?))).boxed())
+    }
+
+    async fn aggregate(&self, scan: Scan, aggregation: Arc<Aggregation>) -> Result<Option<Partial>, StorageError> {
+        match plan(scan) {
+            Some(plan) => self.0.aggregate(plan, aggregation).await,
+            None => Ok(None),
+        }
     }
 
     async fn series(&self, scan: Scan) -> Result<Vec<StreamLabels>, StorageError> {
@@ -94,7 +72,7 @@ impl Storage for LogqlStorage {
                 _ => sums.push((stream.labels, Stats { streams: 1, ..found })),
             }
         }
-        Ok(sums.into_iter().map(|(labels, sum)| (shared(&labels), sum)).collect())
+        Ok(sums.into_iter().map(|(labels, sum)| (labels.shared(), sum)).collect())
     }
 }
 

@@ -53,7 +53,7 @@ impl Readers {
         if let Some(reader) = self.open.lock().get(&split.record.id) {
             return Ok(reader.clone());
         }
-        let reader = SplitReader::open(&split.dir)?;
+        let reader = SplitReader::open_sharing(&split.dir, split.streams.iter().map(|stream| &stream.info))?;
         self.open.lock().put(split.record.id.clone(), reader.clone());
         Ok(reader)
     }

@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use millrace_log::record::{DocIdentity, Labels, Position, SourceId, Tenant};
+pub use millrace_logql::aggregate::{Aggregation, GroupBy, LineTest, NoPartial, Partial, StreamGroups, Windows};
 pub use millrace_logql::budget::{Budget, OverBudget, Watch};
 pub use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, Stats, StorageError};
 
@@ -121,11 +122,46 @@ fn time(ns: i64) -> String {
 /// Batches as they are found.
 pub type RowStream = Pin<Box<dyn Stream<Item = Result<RowBatch, StorageError>> + Send>>;
 
+/// Counts a row of a batch; `false` if it needs more than counting.
+pub(crate) fn count(
+    partial: &mut Partial,
+    groups: &mut StreamGroups,
+    batch: &RowBatch,
+    row: &Row,
+) -> Result<bool, OverBudget> {
+    let Some(stream) = batch.streams.get(row.stream as usize) else { return Ok(true) };
+    let (line, metadata) = (batch.line(row), row.metadata.as_ref().map(Labels::pairs));
+    let labels = stream.labels.pairs();
+    match partial.add(groups, row.stream as usize, labels, metadata, row.time_ns, line, line.len()) {
+        Ok(()) => Ok(true),
+        Err(NoPartial::NeedsRows) => Ok(false),
+        Err(NoPartial::Over(over)) => Err(over),
+    }
+}
+
 /// The index as its doors see it.
 #[async_trait::async_trait]
 pub trait EventStore: Send + Sync + 'static {
     /// Rows that a plan asks for, in order.
     async fn scan(&self, plan: Plan) -> Result<RowStream, StorageError>;
+
+    /// What the rows of a plan add up to, by windows of time and labels: each part of the store by itself, then merged.
+    /// `None`: a row needs more than counting, the caller scans instead. This form reads all rows.
+    async fn aggregate(&self, plan: Plan, aggregation: Arc<Aggregation>) -> Result<Option<Partial>, StorageError> {
+        let budget = plan.budget.clone();
+        let mut partial = Partial::new(aggregation, &budget)?;
+        let mut batches = self.scan(plan).await?;
+        while let Some(batch) = budget.within(batches.next()).await? {
+            let batch = batch?;
+            let mut groups = StreamGroups::default();
+            for row in &batch.rows {
+                if !count(&mut partial, &mut groups, &batch, row)? {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(partial))
+    }
 
     /// Streams that match and have a row in the range (the whole range of a split may count), with their sizes.
     async fn streams(&self, plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError>;

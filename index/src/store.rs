@@ -16,13 +16,16 @@ use tokio::sync::broadcast;
 
 use crate::catalog::{SplitId, SplitRecord};
 use crate::config::IndexConfig;
+use crate::counting;
 use crate::docs::{DocIndex, DocPlace, DocumentStore, Documents};
 use crate::head::{self, Chunk};
 use crate::live::{Live, LiveSplit, LiveStream, Sealed, Snapshot};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::readers::{Readers, failed};
-use crate::scan::{DamagedSplit, EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
+use crate::scan::{
+    Aggregation, DamagedSplit, EventStore, Partial, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo,
+};
 use crate::scanning;
 use crate::split::{SplitError, SplitReader};
 
@@ -232,6 +235,12 @@ impl EventStore for Index {
         plan.budget.check()?;
         let snapshot = self.snapshot(&plan);
         Ok(scanning::rows(Arc::clone(&self.readers), plan, snapshot))
+    }
+
+    async fn aggregate(&self, plan: Plan, aggregation: Arc<Aggregation>) -> Result<Option<Partial>, StorageError> {
+        plan.budget.check()?;
+        let snapshot = self.snapshot(&plan);
+        counting::aggregate(&self.readers, plan, snapshot, aggregation).await
     }
 
     async fn streams(&self, mut plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError> {

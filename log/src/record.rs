@@ -229,6 +229,11 @@ impl Labels {
         &self.0
     }
 
+    /// The set itself, shared.
+    pub fn shared(&self) -> Arc<[(String, String)]> {
+        Arc::clone(&self.0)
+    }
+
     /// Number of pairs.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -5,10 +5,8 @@
 use std::sync::Arc;
 
 use crate::budget::Budget;
+pub use crate::labels::LabelPairs;
 use crate::syntax::tree::Expr;
-
-/// Names and values, sorted by name, names unique.
-pub type LabelPairs = Vec<(String, String)>;
 
 /// Order of the entries of a log query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

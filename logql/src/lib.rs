@@ -6,8 +6,12 @@
 
 /// Regular expressions as users of Loki write them.
 pub mod dialect;
+/// Label sets.
+pub mod labels;
 /// What one request may still cost.
 pub mod budget;
+/// Lines counted and their bytes added up, by windows of time and labels.
+pub mod aggregate;
 /// The small trait that an index implements.
 pub mod storage;
 /// Text to tree and back: grammar, tree, printer.

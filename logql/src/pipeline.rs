@@ -70,6 +70,11 @@ impl Pipeline {
         self.stages.iter().take(self.filters).filter_map(|s| s.line_filter()).all(|f| f.stays(line))
     }
 
+    /// Whether there is no stage.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+
     /// Whether line and labels come out as they went in.
     pub(crate) fn only_filters(&self) -> bool {
         self.filters == self.stages.len()

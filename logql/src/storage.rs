@@ -11,8 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::Stream;
 
+use crate::aggregate::{Aggregation, Partial};
 use crate::budget::OverBudget;
 pub use crate::budget::{Budget, QueryLimits};
+pub use crate::labels::StreamLabels;
 
 /// How a label or a line is compared. Regular expressions are RE2-like and anchored for labels, unanchored for lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,9 +106,6 @@ pub struct Scan {
     pub budget: Budget,
 }
 
-/// Labels of one stream as the store keeps them: sorted by name, names unique, no empty values.
-pub type StreamLabels = Arc<[(String, String)]>;
-
 /// One entry; its line is a range of the batch's text.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -193,6 +192,12 @@ pub struct Stats {
 pub trait Storage: Send + Sync + 'static {
     /// Entries of all streams that match, in order.
     async fn scan(&self, scan: Scan) -> Result<BatchStream, StorageError>;
+
+    /// What the entries of a scan add up to, from the cheapest that the store has: summaries, columns, lines last. `None`: it
+    /// has nothing better than rows, or an entry needs more than counting; the engine scans then, and answers the same.
+    async fn aggregate(&self, _scan: Scan, _aggregation: Arc<Aggregation>) -> Result<Option<Partial>, StorageError> {
+        Ok(None)
+    }
 
     /// Label sets of the streams that match and have an entry in the range (a split's whole range may count).
     async fn series(&self, scan: Scan) -> Result<Vec<StreamLabels>, StorageError>;

@@ -12,15 +12,20 @@ use millrace_log::clock::ManualClock;
 use millrace_log::dead_letter::HEADER_REASON;
 use millrace_log::record::{HeaderName, Record, Tenant};
 use millrace_log::value::{ByteSize, Span};
-use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, StorageError};
+use millrace_logql::storage::{
+    BatchStream, LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, Scan, Stats, Storage, StorageError,
+    StreamLabels,
+};
+use millrace_logql::{Engine, Expr, MetricExpr, RangeQuery};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fake::{FakeLog, document, event, record};
 use millrace_index::docs::DocumentStore as _;
+use millrace_index::logql::LogqlStorage;
 use millrace_index::publish::Step;
-use millrace_index::scan::{Budget, EventStore, Kind, Plan};
+use millrace_index::scan::{Aggregation, Budget, EventStore, Kind, Partial, Plan};
 
 const NOW_NS: i64 = 1_000_000 * 1_000_000_000;
 
@@ -583,6 +588,10 @@ async fn answers_equal_those_of_a_plain_list_for_any_mix_of_times() {
                 let id = next(6).to_string();
                 one = millrace_log::record::Event { time_ns, ..document(source, n, &id, u32::try_from(n).unwrap()) };
             }
+            if next(5) == 0 {
+                let place = ["trace", "source", "__error_details__"][usize::try_from(next(3)).unwrap()];
+                one.metadata = millrace_log::record::Labels::new([(place, next(3).to_string())]);
+            }
             // Documents of one id keep to one partition, as the door sees to: the order of the log decides.
             log.put("logs", i32::from(source % 2) * i32::from(one.doc.is_none()), [record(&one)]);
             list.put("logs", [one]);
@@ -617,8 +626,92 @@ async fn answers_equal_those_of_a_plain_list_for_any_mix_of_times() {
             unordered.sort();
             assert_eq!(unordered, sorted(want), "seed {seed} round {round} in any order");
         }
+        let rows: Arc<dyn EventStore> = Arc::new(list);
+        let by_rows = Engine::new(Arc::new(Watched { inner: LogqlStorage(rows), counts: None }));
+        let counts = Arc::new(AtomicUsize::new(0));
+        let inner = LogqlStorage(running.store());
+        let counted = Engine::new(Arc::new(Watched { inner, counts: Some(Arc::clone(&counts)) }));
+        for _ in 0..40 {
+            let text = metric_query(&mut next);
+            let mut expr = millrace_logql::parse_any_stream(&text).unwrap();
+            if let Expr::Metric(metric) = &mut expr {
+                to_ns(metric);
+            }
+            let expr = Arc::new(expr);
+            let start_ns = i64::try_from(next(40)).unwrap() - 5;
+            let query = || RangeQuery {
+                tenant: Tenant::DEFAULT.to_owned(),
+                start_ns,
+                end_ns: start_ns + 40,
+                step_ns: 1 + start_ns.rem_euclid(9),
+                ..RangeQuery::new(Arc::clone(&expr))
+            };
+            let (want, found) = (by_rows.query_range(query()).await, counted.query_range(query()).await);
+            assert_eq!(found.unwrap().value, want.unwrap().value, "seed {seed}: {text}");
+        }
+        assert!(counts.load(Ordering::Relaxed) >= 30, "most of them are counted by the index");
         running.stop().await.unwrap();
     }
+}
+
+/// A store whose partial aggregates are counted, or that has none: then the engine reads rows.
+struct Watched {
+    inner: LogqlStorage,
+    counts: Option<Arc<AtomicUsize>>,
+}
+
+#[async_trait::async_trait]
+impl Storage for Watched {
+    async fn scan(&self, scan: Scan) -> Result<BatchStream, StorageError> {
+        self.inner.scan(scan).await
+    }
+
+    async fn aggregate(&self, scan: Scan, aggregation: Arc<Aggregation>) -> Result<Option<Partial>, StorageError> {
+        let Some(counts) = &self.counts else { return Ok(None) };
+        let found = self.inner.aggregate(scan, aggregation).await?;
+        counts.fetch_add(usize::from(found.is_some()), Ordering::Relaxed);
+        Ok(found)
+    }
+
+    async fn series(&self, scan: Scan) -> Result<Vec<StreamLabels>, StorageError> {
+        self.inner.series(scan).await
+    }
+
+    async fn stats(&self, scan: Scan) -> Result<Vec<(StreamLabels, Stats)>, StorageError> {
+        self.inner.stats(scan).await
+    }
+}
+
+/// Milliseconds of a query, the least that can be written, as nanoseconds: events of these tests are that near.
+fn to_ns(expr: &mut MetricExpr) {
+    match expr {
+        MetricExpr::Range(aggregation) => {
+            aggregation.range.interval_ns /= 1_000_000;
+            aggregation.range.offset_ns /= 1_000_000;
+        }
+        MetricExpr::Vector(aggregation) => to_ns(&mut aggregation.expr),
+        _ => {}
+    }
+}
+
+/// A metric query that a store may count.
+fn metric_query(next: &mut impl FnMut(u64) -> u64) -> String {
+    let mut one = |of: &[&'static str]| of[usize::try_from(next(of.len() as u64)).unwrap()];
+    let filter = one(&["", "", "|= `n=1`", "!= `7`", "|~ `[0-4]$`", "|= `n` != `=3`"]);
+    let op = one(&["count_over_time", "rate", "bytes_over_time", "bytes_rate", "absent_over_time"]);
+    let (range, offset) = (one(&["1ms", "7ms", "40ms"]), one(&["", " offset 3ms"]));
+    let selector = one(&["{source=~`.*`}", "{source=~`[0-2]`}", "{source!=`3`, index=``}"]);
+    let outer = one(&[
+        "",
+        "sum",
+        "sum by (source)",
+        "sum by (trace, source)",
+        "sum without (source)",
+        "max by (trace)",
+        "count without (trace)",
+    ]);
+    let inner = format!("{op}({selector} {filter} [{range}]{offset})");
+    if outer.is_empty() { inner } else { format!("{outer} ({inner})") }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,6 +141,12 @@ impl Blocks {
         Ok(Some(Found { number, columns, text: text.into(), rows: rows.into_iter(), lease: None }))
     }
 
+    /// Columns of a block, without its lines.
+    pub fn columns(&mut self, number: u32) -> Result<Columns, SplitError> {
+        self.plan.budget.check()?;
+        self.split.lines().columns(number, &mut self.zstd)
+    }
+
     /// Whether the plan asks for a row, its line aside.
     pub fn is_wanted(&self, row: &RowHead) -> bool {
         let plan = &self.plan;

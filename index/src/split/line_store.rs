@@ -46,6 +46,7 @@ use super::columns::{BlockBuilder, Columns};
 use super::encoding::Cursor;
 use super::error::SplitError;
 use super::tables::{BLOCK_BYTES, BlockEntry, StreamEntry, decode_tables, encode_tables};
+use crate::scan::StreamInfo;
 
 const MAGIC: &[u8; 7] = b"MRLINES";
 const VERSION: u8 = 1;
@@ -207,6 +208,15 @@ impl LineStore {
         &self.streams
     }
 
+    /// Takes streams that are known, in the order of the table, in place of its own copies.
+    pub fn share<'s>(&mut self, known: impl Iterator<Item = &'s StreamInfo>) {
+        for (own, known) in self.streams.iter_mut().zip(known) {
+            if own.info == *known {
+                own.info = known.clone();
+            }
+        }
+    }
+
     pub fn blocks(&self) -> &[BlockEntry] {
         &self.blocks
     }
@@ -273,7 +283,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::scan::StreamInfo;
     use crate::split::event::StoredEvent;
     use bytes::Bytes;
     use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId};

@@ -54,11 +54,14 @@ mod reader;
 mod blocks;
 /// Rows in the order of a plan.
 mod scan;
+/// What rows add up to.
+mod count;
 /// Joins splits, leaving rows out where asked.
 mod merge;
 #[cfg(test)]
 mod tests;
 
+pub use count::CountError;
 pub use error::SplitError;
 pub use event::StoredEvent;
 pub use merge::merge;

@@ -40,8 +40,14 @@ impl SplitReader {
     /// Opens a folder: checks versions, the lengths of all files and the tables of blocks and streams. Blocks and word
     /// index are checked when they are read.
     pub fn open(dir: &Path) -> Result<Self, SplitError> {
+        Self::open_sharing(dir, std::iter::empty())
+    }
+
+    /// The same; the label sets of its first streams, which are known, are shared and not held once more.
+    pub fn open_sharing<'s>(dir: &Path, known: impl Iterator<Item = &'s StreamInfo>) -> Result<Self, SplitError> {
         let manifest = Manifest::read(dir)?;
-        let lines = LineStore::open(&dir.join("lines"))?;
+        let mut lines = LineStore::open(&dir.join("lines"))?;
+        lines.share(known);
         Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), manifest, lines, words: Mutex::new(None) }) })
     }
 

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::scan::{Budget, Kind, Plan, RowBatch, StreamInfo};
+use crate::scan::{
+    Aggregation, Budget, GroupBy, Kind, LineTest, Partial, Plan, RowBatch, StreamGroups, StreamInfo, Windows,
+};
 
 fn stream(name: &str) -> StreamInfo {
     StreamInfo { labels: Labels::new([("app", name), ("env", "prod")]), topic: "logs".into() }
@@ -272,6 +274,42 @@ proptest! {
     }
 
     #[test]
+    fn counts_equal_those_of_the_rows(
+        (events, plans) in events_and_plans(120),
+        (first_end_ns, step_ns, range_ns) in (-10i64..210, 1i64..60, 1i64..120),
+        by in 0usize..4,
+        tested in any::<bool>(),
+    ) {
+        let group = [
+            GroupBy::All,
+            GroupBy::None,
+            GroupBy::By(vec!["app".to_owned(), "a".to_owned()]),
+            GroupBy::Without(vec!["app".to_owned()]),
+        ];
+        let aggregation = Arc::new(Aggregation {
+            windows: Windows { first_end_ns, step_ns, count: 7, range_ns },
+            group: group[by].clone(),
+            test: tested.then(|| LineTest::new(|line| line.len() % 2 == 0)),
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let split = write(&dir.path().join("s"), events.clone());
+        for plan in &plans {
+            let mut want = Partial::new(Arc::clone(&aggregation), &plan.budget).unwrap();
+            for (i, row) in naive(&events, plan).into_iter().enumerate() {
+                let (time_ns, _, _, stream, line, metadata, _) = row;
+                let metadata = (!metadata.is_empty()).then(|| metadata.pairs());
+                let mut groups = StreamGroups::default();
+                let labels = stream.labels.pairs();
+                want.add(&mut groups, i % 3, labels, metadata, time_ns, &line, line.len()).unwrap();
+            }
+            let mut got = Partial::new(Arc::clone(&aggregation), &plan.budget).unwrap();
+            split.count(plan, &mut got, |_, _, _| Ok(true)).unwrap();
+            prop_assert_eq!((got.lines, got.bytes, got.passed), (want.lines, want.bytes, want.passed));
+            prop_assert_eq!(got.into_groups(), want.into_groups());
+        }
+    }
+
+    #[test]
     fn a_merge_holds_the_rows_of_its_inputs_but_the_dropped(
         parts in proptest::collection::vec(proptest::collection::vec(any_event(), 0..60), 1..4),
     ) {
@@ -440,6 +478,21 @@ fn bounds_and_cancellation_end_a_scan() {
     let foreign = Plan { tenant: Tenant::new("other").unwrap(), ..plan(Order::Any) };
     assert_eq!(scan(&split, &foreign).expect("nothing is no error"), Vec::new());
     assert!(split.streams(&foreign).is_empty());
+}
+
+#[test]
+fn known_label_sets_are_shared_and_others_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write(&dir.path().join("s"), many(1000));
+    let mut known: Vec<StreamInfo> = first.all_streams().map(|(info, _)| info.clone()).collect();
+    let last = known.len() - 1;
+    known[last].topic = "another".into();
+    let second = SplitReader::open_sharing(first.dir(), known.iter()).unwrap();
+    for (i, ((info, _), known)) in second.all_streams().zip(&known).enumerate() {
+        let shared = std::ptr::eq(info.labels.pairs(), known.labels.pairs());
+        assert_eq!(shared, i != last, "{info:?}");
+    }
+    assert_eq!(lines(&second, &plan(Order::Forward)), lines(&first, &plan(Order::Forward)));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! values are kept as samples.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -12,6 +13,7 @@ use futures::StreamExt as _;
 use super::column::{Column, Leaf, Steps};
 use super::tally::Tally;
 use super::window::{self, Sample, Window};
+use crate::aggregate::{Aggregation, GroupBy, LineTest, Windows};
 use crate::answer::LabelPairs;
 use crate::error::QueryError;
 use crate::pipeline::Pipeline;
@@ -19,16 +21,7 @@ use crate::stage::labels::ERROR;
 use crate::stage::{Condition, Hints, LineState};
 use crate::storage::{Order, Scan, Storage, StreamLabels};
 use crate::syntax::go_number;
-use crate::syntax::tree::{Conversion, Grouping, MatchOp, RangeOp, Selector, Unwrap};
-
-/// What is kept of the labels of a line.
-#[derive(Debug, Clone, PartialEq)]
-enum Keep {
-    All,
-    None,
-    By(Vec<String>),
-    Without(Vec<String>),
-}
+use crate::syntax::tree::{Conversion, Grouping, MatchOp, RangeAggregation, RangeOp, Selector, Unwrap};
 
 struct Extraction {
     label: String,
@@ -81,9 +74,10 @@ struct Series {
 struct Fold<'a> {
     leaf: &'a Leaf<'a>,
     steps: Steps,
+    windows: Windows,
     pipeline: Arc<Pipeline>,
     unwrap: Option<Extraction>,
-    keep: Keep,
+    keep: GroupBy,
     series: Vec<Series>,
     by_labels: HashMap<String, usize>,
     key: String,
@@ -93,14 +87,14 @@ fn names(grouping: &Grouping) -> Vec<String> {
     grouping.labels.clone()
 }
 
-fn keep_of(leaf: &Leaf<'_>) -> Keep {
+fn keep_of(leaf: &Leaf<'_>) -> GroupBy {
     let grouping = leaf.aggregation.grouping.as_ref().or(leaf.outer);
     match grouping {
-        _ if leaf.aggregation.op == RangeOp::Absent || leaf.outer_all => Keep::None,
-        Some(g) if !g.without && g.labels.is_empty() => Keep::None,
-        Some(g) if g.without => Keep::Without(names(g)),
-        Some(g) => Keep::By(names(g)),
-        None => Keep::All,
+        _ if leaf.aggregation.op == RangeOp::Absent || leaf.outer_all => GroupBy::None,
+        Some(g) if !g.without && g.labels.is_empty() => GroupBy::None,
+        Some(g) if g.without => GroupBy::Without(names(g)),
+        Some(g) => GroupBy::By(names(g)),
+        None => GroupBy::All,
     }
 }
 
@@ -118,22 +112,33 @@ fn with_plain_names(names: Vec<String>) -> Vec<String> {
     all
 }
 
-fn hints(pipeline: &Pipeline, unwrap: Option<&Extraction>, keep: &Keep) -> Hints {
+fn hints(pipeline: &Pipeline, unwrap: Option<&Extraction>, keep: &GroupBy) -> Hints {
     let mut required = Vec::new();
     pipeline.required(&mut required);
     for filter in unwrap.iter().flat_map(|u| &u.filters) {
         filter.names(&mut required);
     }
-    if let Keep::By(names) = keep {
+    if let GroupBy::By(names) = keep {
         required.extend(names.iter().cloned());
     }
     required.extend(unwrap.map(|u| u.label.clone()));
     let required = with_plain_names(required);
     let preserve_error = required.iter().any(|name| name == ERROR);
     match keep {
-        Keep::None if required.is_empty() => Hints { no_labels: true, ..Hints::default() },
-        Keep::None | Keep::By(_) => Hints { required, preserve_error, no_labels: false },
-        Keep::All | Keep::Without(_) => Hints::default(),
+        GroupBy::None if required.is_empty() => Hints { no_labels: true, ..Hints::default() },
+        GroupBy::None | GroupBy::By(_) => Hints { required, preserve_error, no_labels: false },
+        GroupBy::All | GroupBy::Without(_) => Hints::default(),
+    }
+}
+
+/// Windows of a leaf, one for each step.
+fn windows(leaf: &Leaf<'_>, steps: Steps) -> Windows {
+    let range = &leaf.aggregation.range;
+    Windows {
+        first_end_ns: steps.start_ns.saturating_sub(range.offset_ns),
+        step_ns: steps.step_ns,
+        count: steps.count,
+        range_ns: range.interval_ns,
     }
 }
 
@@ -146,14 +151,15 @@ impl<'a> Fold<'a> {
         // The number itself is no label of the series.
         if let Some(unwrap) = &unwrap {
             match &mut keep {
-                Keep::All => keep = Keep::Without(vec![unwrap.label.clone()]),
-                Keep::Without(names) => names.push(unwrap.label.clone()),
-                Keep::By(_) | Keep::None => {}
+                GroupBy::All => keep = GroupBy::Without(vec![unwrap.label.clone()]),
+                GroupBy::Without(names) => names.push(unwrap.label.clone()),
+                GroupBy::By(_) | GroupBy::None => {}
             }
         }
         Ok(Self {
             leaf,
             steps,
+            windows: windows(leaf, steps),
             pipeline: Arc::new(pipeline),
             unwrap,
             keep,
@@ -161,17 +167,6 @@ impl<'a> Fold<'a> {
             by_labels: HashMap::new(),
             key: String::new(),
         })
-    }
-
-    /// Steps whose windows hold a time: first and behind the last.
-    fn steps_of(&self, time_ns: i64) -> (usize, usize) {
-        let range = &self.leaf.aggregation.range;
-        let shifted = i128::from(time_ns) + i128::from(range.offset_ns) - i128::from(self.steps.start_ns);
-        let step = i128::from(self.steps.step_ns.max(1));
-        let first = -(-shifted).div_euclid(step);
-        let behind = -(-(shifted + i128::from(range.interval_ns))).div_euclid(step);
-        let clamp = |k: i128| usize::try_from(k.max(0)).unwrap_or(usize::MAX).min(self.steps.count);
-        (clamp(first), clamp(behind))
     }
 
     fn new_series(&mut self, labels: LabelPairs, tally: &Tally) -> Result<usize, QueryError> {
@@ -209,20 +204,11 @@ impl<'a> Fold<'a> {
         Ok(made)
     }
 
-    fn wants(keep: &Keep, name: &str) -> bool {
-        match keep {
-            Keep::All => true,
-            Keep::None => false,
-            Keep::By(names) => names.iter().any(|n| n == name),
-            Keep::Without(names) => !names.iter().any(|n| n == name),
-        }
-    }
-
     fn add(
         &mut self,
         at: usize,
         time_ns: i64,
-        window: (usize, usize),
+        window: Range<usize>,
         bytes: usize,
         value: f64,
         tally: &Tally,
@@ -232,10 +218,10 @@ impl<'a> Fold<'a> {
             Data::Counted { lines, bytes: sizes } => {
                 let size = i64::try_from(bytes).unwrap_or(i64::MAX);
                 for (slots, by) in [(lines, 1), (sizes, size)] {
-                    if let Some(slot) = slots.get_mut(window.0) {
+                    if let Some(slot) = slots.get_mut(window.start) {
                         *slot += by;
                     }
-                    if let Some(slot) = slots.get_mut(window.1) {
+                    if let Some(slot) = slots.get_mut(window.end) {
                         *slot -= by;
                     }
                 }
@@ -259,9 +245,9 @@ impl<'a> Fold<'a> {
         tally: &mut Tally,
     ) -> Result<(), QueryError> {
         tally.watch.step(line.len())?;
-        let window = self.steps_of(time_ns);
+        let window = self.windows.holding(time_ns);
         // Between windows when the steps are wider than the range.
-        if window.0 >= window.1 || !self.pipeline.passes(line) {
+        if window.is_empty() || !self.pipeline.passes(line) {
             return Ok(());
         }
         if metadata.is_none() && self.pipeline.only_filters() && self.unwrap.is_none() {
@@ -270,7 +256,7 @@ impl<'a> Fold<'a> {
                 None => {
                     let mut pairs: Vec<(&str, &str)> = stream
                         .iter()
-                        .filter(|(n, _)| Self::wants(&self.keep, n))
+                        .filter(|(n, _)| self.keep.keeps(n))
                         .map(|(n, v)| (n.as_str(), v.as_str()))
                         .collect();
                     *known.insert(self.series_of(&mut pairs, tally)?)
@@ -292,7 +278,7 @@ impl<'a> Fold<'a> {
         metadata: Option<&StreamLabels>,
         time_ns: i64,
         line: &[u8],
-        window: (usize, usize),
+        window: Range<usize>,
         tally: &mut Tally,
     ) -> Result<(), QueryError> {
         let state = pipeline.run(stream, metadata, time_ns, line, Some(&tally.watch));
@@ -314,13 +300,9 @@ impl<'a> Fold<'a> {
                 series: crate::answer::show_labels(&series),
             });
         }
-        let keep = if faulty { &Keep::All } else { &self.keep };
-        let mut pairs: Vec<(&str, &str)> = state
-            .labels
-            .iter()
-            .filter(|(name, _, _)| Self::wants(keep, name))
-            .map(|(name, value, _)| (name, value))
-            .collect();
+        let keep = if faulty { &GroupBy::All } else { &self.keep };
+        let mut pairs: Vec<(&str, &str)> =
+            state.labels.iter().filter(|(name, _, _)| keep.keeps(name)).map(|(name, value, _)| (name, value)).collect();
         let at = self.series_of(&mut pairs, tally)?;
         self.add(at, time_ns, window, state.line.len(), value, tally)
     }
@@ -328,7 +310,6 @@ impl<'a> Fold<'a> {
     /// Columns of all series.
     fn columns(self) -> Vec<Column> {
         let aggregation = self.leaf.aggregation;
-        let seconds = aggregation.range.interval_ns as f64 / 1e9;
         let windows: Vec<Window> = (0..self.steps.count)
             .map(|k| {
                 let to = self.steps.at(k) - aggregation.range.offset_ns;
@@ -344,15 +325,7 @@ impl<'a> Fold<'a> {
                         size += b;
                         (count, size)
                     });
-                    let value = |(count, size): (i64, i64)| {
-                        (count > 0).then(|| match aggregation.op {
-                            RangeOp::Rate => count as f64 / seconds,
-                            RangeOp::Bytes => size as f64,
-                            RangeOp::BytesRate => size as f64 / seconds,
-                            _ => count as f64,
-                        })
-                    };
-                    sums.map(value).collect()
+                    sums.map(|(count, size)| counted(aggregation, count, size)).collect()
                 }
                 Data::Samples(mut samples) => {
                     samples.sort_by_key(|(time_ns, _)| *time_ns);
@@ -369,11 +342,61 @@ impl<'a> Fold<'a> {
             Column { labels: series.labels, values }
         };
         let columns: Vec<Column> = self.series.into_iter().map(column).collect();
-        if aggregation.op == RangeOp::Absent {
-            return absent(&aggregation.range.log.selector, columns, self.steps);
-        }
-        columns.into_iter().filter(|c| c.values.iter().any(Option::is_some)).collect()
+        finished(aggregation, columns, self.steps)
     }
+
+    /// What the store may count instead of giving rows; `None` if counting does not say all.
+    fn aggregation(&self) -> Option<Aggregation> {
+        let counts = self.unwrap.is_none() && self.pipeline.only_filters();
+        let pipeline = Arc::clone(&self.pipeline);
+        counts.then(|| Aggregation {
+            windows: self.windows,
+            group: self.keep.clone(),
+            test: (!pipeline.is_empty()).then(|| LineTest::new(move |line| pipeline.passes(line))),
+        })
+    }
+}
+
+/// Value of a window with so many lines and bytes.
+fn counted(aggregation: &RangeAggregation, count: i64, size: i64) -> Option<f64> {
+    let seconds = aggregation.range.interval_ns as f64 / 1e9;
+    (count > 0).then(|| match aggregation.op {
+        RangeOp::Rate => count as f64 / seconds,
+        RangeOp::Bytes => size as f64,
+        RangeOp::BytesRate => size as f64 / seconds,
+        _ => count as f64,
+    })
+}
+
+/// Series that have a value; for `absent_over_time` the opposite of all.
+fn finished(aggregation: &RangeAggregation, columns: Vec<Column>, steps: Steps) -> Vec<Column> {
+    if aggregation.op == RangeOp::Absent {
+        return absent(&aggregation.range.log.selector, columns, steps);
+    }
+    columns.into_iter().filter(|c| c.values.iter().any(Option::is_some)).collect()
+}
+
+/// Asks the store for what the lines add up to.
+async fn ask(
+    storage: &dyn Storage,
+    scan: &Scan,
+    fold: &Fold<'_>,
+    tally: &mut Tally,
+) -> Result<Option<Vec<Column>>, QueryError> {
+    let Some(aggregation) = fold.aggregation() else { return Ok(None) };
+    let asked = storage.aggregate(scan.clone(), Arc::new(aggregation));
+    let Some(partial) = tally.budget.within(asked).await?? else { return Ok(None) };
+    tally.lines += partial.lines;
+    tally.bytes += partial.bytes;
+    tally.passed += partial.passed;
+    let aggregation = fold.leaf.aggregation;
+    let mut columns = Vec::new();
+    for group in partial.into_groups() {
+        tally.hold(group.labels.len() * 64 + fold.steps.count * size_of::<Option<f64>>())?;
+        let values = group.windows().map(|(count, size)| counted(aggregation, count, size)).collect();
+        columns.push(Column { labels: group.labels, values });
+    }
+    Ok(Some(finished(aggregation, columns, fold.steps)))
 }
 
 /// 1 where no series has a value, with the labels that the selector names by `=` once.
@@ -420,6 +443,9 @@ pub(crate) async fn scan(
         expect: None,
         budget: tally.budget.clone(),
     };
+    if let Some(columns) = ask(storage, &scan, &fold, tally).await? {
+        return Ok(columns);
+    }
     let mut batches = storage.scan(scan).await?;
     while let Some(batch) = tally.budget.within(batches.next()).await? {
         let batch = batch?;

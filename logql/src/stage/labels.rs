@@ -10,12 +10,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use smallvec::SmallVec;
 
+pub use crate::labels::{ERROR, ERROR_DETAILS};
 use crate::storage::StreamLabels;
-
-/// Name of the label that tells what went wrong with a line.
-pub const ERROR: &str = "__error__";
-/// Name of the label that tells why.
-pub const ERROR_DETAILS: &str = "__error_details__";
 
 /// Where a label comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
