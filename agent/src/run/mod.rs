@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_doors::access::Access;
-use millrace_log::client::BatchProducer;
+use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::fs::RealFs;
 use millrace_log::record::{Labels, SourceId, TopicPartition};
@@ -318,6 +318,7 @@ impl Agent {
             retry_initial: config.retry_initial.0,
             retry_max: config.retry_max.0,
             dead_letter_topic: config.dead_letter_topic.as_str().into(),
+            topic: WantedTopic::new(self.producer.clone(), topic.clone(), config.kafka.partitions, partitions),
             routed: RoutedTopics::new(config.kafka.partitions),
             conditions: self.conditions.clone(),
             taps: self.taps.clone(),

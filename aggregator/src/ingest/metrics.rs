@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub refused: Counter,
     /// Batches sent again.
     pub retries: Counter,
+    /// Times that the push topic was missing and was created again.
+    pub recreated: Counter,
     /// Bytes that wait for the log.
     pub in_flight: Gauge,
 }
@@ -37,6 +39,8 @@ impl Metrics {
         );
         r.register("unacknowledged_lines", "Pushed events answered with an error", m.refused.clone());
         r.register("retries", "Batches that had to be sent again", m.retries.clone());
+        let help = "Times that the push topic was missing in the log and was created again";
+        r.register("recreated_topics", help, m.recreated.clone());
         r.register("in_flight_bytes", "Bytes of pushed events that wait for the log", m.in_flight.clone());
         m
     }

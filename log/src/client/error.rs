@@ -2,6 +2,8 @@
 //!
 //! Out: [`ClientError`], each with its cause. Touches nothing.
 
+use kafka_protocol::ResponseError as Code;
+
 use crate::native::error::WireError;
 use crate::record::TopicPartition;
 
@@ -94,6 +96,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether a batch was refused because its topic, or its partition, does not exist.
+    pub fn is_topic_missing(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.code() == Some(Code::UnknownTopicOrPartition))
+    }
+
     /// From a connection's fault.
     pub(crate) fn unreachable(brokers: &str, source: WireError) -> Self {
         Self::Unreachable { brokers: brokers.to_owned(), source }

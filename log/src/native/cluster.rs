@@ -96,10 +96,17 @@ impl Cluster {
         self.bootstrap.join(",")
     }
 
-    /// A connection to the broker that leads a partition.
+    /// A connection to the broker that leads a partition; `UNKNOWN_TOPIC_OR_PARTITION` if there is none such.
     pub async fn leader(&self, of: &TopicPartition) -> Result<Arc<Connection>, WireError> {
         if self.known_leader(of).is_none() {
-            self.metadata(&[&of.topic]).await?;
+            let missing = match self.metadata(&[&of.topic]).await?.get(&*of.topic) {
+                None => Some(format!("topic `{}` does not exist", of.topic)),
+                Some(partitions) if partitions.contains(&of.partition) => None,
+                Some(_) => Some(format!("topic `{}` has no partition {}", of.topic, of.partition)),
+            };
+            if let Some(missing) = missing {
+                return Err(WireError::refused(Code::UnknownTopicOrPartition, Some(&missing)));
+            }
         }
         let leader = self.known_leader(of).ok_or(WireError::NoLeader)?;
         self.node(leader.node, Use::Requests).await
