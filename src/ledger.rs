@@ -149,7 +149,10 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
     let paused = condition.paused.as_ref().filter(|what| *what != "log");
     let paused = paused.map(|what| format!("reading is paused, {what} is used up"));
     let log = condition.troubles.iter().next().map(|(partition, trouble)| format!("{partition}: {trouble}"));
-    let troubles: Vec<String> = paused.into_iter().chain(log).collect();
+    let not_yet = (!condition.reached && log.is_none()).then(|| "the log was not reached yet".to_owned());
+    let troubles: Vec<String> = paused.into_iter().chain(log).chain(not_yet).collect();
+    // Before the log is reached no file is open: what waits in them is known once they were looked at.
+    let unread = if condition.reached { Some(unread) } else { condition.unread };
     Hop {
         hop: "agent".to_owned(),
         read: total.read.records,
@@ -159,7 +162,7 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
         in_memory: 0,
         reasons: total.dropped.iter().map(|(reason, dropped)| (reason.clone(), dropped.records)).collect(),
         holes: 0,
-        behind: Some(unread + total.waiting.bytes),
+        behind: unread.map(|unread| unread + total.waiting.bytes),
         moved: total.sent.bytes + total.dropped.values().map(|dropped| dropped.bytes).sum::<u64>(),
         unit: "bytes".to_owned(),
         trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
@@ -215,6 +218,12 @@ pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, St
 }
 
 impl LedgerView {
+    /// Hops of which nobody can tell now how far they are behind; `None` if there are none.
+    pub fn unknown(&self) -> Option<String> {
+        let hops: Vec<&str> = self.hops.iter().filter(|hop| hop.behind.is_none()).map(|hop| hop.hop.as_str()).collect();
+        (!hops.is_empty()).then(|| hops.join(", "))
+    }
+
     /// For a terminal; with an earlier look also how fast the hops are.
     pub fn table(&self, before: Option<(&Self, Duration)>) -> String {
         let mut out: String = self.notices.iter().map(|notice| format!("warning: {notice}\n")).collect();
@@ -259,8 +268,10 @@ impl LedgerView {
         if let Some((before, elapsed)) = before {
             let paces = self.hops.iter().filter_map(|hop| Some((hop, hop.pace(before, elapsed)?)));
             let slow = slowest(paces);
-            out.push_str(&slow.unwrap_or_else(|| "nothing is behind".to_owned()));
-            out.push('\n');
+            let unknown = self.unknown().map(|hops| format!("how far it is behind is not known: {hops}"));
+            let is_silent = slow.is_none() && unknown.is_none();
+            let verdict = slow.into_iter().chain(unknown).chain(is_silent.then(|| "nothing is behind".to_owned()));
+            verdict.for_each(|line| out.push_str(&format!("{line}\n")));
         }
         out
     }
@@ -356,7 +367,14 @@ mod tests {
                 &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", Some(300), 0, 20)],
                 "slowest hop: agent, 20KiB behind, not moving",
             ),
-            (&[("index", "records", None, 0, 20)], "index: the log is away\nnothing is behind"),
+            (
+                &[("agent", "bytes", Some(0), 5, 9), ("index", "records", None, 0, 20)],
+                "index: the log is away\nhow far it is behind is not known: index",
+            ),
+            (
+                &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", None, 0, 20)],
+                "slowest hop: agent, 20KiB behind, not moving\nhow far it is behind is not known: index",
+            ),
         ];
         for (hops, want) in cases {
             let view = |second: bool| LedgerView {

@@ -388,6 +388,8 @@ impl Parts {
             None => {}
         }
         if let Some((ledger, taps)) = &self.agent {
+            let agent = ledger.clone();
+            insight.ready.push(Arc::new(move || agent.ready().map_err(|reason| format!("agent: {reason}"))));
             insight.agent = Some(ledger.clone());
             insight.taps = Some(taps.clone());
         }
