@@ -60,6 +60,11 @@ impl Hop {
         Some(Pace::between(old, self, elapsed))
     }
 
+    /// Bytes that the agent cut off lines over `max_line_bytes`: their records went on, so no record counts as dropped.
+    pub fn cut_bytes(&self) -> u64 {
+        self.detail.pointer("/total/dropped/cut/bytes").and_then(Json::as_u64).unwrap_or(0)
+    }
+
     /// How much is behind, for people.
     pub fn behind_text(&self) -> String {
         match self.behind {
@@ -248,10 +253,14 @@ impl LedgerView {
                 events => format!("; {} searchable, not yet on disk", count(events)),
             };
             let holes = if hop.holes > 0 { format!("; {} holes in the log", hop.holes) } else { String::new() };
+            let cut = match hop.cut_bytes() {
+                0 => String::new(),
+                cut => format!("; {} cut off lines over max_line_bytes", bytes(cut)),
+            };
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
             let written = writeln!(
                 out,
-                "{:<width$}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{memory}{holes}",
+                "{:<width$}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{cut}{memory}{holes}",
                 hop.hop,
                 hop.read,
                 hop.stored,
@@ -302,6 +311,15 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].ends_with("balanced (2 duplicate)") && !lines[1].contains("NOT"), "{table}");
         assert!(lines[2].contains("NOT BALANCED"), "{table}");
+    }
+
+    #[test]
+    fn what_was_cut_off_long_lines_is_shown_in_bytes() {
+        let mut ledger = millrace_agent::Ledger::default();
+        let cut = millrace_agent::ledger::Count { bytes: 2048, ..Default::default() };
+        ledger.total.dropped.insert("cut".to_owned(), cut);
+        let table = LedgerView { hops: vec![agent_hop(&ledger)], notices: Vec::new() }.table(None);
+        assert!(table.contains("balanced; 2KiB cut off lines over max_line_bytes\n"), "{table}");
     }
 
     #[test]

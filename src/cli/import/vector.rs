@@ -148,7 +148,7 @@ fn file_source(entry: &Entry, draft: &mut Draft) -> bool {
                 draft.note(
                     place,
                     keys.name("max_line_bytes"),
-                    "Vector drops longer lines; Millrace splits and marks them",
+                    "Vector drops longer lines; Millrace truncates and marks them",
                 );
             }
             None => draft.leave(
