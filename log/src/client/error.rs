@@ -75,6 +75,12 @@ pub enum ClientError {
         /// The oldest offset that there is.
         log_start: i64,
     },
+    /// The topic is another one by the same name.
+    #[error("the topic of {topic_partition} was deleted and created anew")]
+    Recreated {
+        /// Which partition.
+        topic_partition: TopicPartition,
+    },
     /// Another consumer has taken the name.
     #[error("another consumer named `{identity}` has taken its place in the group")]
     Fenced {

@@ -21,6 +21,7 @@ use super::connection::{Connection, Manner, checked};
 use super::error::WireError;
 use crate::kafka::ClientOptions;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// How long a broker may take for an answer that needs no disk.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -58,6 +59,8 @@ pub(crate) struct Leader {
     pub node: i32,
     /// Its epoch, -1 where the broker does not say.
     pub epoch: i32,
+    /// The id of the partition's topic; `None` where the log has none.
+    pub topic_id: Option<TopicId>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +118,11 @@ impl Cluster {
     /// The leader of a partition as far as it is known.
     pub fn known_leader(&self, of: &TopicPartition) -> Option<Leader> {
         self.known.lock().leaders.get(of).copied()
+    }
+
+    /// The id of a partition's topic as of the last look; `None`: not known, or the log has none.
+    pub fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
+        self.known_leader(of)?.topic_id
     }
 
     /// A connection to a node.
@@ -243,7 +251,8 @@ impl Cluster {
             let mut partitions: Vec<i32> = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {
                 let place = TopicPartition::new(Arc::clone(&shared), partition.partition_index);
-                let leader = Leader { node: partition.leader_id.0, epoch: partition.leader_epoch };
+                let (node, epoch) = (partition.leader_id.0, partition.leader_epoch);
+                let leader = Leader { node, epoch, topic_id: TopicId::of(topic.topic_id) };
                 if leader.node >= 0 {
                     known.leaders.insert(place, leader);
                 } else {

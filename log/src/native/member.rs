@@ -9,7 +9,7 @@
 //! compute it, so members of all three share a group. <https://kafka.apache.org/documentation/#impl_offsettracking>,
 //! KIP-345 for static members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ use tokio::time::Instant;
 use super::cluster::{Cluster, Coordinates, Use};
 use super::connection::checked;
 use super::error::WireError;
-use super::fetch::{Fetching, StartAt};
-use super::offsets::{Committer, committed, coordinator_moved, text, topic_name};
+use super::fetch::{Fetching, Start, StartAt};
+use super::offsets::{CommittedOffset, Committer, committed, coordinator_moved, text, topic_name};
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// Versions: JoinGroup 5 and the others' 3 have static members, which is all that is needed here.
 const JOIN: (i16, i16) = (2, 5);
@@ -62,7 +63,7 @@ pub(crate) struct MemberSettings {
 }
 
 /// Partitions, and where the group says they are read on.
-pub(crate) type Starts = Vec<(TopicPartition, StartAt)>;
+pub(crate) type Starts = Vec<Start>;
 
 #[derive(Debug)]
 struct Current {
@@ -173,8 +174,9 @@ impl Membership {
 
     /// One membership: from joining to the next rebalance.
     async fn stay(&self) -> Result<(), WireError> {
-        let joined = self.join().await?;
-        let starts = self.committed(&joined.partitions).await?;
+        let mut joined = self.join().await?;
+        joined.committer.topic_ids = self.topic_ids(&joined.partitions).await?;
+        let starts = self.committed(&joined).await?;
         {
             let mut state = self.state.lock();
             let assignment = self.fetching.assign(&starts);
@@ -190,7 +192,14 @@ impl Membership {
         let mut last_sign = Instant::now();
         let mut looked = Instant::now();
         loop {
-            tokio::time::sleep(each).await;
+            tokio::select! {
+                () = tokio::time::sleep(each) => {}
+                // Joining again finds the offsets of the old topic, and leaves them.
+                () = self.fetching.recreated() => {
+                    self.give_up();
+                    return Ok(());
+                }
+            }
             match self.heartbeat(&joined.committer).await {
                 Ok(()) => last_sign = Instant::now(),
                 Err(error) => {
@@ -278,8 +287,9 @@ impl Membership {
             assignments = assign_ranges(&wanted, &known).map_err(&unreadable)?;
             led = Some(counts);
         }
+        let instance_id = self.settings.instance_id.clone();
         let committer =
-            Committer { generation: answer.generation_id, member_id, instance_id: self.settings.instance_id.clone() };
+            Committer { generation: answer.generation_id, member_id, instance_id, topic_ids: Arc::default() };
         let request = |version: i16| {
             SyncGroupRequest::default()
                 .with_group_id(GroupId(text(group)))
@@ -305,14 +315,39 @@ impl Membership {
         Ok(Joined { committer, partitions, led })
     }
 
-    /// From the committed offsets on.
-    async fn committed(&self, partitions: &[TopicPartition]) -> Result<Starts, WireError> {
-        if partitions.is_empty() {
+    /// The ids of the topics of some partitions, where the log has ids.
+    async fn topic_ids(&self, of: &[TopicPartition]) -> Result<Arc<BTreeMap<Arc<str>, TopicId>>, WireError> {
+        let topics: BTreeSet<&str> = of.iter().map(|tp| &*tp.topic).collect();
+        if !topics.is_empty() {
+            self.cluster.metadata(&topics.into_iter().collect::<Vec<_>>()).await?;
+        }
+        let id = |tp: &TopicPartition| Some((Arc::clone(&tp.topic), self.cluster.topic_id(tp)?));
+        Ok(Arc::new(of.iter().filter_map(id).collect()))
+    }
+
+    /// From the committed offsets on; those of a topic that was created anew since begin at its start.
+    async fn committed(&self, joined: &Joined) -> Result<Starts, WireError> {
+        if joined.partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let offsets = committed(&self.cluster, &self.settings.group, partitions).await?;
-        let start = |offset: Option<i64>| offset.map_or(self.settings.start, StartAt::Offset);
-        Ok(partitions.iter().cloned().zip(offsets.into_iter().map(start)).collect())
+        let offsets = committed(&self.cluster, &self.settings.group, &joined.partitions).await?;
+        let start = |tp: &TopicPartition, offset: Option<CommittedOffset>| {
+            let now = joined.committer.topic_ids.get(&tp.topic).copied();
+            let at = match offset {
+                None => self.settings.start,
+                Some(offset) if TopicId::differ(offset.topic_id, now) => {
+                    tracing::warn!(
+                        group = self.settings.group, partition = %tp, committed = offset.next,
+                        "the topic was deleted and created anew since the group's offset was committed: reading it from \
+                         its start"
+                    );
+                    StartAt::Earliest
+                }
+                Some(offset) => StartAt::Offset(offset.next),
+            };
+            (tp.clone(), at, now)
+        };
+        Ok(joined.partitions.iter().zip(offsets).map(|(tp, offset)| start(tp, offset)).collect())
     }
 
     async fn heartbeat(&self, of: &Committer) -> Result<(), WireError> {
