@@ -253,7 +253,8 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
     /// Nothing came.
     fn idle(&mut self) {
         if !self.places.is_empty() {
-            self.status.resume(Pause::Log);
+            // An empty answer may be none at all: without a group the looks at the topics say whether the log is there.
+            self.reader.group().iter().for_each(|_| self.status.resume(Pause::Log));
             self.status.resume(Pause::Fenced);
         }
         if self.awaited.is_empty() {

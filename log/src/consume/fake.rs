@@ -72,6 +72,9 @@ pub struct World {
     /// What partition 0 is deleted and created anew as when all is read.
     pub recreate: Option<Partition>,
     pub idle: usize,
+    /// The log goes away when all is read: requests fail, and polls give nothing.
+    pub goes_away: bool,
+    pub is_away: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -174,7 +177,11 @@ impl LogReader for FakeReader {
     }
 
     fn partitions(&self, _: &str) -> Result<Vec<i32>, ClientError> {
-        Ok(self.fake.world.lock().partitions.keys().map(|tp| tp.partition).collect())
+        let world = self.fake.world.lock();
+        if world.is_away {
+            return Err(unreachable());
+        }
+        Ok(world.partitions.keys().map(|tp| tp.partition).collect())
     }
 
     fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
@@ -253,6 +260,7 @@ impl LogReader for FakeReader {
         }
         if batch.is_empty() {
             world.idle += 1;
+            world.is_away |= world.goes_away;
             if let Some((partition, high)) = world.grow.take() {
                 world.partitions.insert(tp(partition), Partition { high, ..Partition::default() });
             } else if let Some(new) = world.recreate.take() {

@@ -184,6 +184,9 @@ fn gaps_are_reported_equally_by_all_ways_of_keeping_positions() {
         let holes: Vec<_> = again.world.lock().holes.iter().map(|hole| (hole.from, hole.to)).collect();
         assert_eq!(holes, [(4, 10), (15, 18)], "{keeping:?}: they travel with the records behind them");
         assert_eq!(status.holes(), (2, 9), "{keeping:?}");
+        let said = "export `e` has lost 9 offsets of the log in 2 gaps since the start, the last before offset 18 of t-0: \
+                    records there can't be read";
+        assert_eq!(status.losses().as_deref(), Some(said), "{keeping:?}");
         assert_eq!(status.hole_list().len(), 2, "{keeping:?}");
         let text = shown(&registry);
         let want = "room_hole_offsets_total{export=\"e\",topic=\"t\",partition=\"0\"} 9\n";
@@ -291,12 +294,44 @@ fn a_log_out_of_reach_is_a_pause_that_ends_by_itself() {
         assert_eq!((offsets(&fake, 0).len(), status.trouble()), (5, None), "{keeping:?}");
         status.pause(Pause::Log, "out of reach");
         status.pause(Pause::Fenced, "taken over");
-        assert_eq!(status.notice().unwrap(), "export `e` is paused: out of reach; taken over");
+        assert_eq!(status.trouble().unwrap(), "out of reach; taken over");
         assert!(shown(&registry).contains("room_paused{export=\"e\",reason=\"log\"} 1\n"));
         run(&fake.again(), keeping, &status);
         assert_eq!(status.ready(), Ok(()), "{keeping:?}");
         assert!(shown(&registry).contains("room_paused{export=\"e\",reason=\"log\"} 0\n"));
     }
+}
+
+#[test]
+fn an_empty_poll_is_no_sign_that_the_log_is_there() {
+    let (status, _) = status();
+    let fake = Fake::default();
+    fake.put(0, 5);
+    fake.world.lock().goes_away = true;
+    run(&fake, Keeping::Store, &status);
+    assert_eq!(offsets(&fake, 0).len(), 5);
+    assert!(status.trouble().is_some_and(|trouble| trouble.contains("out of reach")), "{:?}", status.trouble());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_no_trouble_before_it_lasts() {
+    let (status, _) = status();
+    status.pause(Pause::Log, "was never there");
+    assert_eq!(status.ready().unwrap_err(), "was never there");
+    status.positioned();
+    status.pause(Pause::Log, "does not answer");
+    assert_eq!((status.ready(), status.notice()), (Ok(()), None), "the next attempt may succeed");
+    assert_eq!(status.trouble().as_deref(), Some("does not answer"), "doctor says it at once");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    status.pause(Pause::Log, "still does not answer");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(status.ready().unwrap_err(), "still does not answer");
+    assert_eq!(status.notice().unwrap(), "export `e` is paused: still does not answer");
+    status.resume(Pause::Log);
+    assert_eq!((status.ready(), status.notice()), (Ok(()), None));
+    // Others last by themselves.
+    status.pause(Pause::Target, "refused");
+    assert_eq!(status.ready().unwrap_err(), "refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -228,9 +228,14 @@ impl Cluster {
         });
         let request =
             MetadataRequest::default().with_topics(Some(asked.collect())).with_allow_auto_topic_creation(false);
-        let connection = self.any().await?;
-        let answer = connection.call(&request, METADATA, ANSWER).await?;
-        self.learn(&answer)
+        let mut again = true;
+        loop {
+            match self.any().await?.call(&request, METADATA, ANSWER).await {
+                // The connection may have been closed while it was idle: that is no sign that the broker is away.
+                Err(WireError::Lost { .. }) if std::mem::take(&mut again) => {}
+                answer => return self.learn(&answer?),
+            }
+        }
     }
 
     fn learn(&self, answer: &MetadataResponse) -> Result<BTreeMap<String, Vec<i32>>, WireError> {
