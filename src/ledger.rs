@@ -197,8 +197,8 @@ pub fn consumer_hop(name: &str, status: &ConsumerStatus) -> Hop {
 }
 
 /// From the aggregator's ledger, all topics together; `behind`: records in the log that can't be searched yet, or why
-/// nobody can tell.
-pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, String>) -> Hop {
+/// nobody can tell; `status`: of its consumer, which knows of holes before they are in the catalog.
+pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, String>, status: &ConsumerStatus) -> Hop {
     let mut all = millrace_index::ledger::TopicCounts::default();
     for counts in ledger.topics.values() {
         all += *counts;
@@ -213,7 +213,7 @@ pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, St
         // What the index has read is searchable at once.
         in_memory: all.waiting.lines,
         reasons: reasons.map(|(reason, count)| (reason.to_owned(), count)).into(),
-        holes: ledger.holes.len() as u64,
+        holes: status.holes().0.max(ledger.holes.len() as u64),
         behind: behind.as_ref().ok().copied(),
         moved: all.stored.lines + all.duplicate.lines + all.dead_letter.lines + all.waiting.lines,
         unit: "records".to_owned(),
@@ -329,7 +329,8 @@ mod tests {
         counts.read.lines = 1500;
         counts.stored.lines = 300;
         counts.waiting.lines = 1200;
-        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0))], notices: Vec::new() };
+        let status = ConsumerStatus::new("index", Vec::new(), &millrace_log::consume::ConsumerMetrics::default(), &[]);
+        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0), &status)], notices: Vec::new() };
         let table = view.table(Some((&view, Duration::from_secs(1))));
         let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(&words[..5], ["index", "1500", "300", "0", "0"], "nothing waits: {table}");

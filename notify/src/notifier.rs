@@ -33,6 +33,7 @@ use crate::alert::Alert;
 use crate::alertmanager::Routing;
 use crate::config::NotifyConfig;
 use crate::error::NotifyError;
+use crate::failing::Failing;
 use crate::integration::Integration;
 use crate::metrics::NotifyMetrics;
 use crate::notification::{Notification, Stage, Verdict};
@@ -132,6 +133,7 @@ impl Notifier {
         let parts = Arc::new(Parts {
             permits: Semaphore::new(config.concurrency.max(1)),
             metrics: NotifyMetrics::register(registry),
+            failing: Failing::default(),
             state: Mutex::new(state),
             records,
             clock,
@@ -167,6 +169,7 @@ impl Notifier {
         })?;
         let plan = Arc::new(plan);
         *self.plan.write() = plan.clone();
+        self.parts.failing.clear();
         self.parts.state.lock().regroup(&plan.routing, self.parts.clock.now_ns());
         self.wake.notify_one();
         tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml taken over");
@@ -175,6 +178,11 @@ impl Notifier {
 
     fn plan(&self) -> Arc<Plan> {
         self.plan.read().clone()
+    }
+
+    /// Receivers that take no notifications, and why, for people.
+    pub fn notices(&self) -> Vec<String> {
+        self.parts.failing.notices()
     }
 
     /// The routing at work.

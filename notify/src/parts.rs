@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::NotifyConfig;
+use crate::failing::Failing;
 use crate::metrics::NotifyMetrics;
 use crate::record::Records;
 use crate::state::NotifierState;
@@ -24,6 +25,8 @@ pub(crate) struct Parts {
     pub(crate) records: Records,
     /// What is in memory.
     pub(crate) state: Mutex<NotifierState>,
+    /// Receivers that take nothing.
+    pub(crate) failing: Failing,
     /// Attempts under way at the same time.
     pub(crate) permits: Semaphore,
 }
