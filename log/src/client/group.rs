@@ -38,6 +38,8 @@ use crate::topic_id::TopicId;
 
 /// Time without a heartbeat after which the group gives the partitions away.
 const SESSION: Duration = Duration::from_secs(10);
+/// How long the group may be out of reach before the reader says so.
+const OUTAGE: Duration = Duration::from_secs(5);
 /// How often a reader looks at the group while it waits.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -201,6 +203,7 @@ impl<R: Readable> GroupReader<R> {
             start: StartAt::Earliest,
             session_timeout: Some(SESSION),
             refresh: settings.refresh,
+            outage: Some(OUTAGE),
         };
         let member = Arc::new(Membership::new(Arc::clone(&cluster), Arc::clone(&fetching), member));
         let stream = RecordStream::new(Arc::clone(&fetching));

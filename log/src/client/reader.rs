@@ -95,6 +95,7 @@ impl TopicReader {
                 start,
                 session_timeout: None,
                 refresh: None,
+                outage: None,
             };
             Arc::new(Membership::new(Arc::clone(&cluster), Arc::clone(&fetching), settings))
         });

@@ -60,6 +60,8 @@ pub(crate) struct MemberSettings {
     pub session_timeout: Option<Duration>,
     /// How often the member that leads the group looks for new topics and partitions at least.
     pub refresh: Option<Duration>,
+    /// How long the group may be out of reach before that is a trouble; `None`: for as long as it takes.
+    pub outage: Option<Duration>,
 }
 
 /// Partitions, and where the group says they are read on.
@@ -81,6 +83,8 @@ struct State {
     member_id: String,
     /// Why it is no member, where that may last.
     trouble: Option<WireError>,
+    /// Since when every attempt to join fails.
+    failing_since: Option<Instant>,
     /// Another member of its name has taken over: it has ended.
     fenced: bool,
 }
@@ -164,7 +168,13 @@ impl Membership {
                 }
                 Some(Code::UnknownMemberId) => self.state.lock().member_id.clear(),
                 Some(Code::RebalanceInProgress | Code::IllegalGeneration) => continue,
-                _ if coordinator_moved(&self.cluster, Coordinates::Group, &self.settings.group, &error) => {}
+                _ if coordinator_moved(&self.cluster, Coordinates::Group, &self.settings.group, &error) => {
+                    let mut state = self.state.lock();
+                    let since = *state.failing_since.get_or_insert_with(Instant::now);
+                    if self.settings.outage.is_some_and(|limit| since.elapsed() >= limit) {
+                        state.trouble = Some(error);
+                    }
+                }
                 _ => self.state.lock().trouble = Some(error),
             }
             tokio::time::sleep(wait).await;
@@ -181,7 +191,7 @@ impl Membership {
             let mut state = self.state.lock();
             let assignment = self.fetching.assign(&starts);
             state.current = Some(Current { assignment, committer: joined.committer.clone(), starts });
-            state.trouble = None;
+            (state.trouble, state.failing_since) = (None, None);
         }
         let partitions = joined.partitions.len();
         tracing::debug!(group = self.settings.group, generation = joined.committer.generation, partitions, "joined");
@@ -452,6 +462,41 @@ fn assign_ranges(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_out_of_reach_is_a_trouble_when_it_lasts() {
+        let cluster = Cluster::new(&["127.0.0.1:1".to_owned()], crate::native::connection::Manner::default());
+        let settings = crate::native::fetch::FetchSettings { committed_only: true, report_ends: false };
+        let fetching = Arc::new(Fetching::new(settings, cluster.options()));
+        for (outage, want) in [(Some(Duration::from_secs(5)), true), (None, false)] {
+            let settings = MemberSettings {
+                group: "g".to_owned(),
+                instance_id: None,
+                topics: vec!["t".to_owned()],
+                start: StartAt::Earliest,
+                session_timeout: None,
+                refresh: None,
+                outage,
+            };
+            let cluster = Cluster::new(&["127.0.0.1:1".to_owned()], crate::native::connection::Manner::default());
+            let member = Arc::new(Membership::new(Arc::new(cluster), Arc::clone(&fetching), settings));
+            let watch = async {
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_secs(60) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if let Some(trouble) = member.trouble() {
+                        assert!(begun.elapsed() >= Duration::from_secs(5), "{trouble}");
+                        return true;
+                    }
+                }
+                false
+            };
+            tokio::select! {
+                () = Arc::clone(&member).run() => panic!("nobody has taken its name"),
+                told = watch => assert_eq!(told, want, "{outage:?}"),
+            }
+        }
+    }
 
     #[test]
     fn ranges_are_those_of_other_clients() {
