@@ -57,7 +57,7 @@ impl Feed {
         GroupReader::open(&self.config.connection(), settings)
     }
 
-    /// Reads and delivers until cancelled; then delivers what it has begun, and ends. An error if the log can't be reached
+    /// Reads and delivers until cancelled; then delivers what it has begun, and ends. An error if the connection's settings can't be used
     /// as configured.
     pub async fn run(&self, export: &dyn Export, token: &CancellationToken) -> Result<(), ClientError> {
         drop(self.open()?);

@@ -20,6 +20,8 @@ pub mod yaml;
 pub mod store;
 /// Alerts, and the trait by which they are handed to a notifier.
 pub mod alert;
+/// Errors with their causes, in one line.
+pub mod causes;
 /// Time as a seam: the system's clock, or one that a test moves.
 pub mod clock;
 /// Numbers as records hold them.

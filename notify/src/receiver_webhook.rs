@@ -14,6 +14,7 @@ use crate::error::NotifyError;
 use crate::group::NotifiedAlert;
 use crate::integration::{Integration, Message, Outcome};
 use millrace_log::alert::LabelSet;
+use millrace_log::causes::chain;
 use millrace_log::go;
 use millrace_log::store::run_blocking;
 
@@ -215,20 +216,6 @@ async fn shown(mut answer: reqwest::Response) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.is_empty() { String::new() } else { format!(": {text}") }
-}
-
-/// An error with its causes, the last of which usually is the one that helps.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

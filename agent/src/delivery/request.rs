@@ -43,7 +43,8 @@ pub(super) async fn send(context: &DeliveryContext, flow: &Flow, to: &TopicParti
         if error.is_none() && began.elapsed() < SLOW {
             continue;
         }
-        silent.get_or_insert_with(|| Trouble::new(&context.conditions, to)).report(&describe(error.as_ref()));
+        let why = describe(error.as_ref());
+        silent.get_or_insert_with(|| Trouble::new(&context.conditions, to)).report(&why);
         if logged.is_some_and(|at| at.elapsed() < SLOW) {
             continue;
         }
@@ -53,7 +54,7 @@ pub(super) async fn send(context: &DeliveryContext, flow: &Flow, to: &TopicParti
                 tracing::warn!(partition = %to, records = count, %error, "log refuses records, the agent waits and stops reading until it takes them");
             }
             None => {
-                tracing::warn!(partition = %to, records = count, "log does not answer, the agent waits and stops reading: check that the broker runs and that `kafka.brokers` is right");
+                tracing::warn!(partition = %to, records = count, why, "log does not answer, the agent waits and stops reading: check that the broker runs and that `kafka.brokers` is right");
             }
         }
     };

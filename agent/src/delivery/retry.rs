@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use millrace_log::causes::chain;
 use millrace_log::client::ClientError;
 use millrace_log::record::TopicPartition;
 
 use super::context::DeliveryContext;
-use crate::condition::{Conditions, with_cause};
+use crate::condition::Conditions;
 
 /// Attempts between two log lines of one failure.
 const LOG_EVERY: u64 = 30;
@@ -54,7 +55,7 @@ impl Backoff {
     /// After a failed attempt.
     pub async fn wait(&mut self, to: &TopicPartition, error: &ClientError) {
         self.attempts += 1;
-        let error = with_cause(error);
+        let error = chain(error);
         let trouble = self.trouble.get_or_insert_with(|| Trouble::new(&self.conditions, to));
         trouble.report(&format!("{error} (attempt {})", self.attempts));
         if self.attempts == 1 || self.attempts.is_multiple_of(LOG_EVERY) {

@@ -12,6 +12,8 @@ mod server;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::client::{BatchProducer, Consumed};
 use millrace_log::clock::SharedClock;
 use millrace_log::consume::{ConsumerStatus, Pause};
@@ -24,7 +26,7 @@ use crate::error::ExportError;
 use crate::feed::{Export, Feed};
 use crate::metrics::{ExportMetrics, ExportName};
 use document::{Document, document, requests};
-use server::{Outcome, SendFault, Server, ServerError};
+use server::{Outcome, SendFault, Server};
 
 /// Name of this stage in dead letters.
 const STAGE: &str = "export-elasticsearch";
@@ -62,13 +64,7 @@ impl ElasticBulk {
         clock: SharedClock,
         metrics: ExportMetrics,
     ) -> Result<Self, ExportError> {
-        let server = Server::new(&config).map_err(|error| {
-            let name = config.name.clone();
-            match error {
-                ServerError::Secret(source) => ExportError::Secret { name, source },
-                ServerError::Client(source) => ExportError::Client { name, source },
-            }
-        })?;
+        let server = Server::new(&config)?;
         let name = ExportName { export: config.name.clone() };
         metrics.show(&name);
         let status = metrics.status(&name);
@@ -88,7 +84,13 @@ impl ElasticBulk {
     }
 
     /// Exports until the token is cancelled; then delivers what it has begun, and ends.
-    pub async fn run(self, token: CancellationToken) -> Result<(), ExportError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(self, token: CancellationToken) -> BoxFuture<'static, Result<(), ExportError>> {
+        self.deliver_until(token).boxed()
+    }
+
+    async fn deliver_until(self, token: CancellationToken) -> Result<(), ExportError> {
         let feed = Feed {
             config: self.config.kafka.clone(),
             status: self.status(),
@@ -153,16 +155,18 @@ impl ElasticBulk {
                 }
             };
             self.login_refused(None);
+            // Counted once for a request: the counters are shared with others.
+            let (mut stored, mut duplicates) = (0, 0);
             for (document, outcome) in request.into_iter().zip(outcomes) {
                 match outcome {
                     Outcome::Stored => {
-                        self.stored(1);
+                        stored += 1;
                         if let Some(key) = document.key {
                             let newest = newest.entry(key).or_default();
                             *newest = document.index.max(*newest);
                         }
                     }
-                    Outcome::Duplicate => self.duplicate(1),
+                    Outcome::Duplicate => duplicates += 1,
                     Outcome::Again(reason) => {
                         round.failure.get_or_insert(reason);
                         round.again.push(document);
@@ -170,6 +174,8 @@ impl ElasticBulk {
                     Outcome::Refused(reason) => round.refused.push((document.index, reason)),
                 }
             }
+            self.stored(stored);
+            self.duplicate(duplicates);
         }
         // A version that is to be repeated and is older than what the server has by now would take its place.
         let before = round.again.len();

@@ -2,8 +2,7 @@
 //!
 //! In: documents. Out: the outcome of each, or why the request was not taken as a whole. Touches the network.
 
-use millrace_log::consume::chain;
-use millrace_log::value::ValueError;
+use millrace_log::causes::chain;
 use reqwest::redirect::Policy;
 use reqwest::{StatusCode, header};
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::document::Document;
 use crate::config::ElasticBulkConfig;
+use crate::error::ExportError;
 
 /// Where documents go, and who sends them.
 pub(super) struct Server {
@@ -54,29 +54,21 @@ pub(super) enum SendFault {
     Other(String),
 }
 
-/// Why a server can't be asked.
-#[derive(Debug)]
-pub(super) enum ServerError {
-    /// A secret can't be read.
-    Secret(ValueError),
-    /// The HTTP client can't be made.
-    Client(reqwest::Error),
-}
-
 impl Server {
     /// Reads secrets and makes the client.
-    pub fn new(config: &ElasticBulkConfig) -> Result<Self, ServerError> {
+    pub fn new(config: &ElasticBulkConfig) -> Result<Self, ExportError> {
+        let secret = |source| ExportError::Secret { name: config.name.clone(), source };
         let login = if !config.username.is_empty() {
-            Login::Basic(config.username.clone(), config.password.reveal().map_err(ServerError::Secret)?)
+            Login::Basic(config.username.clone(), config.password.reveal().map_err(secret)?)
         } else {
-            match config.api_key.reveal().map_err(ServerError::Secret)? {
+            match config.api_key.reveal().map_err(secret)? {
                 key if key.is_empty() => Login::None,
                 key => Login::ApiKey(key),
             }
         };
         // Following a redirect would turn the request into a GET, whose answer says nothing of the documents.
         let client = reqwest::Client::builder().timeout(config.timeout.0).redirect(Policy::none());
-        let client = client.build().map_err(ServerError::Client)?;
+        let client = client.build().map_err(|source| ExportError::Client { name: config.name.clone(), source })?;
         Ok(Self { url: format!("{}/_bulk", config.url.trim_end_matches('/')), login, client })
     }
 
@@ -88,7 +80,7 @@ impl Server {
     /// One request: what became of each document, or why the whole must be repeated.
     pub async fn send(&self, documents: &[Document]) -> Result<Vec<Outcome>, SendFault> {
         let other = |error: reqwest::Error| SendFault::Other(chain(&error.without_url()));
-        let body: Vec<u8> = documents.iter().flat_map(|d| d.body.iter().copied()).collect();
+        let body = documents.iter().map(|document| &document.body[..]).collect::<Vec<_>>().concat();
         let mut request = self.client.post(&self.url).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
         request = match &self.login {
             Login::None => request,

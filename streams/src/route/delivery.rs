@@ -3,6 +3,7 @@
 //! In: batches of the source topic. Out: committed transactions with the group's offsets in them; counts. Touches the network
 //! through [`TransactionWriter`].
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +82,6 @@ impl Delivery for ToTargets {
 /// A failure of a transaction as the end of a session.
 pub(super) fn setback(error: TransactionError) -> Setback {
     match error {
-        TransactionError::Client(error) => Setback::Log(error),
         TransactionError::Fenced { identity } => Setback::Fenced { kind: "router", identity, hint: FENCED_HINT },
         error => Setback::Delivery { pause: Pause::Transaction, source: Box::new(error) },
     }
@@ -111,7 +111,11 @@ impl ToTargets {
         let mut suspects: HashSet<usize> = HashSet::new();
         let mut wait = scene.routing.min_backoff.0;
         loop {
-            let sent = self.sent(source.records, &copies, &dead);
+            // Nearly always all of them go as they are.
+            let sent = match dead.is_empty() {
+                true => Cow::Borrowed(&copies.outputs[..]),
+                false => Cow::Owned(self.sent(source.records, &copies, &dead)),
+            };
             let refused = match self.writer.write(source, &sent, &|i| suspects.contains(&i)) {
                 Ok(()) => break,
                 Err(error) => {

@@ -25,6 +25,8 @@ mod pass;
 use std::sync::Arc;
 
 use config::{RouteConfig, RoutingConfig};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::clock::SharedClock;
 use millrace_log::consume::ConsumerStatus;
@@ -91,10 +93,16 @@ impl Router {
     }
 
     /// Routes until cancelled; then ends the transactions it has begun.
-    pub async fn run(self, token: CancellationToken) -> Result<(), RouteError> {
+    ///
+    /// Boxed: compiled in this crate, not again in each that runs it.
+    pub fn run(self, token: CancellationToken) -> BoxFuture<'static, Result<(), RouteError>> {
+        self.route_until(token).boxed()
+    }
+
+    async fn route_until(self, token: CancellationToken) -> Result<(), RouteError> {
         let mut passes = JoinSet::new();
         for pass in self.passes {
-            passes.spawn(pass.run(token.clone()));
+            passes.spawn(pass.run(token.clone()).boxed());
         }
         while let Some(ended) = passes.join_next().await {
             ended.map_err(|error| RouteError::Broken { from: error.to_string() })?;
