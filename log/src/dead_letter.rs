@@ -1,7 +1,7 @@
 //! Dead letters: records that no stage can use, kept as they were with the reason.
 //!
 //! In: a record that was refused for good, who refused it, why, and where it was. Out: the same record with four headers
-//! more, for the topic `millrace.dlq`; and those headers read again. Touches nothing. Leaves sending to the stages.
+//! more, five where its value is cut, for the topic `millrace.dlq`; and those headers read again. Touches nothing. Leaves sending to the stages.
 //!
 //! | header | content |
 //! |---|---|
@@ -9,7 +9,6 @@
 //! | `dlq.stage` | who refused it: `agent`, `transform`, `decode`, `index`, `export elasticsearch` … |
 //! | `dlq.time` | when, RFC 3339 in UTC |
 //! | `dlq.from` | where it was or should have gone: `topic-partition@offset`, or `topic-partition` before it had an offset |
-//!
 //! | `dlq.cut` | bytes that the value had, where it was too long for a letter and is cut; absent else |
 //!
 //! A record that is refused twice carries two of each: the last one counts, as in Kafka's `lastHeader`.

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::error::ClientError;
 use super::group::{GroupReader, Shared, SourceRecord};
 use super::lanes::{Lanes, Packed};
 use super::output::{Output, push};
@@ -45,9 +44,6 @@ pub struct WriterSettings {
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactionError {
-    /// The client can't be made.
-    #[error(transparent)]
-    Client(#[from] ClientError),
     /// Another consumer of this name has taken over.
     #[error("another consumer named `{identity}` has taken over")]
     Fenced {

@@ -15,7 +15,8 @@ use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
 use super::places::{Moved, Places};
 use super::reader::LogReader;
 use super::stalls::{REPORTED, Stalls};
-use super::status::{ConsumerStatus, Pause, chain};
+use super::status::{ConsumerStatus, Pause};
+use crate::causes::chain;
 use crate::client::{ClientError, StartAt};
 use crate::clock::SharedClock;
 use crate::record::TopicPartition;
@@ -125,11 +126,12 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         let mut is_stopped = self.delivery.keeping() == Keeping::Transaction || matches!(ended, Ok(true));
         while !is_stopped && !self.control.is_abandoned() {
             self.control.wait(LAST);
-            is_stopped = self.serve(true).unwrap_or_else(|setback| {
+            is_stopped = self.serve().unwrap_or_else(|setback| {
                 tracing::debug!(consumer = self.status.name(), %setback, "last offsets not committed");
                 false
             });
         }
+        self.places.iter().for_each(|(tp, _)| self.status.stalled(tp, 0));
         self.status.given_back();
         self.control.ended();
         ended.map(|_| ())
@@ -138,7 +140,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
     /// True if it was stopped.
     fn read(&mut self) -> Result<bool, Setback> {
         while !self.cancel.is_cancelled() {
-            if self.serve(false)? {
+            if self.serve()? {
                 return Ok(true);
             }
             self.discover();
@@ -205,7 +207,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
     }
 
     /// Does what others ask for. True if it was stopped.
-    fn serve(&mut self, is_last: bool) -> Result<bool, Setback> {
+    fn serve(&mut self) -> Result<bool, Setback> {
         let Requests { stored, questions, stop } = self.control.take();
         if !questions.is_empty() {
             // Whoever waits may have written to a topic that was created a moment ago.
@@ -220,7 +222,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             (Some((of, all)), Some((generation, next))) if *of == generation => all.extend(next),
             (uncommitted, stored) => *uncommitted = stored,
         }
-        if self.uncommitted.is_some() && (is_last || self.commit_at <= Instant::now()) {
+        if self.uncommitted.is_some() && (stop || self.commit_at <= Instant::now()) {
             self.commit().inspect_err(|_| {
                 if stop {
                     self.control.stop();
@@ -380,6 +382,8 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
                 self.note(&tp, old.next, (committed.unwrap_or(0), -1), Moved::Anew);
             }
         }
+        // What another member reads now does not stand still here.
+        before.iter().filter(|(tp, _)| self.places.get(tp).is_none()).for_each(|(tp, _)| self.status.stalled(tp, 0));
         if !self.places.is_empty() {
             self.status.positioned();
             let (consumer, partitions) = (self.status.name(), self.places.len());
@@ -453,7 +457,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             }
             self.control.wait(wait);
             wait = (wait * 2).min(ROOM.1);
-            if self.serve(false)? {
+            if self.serve()? {
                 return Ok(Some(true));
             }
             if asked.elapsed() >= LAG_WITHOUT_ROOM {

@@ -14,7 +14,7 @@
 //! | `Transaction` | as the group's offsets, in one Kafka transaction with the output | nothing twice |
 //!
 //! # Gaps
-//! Records that retention removed unread, and records that can't be read, are a [`Hole`]: logged, counted once, and handed over
+//! Records that retention removed unread, and offsets that a reader reports as unreadable, are a [`Hole`]: logged, counted once, and handed over
 //! with the records behind it. A topic that was deleted and created anew has another id (KIP-516): the next epoch begins at
 //! its start. Where a log has no ids, a log that ends before the position says the same.
 //!
@@ -57,4 +57,4 @@ pub use interval::{Hole, HoleCause, Interval};
 pub use metrics::{ConsumerMetrics, Owner};
 pub use reader::{GroupAssignment, LogReader, Positioned, Start};
 pub use sessions::sessions;
-pub use status::{ConsumerStatus, Counts, Pause, chain};
+pub use status::{ConsumerStatus, Counts, Pause};

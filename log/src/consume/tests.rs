@@ -163,6 +163,21 @@ fn a_crash_at_any_step_leaves_no_position_ahead_of_its_output() {
 }
 
 #[test]
+fn a_consumer_that_has_ended_leaves_no_partition_stalled() {
+    for keeping in ALL {
+        let (status, registry) = status();
+        let fake = Fake::default();
+        fake.put(0, 4);
+        run(&fake, keeping, &status);
+        status.stalled(&tp(0), 300);
+        let gauge = "room_stalled_seconds{export=\"e\",topic=\"t\",partition=\"0\"}";
+        assert!(shown(&registry).contains(&format!("{gauge} 300\n")), "{}", shown(&registry));
+        run(&fake.again(), keeping, &status);
+        assert!(shown(&registry).contains(&format!("{gauge} 0\n")), "{keeping:?}: {}", shown(&registry));
+    }
+}
+
+#[test]
 fn gaps_are_reported_equally_by_all_ways_of_keeping_positions() {
     for keeping in ALL {
         let (status, registry) = status();

@@ -14,7 +14,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use super::budget::Reserved;
 use super::entries::{PushEntry, PushStream};
 use super::error::PushError;
-use super::json::elements;
+use super::json::cost;
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -97,7 +97,7 @@ const ELEMENT_BYTES: u64 = 192;
 
 /// Reads a body.
 pub(super) fn decode(body: &Bytes, memory: &mut Reserved) -> Result<Vec<PushStream>, PushError> {
-    memory.grow(elements(body).saturating_mul(ELEMENT_BYTES).saturating_add(body.len() as u64))?;
+    memory.grow(cost(body, ELEMENT_BYTES))?;
     let read: Body<'_> = serde_json::from_slice(body)
         .map_err(|e| PushError::Bad(format!("body of the push is not as expected: {e}")))?;
     let stream = |s: Stream<'_>| PushStream {
