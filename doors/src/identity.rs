@@ -1,6 +1,6 @@
 //! Who asks, and what they may do: roles, tenants, and the streams that they see.
 //!
-//! In: logins that were checked. Out: [`Identity`], which every request carries in its extensions. Touches nothing.
+//! In: logins that were checked. Out: [`Identity`], which requests carry in their extensions, but those to public routes. Touches nothing.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ impl Rights {
     }
 }
 
-/// Who asks. In the extensions of every request.
+/// Who asks. In the extensions of every request to a route that isn't public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Name for log lines.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ConnectionLimits;
 use crate::seats::{Place, Seat, Seats};
 use crate::seldom::Seldom;
-use crate::stream::Stream;
+use crate::stream::{self, Stream};
 use crate::tls::Tls;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -127,7 +127,7 @@ impl Bound {
                 socket.set_nodelay(true).ok();
                 let opened = tokio::select! {
                     () = stop.cancelled() => return,
-                    opened = tokio::time::timeout(within, Stream::open(socket, tls.as_deref())) => opened,
+                    opened = tokio::time::timeout(within, stream::open(socket, tls.as_deref())) => opened,
                 };
                 let error = match opened {
                     Ok(Ok(stream)) => return serve(Connection { stream, peer, seat }).await,

@@ -19,6 +19,7 @@ use crate::listener::{Bound, Connection};
 use crate::login::{Gate, LoginError};
 use crate::refusal::{Render, plain};
 use crate::routes::LiveRoutes;
+use crate::stream::peer_of;
 use crate::tenant::TenantRule;
 use crate::tls::{Tls, TlsError};
 
@@ -228,7 +229,7 @@ impl HttpListener {
         let serve = move |Connection { stream, peer, seat }| {
             let (app, limits, stop) = (app.clone(), Arc::clone(&shared), token.clone());
             async move {
-                let peer = Arc::new(stream.peer(peer));
+                let peer = Arc::new(peer_of(&stream, peer));
                 let answer = move |request| {
                     let (app, peer) = (app.clone(), Arc::clone(&peer));
                     async move { app.answer(&peer, request).await }

@@ -16,6 +16,7 @@ use rustix::fs::sendfile;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::either::Either;
 
 use crate::metrics::EndLabel;
 use crate::protocol::admission::Admitted;
@@ -180,7 +181,7 @@ async fn send(core: &Core, writer: &mut Writer, reply: &Reply) -> Result<(), Dis
 
 /// Has the kernel send records from their file; `false` where it can't, as under TLS.
 async fn send_from_file(writer: &Writer, stored: &Stored, patience: Duration) -> Result<bool, Disconnect> {
-    let (Writer::Plain(half), Some((file, mut at))) = (writer, stored.handle()) else { return Ok(false) };
+    let (Either::Left(half), Some((file, mut at))) = (writer, stored.handle()) else { return Ok(false) };
     let stream: &TcpStream = half.as_ref();
     let mut left = stored.len();
     while left > 0 {

@@ -12,6 +12,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::either::Either;
 
 use crate::metrics::LoginLabel;
 use crate::protocol::access::Principal;
@@ -234,7 +235,7 @@ fn bare(token: &[u8]) -> Bytes {
 /// Says goodbye under TLS, so that the client sees an end and not a cut.
 pub(crate) async fn leave(writer: &mut Writer) {
     use tokio::io::AsyncWriteExt as _;
-    if let Writer::Tls(half) = writer {
+    if let Either::Right(half) = writer {
         // A client that is gone can't be told.
         drop(timeout(Duration::from_secs(1), half.shutdown()).await);
     }

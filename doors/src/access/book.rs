@@ -3,6 +3,7 @@
 //! In: settings, credentials of requests. Out: whose they are. Touches files and variables that hashes are read from,
 //! once.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName};
 use millrace_log::record::Tenant;
 use millrace_log::value::{Secret, ValueError};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::config::{AccessConfig, Network, expiry_ms};
 use super::hash::{HashError, PasswordDigest, REVOKED, TokenHash};
@@ -121,6 +124,10 @@ pub struct Book {
     pub(crate) hosts: Vec<String>,
     /// Whether endpoints may be open to other hosts without a login.
     pub(crate) insecure: bool,
+    /// The configuration decides: its last token may be a revoked one, which is not in `tokens`.
+    has_logins: bool,
+    /// Passwords that were right, by their HMAC: those of other logins than these count for nothing.
+    pub(super) right: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
 fn rights(roles: &[Role], tenants: &[String], selector: &str) -> Rights {
@@ -189,14 +196,14 @@ impl Book {
             proxy,
             hosts: config.hosts.clone(),
             insecure: config.insecure,
+            has_logins: !config.is_open(),
+            right: Mutex::default(),
         })
     }
 
-    /// Whether there is no way to log in.
-    pub fn is_open(&self) -> bool {
-        // Revoked tokens count for nothing here: a configuration with tokens is not open, and its last token may be
-        // one of them. The configuration decides (`Access`).
-        self.tokens.is_empty() && self.users.is_empty() && self.certificates.is_empty() && self.proxy.is_none()
+    /// Whether the configuration has any login, be it revoked or expired.
+    pub fn has_logins(&self) -> bool {
+        self.has_logins
     }
 
     /// Whose token this is. Compares with all of them.

@@ -15,14 +15,13 @@ pub mod session;
 /// Logins with their hashes.
 pub mod book;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use millrace_log::clock::SharedClock;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use ring::hmac;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -79,15 +78,11 @@ pub(crate) enum Denied {
 
 struct Shared {
     book: RwLock<Arc<Book>>,
-    /// Whether the configuration has no login at all.
-    is_open: RwLock<bool>,
     throttle: Throttle,
     sessions: Sessions,
     clock: SharedClock,
-    hashing: Semaphore,
-    waiting: Semaphore,
-    /// Passwords that were right, by their HMAC.
-    right: Mutex<HashMap<[u8; 32], Instant>>,
+    hashing: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     key: hmac::Key,
     audit: RwLock<Option<Arc<dyn Audit>>>,
     failed: Seldom,
@@ -109,13 +104,11 @@ impl Access {
     pub fn new(clock: SharedClock) -> Result<Self, HashError> {
         Ok(Self(Arc::new(Shared {
             book: RwLock::default(),
-            is_open: RwLock::new(true),
             throttle: Throttle::default(),
             sessions: Sessions::new()?,
             clock,
-            hashing: Semaphore::new(HASHED_AT_ONCE),
-            waiting: Semaphore::new(WAITING),
-            right: Mutex::default(),
+            hashing: Arc::new(Semaphore::new(HASHED_AT_ONCE)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             key: hmac::Key::new(hmac::HMAC_SHA256, &hash::random::<32>()?),
             audit: RwLock::default(),
             failed: Seldom::default(),
@@ -127,8 +120,6 @@ impl Access {
     pub fn replace(&self, config: &AccessConfig) -> Result<(), BookError> {
         let book = Arc::new(Book::read(config)?);
         *self.0.book.write() = book;
-        *self.0.is_open.write() = config.is_open();
-        self.0.right.lock().clear();
         Ok(())
     }
 
@@ -146,7 +137,7 @@ impl Access {
 
     /// Whether no login is configured.
     pub fn is_open(&self) -> bool {
-        *self.0.is_open.read()
+        !self.0.book.read().has_logins()
     }
 
     /// Counts of all listeners.
@@ -208,21 +199,26 @@ impl Access {
         let Some((digest, who)) = book.user(user) else { return Err(self.throttled(address).unwrap_or(Denied::Wrong)) };
         let mut tag = [0; 32];
         tag.copy_from_slice(hmac::sign(&self.0.key, format!("{user}\0{password}").as_bytes()).as_ref());
-        let is_remembered = self.0.right.lock().get(&tag).is_some_and(|since| since.elapsed() < REMEMBERED);
+        let is_remembered = book.right.lock().get(&tag).is_some_and(|since| since.elapsed() < REMEMBERED);
         if is_remembered {
             return Ok(who);
         }
         if let Some(denied) = self.throttled(address) {
             return Err(denied);
         }
-        let Ok(_waiting) = self.0.waiting.try_acquire() else { return Err(Denied::Wait(1)) };
-        let Ok(_hashing) = self.0.hashing.acquire().await else { return Err(Denied::Wait(1)) };
-        let is_right = tokio::task::spawn_blocking(move || digest.is_of(&password)).await.unwrap_or(false);
+        let Ok(waiting) = Arc::clone(&self.0.waiting).try_acquire_owned() else { return Err(Denied::Wait(1)) };
+        let Ok(hashing) = Arc::clone(&self.0.hashing).acquire_owned().await else { return Err(Denied::Wait(1)) };
+        // The places belong to the hashing, which goes on when its client has gone.
+        let compare = move || {
+            let _places = (waiting, hashing);
+            digest.is_of(&password)
+        };
+        let is_right = tokio::task::spawn_blocking(compare).await.unwrap_or(false);
         if !is_right {
             return Err(Denied::Wrong);
         }
         self.0.throttle.succeeded(address);
-        let mut right = self.0.right.lock();
+        let mut right = book.right.lock();
         if right.len() >= MAX_REMEMBERED {
             right.clear();
         }

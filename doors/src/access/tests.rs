@@ -145,6 +145,39 @@ async fn guesses_are_slowed_down_and_those_who_know_are_not() {
     assert_eq!(access.metrics().failed_logins.get_or_create(&of).get(), 6);
 }
 
+#[tokio::test]
+async fn a_client_that_has_gone_leaves_its_place_taken_until_its_password_is_hashed() {
+    let access = access(&ManualClock::at_ns(0));
+    let asked = headers(&[("authorization", crate::login::basic("alice", "hunter3").as_str())]);
+    let here = peer("192.0.2.1", "", "");
+    let free = || (access.0.waiting.available_permits(), access.0.hashing.available_permits());
+    {
+        let asking = access.identify(&asked, &here);
+        tokio::pin!(asking);
+        assert!(futures::poll!(&mut asking).is_pending(), "the hashing takes its time");
+        assert_eq!(free(), (WAITING - 1, HASHED_AT_ONCE - 1));
+    }
+    // All places at once: they are there again only when the hashing has ended.
+    drop(access.0.hashing.acquire_many(HASHED_AT_ONCE as u32).await.unwrap());
+    assert_eq!(free(), (WAITING, HASHED_AT_ONCE));
+}
+
+#[tokio::test]
+async fn passwords_that_were_right_are_forgotten_with_their_logins() {
+    let access = access(&ManualClock::at_ns(0));
+    let asked = headers(&[("authorization", crate::login::basic("alice", "hunter2").as_str())]);
+    let here = peer("192.0.2.1", "", "");
+    let book = access.book();
+    access.identify(&asked, &here).await.unwrap();
+    let mut other = config();
+    other.users[0].hash = Secret::new(hash_password("other").unwrap());
+    access.replace(&other).unwrap();
+    // A hashing that ends only now was asked of the logins before.
+    let late = access.password(&book, here.address.ip(), "alice", "hunter2".to_owned()).await;
+    assert!(late.is_ok());
+    assert_eq!(access.identify(&asked, &here).await.map(|_| ()), Err(Denied::Wrong));
+}
+
 #[test]
 fn clients_behind_the_proxy_are_told_apart() {
     let access = access(&ManualClock::at_ns(0));

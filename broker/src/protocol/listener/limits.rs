@@ -105,14 +105,19 @@ impl ListenerLimits {
         if counts.all.open >= self.limits.max_connections {
             return Err(LimitReached::Listener);
         }
-        if here.open >= self.limits.max_connections_per_address {
-            // One of its idle connections makes room; it is counted until it has gone.
+        let leaves = if here.open >= self.limits.max_connections_per_address {
             let of_address = counts.sittings.get(&address).map(Vec::as_slice).unwrap_or_default();
-            longest(of_address.iter(), SHED_AFTER).ok_or(LimitReached::Address)?.ask_to_leave();
-        }
+            Some(longest(of_address.iter(), SHED_AFTER).ok_or(LimitReached::Address)?)
+        } else {
+            None
+        };
         let max = self.limits.max_unauthenticated;
         if is_stranger && (counts.all.strangers >= max || here.strangers >= max / 2) {
             return Err(LimitReached::Strangers);
+        }
+        // Only for one that is let in an idle connection of its address makes room; it is counted until it has gone.
+        if let Some(leaves) = leaves {
+            leaves.ask_to_leave();
         }
         let strangers = usize::from(is_stranger);
         counts.all.open += 1;
@@ -282,6 +287,24 @@ mod tests {
         drop((busy, idle, third));
         assert_eq!(limits_of.open(), (0, 0));
         assert!(limits_of.counts.lock().sittings.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_makes_room_for_a_stranger_who_is_not_let_in() {
+        let limits_of = limits_of(|limits| {
+            limits.max_connections_per_address = 2;
+            limits.max_unauthenticated = 2;
+        });
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let (known, stranger) = (limits_of.seat(address, false).unwrap(), limits_of.seat(address, true).unwrap());
+        known.sitting().waits();
+        tokio::time::advance(SHED_AFTER).await;
+        assert_eq!(limits_of.seat(address, true).err(), Some(LimitReached::Strangers));
+        let sitting = known.sitting();
+        let leave = sitting.leave();
+        tokio::pin!(leave);
+        assert!(futures::poll!(&mut leave).is_pending(), "it may stay");
+        drop(stranger);
     }
 
     #[tokio::test(start_paused = true)]
