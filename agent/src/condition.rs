@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_log::client::ClientError;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -29,15 +28,6 @@ impl Pause {
             Self::Queue => "queue",
             Self::Log => "log",
         }
-    }
-}
-
-/// An error of the log with its cause, where its text does not end with it.
-pub(crate) fn with_cause(error: &ClientError) -> String {
-    let text = error.to_string();
-    match std::error::Error::source(error).map(ToString::to_string) {
-        Some(cause) if !text.ends_with(&cause) => format!("{text}: {cause}"),
-        _ => text,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use millrace_log::dead_letter::HEADER_CUT;
 use millrace_log::native::encode::Records;
 use millrace_log::record::{Record, TopicPartition};
 
@@ -15,8 +16,6 @@ use crate::batch::Flow;
 
 /// Values up to this are not cut when even the dead-letter topic refuses them.
 const MIN_CUT_BYTES: usize = 1024;
-/// Header with the length that a cut value had.
-const HEADER_CUT_FROM: &str = "cut_from_bytes";
 
 /// Sends wrapped records to the dead-letter topic, which is created if it does not exist; retries until all are there.
 pub(super) async fn send_to_dead_letters(context: &DeliveryContext, flow: &Flow, records: Vec<Record>) {
@@ -78,8 +77,23 @@ fn halve(record: &mut Record) -> bool {
     let Some(value) = record.value.as_mut().filter(|value| value.len() > MIN_CUT_BYTES) else { return false };
     let len = value.len();
     value.truncate(len / 2);
-    if !record.headers.iter().any(|(name, _)| name == HEADER_CUT_FROM) {
-        record.headers.push((HEADER_CUT_FROM.into(), len.to_string().into()));
+    if !record.headers.iter().any(|(name, _)| name == HEADER_CUT) {
+        record.headers.push((HEADER_CUT.into(), len.to_string().into()));
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_cut_says_how_long_it_was_in_the_header_that_replays_look_for() {
+        let mut record =
+            Record { timestamp_ms: 0, key: None, value: Some(vec![b'x'; 4096].into()), headers: Vec::new() };
+        assert!(halve(&mut record) && halve(&mut record) && !halve(&mut record));
+        assert_eq!(record.value.as_ref().map(bytes::Bytes::len), Some(1024));
+        let headers: Vec<_> = record.headers.iter().map(|(name, value)| (&**name, &value[..])).collect();
+        assert_eq!(headers, [("dlq.cut", &b"4096"[..])]);
+    }
 }

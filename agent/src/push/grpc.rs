@@ -11,12 +11,12 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures::StreamExt as _;
-use http::Request;
+use http::{Request, StatusCode};
 use millrace_doors::refusal::Refusal;
 use millrace_log::push::{DecodeBudget, Reserved};
 use parking_lot::Mutex;
-use tonic::Status;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder};
+use tonic::{Code, Status};
 use tower_service::Service;
 
 /// Messages as bytes.
@@ -90,6 +90,23 @@ where
     }
 }
 
+/// What clients may repeat is `UNAVAILABLE`: `RESOURCE_EXHAUSTED` says that only with a `RetryInfo`.
+pub(super) fn code_of(refusal: &Refusal) -> Code {
+    match refusal.status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
+        status if status.is_client_error() => Code::InvalidArgument,
+        _ => Code::Internal,
+    }
+}
+
+/// A refusal as gRPC says it.
+pub(super) fn status(refusal: &Refusal) -> Status {
+    Status::new(code_of(refusal), refusal.text.clone())
+}
+
 /// Answers by `handler`, which gets the message, decompressed to `max` bytes at most, with the memory that is reserved for
 /// what came.
 pub(super) async fn unary<H, F>(request: Request<Body>, max: usize, budget: &DecodeBudget, handler: H) -> Response
@@ -103,7 +120,7 @@ where
         Body::from_stream(body.into_data_stream().map(move |data| {
             let data = data.map_err(|error| Status::unavailable(format!("message can't be read: {error}")))?;
             let reserved = counted.lock().grow(data.len() as u64);
-            reserved.map_err(|why| Status::unavailable(Refusal::from(why).text))?;
+            reserved.map_err(|why| status(&Refusal::from(why)))?;
             Ok::<_, Status>(data)
         }))
     });
@@ -115,4 +132,18 @@ where
         .apply_max_message_size_config(Some(max), None);
     let service = Unary { handler: Some(handler), memory, budget: budget.clone() };
     server.unary(service, request).await.map(Body::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_log::push::PushError;
+
+    use super::*;
+
+    #[test]
+    fn what_can_never_be_taken_is_not_to_be_repeated() {
+        let code = |why: PushError| status(&Refusal::from(why)).code();
+        assert_eq!(code(PushError::Costly { found: 2, allowed: 1 }), Code::ResourceExhausted);
+        assert_eq!(code(PushError::Busy { allowed: 1 }), Code::Unavailable);
+    }
 }

@@ -218,6 +218,14 @@ pub(super) async fn serve(
     listener.serve(routes, stop).await.map_err(failed)
 }
 
+/// The answer to a push that says no more than whether it was taken.
+pub(super) fn taken(push: Result<(), Refusal>) -> Response {
+    match push {
+        Ok(()) => empty(StatusCode::NO_CONTENT),
+        Err(refusal) => refusal.answer(),
+    }
+}
+
 /// What a source answers: pushes, and `GET /ready` for probes of an orchestrator, which carry no login.
 pub(super) fn routes<H, T>(intake: Intake, push: H) -> Routes
 where

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use memchr::{memchr, memchr_iter};
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::intake::{Batch, Intake};
 use super::receiver::Stream;
 use super::records::Line;
-use super::request::{Address, Terms, empty, header_text, routes, serve};
+use super::request::{Address, Terms, header_text, routes, serve, taken};
 use super::source::PushSource;
 use crate::config::push::{BodyFormat, HttpSource, name_of};
 use crate::error::AgentError;
@@ -84,18 +83,9 @@ impl PushSource for Http {
         let intake = handler.intake.clone();
         let routes = routes(intake, move |request: Request<Body>| {
             let handler = Arc::clone(&handler);
-            async move { handler.answer(request).await }
+            async move { taken(handler.push(request).await) }
         });
         serve(&self.name, self.listener, routes, stop).await
-    }
-}
-
-impl Handler {
-    async fn answer(&self, request: Request<Body>) -> Response {
-        match self.push(request).await {
-            Ok(()) => empty(StatusCode::NO_CONTENT),
-            Err(refusal) => refusal.answer(),
-        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::response::Response;
 use http::{Method, Request, StatusCode, header};
 use millrace_doors::access::Access;
 use millrace_doors::refusal::{Refusal, plain};
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::intake::Intake;
 use super::records::Line;
 use super::rejected::Rejected;
-use super::request::{Address, Terms, empty, header_text, routes, serve};
+use super::request::{Address, Terms, header_text, routes, serve, taken};
 use super::source::PushSource;
 use crate::config::push::{LokiSource, name_of};
 use crate::error::AgentError;
@@ -77,18 +76,9 @@ impl PushSource for Loki {
         let intake = handler.intake.clone();
         let routes = routes(intake, move |request: Request<Body>| {
             let handler = Arc::clone(&handler);
-            async move { handler.answer(request).await }
+            async move { taken(handler.push(request).await) }
         });
         serve(&self.name, self.listener, routes, stop).await
-    }
-}
-
-impl Handler {
-    async fn answer(&self, request: Request<Body>) -> Response {
-        match self.push(request).await {
-            Ok(()) => empty(StatusCode::NO_CONTENT),
-            Err(refusal) => refusal.answer(),
-        }
     }
 }
 

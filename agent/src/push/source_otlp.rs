@@ -25,9 +25,8 @@ use millrace_doors::access::Access;
 use millrace_doors::refusal::Refusal;
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
-use millrace_log::push::json::elements;
-use millrace_log::push::protobuf;
 use millrace_log::push::{Packed, Reserved, unpack};
+use millrace_log::push::{json, protobuf};
 use millrace_log::record::{Labels, MAX_LABEL_BYTES, MAX_LABELS, Tenant};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -39,7 +38,7 @@ use prost::Message;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-use super::grpc;
+use super::grpc::{self, code_of, status};
 use super::intake::{Batch, Intake};
 use super::otlp_cost::{ELEMENT_BYTES, EXPORT};
 use super::receiver::Stream;
@@ -162,9 +161,7 @@ impl Protocol {
 /// Refusals before a request is read, as its protocol has them.
 fn refuse(head: &Parts, refusal: Refusal) -> Response {
     match Protocol::of(&head.headers) {
-        Protocol::Grpc => {
-            tonic::Status::new(code_of(&refusal), refusal.text).into_http::<tonic::body::Body>().map(Body::new)
-        }
+        Protocol::Grpc => status(&refusal).into_http::<tonic::body::Body>().map(Body::new),
         protocol => fault(refusal, protocol == Protocol::Json),
     }
 }
@@ -217,18 +214,6 @@ fn fault(refusal: Refusal, json: bool) -> Response {
     let mut answer = with_body(refusal.status, kind, body);
     refusal.put_headers(&mut answer);
     answer
-}
-
-/// What clients may repeat is `UNAVAILABLE`: `RESOURCE_EXHAUSTED` says that only with a `RetryInfo`.
-fn code_of(refusal: &Refusal) -> tonic::Code {
-    match refusal.status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => tonic::Code::Unavailable,
-        StatusCode::UNAUTHORIZED => tonic::Code::Unauthenticated,
-        StatusCode::NOT_FOUND => tonic::Code::Unimplemented,
-        StatusCode::PAYLOAD_TOO_LARGE => tonic::Code::ResourceExhausted,
-        status if status.is_client_error() => tonic::Code::InvalidArgument,
-        _ => tonic::Code::Internal,
-    }
 }
 
 impl Handler {
@@ -343,7 +328,7 @@ impl Handler {
 /// What is made of a body, after its memory was reserved.
 fn read_export(body: Bytes, json: bool, memory: &mut Reserved) -> Result<ExportLogsServiceRequest, Refusal> {
     if json {
-        memory.grow(elements(&body).saturating_mul(ELEMENT_BYTES).saturating_add(body.len() as u64))?;
+        memory.grow(json::cost(&body, ELEMENT_BYTES))?;
         return serde_json::from_slice(&body)
             .map_err(|error| Refusal::bad(format!("body is not valid OTLP/JSON: {error}")));
     }
@@ -351,10 +336,6 @@ fn read_export(body: Bytes, json: bool, memory: &mut Reserved) -> Result<ExportL
     memory.grow(cost.map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))?)?;
     ExportLogsServiceRequest::decode(body)
         .map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))
-}
-
-fn status(refusal: &Refusal) -> tonic::Status {
-    tonic::Status::new(code_of(refusal), refusal.text.clone())
 }
 
 fn fill_resource(batch: &mut Batch, stream: &Stream, logs: ResourceLogs, of_resource: Meta, partial: &mut Partial) {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_doors::access::Access;
+use millrace_log::causes::chain;
 use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::fs::RealFs;
@@ -33,7 +34,7 @@ use self::running::{Running, Tasks};
 use crate::backlog::Backlog;
 use crate::batch::{Flow, MemoryBudget, QueuedBatches};
 use crate::checkpoint::Checkpoint;
-use crate::condition::{Conditions, with_cause};
+use crate::condition::Conditions;
 use crate::config::{AgentConfig, SourceConfig};
 use crate::delivery::{DeliveryContext, PartitionSender, RoutedTopics};
 use crate::error::AgentError;
@@ -448,7 +449,7 @@ impl Agent {
                     return Some(partitions);
                 }
                 Err(error) => {
-                    let error = with_cause(&error);
+                    let error = chain(&error);
                     self.conditions.trouble(topic, Some(format!("{error}; nothing is read before the topic exists")));
                     if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
                         logged = Some(tokio::time::Instant::now());

@@ -8,7 +8,7 @@
 //! indexed is remembered here, so that a second `create` is a conflict at once.
 
 use bytes::Bytes;
-use millrace_log::push::json::elements;
+use millrace_log::push::json::cost;
 use millrace_log::record::{DocIdentity, DocOp, Labels, Tenant};
 use rand::Rng as _;
 use serde_json::{Map, Value as Json, json};
@@ -199,7 +199,7 @@ fn event(
         )));
     }
     let mut memory = state.budget.begin();
-    memory.grow(elements(&source).saturating_mul(ELEMENT_BYTES).saturating_add(source.len() as u64))?;
+    memory.grow(cost(&source, ELEMENT_BYTES))?;
     let unfit = |reason: String| ApiError { status: 400, kind: "mapper_parsing_exception", reason };
     let document: Map<String, Json> =
         serde_json::from_slice(&source).map_err(|e| unfit(format!("failed to parse: {e}")))?;
