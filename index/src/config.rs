@@ -8,6 +8,10 @@ use millrace_logql::storage::QueryLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Queries at once that a configuration may ask for: each holds a thread for blocking work, of which the runtime has 512, and
+/// waits for others.
+const MOST_CONCURRENT: usize = 256;
+
 /// When the index deletes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -126,7 +130,7 @@ pub struct QueryConfig {
     pub max_entries: usize,
     /// Bytes held in memory.
     pub max_memory: ByteSize,
-    /// Queries answered at once; others wait.
+    /// Queries answered at once, 256 at most; others wait.
     pub max_concurrent: usize,
 }
 
@@ -164,5 +168,9 @@ impl QueryConfig {
         faults.at_least("max_entries", self.max_entries, 1);
         faults.at_least("max_memory", self.max_memory.0, 1 << 20);
         faults.at_least("max_concurrent", self.max_concurrent, 1);
+        if self.max_concurrent > MOST_CONCURRENT {
+            let message = format!("is {}: at most {MOST_CONCURRENT}, each query takes threads", self.max_concurrent);
+            faults.add("max_concurrent", message);
+        }
     }
 }

@@ -12,7 +12,9 @@ use millrace_logql::storage::LabelMatcher;
 
 use crate::docs::{DocIndex, DocPlace, DocumentStore};
 use crate::rows;
-use crate::scan::{DamagedSplit, EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
+use crate::scan::{
+    Aggregation, DamagedSplit, EventStore, Partial, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo,
+};
 
 /// Some streams of a store.
 pub struct Confined<S: ?Sized> {
@@ -41,6 +43,10 @@ impl<S: ?Sized> Confined<S> {
 impl<S: EventStore + ?Sized> EventStore for Confined<S> {
     async fn scan(&self, plan: Plan) -> Result<RowStream, StorageError> {
         self.store.scan(self.added(plan)).await
+    }
+
+    async fn aggregate(&self, plan: Plan, aggregation: Arc<Aggregation>) -> Result<Option<Partial>, StorageError> {
+        self.store.aggregate(self.added(plan), aggregation).await
     }
 
     async fn streams(&self, plan: Plan) -> Result<Vec<(StreamInfo, Stats)>, StorageError> {

@@ -34,7 +34,8 @@ pub(crate) async fn aggregate(
     plan.budget = plan.budget.part();
     let _stop = plan.budget.guard();
     let Snapshot { chunks, splits, change } = snapshot;
-    let (plan, budget) = (Arc::new(plan.clone()), plan.budget);
+    let budget = plan.budget.clone();
+    let plan = Arc::new(plan);
     let mut all = Partial::new(Arc::clone(&aggregation), &budget)?;
     let head = (!chunks.is_empty()).then_some(Part::Head(chunks));
     let parts = head.into_iter().chain(splits.into_iter().map(Part::Split));

@@ -80,7 +80,7 @@ impl Readers {
     pub(crate) fn fault(&self, split: &LiveSplit, error: SplitError) -> StorageError {
         self.set_aside(split, &error);
         match error {
-            SplitError::Limit { .. } | SplitError::Cancelled => error.into(),
+            SplitError::OverBudget(over) => over.into(),
             other => failed(&format!("split {}", split.record.id), other),
         }
     }

@@ -286,14 +286,19 @@ impl Partial {
 fn joined<'a>(labels: &'a [(String, String)], metadata: &'a [(String, String)]) -> Vec<(Cow<'a, str>, &'a str)> {
     let mut all: Vec<(Cow<'a, str>, &'a str)> =
         labels.iter().map(|(name, value)| (Cow::Borrowed(name.as_str()), value.as_str())).collect();
-    for (name, value) in metadata.iter() {
+    all.extend(metadata.iter().map(|(name, value)| {
         let is_taken = labels.iter().any(|(n, _)| n == name);
-        let name = if is_taken { Cow::Owned(format!("{name}_extracted")) } else { Cow::Borrowed(name.as_str()) };
-        match all.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, old)) => *old = value,
-            None => all.push((name, value)),
+        (if is_taken { Cow::Owned(format!("{name}_extracted")) } else { Cow::Borrowed(name.as_str()) }, value.as_str())
+    }));
+    // Of one name the last value counts. Sorted, as there may be very many names.
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.dedup_by(|later, kept| {
+        let is_same = later.0 == kept.0;
+        if is_same {
+            kept.1 = later.1;
         }
-    }
+        is_same
+    });
     // Details of no fault are no label.
     all.retain(|(name, value)| !value.is_empty() || (name != ERROR && name != ERROR_DETAILS));
     all

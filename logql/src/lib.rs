@@ -47,5 +47,5 @@ pub use budget::{Budget, OverBudget, Watch};
 pub use engine::Engine;
 pub use error::QueryError;
 pub use pipeline::{Pipeline, Processed};
-pub use plan::{LinesBehind, parse, parse_any_stream, selector_matchers, selector_of};
+pub use plan::{LinesBehind, parse, parse_any_stream, selector_matchers};
 pub use syntax::tree::{Expr, LogExpr, MetricExpr, Span};

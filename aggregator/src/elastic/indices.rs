@@ -188,6 +188,8 @@ async fn sample(state: &ElasticState, plan: Plan, wanted: &mut BTreeMap<String, 
                 }
             }
         }
+        // A document that was not read to its end would make the mapping too short.
+        watch.check()?;
         Ok::<_, ApiError>(seen)
     };
     *wanted = budget.compute(work).await.unwrap_or_else(|| Err(ApiError::ended_early()))?;

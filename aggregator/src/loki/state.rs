@@ -17,8 +17,6 @@ use crate::config::AggregatorConfig;
 use crate::ingest::Ingest;
 use crate::queries::Queries;
 use crate::scope;
-use millrace_index::confined::Confined;
-use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::{Budget, EventStore};
 
 /// What requests may cost besides what [`Queries`] says.
@@ -109,10 +107,7 @@ impl FromRequestParts<Mounted> for Scoped {
 
     async fn from_request_parts(parts: &mut Parts, mounted: &Mounted) -> Result<Self, Response> {
         let mut state = mounted.0.clone();
-        if let Some(matchers) = scope::of(parts)? {
-            state.store = Arc::new(Confined::new(state.store, matchers));
-            state.engine = Arc::new(Engine::new(Arc::new(LogqlStorage(Arc::clone(&state.store)))));
-        }
+        scope::confine(parts, &mut state.store, &mut state.engine)?;
         Ok(Self(state))
     }
 }

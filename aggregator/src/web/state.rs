@@ -5,8 +5,6 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
-use millrace_index::confined::Confined;
-use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
 use millrace_log::clock::SharedClock;
 use millrace_log::record::Tenant;
@@ -99,10 +97,7 @@ impl FromRequestParts<Mounted> for Scoped {
 
     async fn from_request_parts(parts: &mut Parts, mounted: &Mounted) -> Result<Self, Response> {
         let mut state = mounted.0.clone();
-        if let Some(matchers) = scope::of(parts)? {
-            state.store = Arc::new(Confined::new(state.store, matchers));
-            state.engine = Arc::new(Engine::new(Arc::new(LogqlStorage(Arc::clone(&state.store)))));
-        }
+        scope::confine(parts, &mut state.store, &mut state.engine)?;
         Ok(Self(state))
     }
 }

@@ -91,17 +91,9 @@ pub enum SplitError {
         /// Another one.
         other: String,
     },
-    /// A limit of the plan was met.
-    #[error("query would exceed {limit} ({allowed} allowed): narrow the time range or the stream selector")]
-    Limit {
-        /// Name of the limit as in the configuration.
-        limit: &'static str,
-        /// Its value, for people.
-        allowed: String,
-    },
-    /// The plan's budget was cancelled.
-    #[error("query was cancelled")]
-    Cancelled,
+    /// The plan's budget is used up, or was cancelled.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
 }
 
 impl SplitError {
@@ -116,20 +108,10 @@ impl SplitError {
     }
 }
 
-impl From<OverBudget> for SplitError {
-    fn from(over: OverBudget) -> Self {
-        match over {
-            OverBudget::Limit { limit, allowed } => Self::Limit { limit, allowed },
-            OverBudget::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
 impl From<SplitError> for StorageError {
     fn from(error: SplitError) -> Self {
         match error {
-            SplitError::Limit { limit, allowed } => Self::Limit { limit, allowed },
-            SplitError::Cancelled => Self::Cancelled,
+            SplitError::OverBudget(over) => over.into(),
             other => Self::Failed { what: "a split".to_owned(), source: Arc::new(other) },
         }
     }

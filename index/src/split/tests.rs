@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId, Tenant};
+use millrace_logql::budget::OverBudget;
 use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits};
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
@@ -462,18 +463,18 @@ fn bounds_and_cancellation_end_a_scan() {
         let limits = QueryLimits { max_bytes_read: 100_000, ..QueryLimits::default() };
         let few = Plan { budget: budget(limits), ..plan(order) };
         let error = scan(&split, &few).expect_err("more is read");
-        assert!(matches!(error, SplitError::Limit { limit: "max_bytes_read", .. }), "{error}");
+        assert!(matches!(error, SplitError::OverBudget(OverBudget::Limit { limit: "max_bytes_read", .. })), "{error}");
 
         let stopped = plan(order);
         let mut running = split.scan(&stopped);
         assert!(running.next().expect("rows").is_ok());
         stopped.budget.cancel();
-        assert!(matches!(running.next(), Some(Err(SplitError::Cancelled))));
+        assert!(matches!(running.next(), Some(Err(SplitError::OverBudget(OverBudget::Cancelled)))));
         assert!(running.next().is_none(), "a scan ends after its first error");
     }
     let limits = QueryLimits { max_memory_bytes: 1000, ..QueryLimits::default() };
     let small = Plan { budget: budget(limits), ..plan(Order::Forward) };
-    assert!(matches!(scan(&split, &small), Err(SplitError::Limit { limit: "max_memory", .. })));
+    assert!(matches!(scan(&split, &small), Err(SplitError::OverBudget(OverBudget::Limit { limit: "max_memory", .. }))));
 
     let foreign = Plan { tenant: Tenant::new("other").unwrap(), ..plan(Order::Any) };
     assert_eq!(scan(&split, &foreign).expect("nothing is no error"), Vec::new());

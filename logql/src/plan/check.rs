@@ -38,11 +38,6 @@ pub fn expr(text: &str, expr: &Expr, selectors: Selectors) -> Checked {
     }
 }
 
-/// Checks a stream selector.
-pub fn selector(text: &str, selector: &Selector) -> Checked {
-    Check { text, selectors: Selectors::Narrow }.selector(selector)
-}
-
 impl Check<'_> {
     fn fault(&self, span: Span, message: impl Into<String>) -> Checked {
         Err(ParseError::at(self.text, span, message.into()))

@@ -27,13 +27,6 @@ pub fn parse_any_stream(text: &str) -> Result<Expr, ParseError> {
     Ok(expr)
 }
 
-/// Reads and checks a stream selector alone, as `/series` and `/tail` take it: `{app="api"}`.
-pub fn selector_of(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
-    let selector = crate::syntax::parse_selector(text)?;
-    check::selector(text, &selector)?;
-    matchers(&selector).map_err(|message| ParseError::at(text, selector.span, message))
-}
-
 /// Matchers of a stream selector alone which may also match every stream, or only exclude some: `{team!="pay"}`.
 pub fn selector_matchers(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
     let selector = crate::syntax::parse_selector(text)?;

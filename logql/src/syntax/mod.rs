@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Result<Expr, ParseError> {
     run(text, &tokens, &notes(), grammar_metric::expr)
 }
 
-/// Reads a stream selector alone: `{app="api"}`, see [`crate::selector_of`].
+/// Reads a stream selector alone: `{app="api"}`, see [`crate::selector_matchers`].
 pub fn parse_selector(text: &str) -> Result<Selector, ParseError> {
     let tokens = lexer::tokens(text)?;
     run(text, &tokens, &notes(), grammar::selector)
