@@ -1,6 +1,6 @@
 //! Millrace: every line a service writes, to the screen of the person on call, in one binary.
 //!
-//! This root package joins the rooms (`log`, `logql`, `agent`, `aggregator`, `rules`) into a process. Modules are
+//! This root package joins the rooms (`agent`, `broker`, `index`, `aggregator`, `rules`, `notify` …) into a process. Modules are
 //! declared in the order of their dependencies: each uses only those above it.
 
 /// Control characters in what is shown.

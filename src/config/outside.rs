@@ -234,7 +234,7 @@ impl Outside {
             Err(NotifyError::Files { mut faults }) => self.in_files.append(&mut faults),
             Err(error) => self.faults.add(key, error.to_string()),
         }
-        let mut contents = vec![content(path)];
+        let mut contents = vec![format!("{} {}", path.display(), digest(text.as_bytes()))];
         if let Ok(tree) = parse_with_aliases(&path.display().to_string(), &text) {
             self.named_files(&tree, path.parent().unwrap_or(Path::new("")), &mut contents);
         }
@@ -251,12 +251,14 @@ impl Outside {
                     match &entry.node.value {
                         Value::Scalar { text, .. } if entry.key.ends_with("_file") && !text.is_empty() => {
                             let file = folder.join(text);
-                            if let Err(error) = std::fs::read(&file) {
+                            let read = std::fs::read(&file);
+                            if let Err(error) = &read {
                                 let message =
                                     format!("file `{}` of `{}` can't be read: {error}", file.display(), entry.key);
                                 self.in_files.push(LocatedFault::new(entry.node.place.clone(), message));
                             }
-                            contents.push(content(&file));
+                            let digest = read.map(|bytes| digest(&bytes)).unwrap_or_default();
+                            contents.push(format!("{} {digest}", file.display()));
                         }
                         _ => self.named_files(&entry.node, folder, contents),
                     }

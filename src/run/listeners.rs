@@ -53,6 +53,7 @@ impl Api {
 }
 
 /// A listener as the configuration wants it.
+#[derive(Clone)]
 struct Wanted {
     api: Api,
     settings: HttpSettings,
@@ -117,18 +118,18 @@ impl Listeners {
         // Who may come in has changed at the same address: the old listener closes first. What is wrong with the new
         // settings was found when they were checked; should they fail all the same, the old ones are bound again.
         self.0[at].stop.cancel();
-        let before = Wanted {
-            api: self.0[at].wanted.api,
-            settings: self.0[at].wanted.settings.clone(),
-            values: self.0[at].wanted.values.clone(),
-        };
+        let before = self.0[at].wanted.clone();
         match bind_once_free(wanted).await {
             Ok(new) => {
                 self.0[at] = new;
                 Ok(())
             }
             Err(failure) => {
-                self.0[at] = bind_once_free(before).await?;
+                match bind_once_free(before).await {
+                    Ok(old) => self.0[at] = old,
+                    // Bound again at the next reload, as one that is not there.
+                    Err(_) => drop(self.0.remove(at)),
+                }
                 Err(failure)
             }
         }

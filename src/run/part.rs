@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 
 use crate::config::Settings;
 
-/// A part of a process, in the order of the start; the stop is in reverse.
+/// A part of a process. The stop is in reverse of this order; so is the start in this order, but for the APIs, which begin
+/// last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The partitioned log with its listeners.
@@ -97,14 +98,15 @@ impl Part {
             Self::Notifier => {
                 let by_rules = config.rules.is_some() && config.aggregator.is_some();
                 (config.notify.is_some() || by_rules).then_some(())?;
-                vec![without(value(&["notify"]), &["tls"])]
+                // With `tls`, which makes the scheme of its links.
+                vec![value(&["notify"])]
             }
             Self::Rules => {
                 config.aggregator.as_ref()?;
                 config.rules.as_ref()?;
                 // Links lead to where the page is.
-                let page = value(&["aggregator", "http", "listen"]);
-                vec![value(&["rules"]), value(&["aggregator", "index", "query"]), page]
+                let page = ["listen", "tls"].map(|key| value(&["aggregator", "http", key]));
+                [vec![value(&["rules"]), value(&["aggregator", "index", "query"])], page.to_vec()].concat()
             }
             Self::Apis => return None,
             Self::Exports => {

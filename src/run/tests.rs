@@ -14,6 +14,7 @@ use millrace_log::value::Secret;
 
 use super::Process;
 use super::listeners::Api;
+use super::part::{Part, Scope};
 use crate::config::Config;
 
 const LOKI: &str = "\
@@ -154,6 +155,26 @@ fn access() -> AccessConfig {
         token("mlr_pay", &[Role::Read], "default", r#"{team="pay"}"#),
     ];
     AccessConfig { tokens, ..AccessConfig::default() }
+}
+
+#[test]
+fn parts_whose_links_have_another_scheme_start_anew() {
+    let settings = |tls: bool| {
+        let tls = if tls { ", tls: {cert_file: c, key_file: k}" } else { "" };
+        let text = format!(
+            "data_dir: x\nbroker: {{}}\naggregator: {{http: {{listen: \"127.0.0.1:3100\"{tls}}}}}\nrules: {{}}\n\
+             notify: {{listen: \"127.0.0.1:9093\"{tls}}}\n"
+        );
+        let config =
+            crate::config::parse("millrace.yaml", &text, &crate::config::environment::Variables::new()).unwrap();
+        crate::config::Settings::try_from(config).unwrap()
+    };
+    let (before, after) = (settings(false), settings(true));
+    let changed: Vec<_> = Part::IN_ORDER
+        .into_iter()
+        .filter(|part| part.values(&before, Scope::Sections) != part.values(&after, Scope::Sections))
+        .collect();
+    assert_eq!(changed, [Part::Notifier, Part::Rules]);
 }
 
 fn lines(list: &[Listed]) -> String {
