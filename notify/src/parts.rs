@@ -3,12 +3,13 @@
 //! Touches the notifier's store through [`Records`].
 
 use millrace_log::clock::SharedClock;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::NotifyConfig;
 use crate::metrics::NotifyMetrics;
+use crate::plan::Plan;
 use crate::record::Records;
 use crate::state::NotifierState;
 
@@ -26,4 +27,15 @@ pub(crate) struct Parts {
     pub(crate) state: Mutex<NotifierState>,
     /// Attempts under way at the same time.
     pub(crate) permits: Semaphore,
+    /// What a reload replaces as one.
+    pub(crate) plan: RwLock<Arc<Plan>>,
+    /// Held while alerts are changed in memory and on disk, so that both see the same order. Never on async threads.
+    pub(crate) write_order: Mutex<()>,
+}
+
+impl Parts {
+    /// The current routing and integrations.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plan.read().clone()
+    }
 }
