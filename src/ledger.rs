@@ -60,6 +60,11 @@ impl Hop {
         Some(Pace::between(old, self, elapsed))
     }
 
+    /// Bytes that the agent cut off lines over `max_line_bytes`: their records went on, so no record counts as dropped.
+    pub fn cut_bytes(&self) -> u64 {
+        self.detail.pointer("/total/dropped/cut/bytes").and_then(Json::as_u64).unwrap_or(0)
+    }
+
     /// How much is behind, for people.
     pub fn behind_text(&self) -> String {
         match self.behind {
@@ -149,7 +154,10 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
     let paused = condition.paused.as_ref().filter(|what| *what != "log");
     let paused = paused.map(|what| format!("reading is paused, {what} is used up"));
     let log = condition.troubles.iter().next().map(|(partition, trouble)| format!("{partition}: {trouble}"));
-    let troubles: Vec<String> = paused.into_iter().chain(log).collect();
+    let not_yet = (!condition.reached && log.is_none()).then(|| "the log was not reached yet".to_owned());
+    let troubles: Vec<String> = paused.into_iter().chain(log).chain(not_yet).collect();
+    // Before the log is reached no file is open: what waits in them is known once they were looked at.
+    let unread = if condition.reached { Some(unread) } else { condition.unread };
     Hop {
         hop: "agent".to_owned(),
         read: total.read.records,
@@ -159,7 +167,7 @@ pub fn agent_hop(ledger: &millrace_agent::ledger::Ledger) -> Hop {
         in_memory: 0,
         reasons: total.dropped.iter().map(|(reason, dropped)| (reason.clone(), dropped.records)).collect(),
         holes: 0,
-        behind: Some(unread + total.waiting.bytes),
+        behind: unread.map(|unread| unread + total.waiting.bytes),
         moved: total.sent.bytes + total.dropped.values().map(|dropped| dropped.bytes).sum::<u64>(),
         unit: "bytes".to_owned(),
         trouble: (!troubles.is_empty()).then(|| troubles.join("; ")),
@@ -189,8 +197,8 @@ pub fn consumer_hop(name: &str, status: &ConsumerStatus) -> Hop {
 }
 
 /// From the aggregator's ledger, all topics together; `behind`: records in the log that can't be searched yet, or why
-/// nobody can tell.
-pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, String>) -> Hop {
+/// nobody can tell; `status`: of its consumer, which knows of holes before they are in the catalog.
+pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, String>, status: &ConsumerStatus) -> Hop {
     let mut all = millrace_index::ledger::TopicCounts::default();
     for counts in ledger.topics.values() {
         all += *counts;
@@ -205,7 +213,7 @@ pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, St
         // What the index has read is searchable at once.
         in_memory: all.waiting.lines,
         reasons: reasons.map(|(reason, count)| (reason.to_owned(), count)).into(),
-        holes: ledger.holes.len() as u64,
+        holes: status.holes().0.max(ledger.holes.len() as u64),
         behind: behind.as_ref().ok().copied(),
         moved: all.stored.lines + all.duplicate.lines + all.dead_letter.lines + all.waiting.lines,
         unit: "records".to_owned(),
@@ -215,6 +223,12 @@ pub fn index_hop(ledger: &millrace_index::ledger::Ledger, behind: Result<u64, St
 }
 
 impl LedgerView {
+    /// Hops of which nobody can tell now how far they are behind; `None` if there are none.
+    pub fn unknown(&self) -> Option<String> {
+        let hops: Vec<&str> = self.hops.iter().filter(|hop| hop.behind.is_none()).map(|hop| hop.hop.as_str()).collect();
+        (!hops.is_empty()).then(|| hops.join(", "))
+    }
+
     /// For a terminal; with an earlier look also how fast the hops are.
     pub fn table(&self, before: Option<(&Self, Duration)>) -> String {
         let mut out: String = self.notices.iter().map(|notice| format!("warning: {notice}\n")).collect();
@@ -239,10 +253,14 @@ impl LedgerView {
                 events => format!("; {} searchable, not yet on disk", count(events)),
             };
             let holes = if hop.holes > 0 { format!("; {} holes in the log", hop.holes) } else { String::new() };
+            let cut = match hop.cut_bytes() {
+                0 => String::new(),
+                cut => format!("; {} cut off lines over max_line_bytes", bytes(cut)),
+            };
             let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
             let written = writeln!(
                 out,
-                "{:<width$}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{memory}{holes}",
+                "{:<width$}{:>14}{:>14}{:>12}{:>12}{out_per_s:>10}{behind:>12}{delay:>14}  {verdict}{why}{cut}{memory}{holes}",
                 hop.hop,
                 hop.read,
                 hop.stored,
@@ -259,8 +277,10 @@ impl LedgerView {
         if let Some((before, elapsed)) = before {
             let paces = self.hops.iter().filter_map(|hop| Some((hop, hop.pace(before, elapsed)?)));
             let slow = slowest(paces);
-            out.push_str(&slow.unwrap_or_else(|| "nothing is behind".to_owned()));
-            out.push('\n');
+            let unknown = self.unknown().map(|hops| format!("how far it is behind is not known: {hops}"));
+            let is_silent = slow.is_none() && unknown.is_none();
+            let verdict = slow.into_iter().chain(unknown).chain(is_silent.then(|| "nothing is behind".to_owned()));
+            verdict.for_each(|line| out.push_str(&format!("{line}\n")));
         }
         out
     }
@@ -294,13 +314,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_off_long_lines_is_shown_in_bytes() {
+        let mut ledger = millrace_agent::Ledger::default();
+        let cut = millrace_agent::ledger::Count { bytes: 2048, ..Default::default() };
+        ledger.total.dropped.insert("cut".to_owned(), cut);
+        let table = LedgerView { hops: vec![agent_hop(&ledger)], notices: Vec::new() }.table(None);
+        assert!(table.contains("balanced; 2KiB cut off lines over max_line_bytes\n"), "{table}");
+    }
+
+    #[test]
     fn what_is_searchable_and_not_yet_on_disk_is_no_delay() {
         let mut topics = millrace_index::ledger::Ledger::default();
         let counts = topics.topics.entry("logs".to_owned()).or_default();
         counts.read.lines = 1500;
         counts.stored.lines = 300;
         counts.waiting.lines = 1200;
-        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0))], notices: Vec::new() };
+        let status = ConsumerStatus::new("index", Vec::new(), &millrace_log::consume::ConsumerMetrics::default(), &[]);
+        let view = LedgerView { hops: vec![index_hop(&topics, Ok(0), &status)], notices: Vec::new() };
         let table = view.table(Some((&view, Duration::from_secs(1))));
         let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(&words[..5], ["index", "1500", "300", "0", "0"], "nothing waits: {table}");
@@ -356,7 +386,14 @@ mod tests {
                 &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", Some(300), 0, 20)],
                 "slowest hop: agent, 20KiB behind, not moving",
             ),
-            (&[("index", "records", None, 0, 20)], "index: the log is away\nnothing is behind"),
+            (
+                &[("agent", "bytes", Some(0), 5, 9), ("index", "records", None, 0, 20)],
+                "index: the log is away\nhow far it is behind is not known: index",
+            ),
+            (
+                &[("agent", "bytes", Some(20_480), 7, 7), ("index", "records", None, 0, 20)],
+                "slowest hop: agent, 20KiB behind, not moving\nhow far it is behind is not known: index",
+            ),
         ];
         for (hops, want) in cases {
             let view = |second: bool| LedgerView {

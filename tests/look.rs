@@ -100,7 +100,8 @@ fn an_open_door_shows_no_records_and_a_login_is_asked_for() {
         ));
         let process = site.start("agent");
         until("the door", Duration::from_secs(60), || match get(&format!("{addr}/ready")) {
-            Ok((200, _)) => Ok(()),
+            // There is no log.
+            Ok((503, body)) if body.contains("agent: logs: log at ") => Ok(()),
             other => Err(format!("{other:?} {}", site.output("agent"))),
         });
         // Whoever may look sees nothing here: there is no log, and no line.
@@ -118,4 +119,26 @@ fn an_open_door_shows_no_records_and_a_login_is_asked_for() {
             assert_eq!(process.stop(), 0);
         }
     }
+}
+
+#[test]
+fn what_waits_for_a_log_that_is_away_is_shown() {
+    let mut site = Site::new();
+    let (folder, kafka, http) = (site.folder.path().display().to_string(), site.kafka, site.http);
+    std::fs::write(Path::new(&folder).join("a.log"), "twelve bytes").unwrap();
+    site.written = Some(format!(
+        "data_dir: {folder}/data\nagent:\n  http: 127.0.0.1:{http}\n  sources:\n    \
+         - {{type: file, include: [\"{folder}/*.log\"]}}\n  kafka: {{brokers: [\"127.0.0.1:{kafka}\"]}}\n"
+    ));
+    let process = site.start("agent");
+    let addr = format!("http://127.0.0.1:{http}");
+    until("what waits is known", Duration::from_secs(60), || {
+        let (code, out, err) = ended(&millrace(&addr, &["doctor"]).output().unwrap());
+        assert!(!out.contains("nothing is behind"), "{out}");
+        let is_told = out.contains("can't connect to") && out.ends_with("slowest hop: agent, 12B behind, not moving\n");
+        if code == 0 && is_told { Ok(()) } else { Err(format!("{code} {out}{err}")) }
+    });
+    let (status, body) = get(&format!("{addr}/ready")).unwrap();
+    assert!(status == 503 && body.contains("not ready: agent: logs: log at "), "{status} {body}");
+    assert_eq!(process.stop(), 0);
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millrace_log::client::ClientError;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,15 @@ impl Pause {
     }
 }
 
+/// An error of the log with its cause, where its text does not end with it.
+pub(crate) fn with_cause(error: &ClientError) -> String {
+    let text = error.to_string();
+    match std::error::Error::source(error).map(ToString::to_string) {
+        Some(cause) if !text.ends_with(&cause) => format!("{text}: {cause}"),
+        _ => text,
+    }
+}
+
 /// Bottlenecks at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -42,6 +52,10 @@ pub struct Condition {
     pub waiting_bytes: u64,
     /// Its limit.
     pub max_waiting_bytes: u64,
+    /// Whether the log was reached since the start; before that nothing is read.
+    pub reached: bool,
+    /// Until then: bytes of files that wait to be read, about, once they were looked at.
+    pub unread: Option<u64>,
     /// What the log answered last, by topic and partition; empty while it takes everything.
     pub troubles: BTreeMap<String, String>,
 }
@@ -55,6 +69,8 @@ struct ConditionState {
 #[derive(Debug, Default)]
 struct CurrentState {
     paused: Option<Pause>,
+    reached: bool,
+    unread: Option<u64>,
     troubles: BTreeMap<String, String>,
 }
 
@@ -98,6 +114,27 @@ impl Conditions {
         };
     }
 
+    /// The log answered for the first time: reading begins.
+    pub fn reach(&self) {
+        let mut now = self.0.now.lock();
+        (now.reached, now.unread) = (true, None);
+    }
+
+    /// So much waits in files until then.
+    pub fn wait(&self, unread: u64) {
+        self.0.now.lock().unread = Some(unread);
+    }
+
+    /// Whether the log takes what is sent; else what is in the way.
+    pub fn ready(&self) -> Result<(), String> {
+        let now = self.0.now.lock();
+        match now.troubles.iter().next() {
+            Some((of, trouble)) => Err(format!("{of}: {trouble}")),
+            None if now.reached => Ok(()),
+            None => Err("the log was not reached yet".to_owned()),
+        }
+    }
+
     /// As it is now, with the memory that is in use and its limit.
     pub fn current(&self, used: usize, max: usize) -> Condition {
         let now = self.0.now.lock();
@@ -105,6 +142,8 @@ impl Conditions {
             paused: now.paused.map(|pause| pause.reason().to_owned()),
             waiting_bytes: used as u64,
             max_waiting_bytes: max as u64,
+            reached: now.reached,
+            unread: now.unread,
             troubles: now.troubles.clone(),
         }
     }
@@ -139,10 +178,14 @@ mod tests {
     #[test]
     fn troubles_stand_until_the_log_takes_it_again() {
         let conditions = Conditions::new(&AgentMetrics::default(), 100);
+        assert_eq!(conditions.ready(), Err("the log was not reached yet".to_owned()));
+        conditions.reach();
+        assert_eq!(conditions.ready(), Ok(()));
         conditions.trouble("logs/0", Some("no leader".to_owned()));
         conditions.trouble("logs/1", Some("timed out".to_owned()));
         conditions.trouble("logs/0", None);
         let found = conditions.current(0, 100).troubles;
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [("logs/1".to_owned(), "timed out".to_owned())]);
+        assert_eq!(conditions.ready(), Err("logs/1: timed out".to_owned()));
     }
 }

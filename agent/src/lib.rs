@@ -66,6 +66,8 @@ mod batch;
 mod file_settings;
 /// One file as a source of records: its identity, its progress and its part of the ledger.
 mod file_source;
+/// What waits in files before anything is read.
+mod backlog;
 /// The thread that reads: discovery, identity, rotation, truncation, fair passes.
 mod tail;
 /// Sources that are not files: what they hand in, under which numbers, and how they learn of the acknowledgement.

@@ -24,6 +24,7 @@ pub mod names {
     pub const DROPPED_BYTES: &str = "dropped_bytes";
     pub const CUT_LINES: &str = "cut_lines";
     pub const RETRIES: &str = "retries";
+    pub const RECREATED_TOPICS: &str = "recreated_topics";
     pub const WAITING_LINES: &str = "waiting_lines";
     pub const WAITING_BYTES: &str = "waiting_bytes";
     pub const MAX_WAITING_BYTES: &str = "max_waiting_bytes";
@@ -151,6 +152,8 @@ pub struct AgentMetrics {
     pub cut_lines: Counter,
     /// Requests sent again.
     pub retries: Counter,
+    /// Times that the topic was missing in the log and was created again.
+    pub recreated_topics: Counter,
     /// Lines read and not yet acknowledged.
     pub waiting_lines: Gauge,
     /// Memory that holds them, in bytes.
@@ -240,6 +243,8 @@ impl AgentMetrics {
         r.register(names::DROPPED_BYTES, "Bytes not sent, by reason", m.dropped_bytes.clone());
         r.register(names::CUT_LINES, "Lines sent cut at max_line_bytes", m.cut_lines.clone());
         r.register(names::RETRIES, "Requests to the log sent again", m.retries.clone());
+        let help = "Times that the topic was missing in the log and was created again";
+        r.register(names::RECREATED_TOPICS, help, m.recreated_topics.clone());
         r.register(names::WAITING_LINES, "Lines read and not yet acknowledged", m.waiting_lines.clone());
         r.register(names::WAITING_BYTES, "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
         r.register(names::MAX_WAITING_BYTES, "Limit of the memory that holds lines", m.max_waiting_bytes.clone());

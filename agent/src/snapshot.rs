@@ -20,6 +20,11 @@ pub struct LedgerHandle {
 }
 
 impl LedgerHandle {
+    /// Whether the log takes what the agent sends; else what is in the way.
+    pub fn ready(&self) -> Result<(), String> {
+        self.conditions.ready()
+    }
+
     /// The ledger as it is now; each file's part is taken at one moment.
     pub fn snapshot(&self) -> Ledger {
         let mut ledger = Ledger::default();

@@ -131,6 +131,8 @@ async fn long_lines_are_cut_and_counted() {
     until("the line after", || log.lines().len() == 5).await;
     let events = log.events();
     let got: Vec<_> = events.iter().map(|(_, e)| (e.line.len(), e.cut)).collect();
+    // What readers see who don't know our header.
+    assert!(events.iter().all(|(_, e)| (e.metadata.to_json() == r#"{"truncated":"true"}"#) == e.cut), "{events:?}");
     assert_eq!(got, [(1, false), (100, true), (1, false), (100, true), (1, false)]);
     until("settled", || agent.ledger.snapshot().total.waiting.bytes == 0).await;
     let total = agent.ledger.snapshot().total;

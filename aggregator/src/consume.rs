@@ -70,7 +70,8 @@ impl Delivery for ToIndexer {
     }
 
     fn known(&self, of: &TopicPartition) -> Option<Known> {
-        self.known.get(of).map(|state| Known { epoch: state.epoch, next: state.next })
+        let known = |state: &PartitionState| Known { epoch: state.epoch, next: state.next, topic_id: state.topic_id };
+        self.known.get(of).map(known)
     }
 
     fn offer(&mut self, batch: Batch<Consumed>) -> Result<Offered<Consumed>, Setback> {

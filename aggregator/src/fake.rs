@@ -12,7 +12,7 @@ use millrace_log::record::{DocIdentity, Event, Labels, Position, Record, SourceI
 use parking_lot::Mutex;
 
 use millrace_log::client::Limits;
-use millrace_log::consume::LogReader;
+use millrace_log::consume::{LogReader, Start};
 
 #[derive(Debug, Default)]
 struct Partition {
@@ -107,10 +107,10 @@ impl LogReader for FakeReader {
         Ok(self.log.reach()?.topics.get(of).map_or((0, 0), |p| (p.low, p.high)))
     }
 
-    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+    fn assign(&mut self, partitions: &[Start]) -> Result<(), ClientError> {
         self.places = partitions
             .iter()
-            .map(|(tp, at)| match at {
+            .map(|(tp, at, _)| match at {
                 StartAt::Offset(offset) => (tp.clone(), *offset),
                 other => panic!("the aggregator starts at offsets, not {other:?}"),
             })

@@ -20,7 +20,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_log::client::{BatchProducer, ClientError, DELIVERY_TIMEOUT, WireConsumer, WireProducer};
 use millrace_log::clock::SharedClock;
-use millrace_log::consume::Setback;
+use millrace_log::consume::{ConsumerStatus, Setback};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
@@ -254,6 +254,11 @@ impl Aggregator {
     /// Counts of the hop from log to index.
     pub fn ledger(&self) -> Ledger {
         self.shared.book.snapshot()
+    }
+
+    /// What people see of the consumer: pauses, holes.
+    pub fn status(&self) -> &ConsumerStatus {
+        self.shared.progress.status()
     }
 
     /// Records in the log that can't be searched yet; else why nobody can tell.

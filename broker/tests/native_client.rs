@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use millrace_broker::storage::Storage;
 use millrace_broker::{Broker, BrokerConfig, BrokerError};
-use millrace_log::client::{BatchProducer as _, ClientError, ConnectionConfig, WireProducer};
+use millrace_log::client::{BatchProducer as _, ClientError, Code, ConnectionConfig, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
-use millrace_log::fs::RealFs;
+use millrace_log::fs::{Filesystem, RealFs, SimFs};
 use millrace_log::record::{Record, TopicPartition};
 
 struct Running {
@@ -30,12 +30,15 @@ struct Running {
 }
 
 impl Running {
-    #[allow(clippy::disallowed_methods, reason = "a test's own task")]
     async fn start(dir: &Path, listen: &str, advertised: Option<SocketAddr>) -> Self {
         let advertised = advertised.map(|address| address.to_string());
         let config = BrokerConfig { listen: listen.to_owned(), advertised, ..BrokerConfig::default() };
-        let clock = SystemClock::shared();
-        let broker = Broker::open(config, dir, RealFs::shared(), clock, &mut Registry::default()).await.unwrap();
+        Self::start_on(dir, RealFs::shared(), config).await
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a test's own task")]
+    async fn start_on(dir: &Path, fs: Arc<dyn Filesystem>, config: BrokerConfig) -> Self {
+        let broker = Broker::open(config, dir, fs, SystemClock::shared(), &mut Registry::default()).await.unwrap();
         let address = broker.bind().await.unwrap();
         let (token, storage) = (CancellationToken::new(), Arc::clone(broker.storage()));
         let stop = token.clone();
@@ -119,6 +122,58 @@ async fn a_broker_that_comes_back_gets_what_waits_once() {
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits");
     let broker = Running::start(dir.path(), &address.to_string(), None).await;
     assert_eq!(waiting.await.unwrap(), 10);
+    assert_eq!(broker.values(&to).await, names(0..20));
+    broker.stop().await;
+}
+
+/// A batch is tried for ever, but not for a topic that does not exist: nobody else would create it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_gone_is_named_and_can_be_created_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), "127.0.0.1:0", None).await;
+    let producer = producer(broker.address, None);
+    let to = TopicPartition::new("lines", 1);
+    for round in 0..2 {
+        assert_eq!(producer.ensure_topic("lines", 2).await.unwrap(), 2);
+        assert_eq!(producer.send(&to, records(0..10)).await.unwrap(), 0, "round {round}");
+        broker.storage.delete_topic("lines").await.unwrap();
+        let refused = tokio::time::timeout(Duration::from_secs(20), producer.send(&to, records(10..20))).await;
+        let error = refused.expect("an answer").unwrap_err();
+        assert!(error.is_topic_missing() && error.to_string().contains("topic `lines` does not exist"), "{error}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_answers_is_shown_while_a_batch_is_sent_again() {
+    let sim = SimFs::new();
+    let config = BrokerConfig { listen: "127.0.0.1:0".to_owned(), ..BrokerConfig::default() };
+    let broker = Running::start_on(Path::new("/data"), Arc::new(sim.clone()), config).await;
+    let producer = producer(broker.address, None);
+    let to = TopicPartition::new("lines", 0);
+    producer.ensure_topic("lines", 1).await.unwrap();
+    producer.send(&to, records(0..10)).await.unwrap();
+    assert!(producer.last_error(&to).is_none());
+    sim.set_space_left(Some(0));
+    let waiting = producer.send(&to, records(10..20));
+    tokio::pin!(waiting);
+    let shown = async {
+        loop {
+            match producer.last_error(&to) {
+                Some(error) => return error,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let error = tokio::select! {
+        answer = &mut waiting => panic!("{answer:?}"),
+        error = tokio::time::timeout(Duration::from_secs(20), shown) => error.expect("the broker's answer"),
+    };
+    assert_eq!(error.code(), Some(Code::KafkaStorageError));
+    assert!(error.to_string().contains("full"), "{error}");
+    sim.set_space_left(None);
+    assert_eq!(waiting.await.unwrap(), 10);
+    assert!(producer.last_error(&to).is_none());
     assert_eq!(broker.values(&to).await, names(0..20));
     broker.stop().await;
 }

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use millrace_broker::{Broker, BrokerConfig, BrokerError};
 use millrace_log::admin::{Admin, NewTopic};
+use millrace_log::client::group::{GroupReader, GroupSettings};
 use millrace_log::client::reader::{Met, TopicReader};
-use millrace_log::client::{BatchProducer as _, ClientError, ConnectionConfig, StartAt, WireConsumer, WireProducer};
+use millrace_log::client::{
+    BatchProducer as _, ClientError, ConnectionConfig, Consumed, Limits, StartAt, WireConsumer, WireProducer,
+};
 use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::fs::RealFs;
 use millrace_log::record::{Record, TopicPartition};
@@ -210,5 +213,75 @@ async fn a_group_is_shared_with_librdkafka_and_left_at_the_end() {
     })
     .await
     .unwrap();
+    broker.stop().await;
+}
+
+/// Values and offsets of the next records that a group's reader gets.
+fn of_group(reader: &GroupReader<Consumed>, count: usize) -> Vec<(i64, String)> {
+    let limits = Limits { records: 100, bytes: usize::MAX, wait: Duration::from_millis(100), linger: Duration::ZERO };
+    let (mut all, deadline) = (Vec::new(), Instant::now() + LONG);
+    while all.len() < count {
+        assert!(Instant::now() < deadline, "{all:?}");
+        match reader.poll(&limits) {
+            Err(ClientError::Recreated { .. }) => assert!(all.is_empty(), "{all:?}"),
+            polled => all.extend(polled.unwrap().into_iter().map(|one| {
+                let value = one.record.value.unwrap_or_default();
+                (one.offset, String::from_utf8_lossy(&value).into_owned())
+            })),
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_deleted_and_refilled_is_not_read_on_from_an_old_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path()).await;
+    let mut admin = broker.topic("t", 1).await;
+    let of = TopicPartition::new("t", 0);
+    let fill = async |word: &str, count: usize| {
+        let producer = WireProducer::new(&broker.connection(), Some(LONG)).unwrap();
+        producer.send(&of, (0..count).map(|n| record(&format!("{word} {n}"))).collect()).await.unwrap();
+    };
+    let wanted = |word: &str, count: i64| (0..count).map(|n| (n, format!("{word} {n}"))).collect::<Vec<_>>();
+    fill("old", 20).await;
+    let open = |connection: &ConnectionConfig| {
+        let (topics, refresh) = (vec!["t".to_owned()], Some(Duration::from_millis(200)));
+        let settings = GroupSettings { topics, group: "g".to_owned(), identity: "g-1".to_owned(), refresh };
+        let reader = GroupReader::<Consumed>::open(connection, settings).unwrap();
+        reader.join();
+        reader
+    };
+    let (connection, first) = (broker.connection(), of.clone());
+    let old = wanted("old", 20);
+    let (consumer, member) = tokio::task::spawn_blocking(move || {
+        let consumer = WireConsumer::new(&connection, "readers").unwrap();
+        consumer.assign(&[(first.clone(), StartAt::Earliest)]).unwrap();
+        assert_eq!(values(&consumer, &first, 20).len(), 20);
+        let member = open(&connection);
+        assert_eq!(of_group(&member, 20), old);
+        (consumer, member)
+    })
+    .await
+    .unwrap();
+    admin.delete_topic("t").await.unwrap();
+    let mut admin = broker.topic("t", 1).await;
+    fill("new", 30).await;
+    let (connection, new) = (broker.connection(), wanted("new", 30));
+    tokio::task::spawn_blocking(move || {
+        // What was read of the old topic becomes durable only now.
+        member.commit(member.generation(), &[(of.clone(), 20)]).unwrap();
+        let polled = (0..600).map(|_| consumer.poll_batch(10, Duration::from_millis(100)));
+        let met = polled.into_iter().find(|polled| !matches!(polled, Ok(records) if records.is_empty()));
+        assert!(matches!(met, Some(Err(ClientError::Recreated { .. }))), "{met:?}");
+        consumer.assign(&[(of.clone(), StartAt::Earliest)]).unwrap();
+        assert_eq!(values(&consumer, &of, 30).len(), 30);
+        assert_eq!(of_group(&member, 30), new, "it joins again");
+        drop(member);
+        assert_eq!(of_group(&open(&connection), 30), new, "nothing of the new topic was committed");
+    })
+    .await
+    .unwrap();
+    admin.delete_topic("t").await.unwrap();
     broker.stop().await;
 }

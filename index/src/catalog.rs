@@ -32,6 +32,7 @@ use crate::ledger::{Amount, Ledger, TopicCounts};
 use crate::split::SplitMeta;
 use crate::state::{StateDb, StateError};
 use millrace_log::consume::{Hole, Interval};
+use millrace_log::topic_id::TopicId;
 
 /// Bytes of a split's stream list that the catalog keeps; sled writes larger pages to files of their own.
 const MAX_STREAM_LIST: usize = 16 << 10;
@@ -82,6 +83,9 @@ pub struct PartitionState {
     pub start: i64,
     /// Where to read on.
     pub next: i64,
+    /// The id of the topic in that life; rows of earlier versions, and those of logs without ids, have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<TopicId>,
     /// The publication that wrote this, so that one that is repeated after a lost answer is known.
     pub publication: String,
 }
@@ -477,7 +481,8 @@ impl Trees {
                 Some(state) => state.start,
                 None => interval.from,
             };
-            let state = PartitionState { epoch: interval.epoch, start, next: interval.to, publication: p.id.clone() };
+            let Interval { epoch, to: next, topic_id, .. } = *interval;
+            let state = PartitionState { epoch, start, next, topic_id, publication: p.id.clone() };
             partitions.insert(key, json(&state))?;
         }
         Ok(repeated > 0 && repeated == p.intervals.len())
@@ -533,7 +538,7 @@ mod tests {
     use millrace_log::consume::HoleCause;
 
     fn interval(from: i64, to: i64, epoch: u64) -> Interval {
-        Interval { topic: "logs".into(), partition: 3, epoch, from, to }
+        Interval { topic: "logs".into(), partition: 3, epoch, from, to, topic_id: None }
     }
 
     fn publication(id: &str, interval: Interval) -> Publication {
@@ -563,8 +568,24 @@ mod tests {
         drop(catalog);
         let state = open(dir.path()).load().await.unwrap();
         let tp = TopicPartition::new("logs", 3);
-        assert_eq!(state.partitions[&tp], PartitionState { epoch: 2, start: 0, next: 2, publication: "e".into() });
+        let second = PartitionState { epoch: 2, start: 0, next: 2, topic_id: None, publication: "e".into() };
+        assert_eq!(state.partitions[&tp], second);
         assert_eq!(state.ledger.holes, [hole]);
+    }
+
+    #[tokio::test]
+    async fn the_id_of_a_topic_is_kept_and_rows_without_one_still_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let (id, tp) = (TopicId::read("00000000-0000-0000-0000-000000000007"), TopicPartition::new("logs", 3));
+        let catalog = open(dir.path());
+        // As versions before ids of topics wrote it.
+        let old = serde_json::json!({ "epoch": 0, "start": 0, "next": 10, "publication": "a" });
+        catalog.trees.partitions.insert(partition_key("logs", 3, 0, &[]), old.to_string().as_bytes()).unwrap();
+        assert_eq!(catalog.load().await.unwrap().partitions[&tp].topic_id, None);
+        for (publication_id, of) in [("b", interval(10, 12, 0)), ("c", interval(0, 9, 1))] {
+            catalog.publish(publication(publication_id, Interval { topic_id: id, ..of })).await.unwrap();
+            assert_eq!(catalog.load().await.unwrap().partitions[&tp].topic_id, id);
+        }
     }
 
     #[tokio::test]

@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn foreign_sources_differ_by_topic_partition_and_life() {
         let at = |topic: &str, partition, epoch| {
-            foreign_source(&Interval { topic: topic.into(), partition, epoch, from: 0, to: 1 })
+            foreign_source(&Interval { topic: topic.into(), partition, epoch, from: 0, to: 1, topic_id: None })
         };
         assert_eq!(at("a", 0, 0), at("a", 0, 0));
         let all = [at("a", 0, 0), at("b", 0, 0), at("a", 1, 0), at("a", 0, 1)];

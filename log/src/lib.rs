@@ -4,6 +4,8 @@
 
 /// The shared words: events, labels, sources, positions, and how one event is written as one Kafka record.
 pub mod record;
+/// Ids of topics, which tell a topic that was created anew.
+pub mod topic_id;
 /// Records that no stage can use, with the reason.
 pub mod dead_letter;
 /// Bodies of pushes that come by HTTP: compression, Loki's forms.

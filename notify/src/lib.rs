@@ -34,6 +34,8 @@ mod state;
 mod plan;
 /// A notification on its way, and the trait of the stages.
 mod notification;
+/// Receivers that take nothing at the moment.
+mod failing;
 /// What the stages share.
 mod parts;
 mod stage_dedup;

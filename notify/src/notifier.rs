@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alert::Alert;
 use crate::config::NotifyConfig;
 use crate::error::NotifyError;
+use crate::failing::Failing;
 use crate::flush::Flush;
 use crate::integration::Integration;
 use crate::metrics::NotifyMetrics;
@@ -125,6 +126,7 @@ impl Notifier {
         let parts = Arc::new(Parts {
             permits: Semaphore::new(config.concurrency.max(1)),
             metrics,
+            failing: Failing::default(),
             state: Mutex::new(state),
             records,
             clock,
@@ -151,10 +153,16 @@ impl Notifier {
         let plan = Arc::new(plan);
         plan.expose(&self.parts.metrics);
         *self.parts.plan.write() = plan.clone();
+        self.parts.failing.clear();
         self.parts.state.lock().regroup(&plan.routing, self.parts.clock.now_ns());
         self.wake.notify_one();
         tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml loaded");
         Ok(())
+    }
+
+    /// Receivers that take no notifications, and why, for people.
+    pub fn notices(&self) -> Vec<String> {
+        self.parts.failing.notices()
     }
 
     /// The routing at work.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::NotifyConfig;
+use crate::failing::Failing;
 use crate::metrics::NotifyMetrics;
 use crate::plan::Plan;
 use crate::record::Records;
@@ -25,6 +26,8 @@ pub(crate) struct Parts {
     pub(crate) records: Records,
     /// What is in memory.
     pub(crate) state: Mutex<NotifierState>,
+    /// Receivers that take nothing.
+    pub(crate) failing: Failing,
     /// Attempts under way at the same time.
     pub(crate) permits: Semaphore,
     /// What a reload replaces as one.

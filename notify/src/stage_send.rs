@@ -49,7 +49,7 @@ async fn deliver(
     limit: Duration,
     permits: &Semaphore,
     stop: &CancellationToken,
-    mut on_failure: impl FnMut(&str),
+    mut on_failure: impl FnMut(&str, bool),
 ) -> Delivery {
     let deadline = Instant::now() + limit;
     let mut attempts = 0;
@@ -64,12 +64,12 @@ async fn deliver(
         let reason = match outcome {
             Outcome::Sent => return Delivery::Sent { attempts },
             Outcome::Refused { reason } => {
-                on_failure(&reason);
+                on_failure(&reason, true);
                 return Delivery::Refused { reason };
             }
             Outcome::Again { reason } => reason,
         };
-        on_failure(&reason);
+        on_failure(&reason, false);
         let wait = spread(pause, millrace_log::alert::hash_text(&message.group_key) ^ u64::from(attempts));
         if stop.is_cancelled() || Instant::now() + wait >= deadline {
             return Delivery::GivenUp { reason, attempts };
@@ -96,8 +96,10 @@ impl Stage for SendStage {
         let (number, integration) = (notification.number, notification.integration.kind());
         let labels = IntegrationLabels { receiver: message.receiver.clone(), integration: integration.to_owned() };
         let failures = metrics.attempts_failed.get_or_create_owned(&labels);
-        let on_failure = |reason: &str| {
+        let failing = &self.parts.failing;
+        let on_failure = |reason: &str, refused: bool| {
             failures.inc();
+            failing.failed(&message.receiver, integration, number, reason, refused);
             tracing::warn!(
                 receiver = message.receiver,
                 integration,
@@ -111,6 +113,7 @@ impl Stage for SendStage {
         match deliver(&*notification.integration, message, limit, permits, &notification.stop, on_failure).await {
             Delivery::Sent { attempts } => {
                 metrics.sent.get_or_create(&labels).inc();
+                failing.took(&message.receiver, integration, number);
                 let cause = notification.reason.map(|reason| reason.to_string()).unwrap_or_default();
                 tracing::info!(
                     receiver = message.receiver,
@@ -194,7 +197,7 @@ mod tests {
         };
         let (permits, stop) = (Semaphore::new(1), CancellationToken::new());
         let limit = Duration::from_secs(limit_secs);
-        let end = deliver(&script, &message, limit, &permits, &stop, |_| {}).await;
+        let end = deliver(&script, &message, limit, &permits, &stop, |_, _| {}).await;
         let times = script.1.lock().clone();
         (end, times.windows(2).map(|w| w[1] - w[0]).collect())
     }

@@ -10,7 +10,7 @@ use crate::exit::{Code, Failure};
 /// Between the two looks that tell how fast the hops are.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// Asks for the ledger twice and shows it; exit 1 if a hop does not add up.
+/// Asks for the ledger twice and shows it; exit 1 if a hop does not add up, or nobody knows how far it is behind.
 pub fn doctor(door: &DoorFlags, json: bool) -> Result<(), Failure> {
     let view = block_on(async {
         let client = reqwest::Client::new();
@@ -26,7 +26,13 @@ pub fn doctor(door: &DoorFlags, json: bool) -> Result<(), Failure> {
         Ok(second)
     })?;
     match view.hops.iter().find(|hop| !hop.adds_up()) {
-        None => Ok(()),
+        None => match view.unknown() {
+            None => Ok(()),
+            Some(hops) => {
+                let text = format!("how far a stage is behind is not known ({hops}): see above what is in its way");
+                Err(Failure::text(Code::Failed, text))
+            }
+        },
         Some(hop) => Err(Failure::text(
             Code::Failed,
             format!(

@@ -9,6 +9,7 @@ use millrace_agent::tap::Taps;
 use millrace_aggregator::run::Aggregator;
 use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::consume::ConsumerStatus;
+use millrace_notify::Notifier;
 use millrace_streams::route::RouteLedger;
 
 use super::site::Site;
@@ -29,6 +30,8 @@ pub struct Insight {
     pub routes: Option<RouteLedger>,
     /// How each export is, by its name.
     pub exports: Vec<(String, ConsumerStatus)>,
+    /// The notifier, with the receivers that fail.
+    pub notifier: Option<Arc<Notifier>>,
     /// Whether the parts can do their work.
     pub ready: Vec<ReadyCheck>,
 }
@@ -44,8 +47,7 @@ impl Insight {
 
     /// What is wrong although the process does its work.
     fn notes(&self, site: &Site) -> Vec<Notes> {
-        let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
-        let routes = self.routes.clone();
+        let (exports, index, routes) = (self.exports.clone(), self.index.clone(), self.routes.clone());
         let consumers = move || {
             let routes = routes.iter().flat_map(|ledger| ledger.passes().filter_map(|(_, status)| status.notice()));
             exports.iter().filter_map(|(_, status)| status.notice()).chain(routes).collect::<Vec<String>>()
@@ -54,20 +56,36 @@ impl Insight {
             let splits = index.iter().flat_map(|aggregator| aggregator.store().all_damaged());
             splits.map(|split| split.to_string()).collect::<Vec<String>>()
         };
-        vec![Arc::new(move || notices.list()), Arc::new(consumers), Arc::new(damaged)]
+        vec![self.standing(site), Arc::new(consumers), Arc::new(damaged)]
+    }
+
+    /// What holds until somebody does something: notices of the process, records that were lost, receivers that fail.
+    fn standing(&self, site: &Site) -> Notes {
+        let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
+        let (routes, notifier) = (self.routes.clone(), self.notifier.clone());
+        Arc::new(move || {
+            let routes = routes.iter().flat_map(|ledger| ledger.passes().filter_map(|(_, status)| status.losses()));
+            let exports = exports.iter().filter_map(|(_, status)| status.losses());
+            let index = index.iter().filter_map(|aggregator| aggregator.status().losses());
+            let receivers = notifier.iter().flat_map(|notifier| notifier.notices());
+            notices.list().into_iter().chain(index).chain(exports).chain(routes).chain(receivers).collect()
+        })
     }
 
     /// `GET /api/v1/ledger`.
     fn ledger_route(&self, site: &Site) -> Routes {
         let (agent, index, routes) = (self.agent.clone(), self.index.clone(), self.routes.clone());
-        let (exports, notices) = (self.exports.clone(), site.notices.clone());
+        let (exports, standing) = (self.exports.clone(), self.standing(site));
         let view = move || {
-            let (agent, index, routes, notices) = (agent.clone(), index.clone(), routes.clone(), notices.list());
+            let (agent, index, routes, notices) = (agent.clone(), index.clone(), routes.clone(), standing());
             let exports: Vec<_> =
                 exports.iter().map(|(name, status)| consumer_hop(&format!("export {name}"), status)).collect();
             async move {
                 let index = match index {
-                    Some(aggregator) => Some(index_hop(&aggregator.ledger(), aggregator.behind().await)),
+                    Some(aggregator) => {
+                        let behind = aggregator.behind().await;
+                        Some(index_hop(&aggregator.ledger(), behind, aggregator.status()))
+                    }
                     None => None,
                 };
                 let agent = agent.map(|handle| agent_hop(&handle.snapshot()));

@@ -377,6 +377,7 @@ impl Parts {
 
     fn insight(&self) -> Insight {
         let mut insight = Insight { routes: self.routes.clone(), exports: self.exports.clone(), ..Insight::default() };
+        insight.notifier.clone_from(&self.notifier);
         insight.ready.extend(self.broker.as_ref().map(|broker| Arc::clone(&broker.ready)));
         match &self.index {
             Some(index) => {
@@ -390,6 +391,8 @@ impl Parts {
             None => {}
         }
         if let Some((ledger, taps)) = &self.agent {
+            let agent = ledger.clone();
+            insight.ready.push(Arc::new(move || agent.ready().map_err(|reason| format!("agent: {reason}"))));
             insight.agent = Some(ledger.clone());
             insight.taps = Some(taps.clone());
         }

@@ -49,7 +49,7 @@ pub struct FileSource {
     pub tenant: String,
     /// Where to start in files that existed before the first start of the agent.
     pub read_from: ReadFrom,
-    /// Longer lines are truncated to this length and marked.
+    /// Longer lines are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// A last line without a line end is sent when it has not grown for this long.
     pub partial_timeout: Span,

@@ -68,7 +68,7 @@ pub struct JournaldSource {
     pub max_streams: usize,
     /// Tenant of the records. Empty: `default`.
     pub tenant: String,
-    /// Longer messages are truncated to this length and marked.
+    /// Longer messages are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// Transforms applied to each event, in this order: names from `agent.transforms`, or inline transforms.
     pub transforms: Vec<StepConfig>,
@@ -124,7 +124,7 @@ pub struct StdinSource {
     pub labels: BTreeMap<String, String>,
     /// Tenant of the lines. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are truncated to this length and marked.
+    /// Longer lines are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// Joins several lines, such as a stack trace, to one event.
     pub multiline: Option<MultilineConfig>,
@@ -206,7 +206,7 @@ pub struct CommandSource {
     pub labels: BTreeMap<String, String>,
     /// Tenant of the lines. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are truncated to this length and marked.
+    /// Longer lines are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// Joins several lines, such as a stack trace, to one event.
     pub multiline: Option<MultilineConfig>,

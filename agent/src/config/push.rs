@@ -109,7 +109,7 @@ pub struct HttpSource {
     pub tenant: String,
     /// Header that names the tenant, such as `X-Scope-OrgID`. Empty: none.
     pub tenant_header: String,
-    /// Longer lines are truncated to this length and marked.
+    /// Longer lines are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// Where and how to parse the event time in a record. Left out: the time of the push.
     pub timestamp: Option<TimestampConfig>,
@@ -214,7 +214,7 @@ pub struct OtlpSource {
     pub max_streams: usize,
     /// Tenant of records without the header `X-Scope-OrgID`. Empty: `default`.
     pub tenant: String,
-    /// Longer lines are truncated to this length and marked.
+    /// Longer lines are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// Who may push.
     pub auth: Login,

@@ -67,7 +67,7 @@ pub struct SyslogSource {
     pub max_streams: usize,
     /// Tenant of the records. Empty: `default`.
     pub tenant: String,
-    /// Longer messages are truncated to this length and marked.
+    /// Longer messages are truncated to this length and get the metadata `truncated=true`.
     pub max_line_bytes: ByteSize,
     /// Maximum number of concurrent connections; others wait to be accepted.
     pub max_connections: usize,

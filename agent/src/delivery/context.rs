@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_log::client::BatchProducer;
+use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use parking_lot::Mutex;
 
@@ -29,6 +29,8 @@ pub(crate) struct DeliveryContext {
     pub retry_initial: Duration,
     pub retry_max: Duration,
     pub dead_letter_topic: Arc<str>,
+    /// The topic of the configuration.
+    pub topic: WantedTopic,
     pub routed: RoutedTopics,
     pub conditions: Conditions,
     pub taps: Taps,

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use millrace_log::native::encode::{HeaderRef, Records};
 use millrace_log::record::{
-    CONTENT_JSON, Fixed, HEADER_CONTENT_TYPE, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Position,
-    kafka_timestamp_ms,
+    CONTENT_JSON, Fixed, HEADER_CONTENT_TYPE, HEADER_FIXED, HEADER_LABELS, HEADER_META, HEADER_TENANT, Labels,
+    Position, kafka_timestamp_ms,
 };
 
 use super::outgoing::Outgoing;
@@ -21,6 +21,8 @@ const YIELD_EVERY: usize = 1000;
 const RECORD_OVERHEAD: usize = 256;
 /// Headers of a record at most.
 const MAX_HEADERS: usize = 5;
+/// Metadata of a line that was cut at `max_line_bytes`: readers that don't know our header see it, too.
+const META_TRUNCATED: (&str, &str) = ("truncated", "true");
 /// Header `meta` of a line that is not UTF-8: the log keeps its bytes, readers show U+FFFD.
 const META_INVALID: &[u8] = br#"{"encoding":"invalid"}"#;
 
@@ -81,6 +83,8 @@ fn push(
     };
     let as_read = transformed.is_none_or(|transformed| transformed.content == Content::Line);
     let meta = meta.or_else(|| (as_read && is_invalid_utf8(line, cut)).then_some(META_INVALID));
+    let marked = cut.then(|| truncated(meta));
+    let meta = marked.as_deref().or(meta);
     let position = Position::at(batch.position(piece));
     let fixed = Fixed { time_ns, source: identity.id, position, cut, time_from_line }.encode();
     let mut headers: [HeaderRef<'_>; MAX_HEADERS] = [(HEADER_LABELS.as_bytes(), labels); MAX_HEADERS];
@@ -101,4 +105,26 @@ fn push(
     add(HEADER_FIXED, &fixed[..]);
     let time_ms = kafka_timestamp_ms(time_ns, batch.read_ns.div_euclid(1_000_000));
     records.push(time_ms, Some(&identity.key), Some(value), &headers[..count]);
+}
+
+/// Metadata with the mark of a cut line; few lines are that long.
+fn truncated(meta: Option<&[u8]>) -> Vec<u8> {
+    let meta = meta.and_then(|meta| Labels::from_json(meta).ok()).unwrap_or_default();
+    Labels::new(meta.iter().chain([META_TRUNCATED])).to_json().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_of_a_cut_line_stands_beside_other_metadata() {
+        for (meta, want) in [
+            (None, r#"{"truncated":"true"}"#),
+            (Some(META_INVALID), r#"{"encoding":"invalid","truncated":"true"}"#),
+            (Some(&br#"{"truncated":"no","user":"1"}"#[..]), r#"{"truncated":"true","user":"1"}"#),
+        ] {
+            assert_eq!(truncated(meta), want.as_bytes(), "{meta:?}");
+        }
+    }
 }

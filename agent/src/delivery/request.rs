@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use millrace_log::client::ClientError;
+use millrace_log::client::{ClientError, WireError};
 use millrace_log::native::encode::Records;
 use millrace_log::record::TopicPartition;
 
@@ -13,8 +13,10 @@ use super::context::DeliveryContext;
 use super::retry::Trouble;
 use crate::batch::Flow;
 
-/// An answer that takes longer is reported.
+/// An answer that takes longer is reported, and logged as often.
 const SLOW: Duration = Duration::from_secs(15);
+/// Attempts that fail for so long are reported.
+const FAILING: Duration = Duration::from_secs(5);
 
 /// How a request ended.
 pub(super) enum Sent {
@@ -32,11 +34,25 @@ pub(super) async fn send(context: &DeliveryContext, flow: &Flow, to: &TopicParti
     let answer = context.producer.send_encoded(to, records);
     tokio::pin!(answer);
     let (mut silent, began) = (None, tokio::time::Instant::now());
+    let mut logged: Option<tokio::time::Instant> = None;
     let answer = loop {
-        match tokio::time::timeout(SLOW, &mut answer).await {
-            Ok(answer) => break answer,
-            Err(_) => {
-                silent.get_or_insert_with(|| Trouble::new(&context.conditions, to)).report("log does not answer");
+        if let Ok(answer) = tokio::time::timeout(FAILING, &mut answer).await {
+            break answer;
+        }
+        let error = context.producer.last_error(to);
+        if error.is_none() && began.elapsed() < SLOW {
+            continue;
+        }
+        silent.get_or_insert_with(|| Trouble::new(&context.conditions, to)).report(&describe(error.as_ref()));
+        if logged.is_some_and(|at| at.elapsed() < SLOW) {
+            continue;
+        }
+        logged = Some(tokio::time::Instant::now());
+        match error.filter(WireError::is_answer) {
+            Some(error) => {
+                tracing::warn!(partition = %to, records = count, %error, "log refuses records, the agent waits and stops reading until it takes them");
+            }
+            None => {
                 tracing::warn!(partition = %to, records = count, "log does not answer, the agent waits and stops reading: check that the broker runs and that `kafka.brokers` is right");
             }
         }
@@ -51,4 +67,13 @@ pub(super) async fn send(context: &DeliveryContext, flow: &Flow, to: &TopicParti
         return if failed.is_empty() { Sent::All } else { Sent::Retry((0..count).collect(), error) };
     }
     if *retriable || !source.blames_records() { Sent::Retry(known, error) } else { Sent::Refused(known, error) }
+}
+
+/// What is in the way of a request that is sent again.
+fn describe(error: Option<&WireError>) -> String {
+    match error {
+        None => "log does not answer".to_owned(),
+        Some(error) if error.is_answer() => format!("log refuses records: {error}"),
+        Some(error) => format!("log does not answer: {error}"),
+    }
 }

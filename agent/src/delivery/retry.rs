@@ -8,7 +8,7 @@ use millrace_log::client::ClientError;
 use millrace_log::record::TopicPartition;
 
 use super::context::DeliveryContext;
-use crate::condition::Conditions;
+use crate::condition::{Conditions, with_cause};
 
 /// Attempts between two log lines of one failure.
 const LOG_EVERY: u64 = 30;
@@ -54,11 +54,11 @@ impl Backoff {
     /// After a failed attempt.
     pub async fn wait(&mut self, to: &TopicPartition, error: &ClientError) {
         self.attempts += 1;
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let error = with_cause(error);
         let trouble = self.trouble.get_or_insert_with(|| Trouble::new(&self.conditions, to));
-        trouble.report(&format!("{error}: {cause} (attempt {})", self.attempts));
+        trouble.report(&format!("{error} (attempt {})", self.attempts));
         if self.attempts == 1 || self.attempts.is_multiple_of(LOG_EVERY) {
-            tracing::warn!(partition = %to, %error, cause, attempts = self.attempts, "log did not accept records, retrying until it does");
+            tracing::warn!(partition = %to, error, attempts = self.attempts, "log did not accept records, retrying until it does");
         }
         // Half to whole: the senders of many hosts must not come back at the same moment.
         let wait = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);

@@ -257,6 +257,7 @@ impl PartitionSender {
         let mut result = GroupResult::default();
         let mut groups = VecDeque::from([indices]);
         while let Some(group) = groups.pop_front() {
+            let created = context.topic.created();
             let records = encode(outgoing, &group, context.producer.spare(&to)).await;
             match send(context, &self.flow, &to, records).await {
                 Sent::All => {
@@ -268,6 +269,9 @@ impl PartitionSender {
                     groups.push_front(failed);
                     context.metrics.retries.inc();
                     backoff.wait(&to, &error).await;
+                    if !is_routed && error.is_topic_missing() {
+                        self.create_again(&to, created, &mut backoff).await;
+                    }
                     // The topic may have been created anew, and a source under a new id may have another partition.
                     if is_routed && (moved || self.has_changed(&to.topic).await?) {
                         result.open = groups.into_iter().flatten().collect();
@@ -295,6 +299,16 @@ impl PartitionSender {
             }
         }
         Ok(result)
+    }
+
+    /// Creates the topic of the configuration as at the start; one that can't be created yet is tried again after a wait.
+    async fn create_again(&self, to: &TopicPartition, seen: u64, backoff: &mut Backoff) {
+        match self.context.topic.create_again(seen).await {
+            Ok(created) => {
+                self.context.metrics.recreated_topics.inc_by(u64::from(created));
+            }
+            Err(error) => backoff.wait(to, &error).await,
+        }
     }
 
     /// The log took a group without those at `failed`. Returns these, and whether a source goes on under a new id.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_doors::access::Access;
-use millrace_log::client::BatchProducer;
+use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::fs::RealFs;
 use millrace_log::record::{Labels, SourceId, TopicPartition};
@@ -30,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 use self::guards::{CloseGates, CloseSpool, CloseTaps, StopReading};
 use self::limits::{behind_bytes, waiting_bytes};
 use self::running::{Running, Tasks};
+use crate::backlog::Backlog;
 use crate::batch::{Flow, MemoryBudget, QueuedBatches};
 use crate::checkpoint::Checkpoint;
-use crate::condition::Conditions;
+use crate::condition::{Conditions, with_cause};
 use crate::config::{AgentConfig, SourceConfig};
 use crate::delivery::{DeliveryContext, PartitionSender, RoutedTopics};
 use crate::error::AgentError;
@@ -55,6 +56,8 @@ use crate::watch::Wake;
 const SPOOL_JOBS: usize = 1024;
 /// Between two log lines about a log that can't be reached.
 const LOG_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at what waits in files, while it can't be reached.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The agent of one host. Opened, then run once.
 pub struct Agent {
@@ -318,6 +321,7 @@ impl Agent {
             retry_initial: config.retry_initial.0,
             retry_max: config.retry_max.0,
             dead_letter_topic: config.dead_letter_topic.as_str().into(),
+            topic: WantedTopic::new(self.producer.clone(), topic.clone(), config.kafka.partitions, partitions),
             routed: RoutedTopics::new(config.kafka.partitions),
             conditions: self.conditions.clone(),
             taps: self.taps.clone(),
@@ -429,6 +433,8 @@ impl Agent {
     async fn create_topic(&self, topic: &str, cancel: &CancellationToken) -> Option<i32> {
         let mut wait = self.config.retry_initial.0;
         let mut logged: Option<tokio::time::Instant> = None;
+        let backlog = Arc::new(Backlog::new(&self.files, &self.remembered));
+        let mut looked: Option<tokio::time::Instant> = None;
         loop {
             let answer = tokio::select! {
                 biased;
@@ -438,15 +444,31 @@ impl Agent {
             match answer {
                 Ok(partitions) => {
                     self.conditions.trouble(topic, None);
+                    self.conditions.reach();
                     return Some(partitions);
                 }
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    self.conditions
-                        .trouble(topic, Some(format!("{error}: {cause}; nothing is read before the topic exists")));
+                    let error = with_cause(&error);
+                    self.conditions.trouble(topic, Some(format!("{error}; nothing is read before the topic exists")));
                     if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
                         logged = Some(tokio::time::Instant::now());
-                        tracing::warn!(%error, cause, topic, "log can't be reached, the agent waits for it before it reads files");
+                        tracing::warn!(
+                            error,
+                            topic,
+                            "log can't be reached, the agent waits for it before it reads files"
+                        );
+                    }
+                }
+            }
+            if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+                looked = Some(tokio::time::Instant::now());
+                let backlog = backlog.clone();
+                tokio::select! {
+                    () = cancel.cancelled() => return None,
+                    bytes = tokio::task::spawn_blocking(move || backlog.bytes()) => {
+                        if let Ok(bytes) = bytes {
+                            self.conditions.wait(bytes);
+                        }
                     }
                 }
             }

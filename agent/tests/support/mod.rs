@@ -43,6 +43,14 @@ struct Inner {
     sunk: u64,
     poison: Option<Vec<u8>>,
     away: Option<String>,
+    /// Topics that were deleted.
+    gone: Vec<String>,
+    /// Topics created again, with how many partitions.
+    created: Vec<(String, i32)>,
+    /// Creates no topic.
+    denies: bool,
+    /// Why nothing is taken while the log is away.
+    error: Option<WireError>,
 }
 
 /// A log in memory.
@@ -53,7 +61,7 @@ pub struct FakeLog {
 }
 
 pub fn refused(to: &TopicPartition, count: usize, failed: Vec<usize>, code: Code) -> ClientError {
-    let retriable = code == Code::RequestTimedOut;
+    let retriable = code.is_retriable();
     let source = WireError::refused(code, None);
     ClientError::Refused { topic_partition: to.clone(), count, failed, retriable, source }
 }
@@ -68,6 +76,10 @@ impl FakeLog {
             sunk: 0,
             poison: None,
             away: None,
+            gone: Vec::new(),
+            created: Vec::new(),
+            denies: false,
+            error: None,
         };
         Arc::new(Self { inner: Mutex::new(inner), partitions })
     }
@@ -84,6 +96,29 @@ impl FakeLog {
     /// This topic alone does not answer.
     pub fn away(&self, topic: Option<&str>) {
         self.inner.lock().away = topic.map(ToOwned::to_owned);
+    }
+
+    /// Takes nothing, for this reason.
+    pub fn fails(&self, error: WireError) {
+        let mut inner = self.inner.lock();
+        (inner.mood, inner.error) = (Mood::Away, Some(error));
+    }
+
+    /// Refuses to create topics, or no longer.
+    pub fn deny(&self, denies: bool) {
+        self.inner.lock().denies = denies;
+    }
+
+    /// Deletes a topic with what is in it.
+    pub fn delete(&self, topic: &str) {
+        let mut inner = self.inner.lock();
+        inner.kept.retain(|(to, _)| &*to.topic != topic);
+        inner.gone.push(topic.to_owned());
+    }
+
+    /// Topics that were created after they were deleted.
+    pub fn created(&self) -> Vec<(String, i32)> {
+        self.inner.lock().created.clone()
     }
 
     pub fn sunk(&self) -> u64 {
@@ -160,6 +195,9 @@ impl BatchProducer for FakeLog {
         }
         let mut inner = self.inner.lock();
         let count = batch.len();
+        if inner.gone.iter().any(|gone| **gone == *to.topic) {
+            return Err(refused(to, count, (0..count).collect(), Code::UnknownTopicOrPartition));
+        }
         if mood == Mood::Sink {
             inner.sunk += count as u64;
             return Ok(0);
@@ -197,9 +235,22 @@ impl BatchProducer for FakeLog {
         answer.map_or(Ok(first as i64), Err)
     }
 
-    async fn ensure_topic(&self, topic: &str, _: i32) -> Result<i32, ClientError> {
+    fn last_error(&self, _: &TopicPartition) -> Option<WireError> {
+        let inner = self.inner.lock();
+        inner.error.clone().filter(|_| inner.mood == Mood::Away)
+    }
+
+    async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError> {
         while self.inner.lock().mood == Mood::Away {
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let mut inner = self.inner.lock();
+        if inner.denies {
+            return Err(ClientError::Topic { topic: topic.to_owned(), reason: "not now".to_owned() });
+        }
+        if let Some(at) = inner.gone.iter().position(|gone| gone == topic) {
+            inner.gone.remove(at);
+            inner.created.push((topic.to_owned(), partitions));
         }
         Ok(if topic == "millrace.dlq" { 1 } else { self.partitions })
     }

@@ -13,6 +13,7 @@ mod names {
     pub const EQUAL_LINES: &str = "equal_lines";
     pub const UNACKNOWLEDGED_LINES: &str = "unacknowledged_lines";
     pub const RETRIES: &str = "retries";
+    pub const RECREATED_TOPICS: &str = "recreated_topics";
     pub const IN_FLIGHT_BYTES: &str = "in_flight_bytes";
 }
 
@@ -29,6 +30,8 @@ pub(crate) struct Metrics {
     pub refused: Counter,
     /// Batches sent again.
     pub retries: Counter,
+    /// Times that the push topic was missing and was created again.
+    pub recreated: Counter,
     /// Bytes that wait for the log.
     pub in_flight: Gauge,
 }
@@ -47,6 +50,8 @@ impl Metrics {
         );
         r.register(names::UNACKNOWLEDGED_LINES, "Pushed events answered with an error", m.refused.clone());
         r.register(names::RETRIES, "Batches sent again after a failure", m.retries.clone());
+        let help = "Times that the push topic was missing in the log and was created again";
+        r.register(names::RECREATED_TOPICS, help, m.recreated.clone());
         r.register(names::IN_FLIGHT_BYTES, "Bytes of pushed events that wait for the log", m.in_flight.clone());
         m
     }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_log::client::BatchProducer;
+use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::record::{Labels, Position, SourceId, Tenant};
 use prometheus_client::registry::Registry;
@@ -110,6 +110,7 @@ impl Ingest {
         let source = positions.source();
         let mut senders = Vec::new();
         let mut workers = Vec::new();
+        let wanted = Arc::new(WantedTopic::new(Arc::clone(&producer), topic.into(), partitions, partitions.max(1)));
         for partition in 0..partitions.max(1) {
             let (sender, parcels) = mpsc::channel(config.queue_requests.max(1));
             senders.push(sender);
@@ -117,6 +118,7 @@ impl Ingest {
                 parcels,
                 to: millrace_log::record::TopicPartition::new(topic, partition),
                 producer: Arc::clone(&producer),
+                topic: Arc::clone(&wanted),
                 positions: Arc::clone(&positions),
                 clock: Arc::clone(&clock),
                 give_up_after: config.give_up_after.0,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_log::client::{BatchProducer, ClientError};
+use millrace_log::client::{BatchProducer, ClientError, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::record::{self, Event, Position, Record, SourceId, TopicPartition};
 use tokio::sync::mpsc;
@@ -33,6 +33,7 @@ pub(super) struct Worker {
     pub(super) parcels: mpsc::Receiver<Parcel>,
     pub(super) to: TopicPartition,
     pub(super) producer: Arc<dyn BatchProducer>,
+    pub(super) topic: Arc<WantedTopic>,
     pub(super) positions: Arc<Positions>,
     pub(super) clock: SharedClock,
     pub(super) give_up_after: Duration,
@@ -140,6 +141,28 @@ impl Worker {
         }
     }
 
+    /// Creates the topic as at the start; why that failed, if it did.
+    async fn create_again(&self, seen: u64, deadline: Instant) -> Option<ClientError> {
+        match tokio::time::timeout_at(deadline, self.topic.create_again(seen)).await {
+            Ok(Ok(created)) => {
+                self.metrics.recreated.inc_by(u64::from(created));
+                None
+            }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        }
+    }
+
+    /// Why these records are not in the log in time: what it answered, if it did.
+    fn late(&self, pending: &[usize]) -> IngestError {
+        let after = millrace_log::value::Span(self.give_up_after);
+        let Some(source) = self.producer.last_error(&self.to) else { return IngestError::Late { after } };
+        let (topic_partition, count) = (self.to.clone(), pending.len());
+        let failed = (0..count).collect();
+        let refused = ClientError::Refused { topic_partition, count, failed, retriable: true, source };
+        IngestError::Unavailable { source: Arc::new(refused) }
+    }
+
     /// Sends records until all are durable, refused, passed by others, or the time is up.
     async fn deliver(&self, records: Vec<Record>, cancel: &CancellationToken) -> Outcome {
         let deadline = Instant::now() + self.give_up_after;
@@ -147,6 +170,7 @@ impl Worker {
         let mut pending: Vec<usize> = (0..records.len()).collect();
         let mut pause = FIRST_PAUSE;
         loop {
+            let created = self.topic.created();
             let batch: Vec<Record> = pending.iter().filter_map(|i| records.get(*i).cloned()).collect();
             // The producer's own patience may be longer than ours. What it still sends after that is dropped by the
             // index if a later number came first, and else is in the log without having been acknowledged.
@@ -154,9 +178,9 @@ impl Worker {
                 Ok(Ok(_)) => return Outcome { fates, error: None },
                 Ok(Err(error)) => error,
                 Err(_) => {
+                    let error = self.late(&pending);
                     mark(&mut fates, &pending, Fate::Failed);
-                    let after = millrace_log::value::Span(self.give_up_after);
-                    return Outcome { fates, error: Some(IngestError::Late { after }) };
+                    return Outcome { fates, error: Some(error) };
                 }
             };
             let (failed, retriable): (Vec<usize>, bool) = match &error {
@@ -172,6 +196,10 @@ impl Worker {
             };
             let (passed, again): (Vec<usize>, Vec<usize>) =
                 failed.iter().copied().partition(|i| last_durable.is_some_and(|durable| *i < durable));
+            let error = match error.is_topic_missing() {
+                true => self.create_again(created, deadline).await.unwrap_or(error),
+                false => error,
+            };
             let cause = Arc::new(error);
             if !retriable {
                 mark(&mut fates, &failed, Fate::Failed);

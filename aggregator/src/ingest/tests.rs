@@ -20,6 +20,8 @@ enum Fault {
     Some { failed: Vec<usize>, retriable: bool },
     /// Never answers.
     Hang,
+    /// The topic was deleted.
+    Gone,
 }
 
 /// A log in memory.
@@ -28,6 +30,8 @@ pub(crate) struct FakeLog {
     records: Mutex<Vec<(TopicPartition, Record)>>,
     faults: Mutex<VecDeque<Fault>>,
     calls: Mutex<usize>,
+    gone: Mutex<bool>,
+    created: Mutex<Vec<(String, i32)>>,
 }
 
 impl FakeLog {
@@ -57,7 +61,11 @@ impl FakeLog {
 }
 
 fn refused(to: &TopicPartition, count: usize, failed: Vec<usize>, retriable: bool) -> ClientError {
-    let source = WireError::refused(Code::RequestTimedOut, None);
+    refused_with(Code::RequestTimedOut, to, count, failed, retriable)
+}
+
+fn refused_with(code: Code, to: &TopicPartition, count: usize, failed: Vec<usize>, retriable: bool) -> ClientError {
+    let source = WireError::refused(code, None);
     ClientError::Refused { topic_partition: to.clone(), count, failed, retriable, source }
 }
 
@@ -66,12 +74,21 @@ impl BatchProducer for FakeLog {
     async fn send(&self, to: &TopicPartition, batch: Vec<Record>) -> Result<i64, ClientError> {
         *self.calls.lock() += 1;
         let fault = self.faults.lock().pop_front();
+        let gone = {
+            let mut gone = self.gone.lock();
+            *gone |= matches!(fault, Some(Fault::Gone));
+            *gone
+        };
+        if gone {
+            let all = (0..batch.len()).collect();
+            return Err(refused_with(Code::UnknownTopicOrPartition, to, batch.len(), all, true));
+        }
         let take = |keep: &dyn Fn(usize) -> bool| {
             let kept = batch.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, r)| (to.clone(), r.clone()));
             self.records.lock().extend(kept);
         };
         match fault {
-            None => {
+            None | Some(Fault::Gone) => {
                 take(&|_| true);
                 Ok(0)
             }
@@ -87,7 +104,10 @@ impl BatchProducer for FakeLog {
         }
     }
 
-    async fn ensure_topic(&self, _topic: &str, partitions: i32) -> Result<i32, ClientError> {
+    async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError> {
+        if std::mem::take(&mut *self.gone.lock()) {
+            self.created.lock().push((topic.to_owned(), partitions));
+        }
         Ok(partitions)
     }
 }
@@ -214,6 +234,16 @@ async fn faults_of_the_log_lose_nothing_that_was_acknowledged() {
         assert!(running.ingest.append(vec![event("a", 9, "next")]).await.is_ok(), "{faults:?}");
         assert_eq!(log.indexed().len(), want_indexed + 1, "{faults:?}");
     }
+}
+
+#[tokio::test]
+async fn a_topic_that_was_deleted_is_created_again() {
+    let log = FakeLog::failing([Fault::Gone]);
+    let running = start(Arc::clone(&log), 4, IngestConfig::default());
+    let events = (0..8).map(|i| event(&format!("app{i}"), i, "line")).collect();
+    running.ingest.append(events).await.unwrap();
+    assert_eq!(log.indexed().len(), 8);
+    assert_eq!(*log.created.lock(), [("logs".to_owned(), 4)]);
 }
 
 #[tokio::test]

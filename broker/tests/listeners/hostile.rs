@@ -331,7 +331,10 @@ async fn floods_and_half_open_connections_leave_room_for_others() {
         drop(raw.0.write_all(bytes).await);
         held.push(raw);
     }
-    assert!(target.ended("plain", "address_limit") >= 1400 - 450, "{}", target.metrics());
+    // Beyond the limit of one address a connection is refused, or one makes room: the idle one that waits longest, or one
+    // that was cut off meanwhile.
+    let ended: u64 = ["address_limit", "shed", "stalled"].map(|cause| target.ended("plain", cause)).iter().sum();
+    assert!(ended >= 1400 - 450, "{}", target.metrics());
     target.has_ended("plain", "stalled", 300).await;
     good.stop("flood", &target).await;
     drop(held);

@@ -50,7 +50,7 @@ type Newest = HashMap<(String, String), usize>;
 struct Round {
     again: Vec<Document>,
     refused: Vec<(usize, String)>,
-    /// Why a whole request failed.
+    /// Why a request, or a document, is to be repeated.
     failure: Option<String>,
 }
 
@@ -163,7 +163,10 @@ impl ElasticBulk {
                         }
                     }
                     Outcome::Duplicate => self.duplicate(1),
-                    Outcome::Again => round.again.push(document),
+                    Outcome::Again(reason) => {
+                        round.failure.get_or_insert(reason);
+                        round.again.push(document);
+                    }
                     Outcome::Refused(reason) => round.refused.push((document.index, reason)),
                 }
             }

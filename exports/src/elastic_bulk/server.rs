@@ -2,7 +2,9 @@
 //!
 //! In: documents. Out: the outcome of each, or why the request was not taken as a whole. Touches the network.
 
+use millrace_log::consume::chain;
 use millrace_log::value::ValueError;
+use reqwest::redirect::Policy;
 use reqwest::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
@@ -36,7 +38,8 @@ struct BulkAnswer {
 pub(super) enum Outcome {
     Stored,
     Duplicate,
-    Again,
+    /// Not now, and why.
+    Again(String),
     Refused(String),
 }
 
@@ -71,7 +74,9 @@ impl Server {
                 key => Login::ApiKey(key),
             }
         };
-        let client = reqwest::Client::builder().timeout(config.timeout.0).build().map_err(ServerError::Client)?;
+        // Following a redirect would turn the request into a GET, whose answer says nothing of the documents.
+        let client = reqwest::Client::builder().timeout(config.timeout.0).redirect(Policy::none());
+        let client = client.build().map_err(ServerError::Client)?;
         Ok(Self { url: format!("{}/_bulk", config.url.trim_end_matches('/')), login, client })
     }
 
@@ -82,7 +87,7 @@ impl Server {
 
     /// One request: what became of each document, or why the whole must be repeated.
     pub async fn send(&self, documents: &[Document]) -> Result<Vec<Outcome>, SendFault> {
-        let other = |error: reqwest::Error| SendFault::Other(error.without_url().to_string());
+        let other = |error: reqwest::Error| SendFault::Other(chain(&error.without_url()));
         let body: Vec<u8> = documents.iter().flat_map(|d| d.body.iter().copied()).collect();
         let mut request = self.client.post(&self.url).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
         request = match &self.login {
@@ -92,6 +97,13 @@ impl Server {
         };
         let answer = request.send().await.map_err(other)?;
         let status = answer.status();
+        if status.is_redirection() {
+            let to = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+            let to: String = to.chars().take(200).collect();
+            let text =
+                format!("HTTP {status}: the server redirects to {to}; set `url` to the address that takes `_bulk`");
+            return Err(SendFault::Other(text));
+        }
         if !status.is_success() {
             let text: String = answer.text().await.unwrap_or_default().chars().take(300).collect();
             let text = format!("HTTP {status}: {text}");
@@ -102,8 +114,9 @@ impl Server {
             });
         }
         let bytes = answer.bytes().await.map_err(other)?;
-        let parsed: BulkAnswer = serde_json::from_slice(&bytes)
-            .map_err(|error| SendFault::Other(format!("answer is not that of _bulk: {error}")))?;
+        let parsed: BulkAnswer = serde_json::from_slice(&bytes).map_err(|error| {
+            SendFault::Other(format!("answer is not that of `_bulk`, is `url` that of Elasticsearch? {error}"))
+        })?;
         if parsed.items.len() != documents.len() {
             let text = format!("answer has {} items for {} documents", parsed.items.len(), documents.len());
             return Err(SendFault::Other(text));
@@ -117,17 +130,24 @@ impl Server {
 
 /// What the server says of one item: 409 to `create` means that it has the document.
 pub(super) fn outcome(item: &Map<String, Json>) -> Outcome {
-    let Some((action, result)) = item.iter().next() else { return Outcome::Again };
+    let Some((action, result)) = item.iter().next() else { return Outcome::Again("an item is empty".to_owned()) };
+    let error = || {
+        let error = result.get("error").map(ToString::to_string).unwrap_or_default();
+        error.chars().take(500).collect::<String>()
+    };
     let status = result.get("status").and_then(Json::as_u64).and_then(|s| StatusCode::from_u16(s as u16).ok());
     match status {
         Some(StatusCode::CONFLICT) if action == "create" => Outcome::Duplicate,
         Some(status) if status.is_success() => Outcome::Stored,
-        // Also a block of the index (a full disk, say) is 403 and passes.
-        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) | None => Outcome::Again,
-        Some(status) if status.is_server_error() => Outcome::Again,
+        None => Outcome::Again("an item has no status".to_owned()),
         Some(status) => {
-            let error = result.get("error").map(ToString::to_string).unwrap_or_default();
-            Outcome::Refused(format!("HTTP {}: {}", status.as_u16(), error.chars().take(500).collect::<String>()))
+            let reason = format!("HTTP {}: {}", status.as_u16(), error());
+            let passes = match status {
+                // Also a block of the index (a full disk, say) is 403 and passes.
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+                status => status.is_server_error(),
+            };
+            if passes { Outcome::Again(reason) } else { Outcome::Refused(reason) }
         }
     }
 }

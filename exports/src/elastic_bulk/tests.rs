@@ -48,16 +48,23 @@ fn consumed(offset: i64, record: Record) -> Consumed {
     Consumed { partition: TopicPartition::new("logs", 0), offset, record, unreadable: None }
 }
 
-fn export(url: &str, graveyard: &Arc<Graveyard>) -> ElasticBulk {
-    // Some other test of this process may have installed it already.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let config = ElasticBulkConfig {
+fn settings(url: &str) -> ElasticBulkConfig {
+    ElasticBulkConfig {
         url: url.to_owned(),
         username: "writer".to_owned(),
         password: millrace_log::value::Secret::new("pw"),
         min_backoff: millrace_log::value::Span::millis(1),
         ..ElasticBulkConfig::default()
-    };
+    }
+}
+
+fn export(url: &str, graveyard: &Arc<Graveyard>) -> ElasticBulk {
+    with(settings(url), graveyard)
+}
+
+fn with(config: ElasticBulkConfig, graveyard: &Arc<Graveyard>) -> ElasticBulk {
+    // Some other test of this process may have installed it already.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let dead: Arc<dyn BatchProducer> = graveyard.clone();
     ElasticBulk::new(config, dead, ManualClock::at_ns(0), ExportMetrics::default()).unwrap()
 }
@@ -99,8 +106,8 @@ fn statuses_decide_what_becomes_of_a_document() {
         ("create", 201, Outcome::Stored),
         ("create", 409, Outcome::Duplicate),
         ("index", 409, Outcome::Refused("HTTP 409: ".to_owned())),
-        ("create", 429, Outcome::Again),
-        ("create", 503, Outcome::Again),
+        ("create", 429, Outcome::Again("HTTP 429: ".to_owned())),
+        ("create", 503, Outcome::Again("HTTP 503: ".to_owned())),
         ("create", 400, Outcome::Refused("HTTP 400: ".to_owned())),
     ] {
         let item = Map::from_iter([(action.to_owned(), json!({"status": status}))]);
@@ -136,6 +143,44 @@ async fn what_failed_is_sent_again_and_what_was_refused_is_buried() {
     let buried = graveyard.0.lock();
     let reasons: Vec<&[u8]> = buried.iter().map(|r| r.header("dlq.from").unwrap().as_ref()).collect();
     assert_eq!(reasons, [&b"logs-0@4"[..], b"logs-0@3"]);
+}
+
+#[tokio::test]
+async fn whatever_keeps_an_export_from_delivering_is_a_pause_with_its_cause() {
+    let elsewhere = ResponseTemplate::new(302).insert_header("location", "http://elsewhere:9200/_bulk");
+    let slow = ResponseTemplate::new(200).set_delay(std::time::Duration::from_secs(60));
+    let cases: [(Option<ResponseTemplate>, &str); 6] = [
+        (None, "Connection refused"),
+        (Some(elsewhere), "redirects to http://elsewhere:9200/_bulk; set `url`"),
+        (Some(ResponseTemplate::new(200).set_body_string("<html>")), "answer is not that of `_bulk`"),
+        (Some(items(&[429])), "HTTP 429"),
+        (Some(ResponseTemplate::new(503).set_body_string("starting")), "HTTP 503 Service Unavailable: starting"),
+        (Some(slow), "timed out"),
+    ];
+    for (answer, want) in cases {
+        let server = MockServer::start().await;
+        let url = if answer.is_some() { server.uri() } else { "http://127.0.0.1:1".to_owned() };
+        if let Some(answer) = answer {
+            Mock::given(method("POST")).respond_with(answer).mount(&server).await;
+            // Where a client lands that follows redirects.
+            Mock::given(method("GET")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+        }
+        let mut config = settings(&url);
+        config.timeout = millrace_log::value::Span::millis(200);
+        let export = with(config, &Arc::new(Graveyard::default()));
+        let (status, token, batch) = (export.status(), CancellationToken::new(), batch([event(0)]));
+        let paused = async {
+            while status.trouble().is_none() {
+                tokio::task::yield_now().await;
+            }
+            token.cancel();
+        };
+        let limit = std::time::Duration::from_secs(30);
+        let both = async { tokio::join!(export.deliver(&batch, &token), paused) };
+        let (delivered, ()) = tokio::time::timeout(limit, both).await.expect(want);
+        let trouble = status.notice().unwrap_or_default();
+        assert!(!delivered && trouble.contains(want), "{want}: {trouble}");
+    }
 }
 
 #[tokio::test]

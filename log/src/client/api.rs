@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::error::ClientError;
 use crate::native::encode::Records;
+use crate::native::error::WireError;
 use crate::record::{Record, TopicPartition};
 
 /// Takes whole batches of one partition. Stands between the agent (or the HTTP doors) and a client.
@@ -25,6 +26,11 @@ pub trait BatchProducer: Send + Sync + 'static {
     /// No records, with the memory of those sent to this partition before, where the client keeps it.
     fn spare(&self, _to: &TopicPartition) -> Records {
         Records::default()
+    }
+
+    /// Why the last attempt failed for a batch of this partition that is being sent again; `None`: none failed.
+    fn last_error(&self, _to: &TopicPartition) -> Option<WireError> {
+        None
     }
 
     /// Number of partitions of a topic, created with `partitions` if it does not exist.

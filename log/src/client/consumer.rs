@@ -24,6 +24,7 @@ use crate::native::fetch::{FetchSettings, Fetching, StartAt};
 use crate::native::offsets::{Committer, End, commit, committed, end_of};
 use crate::native::stream::RecordStream;
 use crate::record::{HeaderName, Record, TopicPartition};
+use crate::topic_id::TopicId;
 
 /// Reads assigned partitions.
 pub struct WireConsumer {
@@ -70,6 +71,11 @@ impl WireConsumer {
         self.wait(|cluster| async move { cluster.partitions(&topic).await })
     }
 
+    /// The id of a partition's topic, as of the last look at the topic; `None` where the log has none.
+    pub fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
+        self.cluster.topic_id(of)
+    }
+
     /// Log start offset and the end: what lies before it can be read now.
     pub fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
         let (of, committed_only) = (of.clone(), self.fetching.committed_only());
@@ -80,8 +86,15 @@ impl WireConsumer {
         })
     }
 
-    /// Replaces what is read.
+    /// Replaces what is read: the topics as they are now.
     pub fn assign(&self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+        let all: Vec<_> = partitions.iter().map(|(tp, start)| (tp.clone(), *start, None)).collect();
+        self.assign_known(&all)
+    }
+
+    /// The same with the ids of the topics that the positions are of: one that was created anew since is reported as
+    /// [`ClientError::Recreated`] before anything of it is read.
+    pub fn assign_known(&self, partitions: &[(TopicPartition, StartAt, Option<TopicId>)]) -> Result<(), ClientError> {
         self.fetching.assign(partitions);
         self.polling.lock().reset();
         Ok(())
@@ -121,7 +134,8 @@ impl WireConsumer {
     /// Offsets that the group committed; `None` where it never did.
     pub fn committed(&self, of: &[TopicPartition]) -> Result<Vec<Option<i64>>, ClientError> {
         let (group, of) = (self.group.clone(), of.to_vec());
-        self.wait(|cluster| async move { committed(&cluster, &group, &of).await })
+        let offsets = self.wait(|cluster| async move { committed(&cluster, &group, &of).await })?;
+        Ok(offsets.into_iter().map(|offset| offset.map(|offset| offset.next)).collect())
     }
 }
 

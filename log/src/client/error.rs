@@ -2,6 +2,8 @@
 //!
 //! Out: [`ClientError`], each with its cause. Touches nothing.
 
+use kafka_protocol::ResponseError as Code;
+
 use crate::native::error::WireError;
 use crate::record::TopicPartition;
 
@@ -73,6 +75,12 @@ pub enum ClientError {
         /// The oldest offset that there is.
         log_start: i64,
     },
+    /// The topic is another one by the same name.
+    #[error("the topic of {topic_partition} was deleted and created anew")]
+    Recreated {
+        /// Which partition.
+        topic_partition: TopicPartition,
+    },
     /// Another consumer has taken the name.
     #[error("another consumer named `{identity}` has taken its place in the group")]
     Fenced {
@@ -94,6 +102,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether a batch was refused because its topic, or its partition, does not exist.
+    pub fn is_topic_missing(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.code() == Some(Code::UnknownTopicOrPartition))
+    }
+
     /// From a connection's fault.
     pub(crate) fn unreachable(brokers: &str, source: WireError) -> Self {
         Self::Unreachable { brokers: brokers.to_owned(), source }

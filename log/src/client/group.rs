@@ -34,9 +34,12 @@ use crate::native::member::{MemberSettings, Membership};
 use crate::native::offsets::{Committer, End, commit, end_of};
 use crate::native::stream::RecordStream;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// Time without a heartbeat after which the group gives the partitions away.
 const SESSION: Duration = Duration::from_secs(10);
+/// How long the group may be out of reach before the reader says so.
+const OUTAGE: Duration = Duration::from_secs(5);
 /// How often a reader looks at the group while it waits.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -200,6 +203,7 @@ impl<R: Readable> GroupReader<R> {
             start: StartAt::Earliest,
             session_timeout: Some(SESSION),
             refresh: settings.refresh,
+            outage: Some(OUTAGE),
         };
         let member = Arc::new(Membership::new(Arc::clone(&cluster), Arc::clone(&fetching), member));
         let stream = RecordStream::new(Arc::clone(&fetching));
@@ -252,14 +256,15 @@ impl<R: Readable> GroupReader<R> {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Its partitions, with the offsets that the group had committed; none if the assignment is over.
-    pub fn assigned(&self) -> Vec<(TopicPartition, Option<i64>)> {
+    /// Its partitions, with the offsets that the group had committed and the ids of their topics; none if the assignment is
+    /// over.
+    pub fn assigned(&self) -> Vec<(TopicPartition, Option<i64>, Option<TopicId>)> {
         let offset = |start| match start {
             StartAt::Offset(offset) => Some(offset),
             StartAt::Earliest | StartAt::Latest => None,
         };
         let starts = self.shared.member.starts(self.generation());
-        starts.into_iter().map(|(tp, start)| (tp, offset(start))).collect()
+        starts.into_iter().map(|(tp, start, id)| (tp, offset(start), id)).collect()
     }
 
     /// Log start offset and the end: what lies before it can be read now.

@@ -16,6 +16,8 @@ mod background;
 mod producer;
 /// Batches of records out of what was fetched.
 mod polling;
+/// A topic that its writers create again.
+mod wanted_topic;
 /// The consumer of assigned partitions.
 mod consumer;
 /// Reads one topic for people and tools.
@@ -34,6 +36,7 @@ pub use consumer::WireConsumer;
 pub use error::ClientError;
 pub use output::Output;
 pub use producer::{DELIVERY_TIMEOUT, WireProducer};
+pub use wanted_topic::WantedTopic;
 
 pub use crate::kafka::{ClientOptions, ConnectionConfig};
 pub use crate::native::fetch::StartAt;

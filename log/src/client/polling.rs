@@ -112,6 +112,7 @@ impl Polling {
                 Item::OutOfRange { tp, offset, log_start } => {
                     ClientError::OutOfRange { topic_partition: tp, offset, log_start }
                 }
+                Item::Recreated { tp } => ClientError::Recreated { topic_partition: tp },
                 Item::Unreadable { tp, from, to, batch: bytes_of, error } => {
                     tracing::error!(partition = %tp, from, to, %error, "records of the log can't be read");
                     if from < to {

@@ -9,6 +9,7 @@
 //! (KIP-98). What was not answered is sent again under the same number until it is: the broker answers a repetition with
 //! the offset of the first. A batch given up (time-out, cancelled by its caller) leaves open whether it was stored: then
 //! the partition goes on under a fresh producer id, and the caller's own numbers (source and position) tell copies apart.
+//! A batch whose topic does not exist goes back to its caller soon, however long it may be tried: no wait creates a topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 const BATCH_BYTES: usize = 1_000_000;
 /// How long a topic that was created may take to be listed.
 const LISTED: Duration = Duration::from_secs(15);
+/// How long a topic may be missing before its caller is told: nodes of a cluster learn of a new one after each other.
+const MISSING: Duration = Duration::from_secs(2);
 /// Larger memory than that is not kept for the next batch of a partition.
 const SPARE: usize = 16 << 20;
 /// Versions of Produce: 7 takes zstd; 12 and 13 bring nothing that is needed here.
@@ -52,6 +55,8 @@ struct Sequence {
     next: Option<Turn>,
     /// A batch under `next` may be on its way: cleared when its fate is known.
     open: bool,
+    /// Why the last attempt of the batch on its way failed.
+    error: Option<WireError>,
     zstd: Option<Zstd>,
     /// Memory of a batch that was sent.
     spare: Records,
@@ -97,6 +102,7 @@ impl WireProducer {
         let _alone = lane.gate.acquire().await.map_err(|_| ended())?;
         {
             let mut sequence = lane.sequence.lock();
+            sequence.error = None;
             // The one before was given up in the middle: nobody knows whether it is stored.
             if std::mem::take(&mut sequence.open) {
                 sequence.next = None;
@@ -128,7 +134,9 @@ impl WireProducer {
             let packed = tokio::task::spawn_blocking(move || (plain.compress(&mut zstd), zstd)).await;
             let (packed, zstd) = packed.map_err(|_| ended())?;
             lane.sequence.lock().zstd = Some(zstd);
-            match self.repeat(to, &lane, &packed, deadline).await {
+            let sent = self.repeat(to, &lane, &packed, deadline).await;
+            lane.sequence.lock().error = None;
+            match sent {
                 Ok(offset) => first = first.or(Some(offset)),
                 Err(WireError::Refused { code: Code::MessageTooLarge | Code::RecordListTooLarge, .. }) if count > 1 => {
                     let half = count / 2;
@@ -169,6 +177,7 @@ impl WireProducer {
         deadline: Option<Instant>,
     ) -> Result<i64, WireError> {
         let (mut wait, longest) = self.cluster.options().backoff;
+        let mut missing_since = None;
         for attempt in 1u64.. {
             let error = match self.attempt(to, lane, packed).await {
                 Ok(offset) => return Ok(offset),
@@ -186,9 +195,21 @@ impl WireProducer {
                 }
                 Verdict::Again => self.cluster.forget(to),
             }
+            if error.code() == Some(Code::UnknownTopicOrPartition) {
+                let since = *missing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= MISSING {
+                    // Nobody else creates it. Numbers of before mean nothing to a topic that is created anew.
+                    let mut sequence = lane.sequence.lock();
+                    (sequence.next, sequence.open) = (None, false);
+                    return Err(error);
+                }
+            } else {
+                missing_since = None;
+            }
             if deadline.is_some_and(|deadline| Instant::now() + wait > deadline) {
                 return Err(error);
             }
+            lane.sequence.lock().error = Some(error.clone());
             // A leader that moves is no news; what lasts is.
             if attempt == 5 || attempt % 60 == 0 {
                 tracing::warn!(partition = %to, %error, attempt, "log does not take a batch, it is sent again until it does");
@@ -294,6 +315,11 @@ impl BatchProducer for WireProducer {
 
     fn spare(&self, to: &TopicPartition) -> Records {
         std::mem::take(&mut self.lane(to).sequence.lock().spare)
+    }
+
+    fn last_error(&self, to: &TopicPartition) -> Option<WireError> {
+        let lane = self.lanes.lock().get(to).cloned();
+        lane.and_then(|lane| lane.sequence.lock().error.clone())
     }
 
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError> {

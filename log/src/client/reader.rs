@@ -95,6 +95,7 @@ impl TopicReader {
                 start,
                 session_timeout: None,
                 refresh: None,
+                outage: None,
             };
             Arc::new(Membership::new(Arc::clone(&cluster), Arc::clone(&fetching), settings))
         });
@@ -111,7 +112,7 @@ impl TopicReader {
         let starts: Vec<_> = starts
             .iter()
             .map(|(partition, offset)| {
-                (TopicPartition::new(Arc::clone(&self.topic), *partition), StartAt::Offset(*offset))
+                (TopicPartition::new(Arc::clone(&self.topic), *partition), StartAt::Offset(*offset), None)
             })
             .collect();
         self.fetching.assign(&starts);
@@ -163,6 +164,13 @@ impl TopicReader {
                         self.fetching.seek(stream.assignment(), &tp, start, log_start);
                     }
                 },
+                Some(Item::Recreated { tp }) => {
+                    tracing::warn!(partition = %tp, "topic was deleted and created anew: reading it from its start");
+                    // A group gives it again.
+                    if self.member.is_none() {
+                        self.fetching.restart(stream.assignment(), &tp);
+                    }
+                }
                 Some(Item::Unreadable { tp, from, to, error, .. }) => {
                     return Err(ClientError::Unreadable { topic_partition: tp, from, to, reason: error.to_string() });
                 }

@@ -15,7 +15,7 @@ use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
 use super::places::{Moved, Places};
 use super::reader::LogReader;
 use super::stalls::{REPORTED, Stalls};
-use super::status::{ConsumerStatus, Pause};
+use super::status::{ConsumerStatus, Pause, chain};
 use crate::client::{ClientError, StartAt};
 use crate::clock::SharedClock;
 use crate::record::TopicPartition;
@@ -168,6 +168,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
                         self.trouble(&error);
                     }
                 }
+                Err(ClientError::Recreated { topic_partition }) => self.look_again(&topic_partition),
                 Err(ClientError::Unreadable { topic_partition, from, to, reason }) => {
                     tracing::debug!(partition = %topic_partition, from, to, reason, "unreadable records");
                     let hole = self.places.unreadable(&topic_partition, from, to, self.clock.now_ms());
@@ -210,7 +211,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             // Whoever waits may have written to a topic that was created a moment ago.
             self.discover_at_ms = i64::MIN;
             self.quiet_since = Instant::now();
-            let ends = self.ends();
+            let ends = self.reader.ends(&self.settings.topics);
             self.awaited = ends.as_ref().map(Clone::clone).unwrap_or_default();
             self.control.answer(questions, ends);
         }
@@ -249,23 +250,11 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         Ok(())
     }
 
-    /// Where each partition ends now, asked of the log.
-    fn ends(&self) -> Result<Ends, ClientError> {
-        let mut ends = Ends::new();
-        for topic in &self.settings.topics {
-            for partition in self.reader.partitions(topic)? {
-                let tp = TopicPartition::new(topic.as_str(), partition);
-                let (low, high) = self.reader.watermarks(&tp)?;
-                ends.push((tp, if high > low { high } else { 0 }));
-            }
-        }
-        Ok(ends)
-    }
-
     /// Nothing came.
     fn idle(&mut self) {
         if !self.places.is_empty() {
-            self.status.resume(Pause::Log);
+            // An empty answer may be none at all: without a group the looks at the topics say whether the log is there.
+            self.reader.group().iter().for_each(|_| self.status.resume(Pause::Log));
             self.status.resume(Pause::Fenced);
         }
         if self.awaited.is_empty() {
@@ -329,18 +318,21 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             let name: Arc<str> = topic.as_str().into();
             for partition in self.reader.partitions(topic)? {
                 let tp = TopicPartition::new(Arc::clone(&name), partition);
-                if self.places.get(&tp).is_none() {
+                let topic_id = self.reader.topic_id(&tp);
+                let outdated = self.places.outdated(&tp, topic_id);
+                if outdated.is_some() || self.places.get(&tp).is_none() {
                     let range = self.reader.watermarks(&tp)?;
-                    new.push((tp, range));
+                    new.push((tp, topic_id, outdated, range));
                 }
             }
         }
         let added = new.len();
         if added > 0 {
-            for (tp, range) in new {
+            for (tp, topic_id, outdated, range) in new {
                 // What was there before the first start was never promised to anyone.
-                let known = self.delivery.known(&tp).unwrap_or(Known { epoch: 0, next: range.0 });
-                let moved = self.places.add_known(&tp, known, range, self.clock.now_ms());
+                let first = Known { epoch: 0, next: range.0, topic_id };
+                let known = outdated.or_else(|| self.delivery.known(&tp)).unwrap_or(first);
+                let moved = self.places.add_known(&tp, known, topic_id, range, self.clock.now_ms());
                 self.note(&tp, known.next, range, moved);
                 self.status.show(&tp);
             }
@@ -354,9 +346,10 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         match moved {
             Moved::Stays => {}
             Moved::Lost(hole) => self.status.lost(&hole),
-            Moved::Anew => tracing::warn!(
+            Moved::Short | Moved::Anew => tracing::warn!(
                 consumer = self.status.name(), partition = %tp, position = was, high, low,
-                "the log ends before the consumer's position: the topic was created anew or cut; reading it from its start"
+                why = if moved == Moved::Anew { "topic was deleted and created anew" } else { "log ends before the position" },
+                "reading a new life of the partition from its start"
             ),
         }
         if let Some(next) = self.places.get(tp).and_then(|place| place.next) {
@@ -366,27 +359,45 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
 
     fn assign(&mut self) -> Result<(), ClientError> {
         let start = |next: Option<i64>| next.map_or(StartAt::Earliest, StartAt::Offset);
-        let all: Vec<_> = self.places.iter().map(|(tp, place)| (tp.clone(), start(place.next))).collect();
-        self.reader.assign(&all)
+        let all = self.places.iter().map(|(tp, place)| (tp.clone(), start(place.next), place.topic_id));
+        self.reader.assign(&all.collect::<Vec<_>>())
     }
 
     /// The group may have given other partitions: they are read from the offsets that it has.
     fn follow_group(&mut self) {
         let Some(generation) = self.reader.group().filter(|now| *now != self.generation) else { return };
         self.generation = generation;
-        self.places.clear();
+        let before = std::mem::take(&mut self.places);
         self.awaited.clear();
         let assignment = self.reader.assignment();
-        for (tp, committed) in assignment.partitions {
+        for (tp, committed, topic_id) in assignment.partitions {
             self.status.show(&tp);
             self.control.reached(committed.map(|next| (tp.clone(), next)));
-            self.places.add(tp, 0, committed);
+            let outdated = before.outdated(&tp, topic_id);
+            let epoch = outdated.map_or(0, |old| old.epoch + 1);
+            self.places.add(tp.clone(), epoch, committed, topic_id);
+            if let Some(old) = outdated {
+                self.note(&tp, old.next, (committed.unwrap_or(0), -1), Moved::Anew);
+            }
         }
         if !self.places.is_empty() {
             self.status.positioned();
             let (consumer, partitions) = (self.status.name(), self.places.len());
             tracing::info!(consumer, partitions, generation, "reading the log as a member of the group");
         }
+    }
+
+    /// The next look at the topics finds the new one; a group's reader finds it itself, and joins again.
+    fn look_again(&mut self, tp: &TopicPartition) {
+        if self.reader.group().is_none() {
+            let before = self.places.get(tp).cloned();
+            self.discover_at_ms = i64::MIN;
+            self.discover();
+            if self.places.get(tp) == before.as_ref() {
+                self.seek(tp);
+            }
+        }
+        self.control.wait(POLL);
     }
 
     /// The log is out of reach of a position: notes a hole or a new epoch, reads on.
@@ -494,19 +505,4 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             }
         }
     }
-}
-
-/// All causes in one line, repeats left out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(of) = cause {
-        let of_text = of.to_string();
-        if !text.contains(&of_text) {
-            text.push_str(": ");
-            text.push_str(&of_text);
-        }
-        cause = of.source();
-    }
-    text
 }

@@ -6,6 +6,7 @@ use super::batch::Batch;
 use super::status::Pause;
 use crate::client::{ClientError, Limits};
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// How positions and output are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Known {
     pub epoch: u64,
     /// The next offset.
     pub next: i64,
+    /// The id of the topic in that life, if it is known.
+    pub topic_id: Option<TopicId>,
 }
 
 /// What became of an offered batch.

@@ -13,10 +13,11 @@ use super::batch::Batch;
 use super::control::Control;
 use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
 use super::interval::Interval;
-use super::reader::{GroupAssignment, LogReader, Positioned};
+use super::reader::{GroupAssignment, LogReader, Positioned, Start};
 use super::status::ConsumerStatus;
 use crate::client::{ClientError, Limits, StartAt};
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// A record is its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Partition {
     pub control: Vec<i64>,
     /// Offsets that can't be read.
     pub unreadable: Option<(i64, i64)>,
+    /// The id of its topic; none as in logs that have no ids.
+    pub topic_id: Option<TopicId>,
 }
 
 /// What a crash leaves, and how the world behaves.
@@ -48,6 +51,8 @@ pub struct World {
     pub partitions: BTreeMap<TopicPartition, Partition>,
     /// Offsets of the group.
     pub committed: HashMap<TopicPartition, i64>,
+    /// The ids of topics that those were committed with.
+    pub committed_ids: HashMap<TopicPartition, Option<TopicId>>,
     /// Positions that the target keeps.
     pub kept: HashMap<TopicPartition, Known>,
     /// Durable output, with the epoch of its interval.
@@ -64,7 +69,12 @@ pub struct World {
     pub refuse_commits: usize,
     /// A partition with so many records that comes when all is read.
     pub grow: Option<(i32, i64)>,
+    /// What partition 0 is deleted and created anew as when all is read.
+    pub recreate: Option<Partition>,
     pub idle: usize,
+    /// The log goes away when all is read: requests fail, and polls give nothing.
+    pub goes_away: bool,
+    pub is_away: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -112,12 +122,15 @@ pub struct FakeReader {
     pub keeping: Keeping,
     generation: u64,
     places: BTreeMap<TopicPartition, i64>,
+    /// The ids of topics that the places are of.
+    ids: BTreeMap<TopicPartition, Option<TopicId>>,
     held: Option<ClientError>,
 }
 
 impl FakeReader {
     pub fn new(fake: &Fake, keeping: Keeping) -> Self {
-        Self { fake: fake.clone(), keeping, generation: 0, places: BTreeMap::new(), held: None }
+        let (places, ids) = (BTreeMap::new(), BTreeMap::new());
+        Self { fake: fake.clone(), keeping, generation: 0, places, ids, held: None }
     }
 
     fn is_member(&self) -> bool {
@@ -129,13 +142,25 @@ impl FakeReader {
         let world = self.fake.world.lock();
         if self.is_member() && self.places.len() != world.partitions.len() {
             self.generation += 1;
-            self.places = world
-                .partitions
-                .iter()
-                .map(|(tp, p)| (tp.clone(), world.committed.get(tp).copied().unwrap_or(p.low)))
-                .collect();
+            let start = |(tp, p): (&TopicPartition, &Partition)| (tp.clone(), committed(&world, tp).unwrap_or(p.low));
+            self.places = world.partitions.iter().map(start).collect();
+            self.ids = world.partitions.iter().map(|(tp, p)| (tp.clone(), p.topic_id)).collect();
         }
     }
+
+    /// A partition whose topic was created anew since its position was set.
+    fn recreated(&self) -> Option<TopicPartition> {
+        let world = self.fake.world.lock();
+        let now = |tp: &TopicPartition| world.partitions.get(tp).and_then(|p| p.topic_id);
+        self.ids.iter().find(|(tp, id)| TopicId::differ(**id, now(tp))).map(|(tp, _)| tp.clone())
+    }
+}
+
+/// What the group has committed of the topic that is there now.
+fn committed(world: &World, tp: &TopicPartition) -> Option<i64> {
+    let then = world.committed_ids.get(tp).copied().flatten();
+    let now = world.partitions.get(tp).and_then(|p| p.topic_id);
+    world.committed.get(tp).copied().filter(|_| !TopicId::differ(then, now))
 }
 
 impl LogReader for FakeReader {
@@ -147,12 +172,20 @@ impl LogReader for FakeReader {
 
     fn assignment(&self) -> GroupAssignment {
         let world = self.fake.world.lock();
-        let of = |tp: &TopicPartition| (tp.clone(), world.committed.get(tp).copied());
+        let of = |tp: &TopicPartition| (tp.clone(), committed(&world, tp), self.ids.get(tp).copied().flatten());
         GroupAssignment { generation: self.generation, partitions: self.places.keys().map(of).collect() }
     }
 
     fn partitions(&self, _: &str) -> Result<Vec<i32>, ClientError> {
-        Ok(self.fake.world.lock().partitions.keys().map(|tp| tp.partition).collect())
+        let world = self.fake.world.lock();
+        if world.is_away {
+            return Err(unreachable());
+        }
+        Ok(world.partitions.keys().map(|tp| tp.partition).collect())
+    }
+
+    fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
+        self.fake.world.lock().partitions.get(of)?.topic_id
     }
 
     fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
@@ -160,12 +193,13 @@ impl LogReader for FakeReader {
         world.partitions.get(of).map(|p| (p.low, p.high)).ok_or_else(unreachable)
     }
 
-    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+    fn assign(&mut self, partitions: &[Start]) -> Result<(), ClientError> {
         let start = |at: &StartAt| match at {
             StartAt::Offset(offset) => *offset,
             other => panic!("all partitions start at offsets, not {other:?}"),
         };
-        self.places = partitions.iter().map(|(tp, at)| (tp.clone(), start(at))).collect();
+        self.places = partitions.iter().map(|(tp, at, _)| (tp.clone(), start(at))).collect();
+        self.ids = partitions.iter().map(|(tp, _, id)| (tp.clone(), *id)).collect();
         Ok(())
     }
 
@@ -179,6 +213,13 @@ impl LogReader for FakeReader {
         }
         if let Some(error) = self.held.take() {
             return Err(error);
+        }
+        if let Some(topic_partition) = self.recreated() {
+            if self.is_member() {
+                self.places.clear();
+            }
+            self.join();
+            return Err(ClientError::Recreated { topic_partition });
         }
         self.join();
         let mut world = self.fake.world.lock();
@@ -219,8 +260,11 @@ impl LogReader for FakeReader {
         }
         if batch.is_empty() {
             world.idle += 1;
+            world.is_away |= world.goes_away;
             if let Some((partition, high)) = world.grow.take() {
                 world.partitions.insert(tp(partition), Partition { high, ..Partition::default() });
+            } else if let Some(new) = world.recreate.take() {
+                world.partitions.insert(tp(0), new);
             } else if world.idle > 2 {
                 self.fake.token.cancel();
             }
@@ -249,6 +293,7 @@ impl LogReader for FakeReader {
         }
         if generation == self.generation {
             world.committed.extend(next.iter().cloned());
+            world.committed_ids.extend(self.ids.iter().map(|(tp, id)| (tp.clone(), *id)));
         }
         Ok(())
     }
@@ -282,12 +327,14 @@ impl FakeTarget {
                 world.holes.extend(stretch.hole.map(|hole| hole.interval));
                 match self.keeping {
                     Keeping::Store => {
-                        let known = Known { epoch, next: stretch.interval.to };
+                        let known = Known { epoch, next: stretch.interval.to, topic_id: stretch.interval.topic_id };
                         world.kept.insert(stretch.interval.topic_partition(), known);
                     }
                     Keeping::Group => {}
                     Keeping::Transaction => {
-                        world.committed.insert(stretch.interval.topic_partition(), stretch.interval.to);
+                        let tp = stretch.interval.topic_partition();
+                        world.committed.insert(tp.clone(), stretch.interval.to);
+                        world.committed_ids.insert(tp, stretch.interval.topic_id);
                     }
                 }
                 world.output.extend(stretch.records.into_iter().map(|record| (epoch, record)));

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 use serde::{Deserialize, Serialize};
 
 /// A stretch of one partition: offsets [from, to).
@@ -20,6 +21,9 @@ pub struct Interval {
     pub from: i64,
     /// Offset behind the last.
     pub to: i64,
+    /// The id of the topic in this life, where the log has ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<TopicId>,
 }
 
 impl Interval {

@@ -15,8 +15,8 @@
 //!
 //! # Gaps
 //! Records that retention removed unread, and records that can't be read, are a [`Hole`]: logged, counted once, and handed over
-//! with the records behind it. When the log ends before a position, the topic was created anew: the next epoch begins at
-//! its start.
+//! with the records behind it. A topic that was deleted and created anew has another id (KIP-516): the next epoch begins at
+//! its start. Where a log has no ids, a log that ends before the position says the same.
 //!
 //! # Standing still
 //! Whatever keeps a consumer from going on is a pause with a reason, which ends by itself: the log does not answer, another
@@ -55,6 +55,6 @@ pub use control::{Control, ControlError, Ends};
 pub use delivery::{Delivery, Keeping, Known, Offered, Setback};
 pub use interval::{Hole, HoleCause, Interval};
 pub use metrics::{ConsumerMetrics, Owner};
-pub use reader::{GroupAssignment, LogReader, Positioned};
+pub use reader::{GroupAssignment, LogReader, Positioned, Start};
 pub use sessions::sessions;
-pub use status::{ConsumerStatus, Counts, Pause};
+pub use status::{ConsumerStatus, Counts, Pause, chain};

@@ -13,11 +13,14 @@ use super::delivery::Known;
 use super::interval::{Hole, HoleCause, Interval};
 use super::reader::Positioned;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// Where one partition is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub epoch: u64,
+    /// The id of its topic in that life, where the log has ids.
+    pub topic_id: Option<TopicId>,
     /// The next offset; `None`: wherever its first record stands.
     pub next: Option<i64>,
     /// What was lost before it and not handed over yet.
@@ -32,6 +35,8 @@ pub(super) enum Moved {
     /// Records are gone.
     Lost(Hole),
     /// The log ends before it: the topic was created anew, or cut.
+    Short,
+    /// The topic has another id: it was deleted and created anew.
     Anew,
 }
 
@@ -48,10 +53,6 @@ impl Places {
         self.0.len()
     }
 
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
     pub fn get(&self, of: &TopicPartition) -> Option<&Place> {
         self.0.get(of)
     }
@@ -61,14 +62,31 @@ impl Places {
     }
 
     /// A partition that was not read yet.
-    pub fn add(&mut self, tp: TopicPartition, epoch: u64, next: Option<i64>) {
-        self.0.insert(tp, Place { epoch, next, hole: None });
+    pub fn add(&mut self, tp: TopicPartition, epoch: u64, next: Option<i64>, topic_id: Option<TopicId>) {
+        self.0.insert(tp, Place { epoch, topic_id, next, hole: None });
     }
 
-    /// The same from a known position, within the log's range.
-    pub fn add_known(&mut self, tp: &TopicPartition, known: Known, range: (i64, i64), now_ms: i64) -> Moved {
-        self.add(tp.clone(), known.epoch, Some(known.next));
+    /// The same from a known position, within the log's range; `topic_id`: of the topic as it is now.
+    pub fn add_known(
+        &mut self,
+        tp: &TopicPartition,
+        known: Known,
+        topic_id: Option<TopicId>,
+        range: (i64, i64),
+        now_ms: i64,
+    ) -> Moved {
+        if TopicId::differ(known.topic_id, topic_id) {
+            self.add(tp.clone(), known.epoch + 1, Some(range.0), topic_id);
+            return Moved::Anew;
+        }
+        self.add(tp.clone(), known.epoch, Some(known.next), topic_id.or(known.topic_id));
         self.fit(tp, range, now_ms)
+    }
+
+    /// Partitions of a topic whose id is another one by now, where they are read.
+    pub fn outdated(&self, tp: &TopicPartition, topic_id: Option<TopicId>) -> Option<Known> {
+        let place = self.0.get(tp).filter(|place| TopicId::differ(place.topic_id, topic_id))?;
+        Some(Known { epoch: place.epoch, next: place.next.unwrap_or(0), topic_id: place.topic_id })
     }
 
     /// Moves a place into the log's range.
@@ -76,8 +94,8 @@ impl Places {
         let Some(place) = self.0.get_mut(tp) else { return Moved::Stays };
         match place.next {
             Some(next) if next > high => {
-                *place = Place { epoch: place.epoch + 1, next: Some(low), hole: None };
-                Moved::Anew
+                *place = Place { epoch: place.epoch + 1, topic_id: place.topic_id, next: Some(low), hole: None };
+                Moved::Short
             }
             Some(next) if next < low => Moved::Lost(place.skip(tp, low, HoleCause::Retention, now_ms)),
             Some(_) => Moved::Stays,
@@ -124,7 +142,8 @@ impl Places {
             }
             let to = records.last()?.offset() + 1;
             place.next = Some(to);
-            let interval = Interval { topic: tp.topic, partition: tp.partition, epoch: place.epoch, from: next, to };
+            let (epoch, topic_id) = (place.epoch, place.topic_id);
+            let interval = Interval { topic: tp.topic, partition: tp.partition, epoch, from: next, to, topic_id };
             Some(Stretch { interval, hole: place.hole.take(), records })
         };
         groups.into_iter().filter_map(stretch).collect()
@@ -136,7 +155,14 @@ impl Place {
     fn skip(&mut self, tp: &TopicPartition, to: i64, cause: HoleCause, now_ms: i64) -> Hole {
         let next = self.next.unwrap_or(to);
         let hole = |from| Hole {
-            interval: Interval { topic: Arc::clone(&tp.topic), partition: tp.partition, epoch: self.epoch, from, to },
+            interval: Interval {
+                topic: Arc::clone(&tp.topic),
+                partition: tp.partition,
+                epoch: self.epoch,
+                from,
+                to,
+                topic_id: self.topic_id,
+            },
             cause,
             found_ms: now_ms,
         };

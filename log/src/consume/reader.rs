@@ -2,9 +2,14 @@
 //!
 //! In: topics, offsets. Out: records, positions, ends. Touches the network through [`crate::client`]; calls block.
 
+use super::control::Ends;
 use crate::client::group::{GroupReader, Readable, SourceRecord};
 use crate::client::{ClientError, Consumed, Limits, StartAt, WireConsumer};
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
+
+/// A partition to read, where to start, and the id of the topic that the position is of.
+pub type Start = (TopicPartition, StartAt, Option<TopicId>);
 
 /// A record that knows where it stands.
 pub trait Positioned: Send + 'static {
@@ -40,8 +45,8 @@ impl Positioned for SourceRecord {
 pub struct GroupAssignment {
     /// Changes with each assignment.
     pub generation: u64,
-    /// Its partitions, and the offsets that the group had committed; none: from the oldest record on.
-    pub partitions: Vec<(TopicPartition, Option<i64>)>,
+    /// Its partitions, the offsets that the group had committed (none: from the oldest record on), the ids of their topics.
+    pub partitions: Vec<(TopicPartition, Option<i64>, Option<TopicId>)>,
 }
 
 /// What the consumer's thread asks of the log. Calls block.
@@ -62,11 +67,29 @@ pub trait LogReader: Send + 'static {
     /// Partitions of a topic, empty if there is no such topic.
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError>;
 
+    /// The id of a partition's topic, as of the last [`LogReader::partitions`]; `None` where the log has none.
+    fn topic_id(&self, _of: &TopicPartition) -> Option<TopicId> {
+        None
+    }
+
     /// Log start offset and the end.
     fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError>;
 
-    /// Replaces what is read; not for members of a group.
-    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError>;
+    /// Where each partition ends now; 0 if it is empty.
+    fn ends(&self, topics: &[String]) -> Result<Ends, ClientError> {
+        let mut ends = Ends::new();
+        for topic in topics {
+            for partition in self.partitions(topic)? {
+                let tp = TopicPartition::new(topic.as_str(), partition);
+                let (low, high) = self.watermarks(&tp)?;
+                ends.push((tp, if high > low { high } else { 0 }));
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Replaces what is read: positions with the ids of the topics that they are of. Not for members of a group.
+    fn assign(&mut self, partitions: &[Start]) -> Result<(), ClientError>;
 
     /// Reads a partition that was out of range on from an offset.
     fn seek(&mut self, of: &TopicPartition, to: i64);
@@ -95,12 +118,16 @@ impl LogReader for WireConsumer {
         Self::partitions(self, topic)
     }
 
+    fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
+        Self::topic_id(self, of)
+    }
+
     fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
         Self::watermarks(self, of)
     }
 
-    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
-        Self::assign(self, partitions)
+    fn assign(&mut self, partitions: &[Start]) -> Result<(), ClientError> {
+        self.assign_known(partitions)
     }
 
     fn seek(&mut self, of: &TopicPartition, to: i64) {
@@ -136,15 +163,15 @@ impl<R: Readable + Positioned> LogReader for GroupReader<R> {
     }
 
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError> {
-        let mine = Self::assigned(self).into_iter().filter(|(tp, _)| &*tp.topic == topic);
-        Ok(mine.map(|(tp, _)| tp.partition).collect())
+        let mine = Self::assigned(self).into_iter().filter(|(tp, ..)| &*tp.topic == topic);
+        Ok(mine.map(|(tp, ..)| tp.partition).collect())
     }
 
     fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
         Self::watermarks(self, of)
     }
 
-    fn assign(&mut self, _: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+    fn assign(&mut self, _: &[Start]) -> Result<(), ClientError> {
         Ok(())
     }
 
@@ -185,11 +212,15 @@ impl<R: LogReader + ?Sized> LogReader for Box<R> {
         (**self).partitions(topic)
     }
 
+    fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
+        (**self).topic_id(of)
+    }
+
     fn watermarks(&self, of: &TopicPartition) -> Result<(i64, i64), ClientError> {
         (**self).watermarks(of)
     }
 
-    fn assign(&mut self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), ClientError> {
+    fn assign(&mut self, partitions: &[Start]) -> Result<(), ClientError> {
         (**self).assign(partitions)
     }
 

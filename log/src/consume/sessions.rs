@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::consumer::chain;
 use super::delivery::Setback;
-use super::status::ConsumerStatus;
+use super::status::{ConsumerStatus, chain};
 
 /// Wait after another consumer has taken over: the two must not take turns.
 const FENCED_WAIT: Duration = Duration::from_secs(60);

@@ -7,13 +7,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::interval::{Hole, HoleCause};
 use super::metrics::{ConsumerMetrics, Owner};
 use crate::record::TopicPartition;
 
+/// How long the log may not answer before that counts against readiness: a connection that was closed while it was idle is
+/// made anew within this time.
+const GRACE: Duration = Duration::from_secs(5);
 /// Holes that are kept for the ledger.
 const HOLES: usize = 100;
 
@@ -95,11 +100,13 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     is_positioned: bool,
-    pauses: BTreeMap<Pause, String>,
+    /// Why, and since when.
+    pauses: BTreeMap<Pause, (String, Instant)>,
     counts: Counts,
     holes: Vec<Hole>,
     hole_count: u64,
     hole_offsets: u64,
+    last_hole: Option<Hole>,
     /// Up to where holes of a partition are counted, with the epoch: a new session meets the same hole again.
     counted: HashMap<TopicPartition, (u64, i64)>,
 }
@@ -128,8 +135,13 @@ impl ConsumerStatus {
 
     /// It stands still. Logged if it is new.
     pub fn pause(&self, reason: Pause, why: &str) {
-        let was = self.0.state.lock().pauses.insert(reason, why.to_owned());
-        if was.is_none() {
+        let is_new = {
+            let mut state = self.0.state.lock();
+            let since = state.pauses.get(&reason).map(|(_, since)| *since);
+            state.pauses.insert(reason, (why.to_owned(), since.unwrap_or_else(Instant::now)));
+            since.is_none()
+        };
+        if is_new {
             tracing::warn!(consumer = self.0.name, reason = reason.name(), why, "paused, goes on by itself");
             self.0.metrics.paused(&self.0.owner, reason.name(), true);
         }
@@ -151,19 +163,48 @@ impl ConsumerStatus {
 
     /// Why it stands still, if it does.
     pub fn trouble(&self) -> Option<String> {
+        self.pauses(|_, _| true)
+    }
+
+    fn pauses(&self, wanted: impl Fn(Pause, Instant) -> bool) -> Option<String> {
         let state = self.0.state.lock();
-        let all: Vec<&str> = state.pauses.values().map(String::as_str).collect();
+        let wanted = state.pauses.iter().filter(|(reason, (_, since))| wanted(**reason, *since));
+        let all: Vec<&str> = wanted.map(|(_, (why, _))| why.as_str()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
-    /// The same with its name, for `/ready`.
+    /// The same without what may be over in a moment.
+    fn lasting(&self) -> Option<String> {
+        self.pauses(|reason, since| reason != Pause::Log || since.elapsed() >= GRACE)
+    }
+
+    /// What lasts, with its name, for `/ready`.
     pub fn notice(&self) -> Option<String> {
-        self.trouble().map(|trouble| format!("{} is paused: {trouble}", self.0.name))
+        self.lasting().map(|trouble| format!("{} is paused: {trouble}", self.0.name))
+    }
+
+    /// What was lost since the start, with its name, for `/ready`.
+    pub fn losses(&self) -> Option<String> {
+        let state = self.0.state.lock();
+        let Hole { interval, cause, .. } = state.last_hole.as_ref()?;
+        let (name, offsets, gaps) = (&self.0.name, state.hole_offsets, state.hole_count);
+        let (to, tp) = (interval.to, interval.topic_partition());
+        let why = match cause {
+            HoleCause::Retention => "retention removed records before they were read",
+            HoleCause::Unreadable => "records there can't be read",
+        };
+        let gaps = if gaps == 1 { "1 gap".to_owned() } else { format!("{gaps} gaps") };
+        Some(format!(
+            "{name} has lost {offsets} offsets of the log in {gaps} since the start, the last before offset {to} of {tp}: {why}"
+        ))
     }
 
     /// Whether positions are known and nothing is in the way; else what is.
     pub fn ready(&self) -> Result<(), String> {
-        match (self.trouble(), self.0.state.lock().is_positioned) {
+        let is_positioned = self.0.state.lock().is_positioned;
+        // Before the first answer there is nothing that could be over in a moment.
+        let trouble = if is_positioned { self.lasting() } else { self.trouble() };
+        match (trouble, is_positioned) {
             (Some(trouble), _) => Err(trouble),
             (None, false) => Err("positions in the log are not known yet".to_owned()),
             (None, true) => Ok(()),
@@ -189,6 +230,7 @@ impl ConsumerStatus {
         let offsets = (to - from).unsigned_abs();
         state.counted.insert(tp.clone(), (hole.interval.epoch, to));
         state.hole_count += 1;
+        state.last_hole = Some(hole.clone());
         state.hole_offsets += offsets;
         if state.holes.len() < HOLES {
             state.holes.push(hole.clone());
@@ -265,4 +307,19 @@ impl ConsumerStatus {
     pub fn lag(&self) -> Option<u64> {
         Some(self.0.lag.load(Ordering::Relaxed)).filter(|lag| *lag != u64::MAX)
     }
+}
+
+/// All causes of an error in one line, repeats left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(of) = cause {
+        let of_text = of.to_string();
+        if !text.contains(&of_text) {
+            text.push_str(": ");
+            text.push_str(&of_text);
+        }
+        cause = of.source();
+    }
+    text
 }

@@ -9,13 +9,14 @@ use prometheus_client::registry::Registry;
 
 use super::consumer::{Consumer, ConsumerSettings};
 use super::delivery::{Keeping, Known, Setback};
-use super::fake::{Fake, FakeReader, FakeTarget, Placed, tp};
+use super::fake::{Fake, FakeReader, FakeTarget, Partition, Placed, tp};
 use super::metrics::ConsumerMetrics;
 use super::places::{Moved, Places};
 use super::sessions::sessions;
 use super::status::{ConsumerStatus, Pause};
 use crate::clock::{ManualClock, SharedClock};
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 const ALL: [Keeping; 3] = [Keeping::Store, Keeping::Group, Keeping::Transaction];
 
@@ -80,17 +81,18 @@ fn a_place_is_moved_into_the_range_of_the_log() {
         (10, (0, 10), "stays", (2, 10), None),
         (5, (5, 5), "stays", (2, 5), None),
         (5, (8, 10), "lost", (2, 8), Some((5, 8))),
-        (11, (3, 10), "anew", (3, 3), None),
+        (11, (3, 10), "short", (3, 3), None),
     ];
     for (next, range, want, (epoch, at), hole) in cases {
         let mut places = Places::default();
-        let moved = places.add_known(&tp(0), Known { epoch: 2, next }, range, 7);
+        let moved = places.add_known(&tp(0), Known { epoch: 2, next, topic_id: None }, None, range, 7);
         let said = match &moved {
             Moved::Stays => "stays",
             Moved::Lost(hole) => {
                 assert_eq!((hole.interval.from, hole.interval.to), (next, range.0));
                 "lost"
             }
+            Moved::Short => "short",
             Moved::Anew => "anew",
         };
         assert_eq!((said, places.get(&tp(0)).and_then(|place| place.next)), (want, Some(at)), "{next} in {range:?}");
@@ -103,7 +105,7 @@ fn a_place_is_moved_into_the_range_of_the_log() {
 #[test]
 fn holes_that_follow_each_other_are_handed_over_as_one() {
     let mut places = Places::default();
-    places.add(tp(0), 0, Some(5));
+    places.add(tp(0), 0, Some(5), None);
     assert!(matches!(places.fit(&tp(0), (8, 20), 7), Moved::Lost(_)));
     let unreadable = places.unreadable(&tp(0), 8, 12, 7).unwrap();
     assert_eq!((unreadable.interval.from, unreadable.interval.to), (8, 12), "only what is new");
@@ -182,6 +184,9 @@ fn gaps_are_reported_equally_by_all_ways_of_keeping_positions() {
         let holes: Vec<_> = again.world.lock().holes.iter().map(|hole| (hole.from, hole.to)).collect();
         assert_eq!(holes, [(4, 10), (15, 18)], "{keeping:?}: they travel with the records behind them");
         assert_eq!(status.holes(), (2, 9), "{keeping:?}");
+        let said = "export `e` has lost 9 offsets of the log in 2 gaps since the start, the last before offset 18 of t-0: \
+                    records there can't be read";
+        assert_eq!(status.losses().as_deref(), Some(said), "{keeping:?}");
         assert_eq!(status.hole_list().len(), 2, "{keeping:?}");
         let text = shown(&registry);
         let want = "room_hole_offsets_total{export=\"e\",topic=\"t\",partition=\"0\"} 9\n";
@@ -210,7 +215,7 @@ fn a_gap_that_a_new_session_meets_again_counts_once() {
     }
     assert_eq!(status.holes(), (1, 5));
     // It grows.
-    fake.world.lock().partitions.insert(tp(0), super::fake::Partition { low: 17, high: 17, ..Default::default() });
+    fake.world.lock().partitions.insert(tp(0), Partition { low: 17, high: 17, ..Default::default() });
     run(&fake.again(), Keeping::Group, &status);
     assert_eq!(status.holes(), (2, 7));
 }
@@ -222,11 +227,38 @@ fn a_topic_created_anew_is_read_from_its_start_in_a_new_epoch() {
         let fake = Fake::default();
         fake.put(0, 9);
         run(&fake, keeping, &status);
-        fake.world.lock().partitions.insert(tp(0), super::fake::Partition { high: 4, ..Default::default() });
+        fake.world.lock().partitions.insert(tp(0), Partition { high: 4, ..Default::default() });
         run(&fake.again(), keeping, &status);
         let want: Vec<(u64, i64)> = (0..9).map(|offset| (0, offset)).chain((0..4).map(|offset| (1, offset))).collect();
         assert_eq!(offsets(&fake, 0), want, "{keeping:?}");
         assert_eq!((status.holes(), kept(&fake, keeping, 0)), ((0, 0), Some(4)), "{keeping:?}: no hole");
+    }
+}
+
+#[test]
+fn a_topic_created_anew_and_refilled_beyond_the_position_is_read_from_its_start() {
+    let of = |high, id| Partition { high, topic_id: TopicId::of(uuid::Uuid::from_u128(id)), ..Partition::default() };
+    // Ids before and after, and what is read of the new topic: without an id the log looks like one that went on.
+    let cases = [((1, 2), (1, 0)), ((1, 0), (0, 9)), ((0, 2), (0, 9))];
+    for ((keeping, runs_on), ((before, after), (epoch, from))) in
+        ALL.iter().flat_map(|keeping| [(keeping, true), (keeping, false)]).flat_map(|how| cases.map(|case| (how, case)))
+    {
+        let (status, _) = status();
+        let fake = Fake::default();
+        fake.world.lock().partitions.insert(tp(0), of(9, before));
+        if runs_on {
+            fake.world.lock().recreate = Some(of(12, after));
+        }
+        run(&fake, *keeping, &status);
+        fake.world.lock().partitions.insert(tp(0), of(12, after));
+        run(&fake.again(), *keeping, &status);
+        // A group keeps no epochs beyond a session.
+        let epoch = if *keeping == Keeping::Store || runs_on { epoch } else { 0 };
+        let old = (0..9).map(|offset| (0, offset));
+        let want: Vec<(u64, i64)> = old.chain((from..12).map(|offset| (epoch, offset))).collect();
+        let how = format!("{keeping:?}, runs on: {runs_on}, id {before} to {after}");
+        assert_eq!(offsets(&fake, 0), want, "{how}");
+        assert_eq!((status.holes(), kept(&fake, *keeping, 0)), ((0, 0), Some(12)), "{how}: no hole");
     }
 }
 
@@ -262,12 +294,44 @@ fn a_log_out_of_reach_is_a_pause_that_ends_by_itself() {
         assert_eq!((offsets(&fake, 0).len(), status.trouble()), (5, None), "{keeping:?}");
         status.pause(Pause::Log, "out of reach");
         status.pause(Pause::Fenced, "taken over");
-        assert_eq!(status.notice().unwrap(), "export `e` is paused: out of reach; taken over");
+        assert_eq!(status.trouble().unwrap(), "out of reach; taken over");
         assert!(shown(&registry).contains("room_paused{export=\"e\",reason=\"log\"} 1\n"));
         run(&fake.again(), keeping, &status);
         assert_eq!(status.ready(), Ok(()), "{keeping:?}");
         assert!(shown(&registry).contains("room_paused{export=\"e\",reason=\"log\"} 0\n"));
     }
+}
+
+#[test]
+fn an_empty_poll_is_no_sign_that_the_log_is_there() {
+    let (status, _) = status();
+    let fake = Fake::default();
+    fake.put(0, 5);
+    fake.world.lock().goes_away = true;
+    run(&fake, Keeping::Store, &status);
+    assert_eq!(offsets(&fake, 0).len(), 5);
+    assert!(status.trouble().is_some_and(|trouble| trouble.contains("out of reach")), "{:?}", status.trouble());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_no_trouble_before_it_lasts() {
+    let (status, _) = status();
+    status.pause(Pause::Log, "was never there");
+    assert_eq!(status.ready().unwrap_err(), "was never there");
+    status.positioned();
+    status.pause(Pause::Log, "does not answer");
+    assert_eq!((status.ready(), status.notice()), (Ok(()), None), "the next attempt may succeed");
+    assert_eq!(status.trouble().as_deref(), Some("does not answer"), "doctor says it at once");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    status.pause(Pause::Log, "still does not answer");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(status.ready().unwrap_err(), "still does not answer");
+    assert_eq!(status.notice().unwrap(), "export `e` is paused: still does not answer");
+    status.resume(Pause::Log);
+    assert_eq!((status.ready(), status.notice()), (Ok(()), None));
+    // Others last by themselves.
+    status.pause(Pause::Target, "refused");
+    assert_eq!(status.ready().unwrap_err(), "refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use super::connection::{Connection, Manner, checked};
 use super::error::WireError;
 use crate::kafka::ClientOptions;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// How long a broker may take for an answer that needs no disk.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -58,6 +59,8 @@ pub(crate) struct Leader {
     pub node: i32,
     /// Its epoch, -1 where the broker does not say.
     pub epoch: i32,
+    /// The id of the partition's topic; `None` where the log has none.
+    pub topic_id: Option<TopicId>,
 }
 
 #[derive(Debug, Default)]
@@ -96,10 +99,17 @@ impl Cluster {
         self.bootstrap.join(",")
     }
 
-    /// A connection to the broker that leads a partition.
+    /// A connection to the broker that leads a partition; `UNKNOWN_TOPIC_OR_PARTITION` if there is none such.
     pub async fn leader(&self, of: &TopicPartition) -> Result<Arc<Connection>, WireError> {
         if self.known_leader(of).is_none() {
-            self.metadata(&[&of.topic]).await?;
+            let missing = match self.metadata(&[&of.topic]).await?.get(&*of.topic) {
+                None => Some(format!("topic `{}` does not exist", of.topic)),
+                Some(partitions) if partitions.contains(&of.partition) => None,
+                Some(_) => Some(format!("topic `{}` has no partition {}", of.topic, of.partition)),
+            };
+            if let Some(missing) = missing {
+                return Err(WireError::refused(Code::UnknownTopicOrPartition, Some(&missing)));
+            }
         }
         let leader = self.known_leader(of).ok_or(WireError::NoLeader)?;
         self.node(leader.node, Use::Requests).await
@@ -108,6 +118,11 @@ impl Cluster {
     /// The leader of a partition as far as it is known.
     pub fn known_leader(&self, of: &TopicPartition) -> Option<Leader> {
         self.known.lock().leaders.get(of).copied()
+    }
+
+    /// The id of a partition's topic as of the last look; `None`: not known, or the log has none.
+    pub fn topic_id(&self, of: &TopicPartition) -> Option<TopicId> {
+        self.known_leader(of)?.topic_id
     }
 
     /// A connection to a node.
@@ -213,9 +228,14 @@ impl Cluster {
         });
         let request =
             MetadataRequest::default().with_topics(Some(asked.collect())).with_allow_auto_topic_creation(false);
-        let connection = self.any().await?;
-        let answer = connection.call(&request, METADATA, ANSWER).await?;
-        self.learn(&answer)
+        let mut again = true;
+        loop {
+            match self.any().await?.call(&request, METADATA, ANSWER).await {
+                // The connection may have been closed while it was idle: that is no sign that the broker is away.
+                Err(WireError::Lost { .. }) if std::mem::take(&mut again) => {}
+                answer => return self.learn(&answer?),
+            }
+        }
     }
 
     fn learn(&self, answer: &MetadataResponse) -> Result<BTreeMap<String, Vec<i32>>, WireError> {
@@ -236,7 +256,8 @@ impl Cluster {
             let mut partitions: Vec<i32> = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {
                 let place = TopicPartition::new(Arc::clone(&shared), partition.partition_index);
-                let leader = Leader { node: partition.leader_id.0, epoch: partition.leader_epoch };
+                let (node, epoch) = (partition.leader_id.0, partition.leader_epoch);
+                let leader = Leader { node, epoch, topic_id: TopicId::of(topic.topic_id) };
                 if leader.node >= 0 {
                     known.leaders.insert(place, leader);
                 } else {

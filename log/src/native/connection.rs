@@ -275,9 +275,26 @@ async fn write(
 }
 
 /// Reads answers and gives each to who asked: Kafka answers in the order of the requests.
+///
+/// It also listens while nothing is asked: a connection that the broker closes meanwhile takes no more requests, and the next
+/// one goes out on a fresh connection.
 async fn read(mut stream: impl AsyncRead + Unpin, mut waiting: mpsc::Receiver<Waiting>) -> Result<(), String> {
-    while let Some((id, give)) = waiting.recv().await {
-        let length = stream.read_i32().await.map_err(|e| e.to_string())?;
+    loop {
+        let (mut length, mut first) = ([0; 4], [0; 1]);
+        let next = tokio::select! {
+            biased;
+            next = waiting.recv() => next.map(|next| (next, 0)),
+            came = stream.read(&mut first) => match came.map_err(|e| e.to_string())? {
+                0 => return Err("closed by the broker while it was idle".to_owned()),
+                // The answer was faster than the word of its request.
+                _ => waiting.recv().await.map(|next| (next, 1)),
+            },
+        };
+        let Some(((id, give), have)) = next else { return Ok(()) };
+        length[0] = first[0];
+        let rest = length.get_mut(have..).unwrap_or_default();
+        stream.read_exact(rest).await.map_err(|e| e.to_string())?;
+        let length = i32::from_be_bytes(length);
         let length = usize::try_from(length).ok().filter(|n| (4..=MAX_ANSWER).contains(n));
         let length = length.ok_or_else(|| "answer of an invalid length".to_owned())?;
         // As it comes: a length that lies costs little memory.
@@ -295,7 +312,6 @@ async fn read(mut stream: impl AsyncRead + Unpin, mut waiting: mpsc::Receiver<Wa
         // Nobody may wait any more.
         drop(give.send(answer));
     }
-    Ok(())
 }
 
 /// The code of an answer as a result.
@@ -303,5 +319,87 @@ pub(crate) fn checked(code: i16, message: Option<&str>) -> Result<(), WireError>
     match Code::try_from_code(code) {
         None => Ok(()),
         Some(code) => Err(WireError::refused(code, message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::api_versions_response::ApiVersion;
+    use kafka_protocol::messages::{ApiVersionsResponse, MetadataRequest, MetadataResponse, ResponseHeader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers so many requests on one connection, then closes it.
+    async fn answer(listener: &TcpListener, requests: usize) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..requests {
+            answer_one(&mut stream).await;
+        }
+    }
+
+    async fn answer_one(stream: &mut TcpStream) {
+        let length = stream.read_i32().await.unwrap();
+        let mut request = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut request).await.unwrap();
+        let (key, id) = (i16::from_be_bytes([request[0], request[1]]), &request[4..8]);
+        let mut out = BytesMut::new();
+        let header = ResponseHeader::default().with_correlation_id(i32::from_be_bytes(id.try_into().unwrap()));
+        header.encode(&mut out, 0).unwrap();
+        if key == ApiVersionsRequest::KEY {
+            let metadata = ApiVersion::default().with_api_key(MetadataRequest::KEY);
+            let metadata = metadata.with_min_version(4).with_max_version(8);
+            ApiVersionsResponse::default().with_api_keys(vec![metadata]).encode(&mut out, 0).unwrap();
+        } else {
+            MetadataResponse::default().encode(&mut out, 8).unwrap();
+        }
+        stream.write_all(&u32::try_from(out.len()).unwrap().to_be_bytes()).await.unwrap();
+        stream.write_all(&out).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_idle_is_made_anew_without_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cluster = crate::native::cluster::Cluster::new(&[address], Manner::default());
+        let broker = async {
+            // Closed when the versions are agreed on; then after one answer; the last one answers too.
+            for requests in [1, 2, 2] {
+                answer(&listener, requests).await;
+            }
+        };
+        let client = async {
+            let idle = cluster.any().await.unwrap();
+            tokio::time::timeout(Duration::from_secs(30), async {
+                while !idle.is_broken() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .expect("the end of an idle connection is seen without a request");
+            for _ in 0..2 {
+                cluster.metadata(&["t"]).await.unwrap();
+            }
+        };
+        tokio::join!(broker, client);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_at_a_question_is_one_repeat() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cluster = crate::native::cluster::Cluster::new(&[address], Manner::default());
+        let broker = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            answer_one(&mut stream).await;
+            // The request is taken, and the connection closed instead of an answer.
+            let length = stream.read_i32().await.unwrap();
+            stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
+            drop(stream);
+            answer(&listener, 2).await;
+        };
+        let client = async { cluster.metadata(&["t"]).await.unwrap() };
+        let ((), found) = tokio::join!(broker, client);
+        assert!(found.is_empty());
     }
 }

@@ -94,6 +94,19 @@ impl WireError {
         }
     }
 
+    /// Whether a broker answered, with a refusal.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Login { .. } | Self::Version { .. } | Self::NoLeader => true,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Lost { .. }
+            | Self::Late { .. }
+            | Self::Answer { .. }
+            | Self::Ended => false,
+        }
+    }
+
     /// Whether the same request may succeed in a moment.
     pub fn is_retriable(&self) -> bool {
         match self {

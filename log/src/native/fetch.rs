@@ -6,7 +6,7 @@
 //!
 //! Faults of the network, leaders that move and topics that are not there yet are waited for, longer each time. What lasts
 //! for other reasons is reported each time. A position out of the log's range stops its partition until a new position is
-//! set. An assignment that is replaced takes with it whatever is still on its way: events carry its number.
+//! set; so does a topic that was deleted and created anew, where the log has ids of topics. An assignment that is replaced takes with it whatever is still on its way: events carry its number.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -25,11 +25,12 @@ use super::connection::checked;
 use super::error::WireError;
 use super::fetch_request::{Asked, ask, whole_batches};
 pub use super::fetch_state::StartAt;
-pub(crate) use super::fetch_state::{Event, Fetched};
+pub(crate) use super::fetch_state::{Event, Fetched, Start};
 use super::fetch_state::{Place, State};
 use super::offsets::{End, end_of};
 use crate::kafka::ClientOptions;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// A topic that is not there is reported after so many looks.
 const PATIENT_LOOKS: u32 = 20;
@@ -53,6 +54,7 @@ pub(crate) struct Fetching {
     state: Mutex<State>,
     filled: Condvar,
     changed: Notify,
+    recreated: Notify,
 }
 
 /// What a request of the task came to.
@@ -87,6 +89,7 @@ impl Fetching {
             state: Mutex::default(),
             filled: Condvar::new(),
             changed: Notify::new(),
+            recreated: Notify::new(),
         }
     }
 
@@ -100,21 +103,21 @@ impl Fetching {
     }
 
     /// Replaces what is read; the number of the new assignment.
-    pub fn assign(&self, starts: &[(TopicPartition, StartAt)]) -> u64 {
+    pub fn assign(&self, starts: &[Start]) -> u64 {
         let mut state = self.state.lock();
         state.assignment += 1;
         state.queue.clear();
         state.queued = 0;
         state.look_at = None;
-        state.places = starts.iter().map(|(tp, start)| (tp.clone(), self.place(*start))).collect();
+        state.places = starts.iter().map(|(tp, start, id)| (tp.clone(), self.place(*start, *id))).collect();
         let assignment = state.assignment;
         drop(state);
         self.changed.notify_one();
         assignment
     }
 
-    fn place(&self, start: StartAt) -> Place {
-        Place::new(start, self.options.backoff.0, self.options.partition_max_bytes)
+    fn place(&self, start: StartAt, topic_id: Option<TopicId>) -> Place {
+        Place::new(start, topic_id, self.options.backoff.0, self.options.partition_max_bytes)
     }
 
     /// Reads a partition that was out of range on from the log's start or end.
@@ -123,10 +126,25 @@ impl Fetching {
         if state.assignment == assignment
             && let Some(place) = state.places.get_mut(tp)
         {
-            *place = self.place(if start == StartAt::Latest { start } else { StartAt::Offset(log_start) });
+            let start = if start == StartAt::Latest { start } else { StartAt::Offset(log_start) };
+            *place = self.place(start, place.topic_id);
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Reads a partition whose topic was created anew from its start.
+    pub fn restart(&self, assignment: u64, tp: &TopicPartition) {
+        let new = self.place(StartAt::Earliest, None);
+        if let Some(place) = self.state.lock().current(assignment, tp) {
+            *place = new;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Waits until the topic of a partition was created anew.
+    pub async fn recreated(&self) {
+        self.recreated.notified().await;
     }
 
     /// The number of the current assignment.
@@ -206,6 +224,7 @@ impl Fetching {
         let mut sooner = |at: Instant| next_at = Some(next_at.map_or(at, |known| known.min(at)));
         let mut unknown: BTreeSet<Arc<str>> = BTreeSet::new();
         let mut by_node: BTreeMap<i32, Vec<Asked>> = BTreeMap::new();
+        let mut recreated = Vec::new();
         let assignment = state.assignment;
         let has_room = state.queued < self.options.queue_bytes;
         let first = state.turn.checked_rem(state.places.len()).unwrap_or(0);
@@ -226,6 +245,11 @@ impl Fetching {
                 unknown.insert(Arc::clone(&tp.topic));
                 continue;
             };
+            if !place.is_of(leader.topic_id) {
+                place.stopped = true;
+                recreated.push(tp.clone());
+                continue;
+            }
             let Some(position) = place.position else {
                 place.busy = true;
                 let end = match place.start {
@@ -242,9 +266,14 @@ impl Fetching {
             if has_room && place.queued < place.max_bytes.unsigned_abs() as usize && !busy_nodes.contains(&leader.node)
             {
                 place.busy = true;
-                let asked = Asked { tp: tp.clone(), position, epoch: leader.epoch, max_bytes: place.max_bytes };
+                let (tp, epoch, topic_id) = (tp.clone(), leader.epoch, place.topic_id);
+                let asked = Asked { tp, position, epoch, max_bytes: place.max_bytes, topic_id };
                 by_node.entry(leader.node).or_default().push(asked);
             }
+        }
+        for tp in recreated {
+            self.push(state, Event::Recreated { tp }, 0);
+            self.recreated.notify_one();
         }
         state.turn = state.turn.wrapping_add(1);
         if !unknown.is_empty() && !*looking {
@@ -437,11 +466,12 @@ impl Fetching {
         tracing::debug!(partition = %tp, %error, "fetching failed, trying again");
         cluster.forget(&tp);
         self.pause(place);
-        if matches!(error.code(), Some(Code::UnknownTopicOrPartition)) {
+        let is_missing = matches!(error.code(), Some(Code::UnknownTopicOrPartition | Code::UnknownTopicId));
+        if is_missing {
             place.misses += 1;
         }
         let lasts = match error.code() {
-            Some(Code::UnknownTopicOrPartition) => place.misses.is_multiple_of(PATIENT_LOOKS),
+            Some(_) if is_missing => place.misses.is_multiple_of(PATIENT_LOOKS),
             Some(code) => !code.is_retriable(),
             None => !error.is_retriable(),
         };

@@ -11,9 +11,12 @@ use super::error::WireError;
 use super::offsets::{by_topic, topic_name};
 use crate::kafka::ClientOptions;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
-/// Versions of Fetch: 4 has the lists of aborted transactions; from 13 on topics have ids instead of names.
+/// Versions of Fetch: 4 has the lists of aborted transactions.
 const FETCH: (i16, i16) = (4, 12);
+/// From this version on topics have ids instead of names: one that was created anew is not mistaken for the old one.
+const FETCH_BY_ID: i16 = 13;
 
 /// A partition that is asked for.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Asked {
     /// Epoch of the leader that is asked.
     pub epoch: i32,
     pub max_bytes: i32,
+    /// The id of its topic when the position was set.
+    pub topic_id: Option<TopicId>,
 }
 
 /// One fetch at one leader.
@@ -35,8 +40,12 @@ pub(super) async fn ask(
 ) -> Result<FetchResponse, WireError> {
     let connection = cluster.node(node, Use::Fetches).await?;
     let topics = by_topic(parts.into_iter().map(|asked| (asked.tp.clone(), asked)));
+    let id_of = |parts: &[(i32, Asked)]| parts.first().and_then(|(_, asked)| asked.topic_id);
+    let by_id = topics.values().all(|parts| id_of(parts).is_some());
+    let versions = (FETCH.0, if by_id { FETCH_BY_ID } else { FETCH.1 });
     let request = |version: i16| {
         let topics = topics.iter().map(|(topic, parts)| {
+            let id = id_of(parts);
             let parts = parts.iter().map(|(partition, asked)| {
                 FetchPartition::default()
                     .with_partition(*partition)
@@ -44,7 +53,11 @@ pub(super) async fn ask(
                     .with_current_leader_epoch(if version >= 9 { asked.epoch } else { -1 })
                     .with_partition_max_bytes(asked.max_bytes)
             });
-            FetchTopic::default().with_topic(topic_name(topic)).with_partitions(parts.collect())
+            let asked = FetchTopic::default().with_partitions(parts.collect());
+            match id {
+                Some(id) if version >= FETCH_BY_ID => asked.with_topic_id(id.uuid()),
+                _ => asked.with_topic(topic_name(topic)),
+            }
         });
         FetchRequest::default()
             .with_max_wait_ms(i32::try_from(options.fetch_wait.as_millis()).unwrap_or(i32::MAX))
@@ -53,7 +66,12 @@ pub(super) async fn ask(
             .with_isolation_level(i8::from(committed_only))
             .with_topics(topics.collect())
     };
-    connection.call_as(request, FETCH, options.request_timeout + options.fetch_wait).await
+    let mut answer = connection.call_as(request, versions, options.request_timeout + options.fetch_wait).await?;
+    for topic in answer.responses.iter_mut().filter(|topic| topic.topic.is_empty()) {
+        let named = topics.iter().find(|(_, parts)| id_of(parts) == TopicId::of(topic.topic_id));
+        topic.topic = named.map(|(name, _)| topic_name(name)).unwrap_or_default();
+    }
+    Ok(answer)
 }
 
 /// Bytes of the whole batches that records begin with, and the offset behind the last of them.

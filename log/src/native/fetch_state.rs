@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::error::WireError;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// Where to start reading a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub(crate) enum Event {
     End { tp: TopicPartition },
     /// Its position is gone.
     OutOfRange { tp: TopicPartition, offset: i64, log_start: i64 },
+    /// Its topic was deleted and created anew since its position was set.
+    Recreated { tp: TopicPartition },
     /// It can't be read at the moment, for a reason that may last.
     Failed { tp: TopicPartition, error: WireError },
 }
@@ -56,9 +59,14 @@ pub(super) struct Queued {
     pub bytes: usize,
 }
 
+/// A partition to read, where to start, and the id of its topic if that is known.
+pub(crate) type Start = (TopicPartition, StartAt, Option<TopicId>);
+
 #[derive(Debug)]
 pub(super) struct Place {
     pub start: StartAt,
+    /// The id of its topic as of the time when the position was set.
+    pub topic_id: Option<TopicId>,
     /// The next offset to ask for, once it is known.
     pub position: Option<i64>,
     /// Bytes of it in the queue.
@@ -79,13 +87,14 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub fn new(start: StartAt, wait: Duration, max_bytes: i32) -> Self {
+    pub fn new(start: StartAt, topic_id: Option<TopicId>, wait: Duration, max_bytes: i32) -> Self {
         let position = match start {
             StartAt::Offset(offset) => Some(offset),
             StartAt::Earliest | StartAt::Latest => None,
         };
         Self {
             start,
+            topic_id,
             position,
             queued: 0,
             busy: false,
@@ -97,6 +106,13 @@ impl Place {
             max_bytes,
             end: None,
         }
+    }
+
+    /// Whether it is still of the topic that the cluster knows by its name; one whose id was not known yet is from now on.
+    pub fn is_of(&mut self, topic_id: Option<TopicId>) -> bool {
+        let same = !TopicId::differ(self.topic_id, topic_id);
+        self.topic_id = self.topic_id.or(topic_id);
+        same
     }
 
     /// Nothing is asked for a while, longer each time.

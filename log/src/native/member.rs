@@ -9,7 +9,7 @@
 //! compute it, so members of all three share a group. <https://kafka.apache.org/documentation/#impl_offsettracking>,
 //! KIP-345 for static members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ use tokio::time::Instant;
 use super::cluster::{Cluster, Coordinates, Use};
 use super::connection::checked;
 use super::error::WireError;
-use super::fetch::{Fetching, StartAt};
-use super::offsets::{Committer, committed, coordinator_moved, text, topic_name};
+use super::fetch::{Fetching, Start, StartAt};
+use super::offsets::{CommittedOffset, Committer, committed, coordinator_moved, text, topic_name};
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// Versions: JoinGroup 5 and the others' 3 have static members, which is all that is needed here.
 const JOIN: (i16, i16) = (2, 5);
@@ -59,10 +60,12 @@ pub(crate) struct MemberSettings {
     pub session_timeout: Option<Duration>,
     /// How often the member that leads the group looks for new topics and partitions at least.
     pub refresh: Option<Duration>,
+    /// How long the group may be out of reach before that is a trouble; `None`: for as long as it takes.
+    pub outage: Option<Duration>,
 }
 
 /// Partitions, and where the group says they are read on.
-pub(crate) type Starts = Vec<(TopicPartition, StartAt)>;
+pub(crate) type Starts = Vec<Start>;
 
 #[derive(Debug)]
 struct Current {
@@ -80,6 +83,8 @@ struct State {
     member_id: String,
     /// Why it is no member, where that may last.
     trouble: Option<WireError>,
+    /// Since when every attempt to join fails.
+    failing_since: Option<Instant>,
     /// Another member of its name has taken over: it has ended.
     fenced: bool,
 }
@@ -163,7 +168,13 @@ impl Membership {
                 }
                 Some(Code::UnknownMemberId) => self.state.lock().member_id.clear(),
                 Some(Code::RebalanceInProgress | Code::IllegalGeneration) => continue,
-                _ if coordinator_moved(&self.cluster, Coordinates::Group, &self.settings.group, &error) => {}
+                _ if coordinator_moved(&self.cluster, Coordinates::Group, &self.settings.group, &error) => {
+                    let mut state = self.state.lock();
+                    let since = *state.failing_since.get_or_insert_with(Instant::now);
+                    if self.settings.outage.is_some_and(|limit| since.elapsed() >= limit) {
+                        state.trouble = Some(error);
+                    }
+                }
                 _ => self.state.lock().trouble = Some(error),
             }
             tokio::time::sleep(wait).await;
@@ -173,13 +184,14 @@ impl Membership {
 
     /// One membership: from joining to the next rebalance.
     async fn stay(&self) -> Result<(), WireError> {
-        let joined = self.join().await?;
-        let starts = self.committed(&joined.partitions).await?;
+        let mut joined = self.join().await?;
+        joined.committer.topic_ids = self.topic_ids(&joined.partitions).await?;
+        let starts = self.committed(&joined).await?;
         {
             let mut state = self.state.lock();
             let assignment = self.fetching.assign(&starts);
             state.current = Some(Current { assignment, committer: joined.committer.clone(), starts });
-            state.trouble = None;
+            (state.trouble, state.failing_since) = (None, None);
         }
         let partitions = joined.partitions.len();
         tracing::debug!(group = self.settings.group, generation = joined.committer.generation, partitions, "joined");
@@ -190,7 +202,14 @@ impl Membership {
         let mut last_sign = Instant::now();
         let mut looked = Instant::now();
         loop {
-            tokio::time::sleep(each).await;
+            tokio::select! {
+                () = tokio::time::sleep(each) => {}
+                // Joining again finds the offsets of the old topic, and leaves them.
+                () = self.fetching.recreated() => {
+                    self.give_up();
+                    return Ok(());
+                }
+            }
             match self.heartbeat(&joined.committer).await {
                 Ok(()) => last_sign = Instant::now(),
                 Err(error) => {
@@ -278,8 +297,9 @@ impl Membership {
             assignments = assign_ranges(&wanted, &known).map_err(&unreadable)?;
             led = Some(counts);
         }
+        let instance_id = self.settings.instance_id.clone();
         let committer =
-            Committer { generation: answer.generation_id, member_id, instance_id: self.settings.instance_id.clone() };
+            Committer { generation: answer.generation_id, member_id, instance_id, topic_ids: Arc::default() };
         let request = |version: i16| {
             SyncGroupRequest::default()
                 .with_group_id(GroupId(text(group)))
@@ -305,14 +325,39 @@ impl Membership {
         Ok(Joined { committer, partitions, led })
     }
 
-    /// From the committed offsets on.
-    async fn committed(&self, partitions: &[TopicPartition]) -> Result<Starts, WireError> {
-        if partitions.is_empty() {
+    /// The ids of the topics of some partitions, where the log has ids.
+    async fn topic_ids(&self, of: &[TopicPartition]) -> Result<Arc<BTreeMap<Arc<str>, TopicId>>, WireError> {
+        let topics: BTreeSet<&str> = of.iter().map(|tp| &*tp.topic).collect();
+        if !topics.is_empty() {
+            self.cluster.metadata(&topics.into_iter().collect::<Vec<_>>()).await?;
+        }
+        let id = |tp: &TopicPartition| Some((Arc::clone(&tp.topic), self.cluster.topic_id(tp)?));
+        Ok(Arc::new(of.iter().filter_map(id).collect()))
+    }
+
+    /// From the committed offsets on; those of a topic that was created anew since begin at its start.
+    async fn committed(&self, joined: &Joined) -> Result<Starts, WireError> {
+        if joined.partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let offsets = committed(&self.cluster, &self.settings.group, partitions).await?;
-        let start = |offset: Option<i64>| offset.map_or(self.settings.start, StartAt::Offset);
-        Ok(partitions.iter().cloned().zip(offsets.into_iter().map(start)).collect())
+        let offsets = committed(&self.cluster, &self.settings.group, &joined.partitions).await?;
+        let start = |tp: &TopicPartition, offset: Option<CommittedOffset>| {
+            let now = joined.committer.topic_ids.get(&tp.topic).copied();
+            let at = match offset {
+                None => self.settings.start,
+                Some(offset) if TopicId::differ(offset.topic_id, now) => {
+                    tracing::warn!(
+                        group = self.settings.group, partition = %tp, committed = offset.next,
+                        "the topic was deleted and created anew since the group's offset was committed: reading it from \
+                         its start"
+                    );
+                    StartAt::Earliest
+                }
+                Some(offset) => StartAt::Offset(offset.next),
+            };
+            (tp.clone(), at, now)
+        };
+        Ok(joined.partitions.iter().zip(offsets).map(|(tp, offset)| start(tp, offset)).collect())
     }
 
     async fn heartbeat(&self, of: &Committer) -> Result<(), WireError> {
@@ -417,6 +462,41 @@ fn assign_ranges(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_out_of_reach_is_a_trouble_when_it_lasts() {
+        let cluster = Cluster::new(&["127.0.0.1:1".to_owned()], crate::native::connection::Manner::default());
+        let settings = crate::native::fetch::FetchSettings { committed_only: true, report_ends: false };
+        let fetching = Arc::new(Fetching::new(settings, cluster.options()));
+        for (outage, want) in [(Some(Duration::from_secs(5)), true), (None, false)] {
+            let settings = MemberSettings {
+                group: "g".to_owned(),
+                instance_id: None,
+                topics: vec!["t".to_owned()],
+                start: StartAt::Earliest,
+                session_timeout: None,
+                refresh: None,
+                outage,
+            };
+            let cluster = Cluster::new(&["127.0.0.1:1".to_owned()], crate::native::connection::Manner::default());
+            let member = Arc::new(Membership::new(Arc::new(cluster), Arc::clone(&fetching), settings));
+            let watch = async {
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_secs(60) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if let Some(trouble) = member.trouble() {
+                        assert!(begun.elapsed() >= Duration::from_secs(5), "{trouble}");
+                        return true;
+                    }
+                }
+                false
+            };
+            tokio::select! {
+                () = Arc::clone(&member).run() => panic!("nobody has taken its name"),
+                told = watch => assert_eq!(told, want, "{outage:?}"),
+            }
+        }
+    }
 
     #[test]
     fn ranges_are_those_of_other_clients() {

@@ -23,6 +23,7 @@ use super::cluster::{Cluster, Coordinates, Use};
 use super::connection::checked;
 use super::error::WireError;
 use crate::record::TopicPartition;
+use crate::topic_id::TopicId;
 
 /// Versions of ListOffsets: 2 knows the last stable offset.
 const LIST_OFFSETS: (i16, i16) = (2, 6);
@@ -49,11 +50,39 @@ pub(crate) struct Committer {
     pub generation: i32,
     pub member_id: String,
     pub instance_id: Option<String>,
+    /// The ids of the topics that its offsets are of, where the log has ids.
+    pub topic_ids: Arc<BTreeMap<Arc<str>, TopicId>>,
 }
 
 impl Default for Committer {
     fn default() -> Self {
-        Self { generation: -1, member_id: String::new(), instance_id: None }
+        Self { generation: -1, member_id: String::new(), instance_id: None, topic_ids: Arc::default() }
+    }
+}
+
+/// Metadata of an offset starts with this when it says of which topic it is.
+const TOPIC_ID: &str = "topic_id=";
+
+impl Committer {
+    /// What is committed beside an offset: the id of its topic, so that a topic that was created anew is not read on from an
+    /// offset of the old one.
+    pub fn metadata(&self, topic: &str) -> StrBytes {
+        self.topic_ids.get(topic).map_or_else(StrBytes::default, |id| text(&format!("{TOPIC_ID}{id}")))
+    }
+}
+
+/// An offset that a group has committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CommittedOffset {
+    pub next: i64,
+    /// The id of its topic, if the metadata say it.
+    pub topic_id: Option<TopicId>,
+}
+
+impl CommittedOffset {
+    fn of(next: i64, metadata: Option<&StrBytes>) -> Self {
+        let id = metadata.and_then(|metadata| metadata.as_str().strip_prefix(TOPIC_ID));
+        Self { next, topic_id: id.and_then(TopicId::read) }
     }
 }
 
@@ -159,7 +188,7 @@ pub(crate) async fn committed(
     cluster: &Cluster,
     group: &str,
     of: &[TopicPartition],
-) -> Result<Vec<Option<i64>>, WireError> {
+) -> Result<Vec<Option<CommittedOffset>>, WireError> {
     let mut patience = Patience::of(cluster, cluster.options().request_timeout * 2);
     loop {
         match try_committed(cluster, group, of).await {
@@ -173,7 +202,11 @@ pub(crate) async fn committed(
     }
 }
 
-async fn try_committed(cluster: &Cluster, group: &str, of: &[TopicPartition]) -> Result<Vec<Option<i64>>, WireError> {
+async fn try_committed(
+    cluster: &Cluster,
+    group: &str,
+    of: &[TopicPartition],
+) -> Result<Vec<Option<CommittedOffset>>, WireError> {
     let connection = cluster.coordinator(Coordinates::Group, group, Use::Requests).await?;
     let topics = by_topic(of.iter().map(|tp| (tp.clone(), ())));
     let indexes = |all: &[(i32, ())]| all.iter().map(|(partition, ())| *partition).collect::<Vec<_>>();
@@ -198,7 +231,8 @@ async fn try_committed(cluster: &Cluster, group: &str, of: &[TopicPartition]) ->
     for topic in &answer.topics {
         for part in &topic.partitions {
             checked(part.error_code, None)?;
-            found.insert((topic.name.to_string(), part.partition_index), part.committed_offset);
+            let offset = CommittedOffset::of(part.committed_offset, part.metadata.as_ref());
+            found.insert((topic.name.to_string(), part.partition_index), offset);
         }
     }
     for group in &answer.groups {
@@ -206,12 +240,13 @@ async fn try_committed(cluster: &Cluster, group: &str, of: &[TopicPartition]) ->
         for topic in &group.topics {
             for part in &topic.partitions {
                 checked(part.error_code, None)?;
-                found.insert((topic.name.to_string(), part.partition_index), part.committed_offset);
+                let offset = CommittedOffset::of(part.committed_offset, part.metadata.as_ref());
+                found.insert((topic.name.to_string(), part.partition_index), offset);
             }
         }
     }
     let offset_of = |tp: &TopicPartition| found.get(&(tp.topic.to_string(), tp.partition)).copied();
-    Ok(of.iter().map(|tp| offset_of(tp).filter(|offset| *offset >= 0)).collect())
+    Ok(of.iter().map(|tp| offset_of(tp).filter(|offset| offset.next >= 0)).collect())
 }
 
 /// Commits a group's offsets: the next record of each partition.
@@ -246,7 +281,10 @@ async fn try_commit(
     let connection = cluster.coordinator(Coordinates::Group, group, Use::Requests).await?;
     let topics = by_topic(next.iter().cloned()).into_iter().map(|(topic, all)| {
         let parts = all.into_iter().map(|(partition, offset)| {
-            OffsetCommitRequestPartition::default().with_partition_index(partition).with_committed_offset(offset)
+            OffsetCommitRequestPartition::default()
+                .with_partition_index(partition)
+                .with_committed_offset(offset)
+                .with_committed_metadata(Some(by.metadata(&topic)))
         });
         OffsetCommitRequestTopic::default().with_name(topic_name(&topic)).with_partitions(parts.collect())
     });

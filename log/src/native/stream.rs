@@ -30,6 +30,8 @@ pub(crate) enum Item {
     End { tp: TopicPartition },
     /// The position of a partition is gone; it is read on after [`Fetching::seek`] or a new assignment.
     OutOfRange { tp: TopicPartition, offset: i64, log_start: i64 },
+    /// The topic of a partition was created anew; it is read on after [`Fetching::restart`] or a new assignment.
+    Recreated { tp: TopicPartition },
     /// Records that can't be read, passed over: offsets from `from` to before `to`, with their batch as it came.
     Unreadable { tp: TopicPartition, from: i64, to: i64, batch: Bytes, error: DecodeError },
     /// A partition can't be read at the moment.
@@ -132,6 +134,7 @@ impl RecordStream {
                 Event::OutOfRange { tp, offset, log_start } => {
                     return Some(Item::OutOfRange { tp, offset, log_start });
                 }
+                Event::Recreated { tp } => return Some(Item::Recreated { tp }),
                 Event::Failed { tp, error } => return Some(Item::Failed { tp, error }),
             }
         }

@@ -249,7 +249,7 @@ impl Transactions {
                 TxnOffsetCommitRequestPartition::default()
                     .with_partition_index(partition)
                     .with_committed_offset(offset)
-                    .with_committed_metadata(Some(StrBytes::default()))
+                    .with_committed_metadata(Some(by.metadata(&topic)))
             });
             TxnOffsetCommitRequestTopic::default().with_name(topic_name(&topic)).with_partitions(parts.collect())
         });

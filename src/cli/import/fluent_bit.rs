@@ -161,13 +161,13 @@ impl<'f> Tail<'f> {
             "buffer_max_size" => match pattern::bytes(&p.value) {
                 Some(bytes) => {
                     self.source.max_line_bytes = Some((bytes, p.place.clone()));
-                    let text = "Fluent Bit skips longer lines, or stops at them; Millrace splits and marks them";
+                    let text = "Fluent Bit skips longer lines, or stops at them; Millrace truncates and marks them";
                     draft.note(&p.place, written(p), text);
                 }
                 None => draft.leave(&p.place, written(p), "is not a size", "set `max_line_bytes`"),
             },
             "skip_long_lines" | "truncate_long_lines" => {
-                draft.note(&p.place, written(p), "longer lines are split and marked");
+                draft.note(&p.place, written(p), "longer lines are truncated and marked");
             }
             "db" => {
                 let text = "Fluent Bit's positions are not migrated: each file is read by `read_from` at Millrace's first start; \

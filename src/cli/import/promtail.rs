@@ -165,7 +165,7 @@ fn limits(top: &Keys<'_>, draft: &mut Draft) {
                     source.max_line_bytes = Some((bytes, place.clone()));
                 }
                 if !keys.yes("max_line_size_truncate") {
-                    let text = "Promtail drops longer lines; Millrace splits and marks them";
+                    let text = "Promtail drops longer lines; Millrace truncates and marks them";
                     draft.note(place, "limits_config.max_line_size", text);
                 }
             }

@@ -149,7 +149,7 @@ fn file_source(entry: &MapEntry, draft: &mut Draft) -> bool {
                 draft.note(
                     place,
                     keys.name("max_line_bytes"),
-                    "Vector drops longer lines; Millrace splits and marks them",
+                    "Vector drops longer lines; Millrace truncates and marks them",
                 );
             }
             None => draft.leave(

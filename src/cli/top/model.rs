@@ -215,6 +215,8 @@ pub(super) mod tests {
                 paused: Some("memory".to_owned()),
                 waiting_bytes: 12 << 20,
                 max_waiting_bytes: 16 << 20,
+                reached: true,
+                unread: None,
                 troubles: [("logs/0".to_owned(), "broker is away".to_owned())].into(),
             };
             LedgerView { hops: vec![crate::ledger::agent_hop(&ledger)], notices: Vec::new() }
