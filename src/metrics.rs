@@ -14,6 +14,11 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+/// Name of the counter of failed reloads (`_total` is added).
+const RELOAD_FAILURES: &str = "millrace_config_reload_failures";
+/// Name of the gauge of the last reload.
+const LAST_RELOAD_SUCCESSFUL: &str = "millrace_config_last_reload_successful";
+
 /// The registries of all parts, in the order of their first start. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Registries(Arc<Mutex<Vec<(&'static str, Registry)>>>);
@@ -60,13 +65,13 @@ impl ReloadMetrics {
         metrics.last_successful.set(1);
         let mut registry = Registry::default();
         registry.register(
-            "millrace_config_reload_failures",
-            "Reloads of the configuration that were refused or only partly taken over",
+            RELOAD_FAILURES,
+            "Configuration reloads that were rejected or only partly applied",
             metrics.failures.clone(),
         );
         registry.register(
-            "millrace_config_last_reload_successful",
-            "1 if the last reload took over the whole configuration, else 0",
+            LAST_RELOAD_SUCCESSFUL,
+            "1 if the last reload applied the whole configuration, otherwise 0",
             metrics.last_successful.clone(),
         );
         registries.put("config", registry);

@@ -109,7 +109,7 @@ impl<P: Copy + Ord> Stages<P> {
         let stage = self.list.remove(index);
         if waited.is_err() {
             stage.task.abort();
-            tracing::warn!(stage = stage.name, limit = ?stage.limit, "stage did not end within its limit and was cut off");
+            tracing::warn!(stage = stage.name, limit = ?stage.limit, "stage did not stop within its time limit and was aborted");
         }
         Some(Stopped { name: stage.name, in_time: waited.is_ok(), result: stage.ended.unwrap_or(Ok(())) })
     }

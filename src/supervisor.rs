@@ -1,7 +1,7 @@
-//! Tells the service manager how far the process is: systemd's notification protocol, `sd_notify(3)`.
+//! Notifies the service manager of start, reload and stop: systemd's notification protocol, `sd_notify(3)`.
 //!
 //! In: `NOTIFY_SOCKET` of the environment. Out: datagrams `READY=1`, `RELOADING=1`, `STOPPING=1` with a line for
-//! `systemctl status`. Touches one Unix socket; without the variable, nothing. A manager that does not listen is no fault.
+//! `systemctl status`. Touches one Unix socket; without the variable, nothing. A manager that does not listen is not an error.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -16,11 +16,11 @@ pub enum State {
     Stopping,
 }
 
-/// Tells the manager that started this process, if there is one that asked for it.
-pub fn tell(state: State, status: &str) {
+/// Notifies the service manager, if `NOTIFY_SOCKET` is set.
+pub fn notify(state: State, status: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, &message(state, status, monotonic_us())) {
-        tracing::warn!(%error, ?socket, "service manager can't be told");
+        tracing::warn!(%error, ?socket, "cannot notify the service manager");
     }
 }
 

@@ -136,7 +136,7 @@ fn configurations_are_valid() {
                 }
             }
             Kind::Alertmanager => {
-                if let Err(faults) = millrace_notify::alertmanager::Routing::parse(Path::new(&name), &block.text) {
+                if let Err(faults) = millrace_notify::routing::Routing::parse(Path::new(&name), &block.text) {
                     panic!("{name}: {}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
                 }
             }

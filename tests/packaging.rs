@@ -48,7 +48,7 @@ fn the_configuration_of_the_package_is_good() {
 
 #[test]
 fn the_package_pages_somebody_once_one_line_is_filled_in() {
-    use millrace_notify::alertmanager::Routing;
+    use millrace_notify::routing::Routing;
 
     let name = "packaging/debian/alertmanager.yml";
     let shipped = read(name);

@@ -61,7 +61,7 @@ fn a_faulty_rule_file_names_line_and_column_and_exits_78() {
     )
     .unwrap();
     let output = millrace(&["rules", "check", rules.to_str().unwrap()]);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"good: 1 rules\n"[..]));
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"OK: 1 rule\n"[..]));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn sighup_takes_the_new_configuration_and_keeps_every_position() {
     // A faulty file leaves the old one running.
     std::fs::write(&path, "agent: {sourcess: []}\n").unwrap();
     hang_up(&running);
-    told("configuration not reloaded: everything runs with the previous one");
+    told("configuration not reloaded: all parts keep running with the previous one");
     writer.write(10);
     count(411);
     let mut found = site.lines_by_loki(r#"{service="writer"}"#);

@@ -102,8 +102,9 @@ pub struct ReceiverState {
     pub reserved: u64,
     /// Topic that its records go to.
     pub topic: String,
-    /// Source ids for the topic's partitions.
-    pub lanes: Vec<String>,
+    /// Source ids for the topic's partitions. Stored as `lanes`, the name that earlier versions wrote.
+    #[serde(rename = "lanes")]
+    pub partitions: Vec<String>,
     /// Acknowledged so far.
     pub sent: Count,
     /// Dropped so far, by reason.

@@ -23,11 +23,11 @@ pub struct AggregatorConfig {
     pub http: HttpConfig,
     /// Elasticsearch API.
     pub elasticsearch: ElasticsearchConfig,
-    /// How events that arrive by HTTP are taken.
+    /// Events that are pushed by HTTP.
     pub ingest: IngestConfig,
-    /// When the index deletes; never, unless told.
+    /// Retention of the index. Without `age` and `size` nothing is deleted.
     pub retention: RetentionConfig,
-    /// How events are kept and what queries may cost.
+    /// Storage of events, and limits of queries.
     pub index: IndexConfig,
 }
 
@@ -46,21 +46,22 @@ impl AggregatorConfig {
 millrace_log::kafka_section! {
     /// Which log and which topics.
     pub struct KafkaConfig {
-        /// Topics to index. One that does not exist yet is waited for.
+        /// Topics to index. A topic that does not exist yet is indexed once it is created.
         pub topics: Vec<String> = vec!["logs".to_owned()],
         /// Topic that HTTP pushes are written to.
         pub push_topic: String = "logs".to_owned(),
-        /// Partitions of the push topic if it has to be made.
+        /// Number of partitions if the push topic must be created.
         pub push_partitions: i32 = 4,
-        /// Group whose offsets show how far the index is. The catalog, not the group, says where to read on.
+        /// Consumer group whose committed offsets show the progress of the index. Reading continues at the positions in the
+        /// catalog, not at these offsets.
         pub group: String = "millrace".to_owned(),
-        /// Topic for records that can't be read.
+        /// Topic for records that can't be read (dead letters).
         pub dead_letter_topic: String = "millrace.dlq".to_owned(),
-        /// How often new partitions and topics are looked for.
+        /// Interval between checks for new topics and partitions.
         pub discover_interval: Span = Span::secs(5),
-        /// Records taken from the client at once.
+        /// Maximum number of records in one batch from the client.
         pub batch_records: usize = 5000,
-        /// Batches that may wait between consumer and index.
+        /// Maximum number of batches waiting between consumer and index.
         pub queue_batches: usize = 4,
     }
 }
@@ -112,13 +113,13 @@ pub struct HttpConfig {
     pub auth: Login,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// Bytes of one request's body at most, as sent.
+    /// Maximum size of a request body as sent.
     pub max_body: ByteSize,
-    /// Bytes of one request's body at most, decompressed.
+    /// Maximum size of a decompressed request body.
     pub max_body_decompressed: ByteSize,
-    /// Requests answered at once; others wait.
+    /// Maximum number of concurrent requests; others wait.
     pub max_requests: usize,
-    /// Live tails at once.
+    /// Maximum number of concurrent live tails.
     pub max_tails: usize,
 }
 
@@ -160,11 +161,11 @@ pub struct ElasticsearchConfig {
     pub auth: Login,
     /// TLS. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// Bytes of one request's body at most, as sent.
+    /// Maximum size of a request body as sent.
     pub max_body: ByteSize,
-    /// Bytes of one request's body at most, decompressed.
+    /// Maximum size of a decompressed request body.
     pub max_body_decompressed: ByteSize,
-    /// Requests answered at once; others wait.
+    /// Maximum number of concurrent requests; others wait.
     pub max_requests: usize,
 }
 

@@ -22,7 +22,7 @@ pub struct Queries {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Others took all places for as long as the request had.
-    #[error("all places of `index.query.max_concurrent` are taken")]
+    #[error("the limit `index.query.max_concurrent` is reached")]
     Busy,
     /// The program stops.
     #[error("server is stopping: repeat the request later")]

@@ -90,7 +90,7 @@ pub enum AggregatorError {
         name: &'static str,
     },
     /// `run` was called twice.
-    #[error("the aggregator runs already")]
+    #[error("the aggregator is already running")]
     Running,
 }
 

@@ -11,7 +11,7 @@ use crate::stream::Peer;
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub struct Entry {
+pub struct AccessEntry {
     /// Only where somebody listens.
     head: Option<(Method, String)>,
     began: Instant,
@@ -26,7 +26,7 @@ pub struct Asked<'a> {
     pub tenant: &'a str,
 }
 
-impl Entry {
+impl AccessEntry {
     /// At the start of a request.
     pub fn begin(head: &Parts) -> Self {
         let is_on = tracing::enabled!(tracing::Level::DEBUG);
@@ -90,7 +90,7 @@ mod tests {
                 .with_ansi(false)
                 .finish();
             tracing::subscriber::with_default(subscriber, || {
-                let entry = Entry::begin(&head);
+                let entry = AccessEntry::begin(&head);
                 entry.end("Loki API", &peer, Asked { user: "grafana", tenant: "team-a" }, StatusCode::OK);
             });
             let bytes = lines.0.lock().clone();

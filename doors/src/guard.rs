@@ -16,7 +16,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::access::Access;
 use crate::access::session::CSRF_HEADER;
-use crate::access_log::{Asked, Entry};
+use crate::access_log::{AccessEntry, Asked};
 use crate::browser::{check_host, check_origin};
 use crate::config::RequestLimits;
 use crate::identity::Identity;
@@ -102,7 +102,7 @@ impl Guarded {
     /// Answers a request: who asks, for whom, within which limits, then the router.
     pub async fn answer(&self, peer: &Peer, request: Request<Body>) -> Response {
         let (head, body) = request.into_parts();
-        let entry = Entry::begin(&head);
+        let entry = AccessEntry::begin(&head);
         let outline = outline(&head);
         let listener = Arc::clone(&self.guard.gate.listener);
         let mut asked = Found::default();
@@ -223,9 +223,9 @@ mod tests {
         let app = app(&login);
         let good = Some("Bearer s3cret");
         for (method, path, authorization, tenant, body, status, text) in [
-            ("GET", "/who", None, None, "", 401, "/who: login required"),
-            ("GET", "/nowhere", None, None, "", 401, "/nowhere: login required"),
-            ("POST", "/ready", None, None, "", 401, "/ready: login required"),
+            ("GET", "/who", None, None, "", 401, "/who: endpoint requires a login"),
+            ("GET", "/nowhere", None, None, "", 401, "/nowhere: endpoint requires a login"),
+            ("POST", "/ready", None, None, "", 401, "/ready: endpoint requires a login"),
             ("GET", "/ready", None, None, "", 200, "ready"),
             ("GET", "/-/healthy", None, None, "", 401, "/-/healthy: login required"),
             ("GET", "/who", good, None, "", 200, "token of default"),
@@ -242,7 +242,7 @@ mod tests {
                 413,
                 "/who: body has 11 bytes or more, 10 are allowed (api.max_body)",
             ),
-            ("POST", "/who", None, None, "12345678901", 401, "/who: login required"),
+            ("POST", "/who", None, None, "12345678901", 401, "/who: endpoint requires a login"),
         ] {
             let mut builder = Request::builder().method(method).uri(path);
             for (name, value) in [("authorization", authorization), ("x-scope-orgid", tenant)] {
@@ -327,7 +327,7 @@ mod tests {
         let body = Body::from_stream(futures::StreamExt::chain(first, rest));
         let began = tokio::time::Instant::now();
         let found = ask(&app, Request::post("/who").body(body).unwrap()).await;
-        assert_eq!(found, (StatusCode::REQUEST_TIMEOUT.as_u16(), "/who: body did not come in time".to_owned()));
+        assert_eq!(found, (StatusCode::REQUEST_TIMEOUT.as_u16(), "/who: request body timed out".to_owned()));
         assert_eq!(began.elapsed(), Duration::from_secs(15));
     }
 }

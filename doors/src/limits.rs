@@ -28,7 +28,7 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body that did not come in time.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("body did not come in time{key}")]
+#[error("request body timed out{key}")]
 pub struct TooSlow {
     key: String,
 }

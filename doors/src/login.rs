@@ -24,7 +24,7 @@ pub enum LoginError {
     #[error(transparent)]
     Secret(#[from] ValueError),
     /// A secret is configured, and nothing is in it: nobody could tell whether that means everybody.
-    #[error("`{key}` is empty where its value is read from: put the secret there, or leave the key out")]
+    #[error("`{key}` is empty in its file or environment variable: put the secret there, or remove the key")]
     Empty {
         /// `token` or `password`.
         key: &'static str,

@@ -116,7 +116,7 @@ impl Pace {
         } else if state.is_proven {
             Some((state.idle_since + self.idle, "idle"))
         } else {
-            Some((state.idle_since + self.head, "no request came"))
+            Some((state.idle_since + self.head, "no request arrived"))
         };
         blocked.into_iter().chain(waiting).min_by_key(|(at, _)| *at)
     }

@@ -99,7 +99,7 @@ async fn slow_senders_are_cut_off_and_others_are_answered_meanwhile() {
     }
     for body in bodies {
         let (answer, took) = body.await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("did not come in time"), "{took:?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request body timed out"), "{took:?}: {answer}");
     }
 }
 

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 /// waits for others.
 const MOST_CONCURRENT: usize = 256;
 
-/// When the index deletes.
+/// Retention of the index. Without `age` and `size` nothing is deleted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionConfig {
-    /// Whole splits go when their newest event is older. Left out: nothing goes by age.
+    /// A split is deleted when its newest event is older than this. Absent: no limit.
     pub age: Option<Span>,
-    /// The oldest splits go when all together take more on disk. Left out: nothing goes by size.
+    /// The oldest splits are deleted when all splits together take more than this on disk. Absent: no limit.
     pub size: Option<ByteSize>,
 }
 
@@ -34,36 +34,36 @@ impl RetentionConfig {
     }
 }
 
-/// How events are kept.
+/// Storage of events, and limits of queries.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexConfig {
-    /// Bytes of lines after which a split is cut.
+    /// Bytes of lines after which a split is written.
     pub split_bytes: ByteSize,
-    /// Age of its first event after which a split is cut.
+    /// Age of the oldest event in memory after which a split is written.
     pub split_age: Span,
     /// Bytes of one line at most. Longer lines are cut and marked; longer documents go to the dead letters.
     pub max_line_bytes: ByteSize,
-    /// Bytes of memory for events that are not yet in a split. When full, reading waits (and so, in the end, the files).
+    /// Memory for events that are not yet in a split. When it is used up, reading from the log pauses.
     pub head_bytes: ByteSize,
-    /// Splits of one tenant and level that are merged into one.
+    /// Number of splits of one tenant and level that are merged into one.
     pub merge_splits: usize,
-    /// Bytes of lines of a merged split at most.
+    /// Maximum bytes of lines in a merged split.
     pub merge_bytes: ByteSize,
-    /// Time that a merged split may cover, so that retention can still drop it.
+    /// Maximum time range of a merged split. Retention deletes whole splits.
     pub merge_span: Span,
-    /// How often merging and retention look around.
+    /// Interval of merging and retention.
     pub upkeep_interval: Span,
-    /// A source without events for this long is forgotten. Take the topic's retention and a week: a source that comes
-    /// back after that is taken as new.
+    /// Time without events after which a source is forgotten: its later events are not recognised as duplicates. Set it to the
+    /// topic's retention and a week.
     pub source_idle: Span,
-    /// Splits that queries keep open.
+    /// Maximum number of splits that queries keep open.
     pub open_splits: usize,
-    /// Threads that read splits for queries. 0: one per CPU.
+    /// Number of threads that read splits for queries. 0: one per CPU.
     pub query_threads: usize,
-    /// Batches that a live tail may lag behind before it loses the oldest.
+    /// Number of batches that a live tail may lag behind; beyond it, the oldest are dropped.
     pub tail_batches: usize,
-    /// What one query may cost.
+    /// Limits of one query.
     pub query: QueryConfig,
 }
 
@@ -116,21 +116,21 @@ impl IndexConfig {
     }
 }
 
-/// What one query may cost. A query that would exceed it gets an error that names the limit.
+/// Limits of one query. A query that would exceed one gets an error that names the limit.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueryConfig {
-    /// Wall time.
+    /// Maximum duration.
     pub timeout: Span,
-    /// Bytes of lines read.
+    /// Maximum bytes of lines read.
     pub max_bytes_read: ByteSize,
-    /// Series that a metric query may make.
+    /// Maximum number of series of a metric query.
     pub max_series: usize,
-    /// Entries that a log query may ask for.
+    /// Maximum number of entries of a log query.
     pub max_entries: usize,
-    /// Bytes held in memory.
+    /// Maximum memory.
     pub max_memory: ByteSize,
-    /// Queries answered at once, 256 at most; others wait.
+    /// Maximum number of concurrent queries, 256 at most; others wait.
     pub max_concurrent: usize,
 }
 

@@ -190,7 +190,7 @@ impl Tree {
                 Ok(value) => list.push((key.to_vec(), value)),
                 Err(error) => {
                     let key = String::from_utf8_lossy(&key).into_owned();
-                    tracing::error!(path = %self.path.display(), key, %error, "entry of the state can't be read, going on without it");
+                    tracing::error!(path = %self.path.display(), key, %error, "cannot read an entry of the state, continuing without it");
                 }
             }
         }

@@ -23,120 +23,136 @@ pub fn compile_anchored(pattern: &str) -> Result<Regex, regex::Error> {
 
 /// Turns the text into the dialect of the `regex` crate.
 pub fn translate(pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let mut chars = pattern.chars().peekable();
-    // Characters read since the class opened; `None` outside.
-    let mut class: Option<usize> = None;
-    while let Some(c) = chars.next() {
-        let rest = |chars: &std::iter::Peekable<std::str::Chars<'_>>| chars.clone().collect::<String>();
-        match (c, class) {
-            ('\\', _) => {
-                let Some(escaped) = chars.next() else {
-                    out.push('\\');
-                    break;
-                };
-                let inside = class.is_some();
-                match escaped {
-                    'd' => out.push_str("[0-9]"),
-                    'D' => out.push_str("[^0-9]"),
-                    'w' => out.push_str("[0-9A-Za-z_]"),
-                    'W' => out.push_str("[^0-9A-Za-z_]"),
-                    's' => out.push_str("[\\t\\n\\f\\r ]"),
-                    'S' => out.push_str("[^\\t\\n\\f\\r ]"),
-                    'b' if !inside => out.push_str("(?-u:\\b)"),
-                    'B' if !inside => out.push_str("(?-u:\\B)"),
-                    'Q' if !inside => {
-                        let quoted = rest(&chars);
-                        let (literal, _) = quoted.split_once("\\E").unwrap_or((&quoted, ""));
-                        let skip = literal.chars().count() + if quoted.contains("\\E") { 2 } else { 0 };
-                        for _ in 0..skip {
-                            chars.next();
-                        }
-                        out.push_str(&regex::escape(literal));
-                    }
-                    '<' | '>' | '"' | '\'' | '`' | '/' | '=' | '!' | '@' | ':' | ';' | ',' | '%' | '_' => {
-                        out.push(escaped);
-                    }
-                    _ => {
-                        out.push('\\');
-                        out.push(escaped);
-                        // `\p{Han}`, `\x{1F600}`: the braces belong to the escape.
-                        if matches!(escaped, 'p' | 'P' | 'x') && chars.peek() == Some(&'{') {
-                            for c in chars.by_ref() {
-                                out.push(c);
-                                if c == '}' {
-                                    break;
-                                }
-                            }
-                        }
-                    }
-                }
-                if let Some(count) = &mut class {
-                    *count += 1;
-                }
-            }
-            ('[', None) => {
-                out.push('[');
-                class = Some(0);
-                if chars.peek() == Some(&'^') {
-                    out.push('^');
-                    chars.next();
-                }
-                // The first `]` of a class is itself.
-                if chars.peek() == Some(&']') {
-                    out.push_str("\\]");
-                    chars.next();
-                    class = Some(1);
-                }
-            }
-            ('[', Some(count)) => {
-                if chars.peek() == Some(&':') {
-                    let name = rest(&chars);
-                    let end = name.find(":]").map(|i| name.chars().take(i + 2).collect::<String>());
-                    match end {
-                        Some(posix) => {
-                            out.push('[');
-                            for _ in 0..posix.chars().count() {
-                                chars.next();
-                            }
-                            out.push_str(&posix);
-                        }
-                        None => out.push_str("\\["),
-                    }
-                } else {
-                    out.push_str("\\[");
-                }
-                class = Some(count + 1);
-            }
-            (']', Some(_)) => {
-                out.push(']');
-                class = None;
-            }
-            ('&' | '~', Some(count)) => {
-                out.push('\\');
-                out.push(c);
-                class = Some(count + 1);
-            }
-            ('-', Some(count)) => {
-                // `--` would take away in the other dialect.
-                out.push_str(if chars.peek() == Some(&'-') { "\\-" } else { "-" });
-                class = Some(count + 1);
-            }
-            (_, Some(count)) => {
-                out.push(c);
-                class = Some(count + 1);
-            }
-            ('{', None) => {
-                if opens_repetition(&rest(&chars)) {
-                    out.push('{');
-                } else {
-                    out.push_str("\\{");
-                }
-            }
-            (_, None) => out.push(c),
+    let mut translation =
+        Translation { out: String::with_capacity(pattern.len() + 8), chars: pattern.chars().peekable(), class: None };
+    while let Some(c) = translation.chars.next() {
+        if c == '\\' {
+            translation.escape();
+        } else if let Some(count) = translation.class {
+            translation.in_class(c, count);
+        } else {
+            translation.outside(c);
         }
     }
-    out
+    translation.out
+}
+
+/// An expression on its way into the other dialect.
+struct Translation<'p> {
+    out: String,
+    chars: std::iter::Peekable<std::str::Chars<'p>>,
+    /// Characters read since the class opened; `None` outside.
+    class: Option<usize>,
+}
+
+impl Translation<'_> {
+    fn rest(&self) -> String {
+        self.chars.clone().collect()
+    }
+
+    fn skip(&mut self, count: usize) {
+        for _ in 0..count {
+            self.chars.next();
+        }
+    }
+
+    /// What follows a backslash.
+    fn escape(&mut self) {
+        let Some(escaped) = self.chars.next() else {
+            self.out.push('\\');
+            return;
+        };
+        let inside = self.class.is_some();
+        match escaped {
+            'd' => self.out.push_str("[0-9]"),
+            'D' => self.out.push_str("[^0-9]"),
+            'w' => self.out.push_str("[0-9A-Za-z_]"),
+            'W' => self.out.push_str("[^0-9A-Za-z_]"),
+            's' => self.out.push_str("[\\t\\n\\f\\r ]"),
+            'S' => self.out.push_str("[^\\t\\n\\f\\r ]"),
+            'b' if !inside => self.out.push_str("(?-u:\\b)"),
+            'B' if !inside => self.out.push_str("(?-u:\\B)"),
+            'Q' if !inside => {
+                let quoted = self.rest();
+                let (literal, _) = quoted.split_once("\\E").unwrap_or((&quoted, ""));
+                self.skip(literal.chars().count() + if quoted.contains("\\E") { 2 } else { 0 });
+                self.out.push_str(&regex::escape(literal));
+            }
+            '<' | '>' | '"' | '\'' | '`' | '/' | '=' | '!' | '@' | ':' | ';' | ',' | '%' | '_' => {
+                self.out.push(escaped);
+            }
+            _ => {
+                self.out.push('\\');
+                self.out.push(escaped);
+                // `\p{Han}`, `\x{1F600}`: the braces belong to the escape.
+                if matches!(escaped, 'p' | 'P' | 'x') && self.chars.peek() == Some(&'{') {
+                    for c in self.chars.by_ref() {
+                        self.out.push(c);
+                        if c == '}' {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(count) = &mut self.class {
+            *count += 1;
+        }
+    }
+
+    /// A character inside of a class, behind `count` others.
+    fn in_class(&mut self, c: char, count: usize) {
+        match c {
+            '[' => {
+                let rest = self.rest();
+                let posix =
+                    if rest.starts_with(':') { rest.find(":]").and_then(|at| rest.get(..at + 2)) } else { None };
+                match posix {
+                    Some(posix) => {
+                        self.out.push('[');
+                        self.skip(posix.chars().count());
+                        self.out.push_str(posix);
+                    }
+                    None => self.out.push_str("\\["),
+                }
+            }
+            ']' => {
+                self.out.push(']');
+                self.class = None;
+                return;
+            }
+            '&' | '~' => {
+                self.out.push('\\');
+                self.out.push(c);
+            }
+            // `--` would take away in the other dialect.
+            '-' => self.out.push_str(if self.chars.peek() == Some(&'-') { "\\-" } else { "-" }),
+            _ => self.out.push(c),
+        }
+        self.class = Some(count + 1);
+    }
+
+    /// A character outside of classes.
+    fn outside(&mut self, c: char) {
+        match c {
+            '[' => {
+                self.out.push('[');
+                self.class = Some(0);
+                if self.chars.peek() == Some(&'^') {
+                    self.out.push('^');
+                    self.chars.next();
+                }
+                // The first `]` of a class is itself.
+                if self.chars.peek() == Some(&']') {
+                    self.out.push_str("\\]");
+                    self.chars.next();
+                    self.class = Some(1);
+                }
+            }
+            '{' if !opens_repetition(&self.rest()) => self.out.push_str("\\{"),
+            c => self.out.push(c),
+        }
+    }
 }
 
 /// The last line of what the regex crate says: the picture above it shows our translation, not the user's text.

@@ -1,172 +1,19 @@
 //! `alertmanager.yml`, the part that is supported: one route, webhook receivers; every other key refused by name.
 //!
-//! In: the file's text. Out: a [`Routing`], or every fault with line, column and hint. Touches the file, by reading.
+//! In: the file's text. Out: a [`Routing`], or all errors with line, column and hint. Touches the file, by reading.
 //! Follows <https://prometheus.io/docs/alerting/latest/configuration/>.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::NotifyError;
+use crate::routing::{Auth, Credential, GroupBy, HttpConfig, Receiver, Route, Routing, Webhook, bearer};
 use millrace_log::record::is_label_name;
 use millrace_log::yaml::{Document, Fields, LocatedFault, MoreDocuments, Node, Place, nearest};
 
 /// Bytes that the file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-
-/// Who is told of which alerts, and when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Routing {
-    /// How long an alert whose end nobody names is good after its last report.
-    pub resolve_timeout: Duration,
-    /// The route of all alerts.
-    pub route: Route,
-    /// The receivers, in the order of the file.
-    pub receivers: Vec<Receiver>,
-}
-
-/// How alerts are grouped and how often a group is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Name of the receiver.
-    pub receiver: String,
-    /// Labels that make a group.
-    pub group_by: GroupBy,
-    /// How long a new group collects alerts before it is told.
-    pub group_wait: Duration,
-    /// How often a group is looked at after that.
-    pub group_interval: Duration,
-    /// After how long an unchanged group is told again.
-    pub repeat_interval: Duration,
-}
-
-/// Labels that make a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupBy {
-    /// These; none: all alerts are one group.
-    Labels(Vec<String>),
-    /// `...`: each label set is a group.
-    All,
-}
-
-/// One receiver with its ways of telling people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receiver {
-    /// Name.
-    pub name: String,
-    /// Webhooks.
-    pub webhooks: Vec<Webhook>,
-    /// Alerts are written to the program's log: the receiver that stands in when no file is named.
-    pub log: bool,
-}
-
-/// One webhook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Webhook {
-    /// Where messages go.
-    pub url: Credential,
-    /// Whether resolved alerts are told.
-    pub send_resolved: bool,
-    /// Alerts in one message at most; 0: any number.
-    pub max_alerts: usize,
-    /// Longest time of one attempt; none: `notify.timeout`.
-    pub timeout: Option<Duration>,
-    /// How it is reached.
-    pub http: HttpConfig,
-}
-
-/// How a webhook is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpConfig {
-    /// What it is shown.
-    pub auth: Auth,
-    /// Whether redirects are followed.
-    pub follow_redirects: bool,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self { auth: Auth::None, follow_redirects: true }
-    }
-}
-
-/// What a webhook is shown to let us in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Nothing.
-    None,
-    /// User and password.
-    Basic {
-        /// User.
-        username: String,
-        /// Password.
-        password: Credential,
-    },
-    /// `Authorization: KIND CREDENTIALS`.
-    Header {
-        /// Kind, as `Bearer`.
-        kind: String,
-        /// The rest.
-        credentials: Credential,
-    },
-}
-
-/// A text not to be shown: as written, or in a file that is read at each use.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// As written.
-    Literal(String),
-    /// The content of a file, without blanks around it.
-    File(PathBuf),
-}
-
-impl Credential {
-    /// The text itself. Blocks where it is in a file.
-    pub fn reveal(&self) -> std::io::Result<String> {
-        match self {
-            Self::Literal(text) => Ok(text.clone()),
-            Self::File(path) => std::fs::read_to_string(path).map(|text| text.trim().to_owned()),
-        }
-    }
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(_) => f.write_str("***"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-        }
-    }
-}
-
-impl Default for Routing {
-    /// All alerts to the program's log, grouped by name.
-    fn default() -> Self {
-        Self {
-            resolve_timeout: Duration::from_secs(300),
-            route: Route {
-                receiver: "log".to_owned(),
-                group_by: GroupBy::Labels(vec![millrace_log::alert::ALERT_NAME.to_owned()]),
-                ..Route::usual()
-            },
-            receivers: vec![Receiver { name: "log".to_owned(), webhooks: Vec::new(), log: true }],
-        }
-    }
-}
-
-impl Route {
-    /// Alertmanager's values for what a route does not say.
-    fn usual() -> Self {
-        Self {
-            receiver: String::new(),
-            group_by: GroupBy::Labels(Vec::new()),
-            group_wait: Duration::from_secs(30),
-            group_interval: Duration::from_secs(300),
-            repeat_interval: Duration::from_secs(4 * 3600),
-        }
-    }
-}
 
 impl Routing {
     /// Reads a file. Blocks.
@@ -203,46 +50,9 @@ impl Routing {
             _ => Err(faults),
         }
     }
-
-    /// Whether alerts reach anybody besides this program's own log.
-    pub fn notifies_somebody(&self) -> bool {
-        self.receivers.iter().any(|receiver| receiver.name == self.route.receiver && !receiver.webhooks.is_empty())
-    }
-
-    /// The configuration as YAML without secrets, for `GET /api/v2/status`.
-    pub fn shown(&self) -> String {
-        use millrace_log::go::quote;
-        let ms = |d: Duration| millrace_log::value::Span(d).to_string();
-        let group_by = match &self.route.group_by {
-            GroupBy::All => "[\"...\"]".to_owned(),
-            GroupBy::Labels(names) => format!("[{}]", names.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ")),
-        };
-        let mut text = format!(
-            "global:\n  resolve_timeout: {}\nroute:\n  receiver: {}\n  group_by: {group_by}\n  continue: false\n  group_wait: {}\n  group_interval: {}\n  repeat_interval: {}\nreceivers:\n",
-            ms(self.resolve_timeout),
-            quote(&self.route.receiver),
-            ms(self.route.group_wait),
-            ms(self.route.group_interval),
-            ms(self.route.repeat_interval),
-        );
-        for receiver in &self.receivers {
-            text.push_str(&format!("- name: {}\n", quote(&receiver.name)));
-            if !receiver.webhooks.is_empty() {
-                text.push_str("  webhook_configs:\n");
-            }
-            for webhook in &receiver.webhooks {
-                text.push_str(&format!(
-                    "  - send_resolved: {}\n    http_config:\n      follow_redirects: {}\n    url: <secret>\n    max_alerts: {}\n",
-                    webhook.send_resolved, webhook.http.follow_redirects, webhook.max_alerts
-                ));
-            }
-        }
-        text.push_str("templates: []\n");
-        text
-    }
 }
 
-const LATER: &str = "it comes in a later version: take it out, or run Alertmanager for now";
+const LATER: &str = "remove it, or run Alertmanager instead";
 const ROOT_KEYS: [&str; 3] = ["global", "route", "receivers"];
 const ROOT_REFUSED: [(&str, &str); 5] = [
     ("inhibit_rules", LATER),
@@ -280,10 +90,10 @@ const GLOBAL_REFUSED: [&str; 24] = [
 ];
 const ROUTE_KEYS: [&str; 6] = ["receiver", "group_by", "group_wait", "group_interval", "repeat_interval", "continue"];
 const ROUTE_REFUSED: [(&str, &str); 6] = [
-    ("routes", "one route for all alerts is supported: name its receiver here"),
-    ("match", "the first route takes all alerts: it has no matchers"),
-    ("match_re", "the first route takes all alerts: it has no matchers"),
-    ("matchers", "the first route takes all alerts: it has no matchers"),
+    ("routes", "remove it, and name one receiver for all alerts in the root route"),
+    ("match", "the root route matches all alerts and must not have matchers"),
+    ("match_re", "the root route matches all alerts and must not have matchers"),
+    ("matchers", "the root route matches all alerts and must not have matchers"),
     ("mute_time_intervals", LATER),
     ("active_time_intervals", LATER),
 ];
@@ -331,7 +141,7 @@ impl Reader {
         let mut http = HttpConfig::default();
         if let Some(global) = fields.get("global") {
             let refused =
-                GLOBAL_REFUSED.map(|key| (key, "it serves receivers that come in a later version: take it out"));
+                GLOBAL_REFUSED.map(|key| (key, "it belongs to receivers that are not supported yet: remove it"));
             if let Some(global) = self.doc.map_except(global, "`global`", &GLOBAL_KEYS, &refused) {
                 if let Some(node) = global.get("resolve_timeout") {
                     resolve_timeout = self.doc.duration(node, "`resolve_timeout`").unwrap_or(resolve_timeout);
@@ -369,12 +179,12 @@ impl Reader {
                 }
                 route.receiver = name.to_owned();
             }
-            None => self.doc.fault(fields.place, "the first route needs `receiver`", None),
+            None => self.doc.fault(fields.place, "the root route requires `receiver`", None),
         }
         if let Some(node) = fields.get("continue")
             && self.doc.flag(node, "`continue`") == Some(true)
         {
-            self.doc.fault(&node.place, "the first route can't `continue`", Some("take it out".into()));
+            self.doc.fault(&node.place, "the root route must not have `continue`", Some("remove it".into()));
         }
         if let Some(node) = fields.get("group_by") {
             route.group_by = self.group_by(node);
@@ -413,8 +223,8 @@ impl Reader {
             }
         }
         if all && !names.is_empty() {
-            let hint = Some("leave `...` alone, or take it out".to_owned());
-            self.doc.fault(&node.place, "`...` means all labels and stands alone", hint);
+            let hint = Some("remove the other labels, or `...`".to_owned());
+            self.doc.fault(&node.place, "`...` means all labels and must be the only entry", hint);
         }
         if all { GroupBy::All } else { GroupBy::Labels(names) }
     }
@@ -426,7 +236,7 @@ impl Reader {
         for item in self.doc.list(node, "`receivers`") {
             let Some(fields) = self.doc.map_except(item, "a receiver", &RECEIVER_KEYS, &refused) else { continue };
             let Some(name) = fields.get("name") else {
-                self.doc.fault(fields.place, "a receiver needs `name`", None);
+                self.doc.fault(fields.place, "a receiver requires `name`", None);
                 continue;
             };
             let Some(text) = self.doc.filled(name, "`name`") else { continue };
@@ -459,11 +269,11 @@ impl Reader {
             }
             (None, Some(file)) => self.path(file, "`url_file`")?,
             (Some(_), Some(second)) => {
-                self.doc.fault(&second.place, "`url` and `url_file` exclude each other", Some("take one out".into()));
+                self.doc.fault(&second.place, "`url` and `url_file` are mutually exclusive", Some("remove one".into()));
                 return None;
             }
             (None, None) => {
-                self.doc.fault(fields.place, "a webhook needs `url` or `url_file`", None);
+                self.doc.fault(fields.place, "a webhook requires `url` or `url_file`", None);
                 return None;
             }
         };
@@ -495,7 +305,7 @@ impl Reader {
             .filter(|key| fields.get(key).is_some())
             .collect();
         if given.len() > 1 {
-            let message = format!("{} exclude each other", given.join(", "));
+            let message = format!("{} are mutually exclusive", given.join(", "));
             self.doc.fault(fields.place, message, Some("leave one of them".into()));
         }
         if let Some(node) = fields.get("basic_auth") {
@@ -537,7 +347,7 @@ impl Reader {
         match self.either(&fields, "credentials", "credentials_file")? {
             Some(credentials) => Some(Auth::Header { kind, credentials }),
             None => {
-                self.doc.fault(fields.place, "`authorization` needs `credentials` or `credentials_file`", None);
+                self.doc.fault(fields.place, "`authorization` requires `credentials` or `credentials_file`", None);
                 None
             }
         }
@@ -547,8 +357,8 @@ impl Reader {
     fn either(&mut self, fields: &Fields<'_>, here: &str, file: &str) -> Option<Option<Credential>> {
         match (fields.get(here), fields.get(file)) {
             (Some(_), Some(second)) => {
-                let message = format!("`{here}` and `{file}` exclude each other");
-                self.doc.fault(&second.place, message, Some("take one out".into()));
+                let message = format!("`{here}` and `{file}` are mutually exclusive");
+                self.doc.fault(&second.place, message, Some("remove one".into()));
                 None
             }
             (Some(node), None) => {
@@ -565,10 +375,6 @@ impl Reader {
         let text = self.doc.filled(node, what)?;
         Some(Credential::File(self.folder.join(text)))
     }
-}
-
-fn bearer(credentials: Credential) -> Auth {
-    Auth::Header { kind: "Bearer".to_owned(), credentials }
 }
 
 #[cfg(test)]

@@ -353,7 +353,7 @@ async fn post_alerts(Shared(notifier): Shared<Arc<Notifier>>, body: Bytes) -> Re
         Ok(()) => StatusCode::OK.into_response(),
         Err(error @ SinkError::Invalid { .. }) => (StatusCode::BAD_REQUEST, Json(error.to_string())).into_response(),
         Err(error) => {
-            tracing::error!(%error, "posted alerts were not taken");
+            tracing::error!(%error, "posted alerts were rejected");
             (StatusCode::INTERNAL_SERVER_ERROR, Json(error.to_string())).into_response()
         }
     }

@@ -10,25 +10,25 @@ use millrace_log::value::{Faults, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Section `notify`: who is told of alerts.
+/// Section `notify`: receivers of alerts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotifyConfig {
-    /// An `alertmanager.yml` with the route and the receivers. Without one, alerts are written to the program's own log.
+    /// An `alertmanager.yml` with the route and the receivers. Without it, alerts are only written to Millrace's own log.
     pub config_file: Option<PathBuf>,
-    /// Where the Alertmanager API listens. Beyond loopback, a login is required: see `access`.
+    /// Address of the Alertmanager API, `host:port`. Beyond loopback, a login is required: see `access`.
     pub listen: String,
     /// TLS of the Alertmanager API. Left out: plain text.
     pub tls: Option<TlsConfig>,
-    /// Address under which the Alertmanager API is reached; messages carry it as `externalURL`. Empty: made of `listen`.
+    /// URL under which users reach the Alertmanager API; messages contain it as `externalURL`. Empty: derived from `listen`.
     pub external_url: String,
-    /// Alertmanagers to send alerts to instead of telling people ourselves. Not supported yet: must be empty.
+    /// Alertmanagers to forward alerts to instead of notifying receivers. Not supported yet: must be empty.
     pub forward: Vec<String>,
-    /// Alerts that are held at most; more are refused with an error.
+    /// Maximum number of active alerts; further ones are rejected with an error.
     pub max_alerts: usize,
-    /// Messages that are on their way at the same time.
+    /// Maximum number of messages sent concurrently.
     pub concurrency: usize,
-    /// Longest time that one attempt at delivering a message may take.
+    /// Time limit for one attempt to deliver a message.
     pub timeout: Span,
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::alert::{Alert, message_order};
-use crate::alertmanager::GroupBy;
+use crate::routing::GroupBy;
 use millrace_log::alert::{Fingerprint, LabelSet, labels_text};
 
 /// One group of alerts.

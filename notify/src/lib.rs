@@ -8,6 +8,8 @@ pub mod config;
 pub mod error;
 /// Metrics of the notifier.
 pub mod metrics;
+/// Routing: receivers, grouping, intervals.
+pub mod routing;
 /// `alertmanager.yml`.
 pub mod alertmanager;
 /// An alert as the notifier keeps it.
@@ -40,6 +42,8 @@ mod stage_dedup;
 mod stage_render;
 mod stage_send;
 mod stage_record;
+/// One flush of a group through the stages.
+mod flush;
 /// The stages joined: which groups are due, what survives a crash.
 pub mod notifier;
 /// Alertmanager's API v2.

@@ -1,4 +1,4 @@
-//! Metrics of the notifier.
+//! Metrics of the notifier: `millrace_notify_*`.
 //!
 //! In: events of it. Out: counters and gauges in the program's registry. Touches nothing else.
 
@@ -10,7 +10,20 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// A way of telling people.
+/// Names of the metrics (`_total` is added behind those of counters).
+#[allow(missing_docs)] // each stands beside its help text below
+pub mod names {
+    pub const ALERTS_RECEIVED: &str = "millrace_notify_alerts_received";
+    pub const ALERTS_REFUSED: &str = "millrace_notify_alerts_refused";
+    pub const ALERTS: &str = "millrace_notify_alerts";
+    pub const GROUPS: &str = "millrace_notify_groups";
+    pub const MESSAGES_SENT: &str = "millrace_notify_messages_sent";
+    pub const ATTEMPTS_FAILED: &str = "millrace_notify_attempts_failed";
+    pub const MESSAGES_FAILED: &str = "millrace_notify_messages_failed";
+    pub const STORE_FAILURES: &str = "millrace_notify_store_failures";
+}
+
+/// An integration of a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct IntegrationLabels {
     /// Name of the receiver.
@@ -22,9 +35,9 @@ pub struct IntegrationLabels {
 /// Metrics of the notifier.
 #[derive(Debug, Clone, Default)]
 pub struct NotifyMetrics {
-    /// Reports taken.
+    /// Reports accepted.
     pub received: Counter,
-    /// Reports refused: not valid, or too many.
+    /// Reports rejected: not valid, or too many.
     pub refused: Counter,
     /// Alerts held.
     pub alerts: Gauge,
@@ -34,7 +47,7 @@ pub struct NotifyMetrics {
     pub sent: Family<IntegrationLabels, Counter>,
     /// Attempts at delivering that failed, those that were repeated included.
     pub attempts_failed: Family<IntegrationLabels, Counter>,
-    /// Messages given up until the group's next turn.
+    /// Messages given up until the group's next flush.
     pub failed: Family<IntegrationLabels, Counter>,
     /// States that could not be made durable.
     pub store_failures: Counter,
@@ -44,22 +57,24 @@ impl NotifyMetrics {
     /// Makes them known.
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         let own = Self::default();
-        registry.register("millrace_notify_alerts_received", "Reports taken", own.received.clone());
-        registry.register("millrace_notify_alerts_refused", "Reports refused", own.refused.clone());
-        registry.register("millrace_notify_alerts", "Alerts held", own.alerts.clone());
-        registry.register("millrace_notify_groups", "Groups held", own.groups.clone());
-        registry.register("millrace_notify_messages_sent", "Messages delivered", own.sent.clone());
-        registry.register("millrace_notify_attempts_failed", "Attempts that failed", own.attempts_failed.clone());
-        registry.register(
-            "millrace_notify_messages_failed",
-            "Messages given up until the next turn",
-            own.failed.clone(),
-        );
-        registry.register(
-            "millrace_notify_store_failures",
-            "States that could not be kept",
-            own.store_failures.clone(),
-        );
+        let r = registry;
+        r.register(names::ALERTS_RECEIVED, "Reports of alerts accepted", own.received.clone());
+        r.register(names::ALERTS_REFUSED, "Reports of alerts rejected", own.refused.clone());
+        r.register(names::ALERTS, "Alerts held", own.alerts.clone());
+        r.register(names::GROUPS, "Groups of alerts held", own.groups.clone());
+        r.register(names::MESSAGES_SENT, "Messages delivered", own.sent.clone());
+        r.register(names::ATTEMPTS_FAILED, "Attempts to deliver that failed", own.attempts_failed.clone());
+        let help = "Messages that could not be delivered before the next flush of their group";
+        r.register(names::MESSAGES_FAILED, help, own.failed.clone());
+        r.register(names::STORE_FAILURES, "States that could not be saved", own.store_failures.clone());
         Arc::new(own)
+    }
+
+    /// Exposes the series of an integration from the start, as zero.
+    pub fn expose(&self, receiver: &str, integration: &str) {
+        let labels = IntegrationLabels { receiver: receiver.to_owned(), integration: integration.to_owned() };
+        for counter in [&self.sent, &self.attempts_failed, &self.failed] {
+            drop(counter.get_or_create(&labels));
+        }
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use millrace_log::alert::Fingerprint;
 use tokio_util::sync::CancellationToken;
 
-use crate::alertmanager::Route;
 use crate::dedup::Reason;
 use crate::group::Batch;
 use crate::integration::{Integration, Message};
+use crate::routing::Route;
 
 /// What one integration is to learn of one flush. Stages fill it in from top to bottom.
 pub(crate) struct Notification {

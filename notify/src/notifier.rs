@@ -4,14 +4,14 @@
 //! data folder, the network by way of receivers. One task decides which groups are due; each flush of a group is a task of
 //! its own, so that a dead receiver holds up nobody else.
 //!
-//! An alert is grouped ([`crate::group`]) and waits ([`wait`]); each notification of a flush then passes the stages dedup,
-//! render, send and record ([`crate::notification`]).
+//! An alert is grouped ([`crate::group`]) and waits ([`wait`]); each notification of a flush ([`crate::flush`]) then passes the
+//! stages dedup, render, send and record ([`crate::notification`]).
 //!
 //! # What survives a crash
 //! Alerts are on the disk before their report is answered; what was sent before the next flush relies on it; and that an
 //! alert is over before its end is sent. So after a restart nothing is forgotten, and nothing that was sent is sent
 //! again, but for a message whose answer and record the crash came between. Alerts that were only kept alive by being
-//! reported get `resolve_timeout` anew, since nobody could report them while we were down.
+//! reported get `resolve_timeout` again, since nobody could report them while we were down.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,20 +30,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
-use crate::alertmanager::Routing;
 use crate::config::NotifyConfig;
 use crate::error::NotifyError;
 use crate::failing::Failing;
+use crate::flush::Flush;
 use crate::integration::Integration;
 use crate::metrics::NotifyMetrics;
-use crate::notification::{Notification, Stage, Verdict};
 use crate::parts::Parts;
 use crate::plan::Plan;
-use crate::record::{self, Records};
-use crate::stage_dedup::DedupStage;
-use crate::stage_record::RecordStage;
-use crate::stage_render::RenderStage;
-use crate::stage_send::SendStage;
+use crate::record::Records;
+use crate::routing::Routing;
 use crate::state::{self, NotifierState};
 use crate::wait;
 
@@ -62,13 +58,8 @@ pub struct GroupedAlerts {
 /// The notifier.
 pub struct Notifier {
     parts: Arc<Parts>,
-    /// What a reload replaces as one.
-    plan: RwLock<Arc<Plan>>,
-    /// What each notification passes, in order.
-    stages: [Box<dyn Stage>; 4],
+    flush: Arc<Flush>,
     client: Option<reqwest::Client>,
-    /// Held while alerts are changed in memory and on disk, so that both see the same order. Never on async threads.
-    write_order: Mutex<()>,
     wake: Notify,
     started_ns: i64,
 }
@@ -130,29 +121,21 @@ impl Notifier {
             }
             state.insert(&plan.routing, alert, now_ns);
         }
+        let metrics = NotifyMetrics::register(registry);
+        plan.expose(&metrics);
         let parts = Arc::new(Parts {
             permits: Semaphore::new(config.concurrency.max(1)),
-            metrics: NotifyMetrics::register(registry),
+            metrics,
             failing: Failing::default(),
             state: Mutex::new(state),
             records,
             clock,
             config,
-        });
-        let notifier = Self {
             plan: RwLock::new(Arc::new(plan)),
-            stages: [
-                Box::new(DedupStage { parts: Arc::clone(&parts) }),
-                Box::new(RenderStage { parts: Arc::clone(&parts) }),
-                Box::new(SendStage { parts: Arc::clone(&parts) }),
-                Box::new(RecordStage { parts: Arc::clone(&parts) }),
-            ],
-            client,
             write_order: Mutex::default(),
-            wake: Notify::new(),
-            started_ns: now_ns,
-            parts,
-        };
+        });
+        let flush = Arc::new(Flush::new(&parts));
+        let notifier = Self { flush, client, wake: Notify::new(), started_ns: now_ns, parts };
         notifier.count();
         Ok(Arc::new(notifier))
     }
@@ -165,19 +148,16 @@ impl Notifier {
     pub fn reload(&self) -> Result<(), NotifyError> {
         let Some(client) = &self.client else { return Ok(()) };
         let plan = Plan::read(&self.parts.config, client).inspect_err(|_| {
-            tracing::error!("alertmanager.yml has faults, the one read before stays at work");
+            tracing::error!("alertmanager.yml has errors, the previous one remains active");
         })?;
         let plan = Arc::new(plan);
-        *self.plan.write() = plan.clone();
+        plan.expose(&self.parts.metrics);
+        *self.parts.plan.write() = plan.clone();
         self.parts.failing.clear();
         self.parts.state.lock().regroup(&plan.routing, self.parts.clock.now_ns());
         self.wake.notify_one();
-        tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml taken over");
+        tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml loaded");
         Ok(())
-    }
-
-    fn plan(&self) -> Arc<Plan> {
-        self.plan.read().clone()
     }
 
     /// Receivers that take no notifications, and why, for people.
@@ -187,7 +167,7 @@ impl Notifier {
 
     /// The routing at work.
     pub fn routing(&self) -> Routing {
-        self.plan().routing.clone()
+        self.parts.plan().routing.clone()
     }
 
     /// The configuration.
@@ -251,12 +231,12 @@ impl Notifier {
     }
 
     fn take_blocking(&self, reports: Vec<NewAlert>) -> Result<(), SinkError> {
-        let _order = self.write_order.lock();
+        let _order = self.parts.write_order.lock();
         let now_ns = self.parts.clock.now_ns();
         let mut faults = Vec::new();
         let mut refused = 0usize;
         let mut changed: Vec<Alert> = Vec::new();
-        let plan = self.plan();
+        let plan = self.parts.plan();
         let held;
         {
             let mut state = self.parts.state.lock();
@@ -310,7 +290,7 @@ impl Notifier {
             let now_ns = self.parts.clock.now_ns();
             let (due, next_ns) = self.begin_flushes(now_ns);
             for key in due {
-                let handle = flushes.spawn(self.clone().flush(key.clone(), token.clone()).boxed());
+                let handle = flushes.spawn(self.flush.clone().run(key.clone(), token.clone()).boxed());
                 keys.insert(handle.id(), key);
             }
             let wait_ns = u64::try_from(next_ns.saturating_sub(now_ns)).unwrap_or(0);
@@ -333,7 +313,7 @@ impl Notifier {
 
     /// Groups that are due, marked as being flushed, and when the next one is.
     fn begin_flushes(&self, now_ns: i64) -> (Vec<String>, i64) {
-        let plan = self.plan();
+        let plan = self.parts.plan();
         let mut state = self.parts.state.lock();
         let mut due = Vec::new();
         let mut next_ns = i64::MAX;
@@ -360,7 +340,7 @@ impl Notifier {
         let id = match ended {
             Ok(id) => *id,
             Err(error) => {
-                tracing::error!(%error, "flush of a group ended by a fault of the program, its next flush tries again");
+                tracing::error!(%error, "flush of a group panicked, retrying at its next flush: this is a bug");
                 error.id()
             }
         };
@@ -370,109 +350,6 @@ impl Notifier {
             group.flushing = false;
         }
         self.count();
-    }
-
-    /// One flush of a group: freeze, notify each integration, and forget what is over and notified.
-    async fn flush(self: Arc<Self>, key: String, stop: CancellationToken) {
-        let now_ns = self.parts.clock.now_ns();
-        let plan = self.plan();
-        let Some(batch) = self.parts.state.lock().freeze(&key, now_ns).map(Arc::new) else { return };
-        let ended: Vec<Fingerprint> = batch
-            .alerts
-            .iter()
-            .filter(|notified| notified.resolved && !notified.alert.ended)
-            .map(|notified| notified.fingerprint)
-            .collect();
-        if !ended.is_empty() {
-            self.clone().mark_ended(ended, now_ns).await;
-        }
-        let (firing, resolved) = (batch.fingerprints(false), batch.fingerprints(true));
-        let notified = plan.integrations.iter().enumerate().map(|(number, integration)| {
-            let route = plan.routing.route.clone();
-            self.notify(Notification {
-                key: record::entry_key(&route.receiver, integration.kind(), number, &batch.group_key),
-                batch: Arc::clone(&batch),
-                time_limit: wait::send_limit(&route),
-                route,
-                number,
-                integration: Arc::clone(integration),
-                stop: stop.clone(),
-                firing: firing.clone(),
-                resolved: resolved.clone(),
-                reason: None,
-                message: None,
-            })
-        });
-        let notified = futures::future::join_all(notified).await;
-        if notified.into_iter().all(|good| good) {
-            let over: Vec<(Fingerprint, i64)> = batch
-                .alerts
-                .iter()
-                .filter(|notified| notified.resolved)
-                .map(|notified| (notified.fingerprint, notified.alert.updated_at_ns))
-                .collect();
-            if !over.is_empty() {
-                self.forget_resolved(over).await;
-            }
-        }
-    }
-
-    /// Makes durable that alerts are over, before anybody is notified: a restart must not revive them.
-    async fn mark_ended(self: Arc<Self>, fingerprints: Vec<Fingerprint>, now_ns: i64) {
-        run_blocking(move || {
-            let _order = self.write_order.lock();
-            let ended: Vec<Alert> = {
-                let mut state = self.parts.state.lock();
-                let mut ended = Vec::new();
-                for fingerprint in fingerprints {
-                    if let Some(alert) = state.alerts.get_mut(&fingerprint).filter(|a| a.resolved_at(now_ns)) {
-                        alert.ended = true;
-                        ended.push(alert.clone());
-                    }
-                }
-                ended
-            };
-            if let Err(error) = self.parts.records.keep(&ended) {
-                self.parts.metrics.store_failures.inc();
-                tracing::error!(%error, "end of alerts could not be kept: after a crash they may be sent again");
-            }
-        })
-        .await;
-    }
-
-    /// Takes one integration through the stages. True if it knows everything now.
-    async fn notify(&self, mut notification: Notification) -> bool {
-        for stage in &self.stages {
-            match stage.pass(&mut notification).await {
-                Verdict::Continue => {}
-                Verdict::Done => return true,
-                Verdict::Failed => return false,
-            }
-        }
-        true
-    }
-
-    /// Forgets alerts that are over, notified, and not reported again meanwhile.
-    async fn forget_resolved(self: Arc<Self>, over: Vec<(Fingerprint, i64)>) {
-        let plan = self.plan();
-        run_blocking(move || {
-            let _order = self.write_order.lock();
-            let mut gone = Vec::new();
-            {
-                let mut state = self.parts.state.lock();
-                for (fingerprint, updated_at_ns) in over {
-                    if state.alerts.get(&fingerprint).is_some_and(|alert| alert.updated_at_ns == updated_at_ns) {
-                        state.remove(&plan.routing, fingerprint);
-                        gone.push(fingerprint);
-                    }
-                }
-            }
-            if let Err(error) = self.parts.records.drop_alerts(&gone) {
-                self.parts.metrics.store_failures.inc();
-                tracing::error!(%error, "alerts that are over could not be removed from the disk");
-            }
-        })
-        .await;
     }
 
     /// Clears away empty groups and expired records.
@@ -495,7 +372,7 @@ impl Notifier {
         let records = self.parts.records.clone();
         if let Err(error) = run_blocking(move || records.forget(&expired)).await {
             self.parts.metrics.store_failures.inc();
-            tracing::error!(%error, "expired records could not be removed from the disk");
+            tracing::error!(%error, "cannot remove expired records from the disk");
         }
     }
 

@@ -3,13 +3,14 @@
 //! Touches the notifier's store through [`Records`].
 
 use millrace_log::clock::SharedClock;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::NotifyConfig;
 use crate::failing::Failing;
 use crate::metrics::NotifyMetrics;
+use crate::plan::Plan;
 use crate::record::Records;
 use crate::state::NotifierState;
 
@@ -29,4 +30,15 @@ pub(crate) struct Parts {
     pub(crate) failing: Failing,
     /// Attempts under way at the same time.
     pub(crate) permits: Semaphore,
+    /// What a reload replaces as one.
+    pub(crate) plan: RwLock<Arc<Plan>>,
+    /// Held while alerts are changed in memory and on disk, so that both see the same order. Never on async threads.
+    pub(crate) write_order: Mutex<()>,
+}
+
+impl Parts {
+    /// The current routing and integrations.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plan.read().clone()
+    }
 }

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use crate::alertmanager::Routing;
 use crate::config::NotifyConfig;
 use crate::error::NotifyError;
 use crate::integration::Integration;
+use crate::metrics::NotifyMetrics;
 use crate::receiver_log::LogReceiver;
 use crate::receiver_webhook::WebhookReceiver;
+use crate::routing::Routing;
 
 /// The configuration at work, with the integrations of the route's receiver.
 pub(crate) struct Plan {
@@ -42,5 +43,12 @@ impl Plan {
             );
         }
         Ok(Self { routing, integrations })
+    }
+
+    /// Exposes the series of all integrations.
+    pub(crate) fn expose(&self, metrics: &NotifyMetrics) {
+        for integration in &self.integrations {
+            metrics.expose(&self.routing.route.receiver, integration.kind());
+        }
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use serde::Serialize;
 
-use crate::alertmanager::{Auth, Credential, Webhook};
 use crate::error::NotifyError;
 use crate::group::NotifiedAlert;
 use crate::integration::{Integration, Message, Outcome};
+use crate::routing::{Auth, Credential, Webhook};
 use millrace_log::alert::LabelSet;
 use millrace_log::causes::chain;
 use millrace_log::go;
@@ -133,7 +133,7 @@ fn reveal(url: &Credential, auth: &Auth) -> Result<(String, Option<HeaderValue>)
         None => None,
         Some(text) => {
             let mut value = HeaderValue::from_str(&text)
-                .map_err(|_| "the credentials hold characters that no header takes".to_owned())?;
+                .map_err(|_| "the credentials contain characters that are not allowed in a header".to_owned())?;
             value.set_sensitive(true);
             Some(value)
         }
@@ -192,7 +192,7 @@ impl Integration for WebhookReceiver {
             Ok(answer) if answer.status().is_success() => Outcome::Sent,
             Ok(answer) => {
                 let status = answer.status();
-                let reason = format!("it answered {status}{}", shown(answer).await);
+                let reason = format!("the server answered {status}{}", shown(answer).await);
                 if status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS {
                     Outcome::Again { reason }
                 } else {

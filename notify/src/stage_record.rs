@@ -33,7 +33,7 @@ impl Stage for RecordStage {
             parts.metrics.store_failures.inc();
             tracing::error!(
                 %error, group = notification.batch.group_key,
-                "what was sent could not be recorded: after a crash it may be sent again"
+                "cannot record a sent notification: after a crash it may be sent again"
             );
         }
         Verdict::Continue

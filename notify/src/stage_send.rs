@@ -135,7 +135,7 @@ impl Stage for SendStage {
                     number,
                     group = message.group_key,
                     reason,
-                    "notification was refused: check the receiver's address and credentials; the next flush tries again"
+                    "receiver rejected a notification: check its address and credentials; retrying at the next flush"
                 );
                 Verdict::Failed
             }
@@ -148,7 +148,7 @@ impl Stage for SendStage {
                     group = message.group_key,
                     attempts,
                     reason,
-                    "notification could not be sent: is the receiver up? The next flush tries again"
+                    "cannot send a notification: check that the receiver is up; retrying at the next flush"
                 );
                 Verdict::Failed
             }

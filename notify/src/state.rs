@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::alert::Alert;
-use crate::alertmanager::Routing;
 use crate::dedup::SentRecord;
 use crate::group::{self, Batch, Group};
+use crate::routing::Routing;
 use crate::wait;
 use millrace_log::alert::{Fingerprint, NewAlert};
 use millrace_log::clock::span_ns;

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::alertmanager::Route;
 use crate::group::Group;
+use crate::routing::Route;
 
 /// Shortest time that sending of a group may take, whatever its interval: Alertmanager's.
 const MIN_SEND_TIME: Duration = Duration::from_secs(10);

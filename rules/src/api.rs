@@ -19,8 +19,9 @@ use millrace_logql::storage::LabelMatcher;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::manager::{AlertView, GroupView, Health, RuleView, Rules};
+use crate::manager::Rules;
 use crate::state::State;
+use crate::view::{AlertView, GroupView, Health, RuleView};
 
 impl Rules {
     /// State of rules and alerts: Loki's ruler API and Prometheus's.

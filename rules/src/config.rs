@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 pub struct RulesConfig {
     /// Rule files: paths, or patterns with `*` and `?` in the file's name, as in `/etc/millrace/rules/*.yaml`.
     pub files: Vec<String>,
-    /// Tenant whose lines the rules ask about.
+    /// Tenant whose lines the rules query.
     pub tenant: String,
-    /// How often a group is evaluated that names no interval of its own.
+    /// Evaluation interval of groups that do not set one.
     pub interval: Span,
-    /// Longest time that one rule's query may take.
+    /// Time limit for the query of one rule.
     pub timeout: Span,
-    /// How far behind the clock an evaluation may stay to wait for lines that are still on their way into the index.
+    /// How far the time of an evaluation may lie in the past, to wait for lines that are not indexed yet.
     pub max_delay: Span,
-    /// How often an unchanged alert is reported again to the notifier.
+    /// Interval at which an unchanged alert is sent to the notifier again.
     pub resend_delay: Span,
-    /// Address under which people reach the page; links of alerts begin with it.
+    /// URL under which users reach the page; links in alerts start with it.
     pub external_url: String,
 }
 
@@ -50,7 +50,7 @@ impl RulesConfig {
                 faults.within("files", |f| f.add(&format!("[{at}]"), "is empty: name a file or a pattern"));
             } else if folder_of(pattern).is_some_and(|folder| folder.contains(['*', '?', '['])) {
                 faults.within("files", |f| {
-                    f.add(&format!("[{at}]"), "wildcards may stand in the file's name only, not in its folder");
+                    f.add(&format!("[{at}]"), "wildcards are supported in the file name only, not in its folder");
                 });
             }
         }

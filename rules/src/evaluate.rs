@@ -54,7 +54,7 @@ pub enum EvaluateError {
     },
     /// The answer is of another kind.
     #[error(
-        "the expression gives {kind}, a rule needs series with one value each: wrap it in `rate(… [1m])` or `count_over_time(… [1m])`"
+        "the expression returns {kind}, but a rule requires an instant vector: wrap it in `rate(… [1m])` or `count_over_time(… [1m])`"
     )]
     Kind {
         /// What came.
@@ -136,8 +136,8 @@ impl Evaluator for QueryEvaluator {
                 .collect()),
             // As Prometheus: a number is one series without labels.
             Answer::Scalar(_, value) => Ok(vec![Sample { labels: LabelSet::new(), value }]),
-            Answer::Streams(_) => Err(EvaluateError::Kind { kind: "lines" }),
-            Answer::Matrix(_) => Err(EvaluateError::Kind { kind: "a range of values" }),
+            Answer::Streams(_) => Err(EvaluateError::Kind { kind: "log lines" }),
+            Answer::Matrix(_) => Err(EvaluateError::Kind { kind: "a range vector" }),
         }
     }
 

@@ -32,7 +32,7 @@ impl Expression {
             Ok(expr @ Expr::Metric(_)) => Ok(Self { text: text.to_owned(), tree: Arc::new(expr) }),
             Ok(Expr::Log(log)) => Err(ExpressionFault {
                 offset: log.span.start as usize,
-                message: "it gives lines, a rule needs series with one value each".to_owned(),
+                message: "a log query returns lines, but a rule requires an instant vector".to_owned(),
                 hint: Some("count them, as in `sum(count_over_time({…} [1m])) > 0`".to_owned()),
             }),
             Ok(expr @ Expr::Variants(_)) => Err(ExpressionFault {

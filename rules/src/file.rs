@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::expr::Expression;
 use crate::template::Template;
 use millrace_log::record::is_label_name;
-use millrace_log::yaml::{Document, Entry, Fields, MoreDocuments, Node, Value, nearest};
+use millrace_log::yaml::{Document, Fields, MapEntry, MoreDocuments, Node, Value, nearest};
 
 pub use millrace_log::yaml::LocatedFault as RuleFault;
 
@@ -180,15 +180,14 @@ pub fn read_file(path: &Path) -> Result<Vec<Group>, Vec<RuleFault>> {
 
 const GROUP_KEYS: [&str; 7] = ["name", "interval", "query_offset", "limit", "labels", "rules", "on_arrival"];
 const GROUP_REFUSED: [(&str, &str); 5] = [
-    ("source_tenants", "rules ask the tenant that `rules.tenant` names"),
+    ("source_tenants", "rules query the tenant set by `rules.tenant`: remove it"),
     ("remote_write", "alerting rules write no metrics: remove it"),
-    ("partial_response_strategy", "it belongs to Thanos: remove it"),
-    ("align_evaluation_time_on_interval", "turns stand at whole intervals already: remove it"),
+    ("partial_response_strategy", "only Thanos supports it: remove it"),
+    ("align_evaluation_time_on_interval", "evaluations are always aligned to the interval: remove it"),
     ("evaluation_delay", "write `query_offset`"),
 ];
 const RULE_KEYS: [&str; 8] = ["alert", "expr", "for", "keep_firing_for", "labels", "annotations", "samples", "link"];
-const RULE_REFUSED: [(&str, &str); 1] =
-    [("record", "recording rules come later: keep them in a file of their own that is not listed here")];
+const RULE_REFUSED: [(&str, &str); 1] = [("record", "move recording rules to a file that `rules.files` does not list")];
 
 /// Reads a file's text.
 pub fn parse(path: &Path, text: &str) -> Result<Vec<Group>, Vec<RuleFault>> {
@@ -232,7 +231,7 @@ fn read_group(doc: &mut Document, path: &Path, node: &Node) -> Option<Group> {
     if interval.is_some_and(|i| i.is_zero())
         && let Some(node) = fields.get("interval")
     {
-        doc.fault(&node.place, "`interval` must be longer than 0", Some("leave it out for the usual interval".into()));
+        doc.fault(&node.place, "`interval` must be longer than 0", Some("remove it to use `rules.interval`".into()));
     }
     let query_offset = fields.get("query_offset").and_then(|n| doc.duration(n, "`query_offset`")).unwrap_or_default();
     let limit = fields.get("limit").and_then(|n| doc.count(n, "`limit`")).unwrap_or(0);
@@ -342,7 +341,7 @@ fn read_labels(doc: &mut Document, node: &Node, what: &str, strict: bool) -> Vec
         return Vec::new();
     };
     let mut list: Vec<(String, Template)> = Vec::new();
-    for Entry { key, place, node: value } in entries {
+    for MapEntry { key, place, node: value } in entries {
         if !is_label_name(key) || (strict && key == "__name__") {
             let hint = "use letters, digits and `_`, with no digit at the start".to_owned();
             doc.fault(place, format!("invalid name `{key}` for {what}"), Some(hint));

@@ -92,6 +92,17 @@ mod tests {
         }
     }
 
+    /// Fills the folder that cargo-fuzz starts from.
+    #[test]
+    #[ignore = "writes files for tests/fuzz"]
+    fn corpus_is_written() {
+        let folder = std::path::PathBuf::from(std::env::var("MILLRACE_CORPUS").unwrap()).join("rule_file");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (n, seed) in SEEDS.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{n:04}")), seed).unwrap();
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
 

@@ -20,7 +20,13 @@ pub mod evaluate;
 pub mod state;
 /// Links of alerts to the lines behind them.
 mod link;
-/// Groups at work: turns, states, reports.
+/// What the page and the API show.
+pub mod view;
+/// States of alerts on disk.
+mod saved;
+/// One group: evaluation, states, reports to the notifier.
+mod group;
+/// All groups at work: a task each, reload.
 pub mod manager;
 /// State of rules as Loki and Prometheus answer it.
 pub mod api;
@@ -33,5 +39,6 @@ pub use config::RulesConfig;
 pub use error::RulesError;
 pub use evaluate::{EvaluateError, Evaluation, Evaluator, QueryEvaluator, Sample};
 pub use file::{RuleFault, check_files};
-pub use manager::{AlertView, GroupView, Health, RuleView, Rules};
+pub use manager::Rules;
 pub use state::State;
+pub use view::{AlertView, GroupView, Health, RuleView};

@@ -1,14 +1,31 @@
-//! Metrics of rules.
+//! Metrics of rules: `millrace_rules_*`.
 //!
 //! In: events of evaluations. Out: counters and gauges in the program's registry. Touches nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+/// Names of the metrics (`_total` is added behind those of counters).
+#[allow(missing_docs)] // each stands beside its help text below
+pub mod names {
+    pub const EVALUATIONS: &str = "millrace_rules_evaluations";
+    pub const EVALUATION_FAILURES: &str = "millrace_rules_evaluation_failures";
+    pub const MISSED_EVALUATIONS: &str = "millrace_rules_missed_evaluations";
+    pub const LAST_EVALUATION_SECONDS: &str = "millrace_rules_last_evaluation_seconds";
+    pub const DELAY_SECONDS: &str = "millrace_rules_delay_seconds";
+    pub const SEND_FAILURES: &str = "millrace_rules_send_failures";
+    pub const STORE_FAILURES: &str = "millrace_rules_store_failures";
+    pub const TEMPLATE_FAILURES: &str = "millrace_rules_template_failures";
+    pub const RELOAD_FAILURES: &str = "millrace_rules_reload_failures";
+    pub const ALERTS_PENDING: &str = "millrace_rules_alerts_pending";
+    pub const ALERTS_FIRING: &str = "millrace_rules_alerts_firing";
+}
 
 /// A group of rules.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -17,26 +34,29 @@ pub struct GroupLabels {
     pub group: String,
 }
 
+/// A gauge of seconds for each group.
+type Seconds = Family<GroupLabels, Gauge<f64, AtomicU64>>;
+
 /// Metrics of rules.
 #[derive(Debug, Clone, Default)]
 pub struct RulesMetrics {
     /// Evaluations of a rule.
     pub evaluations: Family<GroupLabels, Counter>,
-    /// Evaluations that failed; states were kept.
+    /// Evaluations that failed; states are unchanged.
     pub failures: Family<GroupLabels, Counter>,
-    /// Turns that were left out because the ones before took too long.
-    pub missed_turns: Family<GroupLabels, Counter>,
-    /// Milliseconds that the last turn of a group took.
-    pub turn_ms: Family<GroupLabels, Gauge>,
-    /// Milliseconds by which the last evaluation of a group stayed behind its turn, waiting for lines.
-    pub delay_ms: Family<GroupLabels, Gauge>,
-    /// Reports that the notifier did not take; they are repeated.
+    /// Evaluations of a group that were skipped because the ones before took too long.
+    pub missed_evaluations: Family<GroupLabels, Counter>,
+    /// Duration of a group's last evaluation.
+    pub evaluation_seconds: Seconds,
+    /// How far the time of a group's last evaluation lies before the time it was due, waiting for lines.
+    pub delay_seconds: Seconds,
+    /// Reports that the notifier did not accept; they are repeated.
     pub send_failures: Counter,
     /// States that could not be made durable.
     pub store_failures: Counter,
-    /// Templates that failed; the default text was shown.
+    /// Templates that failed; the default text was used.
     pub template_failures: Counter,
-    /// Reloads refused for faults of files.
+    /// Reloads rejected for errors in files.
     pub reload_failures: Counter,
     /// Alerts pending.
     pub pending: Gauge,
@@ -48,25 +68,33 @@ impl RulesMetrics {
     /// Makes them known.
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         let own = Self::default();
-        registry.register("millrace_rules_evaluations", "Evaluations of a rule", own.evaluations.clone());
-        registry.register("millrace_rules_evaluation_failures", "Evaluations that failed", own.failures.clone());
-        registry.register("millrace_rules_missed_turns", "Turns left out", own.missed_turns.clone());
-        registry.register("millrace_rules_turn_milliseconds", "Time that the last turn took", own.turn_ms.clone());
-        registry.register(
-            "millrace_rules_delay_milliseconds",
-            "How far behind its turn a group was evaluated",
-            own.delay_ms.clone(),
-        );
-        registry.register(
-            "millrace_rules_send_failures",
-            "Reports not taken by the notifier",
-            own.send_failures.clone(),
-        );
-        registry.register("millrace_rules_store_failures", "States that could not be kept", own.store_failures.clone());
-        registry.register("millrace_rules_template_failures", "Templates that failed", own.template_failures.clone());
-        registry.register("millrace_rules_reload_failures", "Reloads refused", own.reload_failures.clone());
-        registry.register("millrace_rules_alerts_pending", "Alerts pending", own.pending.clone());
-        registry.register("millrace_rules_alerts_firing", "Alerts firing", own.firing.clone());
+        let r = registry;
+        r.register(names::EVALUATIONS, "Evaluations of a rule", own.evaluations.clone());
+        r.register(names::EVALUATION_FAILURES, "Evaluations of a rule that failed", own.failures.clone());
+        let help = "Evaluations of a group that were skipped, because its queries take longer than its interval";
+        r.register(names::MISSED_EVALUATIONS, help, own.missed_evaluations.clone());
+        let help = "Duration of the last evaluation of a group";
+        r.register(names::LAST_EVALUATION_SECONDS, help, own.evaluation_seconds.clone());
+        let help =
+            "How far the last evaluation of a group lay in the past, to wait for lines that were not indexed yet";
+        r.register(names::DELAY_SECONDS, help, own.delay_seconds.clone());
+        r.register(names::SEND_FAILURES, "Reports that the notifier did not accept", own.send_failures.clone());
+        r.register(names::STORE_FAILURES, "States of alerts that could not be saved", own.store_failures.clone());
+        r.register(names::TEMPLATE_FAILURES, "Templates that failed", own.template_failures.clone());
+        r.register(names::RELOAD_FAILURES, "Reloads of rule files that were rejected", own.reload_failures.clone());
+        r.register(names::ALERTS_PENDING, "Alerts pending", own.pending.clone());
+        r.register(names::ALERTS_FIRING, "Alerts firing", own.firing.clone());
         Arc::new(own)
+    }
+
+    /// Exposes the series of a group from the start, as zero.
+    pub fn expose_group(&self, group: &str) {
+        let labels = GroupLabels { group: group.to_owned() };
+        for counter in [&self.evaluations, &self.failures, &self.missed_evaluations] {
+            drop(counter.get_or_create(&labels));
+        }
+        for gauge in [&self.evaluation_seconds, &self.delay_seconds] {
+            drop(gauge.get_or_create(&labels));
+        }
     }
 }

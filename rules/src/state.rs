@@ -87,7 +87,7 @@ pub type Alerts = BTreeMap<Fingerprint, ActiveAlert>;
 
 /// What one evaluation changed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Step {
+pub struct Transition {
     /// Alerts after it.
     pub alerts: Alerts,
     /// Alerts to be written, or removed where `alerts` has them no longer.
@@ -98,10 +98,10 @@ pub struct Step {
 
 /// Why an evaluation's answer could not be taken; the states stay as they were.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StepError {
+pub enum TransitionError {
     /// More alerts than the group's `limit`.
     #[error(
-        "the rule makes {found} alerts, the group's `limit` is {limit}: states are kept as they were; make the expression narrower or raise the limit"
+        "the rule results in {found} alerts, but the group's `limit` is {limit}: states are unchanged; narrow the expression or raise the limit"
     )]
     Limit {
         /// Alerts that it would have.
@@ -110,7 +110,7 @@ pub enum StepError {
         limit: usize,
     },
     /// Two series become the same alert.
-    #[error("two series become the same alert {labels} with the rule's labels: keep a label that tells them apart")]
+    #[error("two series result in the same alert {labels}: keep a label that distinguishes them")]
     Same {
         /// Their labels as text.
         labels: String,
@@ -118,14 +118,20 @@ pub enum StepError {
 }
 
 /// Moves a rule's alerts to a time with the series that its expression gave there.
-pub fn step(rule: &Rule, limit: usize, before: &Alerts, samples: Vec<Sample>, at_ns: i64) -> Result<Step, StepError> {
-    let mut step = Step { alerts: before.clone(), ..Step::default() };
+pub fn transition(
+    rule: &Rule,
+    limit: usize,
+    before: &Alerts,
+    samples: Vec<Sample>,
+    at_ns: i64,
+) -> Result<Transition, TransitionError> {
+    let mut step = Transition { alerts: before.clone(), ..Transition::default() };
     let mut present = std::collections::BTreeSet::new();
     for sample in samples {
         let found = rendered(rule, sample, at_ns, &mut step.template_faults);
         let fingerprint = Fingerprint::of(&found.labels);
         if !present.insert(fingerprint) {
-            return Err(StepError::Same { labels: millrace_log::alert::labels_text(&found.labels) });
+            return Err(TransitionError::Same { labels: millrace_log::alert::labels_text(&found.labels) });
         }
         match step.alerts.get_mut(&fingerprint).filter(|old| old.state != State::Resolved) {
             Some(old) => {
@@ -163,7 +169,7 @@ pub fn step(rule: &Rule, limit: usize, before: &Alerts, samples: Vec<Sample>, at
     });
     let held = step.alerts.values().filter(|alert| alert.state != State::Resolved).count();
     if limit > 0 && held > limit {
-        return Err(StepError::Limit { found: held, limit });
+        return Err(TransitionError::Limit { found: held, limit });
     }
     step.changed = changed(before, &step.alerts);
     Ok(step)
@@ -192,7 +198,7 @@ fn rendered(rule: &Rule, sample: Sample, at_ns: i64, faults: &mut Vec<String>) -
                 template.source().to_owned()
             } else {
                 format!(
-                    "{} fires with value {} (its text `{name}` could not be made: {error}; as written: {})",
+                    "{} fires with value {} (annotation `{name}` could not be rendered: {error}; as written: {})",
                     rule.alert,
                     go::float(sample.value),
                     template.source()
@@ -277,7 +283,7 @@ mod tests {
             .map(|(second, there)| {
                 let samples = if there == 'x' { vec![sample("h", 1.0)] } else { Vec::new() };
                 let at_ns = i64::try_from(second).unwrap() * SECOND;
-                alerts = step(&rule, 0, &alerts, samples, at_ns).unwrap().alerts;
+                alerts = transition(&rule, 0, &alerts, samples, at_ns).unwrap().alerts;
                 match alerts.values().next().map(|a| a.state) {
                     None => '-',
                     Some(State::Pending) => 'p',
@@ -305,11 +311,11 @@ mod tests {
     #[test]
     fn resolved_alerts_are_forgotten_after_a_while() {
         let rule = rule("for: 0s");
-        let fired = step(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0).unwrap();
-        let resolved = step(&rule, 0, &fired.alerts, Vec::new(), SECOND).unwrap();
-        let kept = step(&rule, 0, &resolved.alerts, Vec::new(), 900 * SECOND).unwrap();
+        let fired = transition(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0).unwrap();
+        let resolved = transition(&rule, 0, &fired.alerts, Vec::new(), SECOND).unwrap();
+        let kept = transition(&rule, 0, &resolved.alerts, Vec::new(), 900 * SECOND).unwrap();
         assert_eq!((kept.alerts.len(), kept.changed.len()), (1, 0));
-        let gone = step(&rule, 0, &kept.alerts, Vec::new(), 902 * SECOND).unwrap();
+        let gone = transition(&rule, 0, &kept.alerts, Vec::new(), 902 * SECOND).unwrap();
         assert_eq!((gone.alerts.len(), gone.changed.len()), (0, 1));
     }
 
@@ -321,7 +327,7 @@ mod tests {
         let mut series = sample("h", 2.5);
         series.labels.insert("zone".into(), "z".into());
         series.labels.insert("__name__".into(), "n".into());
-        let step = step(&rule, 0, &Alerts::new(), vec![series], 0).unwrap();
+        let step = transition(&rule, 0, &Alerts::new(), vec![series], 0).unwrap();
         let alert = step.alerts.values().next().unwrap();
         assert_eq!(millrace_log::alert::labels_text(&alert.labels), r#"{alertname="A", host="on-h", x="2.5"}"#);
         assert_eq!(alert.annotations["a"], "h");
@@ -330,20 +336,20 @@ mod tests {
     #[test]
     fn limit_and_equal_labels_keep_the_states() {
         let samples = || vec![sample("a", 1.0), sample("b", 1.0)];
-        let error = step(&rule("for: 0s"), 1, &Alerts::new(), samples(), 0).unwrap_err();
-        assert_eq!(error, StepError::Limit { found: 2, limit: 1 });
-        let error = step(&rule("labels: {host: same}"), 0, &Alerts::new(), samples(), 0).unwrap_err();
-        assert_eq!(error, StepError::Same { labels: r#"{alertname="A", host="same"}"#.into() });
+        let error = transition(&rule("for: 0s"), 1, &Alerts::new(), samples(), 0).unwrap_err();
+        assert_eq!(error, TransitionError::Limit { found: 2, limit: 1 });
+        let error = transition(&rule("labels: {host: same}"), 0, &Alerts::new(), samples(), 0).unwrap_err();
+        assert_eq!(error, TransitionError::Same { labels: r#"{alertname="A", host="same"}"#.into() });
     }
 
     #[test]
     fn a_failing_template_falls_back_and_says_so() {
         let rule = rule("annotations: {summary: '{{ $labels.host }}!'}");
-        let step = step(&rule, 0, &Alerts::new(), vec![sample(&"x".repeat(70_000), 3.0)], 0).unwrap();
+        let step = transition(&rule, 0, &Alerts::new(), vec![sample(&"x".repeat(70_000), 3.0)], 0).unwrap();
         let text = &step.alerts.values().next().unwrap().annotations["summary"];
         assert_eq!(
             text,
-            "A fires with value 3 (its text `summary` could not be made: the text grows beyond 65536 bytes; as written: {{ $labels.host }}!)"
+            "A fires with value 3 (annotation `summary` could not be rendered: the text grows beyond 65536 bytes; as written: {{ $labels.host }}!)"
         );
         assert_eq!(step.template_faults.len(), 1);
     }
@@ -352,16 +358,16 @@ mod tests {
     fn new_states_are_due_at_once_and_old_ones_after_a_delay() {
         let rule = rule("for: 1s");
         let delay = Duration::from_secs(60);
-        let mut alerts = step(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0).unwrap().alerts;
+        let mut alerts = transition(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0).unwrap().alerts;
         assert_eq!(due(&alerts, 0, delay).len(), 0, "pending");
-        alerts = step(&rule, 0, &alerts, vec![sample("h", 1.0)], SECOND).unwrap().alerts;
+        alerts = transition(&rule, 0, &alerts, vec![sample("h", 1.0)], SECOND).unwrap().alerts;
         assert_eq!(due(&alerts, SECOND, delay).len(), 1, "firing");
         for alert in alerts.values_mut() {
             (alert.sent_at_ns, alert.sent_state) = (Some(SECOND), Some(State::Firing));
         }
         assert_eq!(due(&alerts, 60 * SECOND, delay).len(), 0, "told");
         assert_eq!(due(&alerts, 61 * SECOND, delay).len(), 1, "told again");
-        alerts = step(&rule, 0, &alerts, Vec::new(), 2 * SECOND).unwrap().alerts;
+        alerts = transition(&rule, 0, &alerts, Vec::new(), 2 * SECOND).unwrap().alerts;
         assert_eq!(due(&alerts, 2 * SECOND, delay).len(), 1, "resolved");
         let told = report(alerts.values().next().unwrap(), "http://page".to_owned(), 3 * SECOND, 99 * SECOND);
         assert_eq!((told.starts_at_ns, told.ends_at_ns), (Some(SECOND), Some(2 * SECOND)));
@@ -371,7 +377,7 @@ mod tests {
     fn values_without_json_words_survive() {
         for value in [f64::INFINITY, f64::NEG_INFINITY, 0.1, -0.0] {
             let rule = rule("for: 0s");
-            let step = step(&rule, 0, &Alerts::new(), vec![sample("h", value)], 0).unwrap();
+            let step = transition(&rule, 0, &Alerts::new(), vec![sample("h", value)], 0).unwrap();
             let alert = step.alerts.into_values().next().unwrap();
             let text = serde_json::to_string(&alert).unwrap();
             assert_eq!(serde_json::from_str::<ActiveAlert>(&text).unwrap().value.to_bits(), value.to_bits());

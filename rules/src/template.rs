@@ -59,11 +59,11 @@ impl Template {
         while !left.is_empty() {
             let at = source.len() - left.len();
             left = match piece(left) {
-                Ok((after, Found::Piece(piece))) => {
+                Ok((after, TemplatePart::Piece(piece))) => {
                     pieces.push(piece);
                     after
                 }
-                Ok((after, Found::Foreign(inside))) => {
+                Ok((after, TemplatePart::Foreign(inside))) => {
                     faults.push(refused(at, inside));
                     after
                 }
@@ -102,17 +102,17 @@ impl Template {
     }
 }
 
-enum Found<'a> {
+enum TemplatePart<'a> {
     Piece(Piece),
     /// An action of Go's that this grammar does not take: the text between the braces.
     Foreign(&'a str),
 }
 
-fn piece(input: &str) -> IResult<&str, Found<'_>> {
+fn piece(input: &str) -> IResult<&str, TemplatePart<'_>> {
     alt((
-        map(action, Found::Piece),
-        map(delimited(tag("{{"), take_until("}}"), tag("}}")), Found::Foreign),
-        map(text, |text: &str| Found::Piece(Piece::Text(text.to_owned()))),
+        map(action, TemplatePart::Piece),
+        map(delimited(tag("{{"), take_until("}}"), tag("}}")), TemplatePart::Foreign),
+        map(text, |text: &str| TemplatePart::Piece(Piece::Text(text.to_owned()))),
     ))
     .parse(input)
 }

@@ -254,7 +254,7 @@ async fn a_limit_keeps_the_states_as_they_were() {
     until(&stage.clock, 10.0).await;
     assert_eq!(stage.pages(), ["Aapi!"]);
     let Health::Failed(text) = up.rules.groups()[0].rules[0].health.clone() else { panic!("healthy") };
-    assert!(text.starts_with("the rule makes 3 alerts, the group's `limit` is 1"), "{text}");
+    assert!(text.starts_with("the rule results in 3 alerts, but the group's `limit` is 1"), "{text}");
     up.stop().await;
 }
 

@@ -11,7 +11,7 @@ use super::validate;
 use crate::config::{Config, Settings};
 use crate::exit::{Code, Failure};
 use crate::run::{Addresses, Outcome, Process};
-use crate::supervisor::{State, tell};
+use crate::supervisor::{State, notify};
 
 /// A role that runs alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Served {
 /// it may, and then a few live bytes hold 2 MiB (about 170 MiB of an agent at full speed, without any gain in CPU).
 fn stay_small() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "kernel keeps huge pages on: the agent takes more memory");
+        tracing::debug!(%error, "cannot disable transparent huge pages: the agent uses more memory");
     }
 }
 
@@ -127,13 +127,13 @@ fn serve(served: Served) -> Result<(), Failure> {
             () = signals.next() => return Ok(()),
         };
         tracing::info!(addresses = %process.addresses(), "millrace runs");
-        tell(State::Ready, "running");
+        notify(State::Ready, "running");
         let ended = loop {
             tokio::select! {
                 // The agent has sent all there will ever be; with it alone, so has the process.
                 ended = process.ended_early() => match ended {
                     ("agent", Ok(())) if roles_beside_agent => {
-                        tracing::info!("all sources of the agent have ended; the other roles go on");
+                        tracing::info!("all sources of the agent have ended; the other roles keep running");
                         continue;
                     }
                     ("agent", Ok(())) => break None,
@@ -142,13 +142,13 @@ fn serve(served: Served) -> Result<(), Failure> {
                 () = signals.next() => break None,
                 _ = hangup.recv() => {}
             }
-            tell(State::Reloading, "reloading the configuration");
+            notify(State::Reloading, "reloading the configuration");
             let again = served.clone();
             match tokio::task::spawn_blocking(move || again.read()).await? {
                 Err(failure) => {
                     process.refuse(&failure);
-                    tracing::error!(error = %failure, "configuration not reloaded: everything runs with the previous one");
-                    tell(
+                    tracing::error!(error = %failure, "configuration not reloaded: all parts keep running with the previous one");
+                    notify(
                         State::Ready,
                         "running with the previous configuration: the new one has errors, see the journal",
                     );
@@ -164,17 +164,15 @@ fn serve(served: Served) -> Result<(), Failure> {
                 }
             }
         };
-        tracing::info!("millrace stops; a second signal ends it at once");
-        tell(State::Stopping, "stopping");
+        tracing::info!("stopping; a second signal ends the process at once");
+        notify(State::Stopping, "stopping");
         tokio::select! {
             stopped = process.stop() => stopped?,
             () = signals.next() => return Err(interrupted()),
         }
         match ended {
             Some((stage, Err(error))) => Err(Failure::new(Code::Failed, error.context(format!("{stage} failed")))),
-            Some((stage, Ok(()))) => {
-                Err(Failure::text(Code::Failed, format!("{stage} ended although nobody stopped it")))
-            }
+            Some((stage, Ok(()))) => Err(Failure::text(Code::Failed, format!("{stage} ended unexpectedly"))),
             None => Ok(()),
         }
     })
@@ -210,14 +208,14 @@ fn report(outcome: &Outcome, addresses: &Addresses) {
     let changed = if outcome.changed.is_empty() { "nothing".to_owned() } else { outcome.changed.join(", ") };
     if outcome.refused.is_empty() {
         tracing::info!(%changed, %addresses, "configuration reloaded; all other parts kept running");
-        tell(State::Ready, "running");
+        notify(State::Ready, "running");
         return;
     }
     for refused in &outcome.refused {
         tracing::error!("{refused}");
     }
-    tracing::error!(%changed, %addresses, "configuration only partly reloaded: the parts named above run as before");
-    tell(State::Ready, "running, parts of it with the previous configuration, see the journal");
+    tracing::error!(%changed, %addresses, "configuration only partly reloaded: the parts named above keep their previous configuration");
+    notify(State::Ready, "running, parts of it with the previous configuration, see the journal");
 }
 
 /// Whether other roles run in the process.

@@ -128,7 +128,7 @@ async fn of_agent(args: &TapArgs) -> Result<(), Failure> {
                     out.push('\n');
                 }
                 Ok(Told::Seen(seen)) => out.push_str(&shown(&seen)),
-                Ok(Told::Missed { missed }) => tell_missed(missed),
+                Ok(Told::Missed { missed }) => print_missed(missed),
                 Err(error) => return Err(broken(&args.door, error.into())),
             }
         }
@@ -141,7 +141,7 @@ fn broken(door: &DoorFlags, error: anyhow::Error) -> Failure {
     Failure::new(Code::Unavailable, error.context(format!("connection to {} was lost", door.addr)))
 }
 
-fn tell_missed(missed: u64) {
+fn print_missed(missed: u64) {
     tracing::warn!(missed, "records arrived faster than they could be shown: narrow --source or the query");
 }
 
@@ -250,7 +250,7 @@ async fn indexed(args: &TapArgs) -> Result<(), Failure> {
         }
         print(&out)?;
         if let Some(dropped) = frame.dropped_entries.filter(|dropped| !dropped.is_empty()) {
-            tell_missed(dropped.len() as u64);
+            print_missed(dropped.len() as u64);
         }
     }
     // Whoever has gone already needs no farewell.

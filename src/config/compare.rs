@@ -5,7 +5,7 @@
 //! The types are the only place where keys, kinds and defaults are written down: the schema follows from them.
 
 use millrace_log::value::{ByteSize, Span};
-use millrace_log::yaml::{Entry, LocatedFault, Node, Place, Value, nearest};
+use millrace_log::yaml::{LocatedFault, MapEntry, Node, Place, Value, nearest};
 use serde_json::{Map, Value as Json};
 
 /// The schema and the faults found so far.
@@ -75,7 +75,7 @@ impl<'s> Check<'s> {
                 let mut out = Map::new();
                 for entry in entries {
                     if out.insert(entry.key.clone(), self.anything(&entry.node)?).is_some() {
-                        return self.fault(&entry.place, format!("key `{}` stands here twice", entry.key));
+                        return self.fault(&entry.place, format!("duplicate key `{}`", entry.key));
                     }
                 }
                 Some(Json::Object(out))
@@ -194,10 +194,7 @@ impl<'s> Check<'s> {
         let Value::Map(entries) = &node.value else { return self.wrong(node, &["object"]) };
         let names: Vec<&str> = tagged.iter().map(|(name, _)| *name).collect();
         let Some(entry) = entries.iter().find(|e| e.key == tag) else {
-            return self.fault(
-                &node.place,
-                format!("key `{tag}` is missing: it says which kind this is ({})", names.join(", ")),
-            );
+            return self.fault(&node.place, format!("missing key `{tag}`: expected one of {}", names.join(", ")));
         };
         let Value::Scalar { text, .. } = &entry.node.value else { return self.wrong(&entry.node, &["string"]) };
         match tagged.iter().find(|(name, _)| name == text) {
@@ -206,7 +203,7 @@ impl<'s> Check<'s> {
                 let hint = suggestion(text, names.iter().copied());
                 self.fault(
                     &entry.node.place,
-                    format!("`{text}` is no {tag} that is known here ({}){hint}", names.join(", ")),
+                    format!("unknown {tag} `{text}`: expected one of {}{hint}", names.join(", ")),
                 )
             }
         }
@@ -224,7 +221,7 @@ impl<'s> Check<'s> {
         None
     }
 
-    fn map(&mut self, node: &Node, entries: &[Entry], schema: &'s Json) -> Option<Json> {
+    fn map(&mut self, node: &Node, entries: &[MapEntry], schema: &'s Json) -> Option<Json> {
         let none = Map::new();
         let known = schema.get("properties").and_then(Json::as_object);
         let open = schema.get("additionalProperties").filter(|open| **open != Json::Bool(false));
@@ -232,7 +229,7 @@ impl<'s> Check<'s> {
         let mut out = Map::new();
         for (i, entry) in entries.iter().enumerate() {
             if let Some(first) = entries.iter().take(i).find(|e| e.key == entry.key) {
-                let message = format!("key `{}` stands here twice, first at {}", entry.key, first.place);
+                let message = format!("duplicate key `{}`, first at {}", entry.key, first.place);
                 good &= self.fault(&entry.place, message).is_some();
                 continue;
             }
@@ -243,7 +240,7 @@ impl<'s> Check<'s> {
                     let names = known.unwrap_or(&none).keys().map(String::as_str);
                     let hint = suggestion(&entry.key, names.clone());
                     let all = if hint.is_empty() && names.clone().count() > 0 {
-                        format!(": known here are {}", names.collect::<Vec<_>>().join(", "))
+                        format!(": expected one of {}", names.collect::<Vec<_>>().join(", "))
                     } else {
                         hint
                     };
@@ -258,7 +255,7 @@ impl<'s> Check<'s> {
         let required = schema.get("required").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
         for name in required.iter().filter_map(Json::as_str) {
             if !entries.iter().any(|e| e.key == name) {
-                good &= self.fault(&node.place, format!("key `{name}` is missing")).is_some();
+                good &= self.fault(&node.place, format!("missing key `{name}`")).is_some();
             }
         }
         good.then_some(Json::Object(out))

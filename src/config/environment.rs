@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_log::yaml::{self, Entry, LocatedFault, Node, Place, Value};
+use millrace_log::yaml::{self, LocatedFault, MapEntry, Node, Place, Value};
 
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
@@ -101,19 +101,20 @@ fn put(node: &mut Node, steps: &[String], new: Node, place: &Place) -> Result<()
                 Some(index) => index,
                 None => {
                     let node = Node::empty_map(place.clone());
-                    entries.push(Entry { key: step.clone(), place: place.clone(), node });
+                    entries.push(MapEntry { key: step.clone(), place: place.clone(), node });
                     entries.len() - 1
                 }
             };
             put(&mut entries[index].node, rest, new, place)
         }
         Value::List(items) => {
-            let count = items.len();
+            let entries = if items.len() == 1 { "1 entry".to_owned() } else { format!("{} entries", items.len()) };
             let item = step.parse::<usize>().ok().and_then(|i| items.get_mut(i));
-            let item = item.ok_or_else(|| format!("`{step}` is no place in a list of {count}: they count from 0"))?;
+            let item =
+                item.ok_or_else(|| format!("`{step}` is out of range: the list has {entries}, numbered from 0"))?;
             put(item, rest, new, place)
         }
-        Value::Scalar { .. } => Err(format!("`{step}` lies below a single value")),
+        Value::Scalar { .. } => Err(format!("`{step}`: the key before it holds a single value, not a map or list")),
     }
 }
 
@@ -177,6 +178,6 @@ mod tests {
         }
         let variables = [("MILLRACE__LIST__7__X".to_owned(), "9".to_owned())].into();
         overlay(&mut root, &variables, &mut faults);
-        assert!(faults[0].message.contains("no place in a list of 1"), "{faults:?}");
+        assert!(faults[0].message.contains("out of range: the list has 1 entry,"), "{faults:?}");
     }
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use millrace_log::value::Faults;
-use millrace_log::yaml::{self, Entry, LocatedFault, Node, Value};
+use millrace_log::yaml::{self, LocatedFault, MapEntry, Node, Value};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -68,7 +68,7 @@ impl Written {
     pub fn embedded(variables: &Variables) -> Result<Self, ConfigError> {
         let place = environment::of_flag("no file");
         // No agent: what it should tail, only a file or the command line can say.
-        let sections = ["broker", "aggregator", "rules", "notify"].map(|key| Entry {
+        let sections = ["broker", "aggregator", "rules", "notify"].map(|key| MapEntry {
             key: key.to_owned(),
             place: place.clone(),
             node: Node::empty_map(place.clone()),

@@ -15,7 +15,7 @@ use millrace_doors::tls::{Tls, TlsError};
 use millrace_log::value::{Faults, Secret};
 use millrace_log::yaml::{LocatedFault, Node, Value, parse_with_aliases};
 use millrace_notify::NotifyError;
-use millrace_notify::alertmanager::Routing;
+use millrace_notify::routing::Routing;
 use millrace_rules::file::{find_files, read_file};
 use serde_json::{Map, Value as Json};
 

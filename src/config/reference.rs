@@ -12,7 +12,7 @@ use super::types::Config;
 
 const HEAD: &str = "\
 # Every key of Millrace's configuration with its default.
-# Made from the types in the code; `cargo test` compares the two. Leaving a section out leaves that role out.
+# Generated from the types in the code; `cargo test` compares the two. A role without its section does not run.
 # Durations: 250ms, 30s, 1h30m, 7d. Sizes: 64MiB, 10GB. Secrets: a literal, file:PATH or env:NAME.
 # `${VAR}` and `${VAR:-default}` expand inside values; MILLRACE__SECTION__KEY overrides a key.
 # Lines that start with `#` and a key show what an entry of a list may hold.

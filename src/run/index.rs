@@ -120,13 +120,13 @@ async fn open_ingest(
     let partitions = match asked {
         Ok(Ok(partitions)) => partitions,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "pushes wait for the log; searches of what is indexed go on");
+            tracing::warn!(%error, "pushes wait for the log; indexed data can still be searched");
             kafka.push_partitions
         }
         Err(_) => {
             tracing::warn!(
                 brokers = kafka.brokers.join(","),
-                "log does not answer: pushes wait for it; searches of what is indexed go on"
+                "log does not answer: pushes wait for it; indexed data can still be searched"
             );
             kafka.push_partitions
         }

@@ -109,7 +109,7 @@ impl Process {
 
     /// Notes that a new configuration was refused as a whole.
     pub fn refuse(&self, failure: &Failure) {
-        self.note(&[format!("everything runs with the previous configuration: {failure}")]);
+        self.note(&[format!("all parts keep running with the previous configuration: {failure}")]);
     }
 
     fn note(&self, refused: &[String]) {
@@ -117,7 +117,7 @@ impl Process {
             self.reloads.failures.inc();
         }
         self.reloads.last_successful.set(i64::from(refused.is_empty()));
-        let text = format!("the last reload was not taken over: {}", refused.join("; "));
+        let text = format!("the last reload failed: {}", refused.join("; "));
         self.parts.site.notices.set("reload", (!refused.is_empty()).then_some(text));
     }
 

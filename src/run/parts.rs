@@ -143,11 +143,11 @@ impl Parts {
                     self.logins = settings.value(&["access"]).clone();
                     outcome.changed.push("logins".to_owned());
                 }
-                Err(error) => outcome.refused.push(format!("the logins before stay in force: {error}")),
+                Err(error) => outcome.refused.push(format!("the previous logins remain active: {error}")),
             }
         }
         for (api, failure) in self.listeners.take_over(&settings, self.scope, &self.site.access).await {
-            outcome.refused.push(format!("{} listens as before: {failure}", api.name()));
+            outcome.refused.push(format!("{} keeps its previous listener: {failure}", api.name()));
         }
         self.listeners.fill(&mut self.addresses);
         let changed = self.changed(&settings);
@@ -231,7 +231,7 @@ impl Parts {
             return Ok(());
         };
         self.start_part(part, &before.settings).await?;
-        outcome.refused.push(format!("{name} runs with its previous configuration: {failure}"));
+        outcome.refused.push(format!("{name} keeps running with its previous configuration: {failure}"));
         Ok(())
     }
 
@@ -248,9 +248,9 @@ impl Parts {
                 }
                 Ok(Err(faults)) => {
                     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                    outcome.refused.push(format!("the rules read before stay in force: {}", faults.join("\n")));
+                    outcome.refused.push(format!("the previous rules remain active: {}", faults.join("\n")));
                 }
-                Err(error) => outcome.refused.push(format!("the rules read before stay in force: {error}")),
+                Err(error) => outcome.refused.push(format!("the previous rules remain active: {error}")),
             }
         }
         if let (Some(notifier), Some(started)) = (self.notifier.clone(), self.started.get_mut(&Part::Notifier))
@@ -263,8 +263,10 @@ impl Parts {
                     notifier::note(&notifier, &settings.config, &self.site);
                     outcome.changed.push("alertmanager.yml".to_owned());
                 }
-                Ok(Err(error)) => outcome.refused.push(format!("alertmanager.yml stays in force as it was: {error}")),
-                Err(error) => outcome.refused.push(format!("alertmanager.yml stays in force as it was: {error}")),
+                Ok(Err(error)) => {
+                    outcome.refused.push(format!("the previous alertmanager.yml remains active: {error}"))
+                }
+                Err(error) => outcome.refused.push(format!("the previous alertmanager.yml remains active: {error}")),
             }
         }
     }

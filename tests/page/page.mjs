@@ -34,7 +34,7 @@ try {
   await page.getByRole("button", { name: "Search" }).click();
   await line("needle in the hay").waitFor({ timeout: 10000 });
   assert.equal(await page.locator("#lines li").count(), 1, "only the line with the word");
-  assert.match(await page.locator("#common").innerText(), /On every line:.*service=writer/s);
+  assert.match(await page.locator("#common").innerText(), /Labels of all lines:.*service=writer/s);
   assert.doesNotMatch(await line("needle in the hay").innerText(), /service=writer/);
   assert.equal(await page.locator("#lines mark").innerText(), "needle");
   assert.ok(await page.locator(".histogram rect").count() >= 1, "the histogram has a bar");
@@ -79,9 +79,9 @@ try {
 
   // It says that the server was lost, comes back, and shows what came meanwhile, each line once.
   await tails.at(-1).close({ code: 1001, reason: "server is stopping" });
-  await status.filter({ hasText: /lost the server at .* \(server is stopping\)\. Trying again/ }).waitFor();
+  await status.filter({ hasText: /lost the connection to the server at .* \(server is stopping\)\. Retrying/ }).waitFor();
   appendFileSync(FILE, "a second needle, written while away\n");
-  await status.filter({ hasText: "connected again at" }).waitFor({ timeout: 15000 });
+  await status.filter({ hasText: "reconnected at" }).waitFor({ timeout: 15000 });
   await line("written while away").waitFor({ timeout: 10000 });
   assert.equal(await page.locator("#lines li").count(), 3, "each line once");
   await page.getByRole("button", { name: "Stop tail" }).click();

@@ -61,7 +61,7 @@ pub struct SyslogSource {
     /// Labels of all messages.
     pub labels: BTreeMap<String, String>,
     /// Labels from fields: label to `hostname`, `appname`, `procid`, `msgid`, `facility`, `severity`, `peer` or, for
-    /// structured data, `ID_PARAM`. Fields that are no label become metadata.
+    /// structured data, `ID_PARAM`. All other fields become metadata.
     pub label_fields: BTreeMap<String, String>,
     /// Maximum number of label sets; beyond it, fields become metadata.
     pub max_streams: usize,

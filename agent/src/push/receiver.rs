@@ -143,7 +143,7 @@ impl Receiver {
             reason: "its entry in the agent's state holds no source id: give the source another `name`".to_owned(),
         };
         let id = |text: &str| SourceId::from_hex(text.as_bytes()).ok_or_else(damaged);
-        let partitions = known.lanes.iter().map(|text| id(text).map(Identity::new)).collect::<Result<_, _>>()?;
+        let partitions = known.partitions.iter().map(|text| id(text).map(Identity::new)).collect::<Result<_, _>>()?;
         let progress = ReceiverProgress {
             tally: Tally::restore(known.sent, &known.dropped),
             topic: known.topic,
@@ -340,7 +340,7 @@ impl Receiver {
                 kind: self.settings.kind.to_owned(),
                 reserved,
                 topic: p.topic.clone(),
-                lanes: p.partitions.iter().map(|partition| partition.id.to_string()).collect(),
+                partitions: p.partitions.iter().map(|partition| partition.id.to_string()).collect(),
                 sent: p.tally.sent,
                 dropped: p.tally.dropped(),
                 bookmark: p.bookmark.as_ref().map(|bookmark| bookmark.to_vec()),

@@ -106,9 +106,9 @@ impl Reader {
             // Gone while it was closed: the next scan sees it, or its new name.
             return Ok(ReadOutcome::Idle);
         }
-        let (source, size) = match self.unread(key, now)? {
-            Unread::Nothing(outcome) => return Ok(outcome),
-            Unread::To { source, size } => (source, size),
+        let (source, size) = match self.remaining(key, now)? {
+            Remaining::Nothing(outcome) => return Ok(outcome),
+            Remaining::To { source, size } => (source, size),
         };
         let Some(tail) = self.tails.get_mut(&key) else { return Ok(ReadOutcome::Idle) };
         let outcome = read_window(&self.parts, tail, source, size, now)?;
@@ -136,8 +136,8 @@ impl Reader {
     }
 
     /// What there is to read of an open file; one that has ended is let go.
-    fn unread(&mut self, key: FileKey, now: Instant) -> Result<Unread, ReadError> {
-        let nothing = |outcome| Ok(Unread::Nothing(outcome));
+    fn remaining(&mut self, key: FileKey, now: Instant) -> Result<Remaining, ReadError> {
+        let nothing = |outcome| Ok(Remaining::Nothing(outcome));
         let rotated_wait = self.parts.rotated_wait;
         let Some(tail) = self.tails.get_mut(&key) else { return nothing(ReadOutcome::Idle) };
         let Some(file) = &tail.file else { return nothing(ReadOutcome::Idle) };
@@ -167,7 +167,7 @@ impl Reader {
         }
         let changed = std::mem::replace(&mut tail.mtime, mtime(&metadata)) != tail.mtime;
         if size > tail.mark.offset {
-            return Ok(Unread::To { source, size });
+            return Ok(Remaining::To { source, size });
         }
         tail.pending = false;
         if changed && file.tail_at(tail.mark.offset).map_err(ReadError::Read)? != tail.before {
@@ -227,7 +227,7 @@ enum ReadError {
 }
 
 /// What there is to read of a file.
-enum Unread {
+enum Remaining {
     Nothing(ReadOutcome),
     /// Bytes up to this size.
     To {

@@ -14,13 +14,31 @@
 use vrl::compiler::Function;
 use vrl::stdlib as f;
 
+/// Names to functions.
+macro_rules! functions {
+    ($($name:ident),* $(,)?) => { vec![$(Box::new(f::$name) as Box<dyn Function>),*] };
+}
+
 /// All that programs may call.
 pub(super) fn all() -> Vec<Box<dyn Function>> {
-    macro_rules! functions {
-        ($($name:ident),* $(,)?) => { vec![$(Box::new(f::$name) as Box<dyn Function>),*] };
-    }
+    [
+        types_and_checks(),
+        objects_arrays_and_paths(),
+        texts(),
+        numbers_and_times(),
+        formats_of_lines(),
+        encodings(),
+        addresses_and_syslog_numbers(),
+        hashes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Types and checks.
+fn types_and_checks() -> Vec<Box<dyn Function>> {
     functions![
-        // Types and checks.
         Array,
         Assert,
         AssertEq,
@@ -52,7 +70,12 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         ToRegex,
         ToString,
         TypeDef,
-        // Objects, arrays and paths.
+    ]
+}
+
+/// Objects, arrays and paths.
+fn objects_arrays_and_paths() -> Vec<Box<dyn Function>> {
+    functions![
         Append,
         Chunks,
         Compact,
@@ -82,7 +105,12 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         Unique,
         Values,
         Zip,
-        // Texts.
+    ]
+}
+
+/// Texts.
+fn texts() -> Vec<Box<dyn Function>> {
+    functions![
         BaseName,
         Camelcase,
         Contains,
@@ -112,7 +140,12 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         Strlen,
         Truncate,
         Upcase,
-        // Numbers and times.
+    ]
+}
+
+/// Numbers and times.
+fn numbers_and_times() -> Vec<Box<dyn Function>> {
+    functions![
         Abs,
         Ceil,
         Floor,
@@ -129,7 +162,12 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         ParseTimestamp,
         Round,
         ToUnixTimestamp,
-        // Formats of lines.
+    ]
+}
+
+/// Formats of lines.
+fn formats_of_lines() -> Vec<Box<dyn Function>> {
+    functions![
         ParseApacheLog,
         ParseAwsAlbLog,
         ParseAwsVpcFlowLog,
@@ -152,7 +190,12 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         ParseTokens,
         ParseUrl,
         ParseUserAgent,
-        // Encodings.
+    ]
+}
+
+/// Encodings.
+fn encodings() -> Vec<Box<dyn Function>> {
+    functions![
         DecodeBase16,
         DecodeBase64,
         DecodePercent,
@@ -163,7 +206,12 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         EncodeKeyValue,
         EncodeLogfmt,
         EncodePercent,
-        // Addresses and syslog's numbers.
+    ]
+}
+
+/// Addresses and syslog's numbers.
+fn addresses_and_syslog_numbers() -> Vec<Box<dyn Function>> {
+    functions![
         IpAton,
         IpCidrContains,
         IpNtoa,
@@ -174,14 +222,10 @@ pub(super) fn all() -> Vec<Box<dyn Function>> {
         ToSyslogFacilityCode,
         ToSyslogLevel,
         ToSyslogSeverity,
-        // Hashes.
-        Crc,
-        Hmac,
-        Md5,
-        Seahash,
-        Sha1,
-        Sha2,
-        Sha3,
-        Xxhash,
     ]
+}
+
+/// Hashes.
+fn hashes() -> Vec<Box<dyn Function>> {
+    functions![Crc, Hmac, Md5, Seahash, Sha1, Sha2, Sha3, Xxhash,]
 }

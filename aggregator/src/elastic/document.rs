@@ -13,6 +13,7 @@ use chrono::{DateTime, SecondsFormat};
 use millrace_log::record::{Position, SourceId};
 use serde_json::{Map, Value as Json};
 
+use super::number::Number;
 use super::time;
 use millrace_index::rows;
 use millrace_index::scan::{OverBudget, Row, RowBatch, StreamInfo, Watch};
@@ -30,7 +31,7 @@ pub enum Value<'d> {
     /// Text or keyword.
     Text(Cow<'d, str>),
     /// Any number.
-    Number(f64),
+    Number(Number),
     /// `true` or `false`.
     Bool(bool),
     /// Event time, ns since 1970.
@@ -41,7 +42,7 @@ impl Value<'_> {
     /// As a number, if it is one or reads as one. Times are milliseconds, booleans 0 and 1.
     pub fn number(&self) -> Option<f64> {
         match self {
-            Self::Number(n) => Some(*n),
+            Self::Number(n) => Some(n.as_f64()),
             Self::Time(ns) => Some(ns.div_euclid(1_000_000) as f64),
             Self::Bool(b) => Some(if *b { 1.0 } else { 0.0 }),
             Self::Text(text) => text.parse().ok(),
@@ -52,7 +53,7 @@ impl Value<'_> {
     pub fn time_ns(&self) -> Option<i64> {
         match self {
             Self::Time(ns) => Some(*ns),
-            Self::Number(ms) => Some(time::of_millis(*ms)),
+            Self::Number(ms) => Some(time::of_millis(ms.as_f64())),
             Self::Text(text) => time::parse(text),
             Self::Bool(_) => None,
         }
@@ -62,24 +63,10 @@ impl Value<'_> {
     pub fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Text(text) => Cow::Borrowed(text.as_ref()),
-            Self::Number(n) => Cow::Owned(number_text(*n)),
+            Self::Number(n) => Cow::Owned(n.text()),
             Self::Bool(b) => Cow::Borrowed(if *b { "true" } else { "false" }),
             Self::Time(ns) => Cow::Owned(time::iso_millis(*ns)),
         }
-    }
-}
-
-/// Whole numbers without a fraction.
-pub fn number_text(n: f64) -> String {
-    if n.fract() == 0.0 && n.abs() < 9e15 { format!("{n:.0}") } else { n.to_string() }
-}
-
-/// A JSON number that is whole if the value is.
-pub fn number_json(n: f64) -> Json {
-    if n.fract() == 0.0 && n.abs() < 9e15 {
-        Json::from(n as i64)
-    } else {
-        serde_json::Number::from_f64(n).map_or(Json::Null, Json::Number)
     }
 }
 
@@ -254,7 +241,7 @@ fn collect<'j>(object: &'j Map<String, Json>, path: &str, found: &mut Vec<Value<
 fn leaf<'j>(value: &'j Json, found: &mut Vec<Value<'j>>) {
     match value {
         Json::String(text) => found.push(Value::Text(Cow::Borrowed(text))),
-        Json::Number(n) => found.extend(n.as_f64().map(Value::Number)),
+        Json::Number(n) => found.extend(Number::of_json(n).map(Value::Number)),
         Json::Bool(b) => found.push(Value::Bool(*b)),
         Json::Array(items) => items.iter().for_each(|item| leaf(item, found)),
         Json::Null | Json::Object(_) => {}

@@ -6,8 +6,9 @@
 use serde_json::Value as Json;
 
 use super::bounds::Bounds;
-use super::document::{MESSAGE, TIMESTAMP, number_text};
+use super::document::{MESSAGE, TIMESTAMP};
 use super::error::ApiError;
+use super::number::Number;
 use super::query::{Bound, Query, Range, match_at_least, phrase_words, regex_query, wildcard, words};
 use super::query_string;
 use super::time::{self, Zone};
@@ -122,7 +123,7 @@ fn field_of<'j>(body: &'j Json, kind: &str) -> Result<(&'j String, &'j Json), Ap
     let mut fields = object.iter().filter(|(name, _)| !matches!(name.as_str(), "boost" | "_name"));
     match (fields.next(), fields.next()) {
         (Some(one), None) => Ok(one),
-        (None, _) => Err(ApiError::argument(format!("[{kind}] names no field"))),
+        (None, _) => Err(ApiError::argument(format!("[{kind}] query malformed, no field name"))),
         (Some(_), Some(_)) => Err(ApiError::parsing(format!("[{kind}] query doesn't support multiple fields"))),
     }
 }
@@ -131,7 +132,7 @@ fn field_of<'j>(body: &'j Json, kind: &str) -> Result<(&'j String, &'j Json), Ap
 fn scalar(json: &Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text.clone()),
-        Json::Number(n) => Some(n.as_f64().map_or_else(|| n.to_string(), number_text)),
+        Json::Number(n) => Some(Number::of_json(n).map_or_else(|| n.to_string(), Number::text)),
         Json::Bool(b) => Some(b.to_string()),
         _ => None,
     }
@@ -140,11 +141,11 @@ fn scalar(json: &Json) -> Option<String> {
 fn texts(json: Option<&Json>) -> Result<Vec<String>, ApiError> {
     let items = json.and_then(Json::as_array).ok_or_else(|| ApiError::parsing("a list of values is expected"))?;
     if items.len() > MAX_TERMS {
-        return Err(ApiError::argument(format!("{} terms are more than the {MAX_TERMS} allowed", items.len())));
+        return Err(ApiError::argument(format!("{} terms, {MAX_TERMS} are allowed", items.len())));
     }
     items
         .iter()
-        .map(|item| scalar(item).ok_or_else(|| ApiError::parsing("values must be texts, numbers or booleans")))
+        .map(|item| scalar(item).ok_or_else(|| ApiError::parsing("values must be strings, numbers or booleans")))
         .collect()
 }
 
@@ -187,15 +188,15 @@ fn range(body: &Json, context: Context<'_>) -> Result<Query, ApiError> {
             continue;
         }
         let text = scalar(value)
-            .ok_or_else(|| ApiError::parsing(format!("[range] bound [{name}] must be a text or number")))?;
+            .ok_or_else(|| ApiError::parsing(format!("[range] bound [{name}] must be a string or a number")))?;
         let up = matches!(name.as_str(), "lte" | "to" | "gt");
-        let number = value.as_f64().or_else(|| text.parse().ok());
+        let number = Number::parse(&text);
         let time_ns = if seconds {
-            number.map(|s| (s * 1e9) as i64)
+            number.map(|s| (s.as_f64() * 1e9) as i64)
         } else {
             let whole = number.filter(|_| millis && (value.is_number() || text.len() > 4));
             whole
-                .map(time::of_millis)
+                .map(|ms| time::of_millis(ms.as_f64()))
                 .or_else(|| time::math(&text, context.now_ns, zone.fixed(context.now_ns / 1_000_000), up))
         };
         if field == TIMESTAMP && time_ns.is_none() {

@@ -8,6 +8,8 @@
 mod error;
 /// Times, date math, intervals.
 mod time;
+/// Numbers, exactly.
+mod number;
 /// A row as a document.
 mod document;
 /// Values that a query looks for.
@@ -34,39 +36,44 @@ mod indices;
 mod bulk;
 /// Searches.
 mod search;
+/// Tenant, indices, parameters and body of a request.
+mod asked;
+/// Handlers of documents.
+mod handlers_documents;
+/// Handlers of searches.
+mod handlers_search;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query as UrlQuery, Request};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, Path, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use millrace_doors::browser::Bodies;
 use millrace_doors::routes::{Methods, Need, Routes};
-use millrace_log::record::{DocOp, Tenant};
+use millrace_log::record::Tenant;
 use serde_json::{Value, json};
 
 pub use accepted::Accepted;
+use asked::{Answer, Asked, body_json, selected, tenant};
 use error::ApiError;
+use handlers_documents::{
+    add, bulk_documents, create_document, get_document, get_source, index_document, wait_for_index,
+};
+use handlers_search::{count_documents, search_documents, search_many};
 use indices::Selection;
-use millrace_index::scan::Budget;
-use search::UrlParams;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use search::fuzzing;
 pub use state::ElasticState;
-use state::{Mounted, REFRESH_AT_MOST, Scoped};
+use state::{Mounted, Scoped};
 pub use templates::Templates;
 
 /// The version that clients adapt to: the last one that all of them speak.
 const VERSION: &str = "7.10.2";
-/// Searches of one `_msearch` at most.
-const MAX_SEARCHES: usize = 200;
-
-type Answer = Result<Json<Value>, ApiError>;
-
 /// All routes of the API.
 pub fn router(state: ElasticState) -> Routes {
     use Methods::{Any, Delete, Get, GetPost, Post, PostPut};
@@ -207,42 +214,6 @@ const COMMANDS: [&str; 12] = [
     "_search",
 ];
 
-fn tenant(of: Option<Extension<Tenant>>) -> Tenant {
-    of.map(|Extension(tenant)| tenant).unwrap_or_default()
-}
-
-/// Who asks for which indices, and how: the same for `/_search` and `/{index}/_search`.
-struct Asked {
-    who: Tenant,
-    /// Names and patterns; empty: all.
-    index: String,
-    params: UrlParams,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let who = parts.extensions.get().cloned().unwrap_or_default();
-        let path = Option::<Path<String>>::from_request_parts(parts, state).await;
-        let index = path.map_err(IntoResponse::into_response)?.map(|Path(index)| index).unwrap_or_default();
-        let params = UrlQuery::<UrlParams>::from_request_parts(parts, state).await;
-        let UrlQuery(params) = params.map_err(IntoResponse::into_response)?;
-        Ok(Self { who, index, params })
-    }
-}
-
-fn body_json(body: &Bytes) -> Result<Value, ApiError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Value::Null);
-    }
-    serde_json::from_slice(body).map_err(|e| ApiError {
-        status: 400,
-        kind: "parsing_exception",
-        reason: format!("body is not JSON: {e}"),
-    })
-}
-
 async fn root() -> Json<Value> {
     Json(json!({
         "name": "millrace",
@@ -276,199 +247,6 @@ async fn cat_indices(Scoped(state): Scoped, Asked { who, index, params }: Asked)
     }
     let text: String = rows.map(|(name, count)| format!("green open {name} 1 0 {count}\n")).collect();
     Ok(text.into_response())
-}
-
-/// Waits for the index if the request asks so.
-async fn refreshed(state: &ElasticState, params: &UrlParams) -> Result<(), ApiError> {
-    match params.get("refresh").map(String::as_str) {
-        Some("wait_for" | "true" | "") => wait_for_index(state).await,
-        _ => Ok(()),
-    }
-}
-
-/// Waits until the index has all that was acknowledged; not beyond the end of the program.
-async fn wait_for_index(state: &ElasticState) -> Result<(), ApiError> {
-    let request = state.queries.begin_waiting();
-    Ok(request.budget().within(state.store.caught_up(REFRESH_AT_MOST)).await??)
-}
-
-async fn bulk_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let index = (!index.is_empty()).then_some(index.as_str());
-    let answer = bulk::bulk(&state, &who, index, &body).await?;
-    refreshed(&state, &params).await?;
-    Ok(Json(answer))
-}
-
-async fn write(
-    state: &ElasticState,
-    who: Tenant,
-    index: &str,
-    id: Option<String>,
-    op: DocOp,
-    params: &UrlParams,
-    body: &Bytes,
-) -> Result<Response, ApiError> {
-    let (status, answer) = bulk::single(state, &who, index, id, op, body).await?;
-    refreshed(state, params).await?;
-    Ok((StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Json(answer)).into_response())
-}
-
-async fn add(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Result<Response, ApiError> {
-    write(&state, who, &index, None, DocOp::Create, &params, &body).await
-}
-
-async fn index_document(
-    Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
-    Path((index, id)): Path<(String, String)>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Result<Response, ApiError> {
-    let op = if params.get("op_type").is_some_and(|op| op == "create") { DocOp::Create } else { DocOp::Index };
-    write(&state, tenant(who), &index, Some(id), op, &params, &body).await
-}
-
-async fn create_document(
-    Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
-    Path((index, id)): Path<(String, String)>,
-    UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
-) -> Result<Response, ApiError> {
-    write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body).await
-}
-
-/// The hit of one document.
-async fn found(state: &ElasticState, who: Tenant, index: &str, id: &str) -> Result<Option<Value>, ApiError> {
-    let place = state.queries.begin().await?;
-    let budget = place.budget();
-    let selection = selected(state, budget, &who, index, &UrlParams::new()).await?;
-    let body = json!({"size": 1, "query": {"ids": {"values": [id]}}, "track_total_hits": false});
-    let request = search::Request::parse(selection, &UrlParams::new(), &body, state.clock.now_ns())?;
-    let mut answer = search::run(state, budget, who, request).await?;
-    Ok(answer.pointer_mut("/hits/hits/0").map(Value::take))
-}
-
-async fn get_source(
-    Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
-    Path((index, id)): Path<(String, String)>,
-) -> Answer {
-    let hit = found(&state, tenant(who), &index, &id).await?;
-    let mut hit = hit.ok_or_else(|| ApiError {
-        status: 404,
-        kind: "resource_not_found_exception",
-        reason: format!("Document not found [{index}]/[_doc]/[{id}]"),
-    })?;
-    Ok(Json(hit["_source"].take()))
-}
-
-async fn get_document(
-    Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
-    Path((index, id)): Path<(String, String)>,
-) -> Result<Response, ApiError> {
-    match found(&state, tenant(who), &index, &id).await? {
-        Some(hit) => {
-            Ok(Json(json!({"_index": hit["_index"], "_id": hit["_id"], "found": true, "_source": hit["_source"]}))
-                .into_response())
-        }
-        None => Ok((StatusCode::NOT_FOUND, Json(json!({"_index": index, "_id": id, "found": false}))).into_response()),
-    }
-}
-
-/// The selection of a path, checked against the indices there are.
-async fn selected(
-    state: &ElasticState,
-    budget: &Budget,
-    who: &Tenant,
-    text: &str,
-    params: &UrlParams,
-) -> Result<Selection, ApiError> {
-    let selection = Selection::parse(text)?;
-    let ignore = params.get("ignore_unavailable").is_some_and(|v| v != "false");
-    let known: std::collections::BTreeSet<String> = indices::list(state, budget, who).await?.into_keys().collect();
-    selection.check(&known, ignore)?;
-    if params.get("allow_no_indices").is_some_and(|v| v == "false") && !known.iter().any(|name| selection.holds(name)) {
-        return Err(ApiError::no_index(text));
-    }
-    Ok(selection)
-}
-
-async fn one_search(
-    state: &ElasticState,
-    budget: &Budget,
-    who: Tenant,
-    index: &str,
-    params: &UrlParams,
-    body: &Value,
-) -> Result<Value, ApiError> {
-    if params.contains_key("scroll") {
-        return Err(ApiError::not_yet("scroll"));
-    }
-    let selection = selected(state, budget, &who, index, params).await?;
-    // Clients that can't send a body with GET put it into the address.
-    let of_url = match params.get("source") {
-        Some(text) if body.is_null() => body_json(&Bytes::copy_from_slice(text.as_bytes()))?,
-        _ => Value::Null,
-    };
-    let body = if body.is_null() { &of_url } else { body };
-    let request = search::Request::parse(selection, params, body, state.clock.now_ns())?;
-    search::run(state, budget, who, request).await
-}
-
-async fn search_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let request = state.queries.begin().await?;
-    Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
-}
-
-async fn search_many(Scoped(state): Scoped, Asked { who, index: default_index, params }: Asked, body: Bytes) -> Answer {
-    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
-    if lines.is_empty() || !lines.len().is_multiple_of(2) {
-        return Err(ApiError {
-            status: 400,
-            kind: "action_request_validation_exception",
-            reason: "Validation Failed: 1: no requests added, or a header without a body;".to_owned(),
-        });
-    }
-    if lines.len() / 2 > MAX_SEARCHES {
-        return Err(ApiError::argument(format!(
-            "{} searches in one request, {MAX_SEARCHES} are allowed",
-            lines.len() / 2
-        )));
-    }
-    let mut answers = Vec::new();
-    // One request, one budget: all searches together have the time of one.
-    let request = state.queries.begin().await?;
-    for pair in lines.chunks_exact(2) {
-        let [head, body] = pair else { continue };
-        let json = |line: &[u8]| body_json(&Bytes::copy_from_slice(line));
-        let (head, body) = (json(head)?, json(body)?);
-        let index = match head.get("index") {
-            Some(Value::String(index)) => index.clone(),
-            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-            _ => default_index.clone(),
-        };
-        let mut params = params.clone();
-        if head.get("ignore_unavailable").is_some_and(|v| v == &Value::Bool(true)) {
-            params.insert("ignore_unavailable".to_owned(), "true".to_owned());
-        }
-        answers.push(match one_search(&state, request.budget(), who.clone(), &index, &params, &body).await {
-            Ok(mut answer) => {
-                answer["status"] = 200.into();
-                answer
-            }
-            Err(error) => error.body(),
-        });
-    }
-    let took: u64 = answers.iter().filter_map(|a| a["took"].as_u64()).sum();
-    Ok(Json(json!({"took": took, "responses": answers})))
-}
-
-async fn count_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let request = state.queries.begin().await?;
-    let selection = selected(&state, request.budget(), &who, &index, &params).await?;
-    Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))
 }
 
 async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {

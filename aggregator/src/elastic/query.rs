@@ -7,6 +7,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::document::{Doc, MESSAGE, TIMESTAMP, Value};
 use super::error::ApiError;
+use super::number::Number;
 use super::time::{self, Zone};
 use super::value_set::ValueSet;
 use millrace_index::scan::LineNeedle;
@@ -86,7 +87,7 @@ pub struct Bound {
     /// As a time, if the text reads as one.
     pub time_ns: Option<i64>,
     /// As a number, if it is one.
-    pub number: Option<f64>,
+    pub number: Option<Number>,
     /// As written.
     pub text: String,
 }
@@ -247,7 +248,7 @@ impl Range {
         let bound = |(text, inclusive): (&str, bool), up: bool| Bound {
             inclusive,
             time_ns: time::math(text, now_ns, zone, up),
-            number: text.parse().ok(),
+            number: Number::parse(text),
             text: text.to_owned(),
         };
         let open = |given: Option<(&str, bool)>, up: bool| {
@@ -271,12 +272,12 @@ impl Range {
 fn compare(value: &Value<'_>, bound: &Bound) -> Option<std::cmp::Ordering> {
     match value {
         Value::Time(ns) => Some(ns.div_euclid(1_000_000).cmp(&bound.time_ns?.div_euclid(1_000_000))),
-        Value::Number(n) => n.partial_cmp(&bound.number?),
+        Value::Number(n) => Some(n.cmp(&bound.number?)),
         Value::Bool(_) => None,
         Value::Text(text) => {
             // A text that holds a number or a date is compared as such if the bound is one.
-            if let (Ok(n), Some(number)) = (text.parse::<f64>(), bound.number) {
-                return n.partial_cmp(&number);
+            if let (Some(n), Some(number)) = (Number::parse(text), bound.number) {
+                return Some(n.cmp(&number));
             }
             if let (Some(time), Some(of)) = (time::parse(text), bound.time_ns) {
                 return Some(time.cmp(&of));

@@ -81,9 +81,7 @@ impl Templates {
         let mut all = self.0.write();
         let mine = all.entry(who).or_default();
         if mine.len() >= MAX_TEMPLATES && !mine.contains_key(&name) {
-            return Err(ApiError::argument(format!(
-                "{MAX_TEMPLATES} templates are installed already, more are not kept"
-            )));
+            return Err(ApiError::argument(format!("cannot store more than {MAX_TEMPLATES} templates")));
         }
         mine.insert(name, body);
         Ok(())

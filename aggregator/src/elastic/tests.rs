@@ -532,6 +532,45 @@ async fn the_order_of_the_index_breaks_ties_without_losing_rows() {
 }
 
 #[tokio::test]
+async fn whole_numbers_beyond_doubles_are_told_apart() {
+    let server = server();
+    // Snowflake ids: neighbours are the same as doubles.
+    let numbers: Vec<u64> = (0..40).map(|n| (1 << 60) + n).chain((0..10).map(|n| u64::MAX - n)).collect();
+    let mut body = String::new();
+    for n in &numbers {
+        body.push_str(&format!("{}\n{{\"n\": {n}}}\n", json!({"index": {"_index": "things", "_id": n.to_string()}})));
+    }
+    server.ask("POST /_bulk", body).await;
+    let mut want: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    want.sort_by_key(|n| n.parse::<u64>().unwrap());
+    for (sort, want) in [("asc", want.clone()), ("desc", want.iter().rev().cloned().collect())] {
+        for size in [1, 7] {
+            assert_eq!(paged(&server, "things", &json!([{"n": sort}]), size, true).await, want, "{sort} {size}");
+        }
+    }
+    let n = (1u64 << 60) + 7;
+    for (query, hits) in [
+        (json!({"term": {"n": n}}), 1),
+        (json!({"terms": {"n": [n, n + 1, 5]}}), 2),
+        (json!({"range": {"n": {"gt": n, "lte": n + 3}}}), 3),
+        (json!({"range": {"n": {"gte": u64::MAX}}}), 1),
+        (json!({"query_string": {"query": format!("n:{n}")}}), 1),
+    ] {
+        let (_, answer) = server.ask("POST /things/_count", json!({"query": query}).to_string()).await;
+        assert_eq!(answer["count"], hits, "{query}");
+    }
+    let asked = json!({"size": 0, "aggs": {"by": {"terms": {"field": "n", "size": 100}}, "c": {"cardinality": {"field": "n"}}}});
+    let (_, answer) = server.ask("POST /things/_search", asked.to_string()).await;
+    let keys: Vec<u64> = answer["aggregations"]["by"]["buckets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| b["key"].as_u64().unwrap())
+        .collect();
+    assert_eq!((keys.len(), keys.first(), &answer["aggregations"]["c"]["value"]), (50, Some(&(1 << 60)), &json!(50)));
+}
+
+#[tokio::test]
 async fn each_index_has_its_own_fields() {
     let server = server();
     let mut body = String::new();

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::document::{MESSAGE, Value};
+use super::number::Number;
 use super::time;
 
 /// Values of which a document has one.
@@ -16,22 +17,17 @@ pub struct ValueSet {
     texts: HashSet<String>,
     /// The same in lower case, if case does not count.
     lower: Option<HashSet<String>>,
-    /// Bits of those that are numbers.
-    numbers: HashSet<u64>,
+    /// Those that are numbers.
+    numbers: HashSet<Number>,
     /// Milliseconds of those that are times.
     times_ms: HashSet<i64>,
-}
-
-/// Zero has two signs and one value here.
-fn bits(number: f64) -> u64 {
-    (number + 0.0).to_bits()
 }
 
 impl ValueSet {
     /// Any of these.
     pub fn new(values: Vec<String>, ignore_case: bool) -> Self {
         Self {
-            numbers: values.iter().filter_map(|v| v.parse().ok()).filter(|n: &f64| !n.is_nan()).map(bits).collect(),
+            numbers: values.iter().filter_map(|v| Number::parse(v)).collect(),
             times_ms: values.iter().filter_map(|v| time::parse(v)).map(|ns| ns.div_euclid(1_000_000)).collect(),
             lower: ignore_case.then(|| values.iter().map(|v| v.to_lowercase()).collect()),
             texts: values.into_iter().collect(),
@@ -50,7 +46,7 @@ impl ValueSet {
             }
             (Value::Text(text), Some(lower)) => lower.contains(&text.to_lowercase()),
             (Value::Text(text), None) => self.texts.contains(text.as_ref()),
-            (Value::Number(n), _) => self.numbers.contains(&bits(*n)),
+            (Value::Number(n), _) => self.numbers.contains(n),
             (Value::Bool(b), _) => self.texts.contains(if *b { "true" } else { "false" }),
             (Value::Time(ns), _) => self.times_ms.contains(&ns.div_euclid(1_000_000)),
         }
@@ -73,9 +69,11 @@ mod tests {
             (vec!["Timeout"], false, MESSAGE, text("A Timeout came"), false),
             (vec!["Timeout"], true, MESSAGE, text("a timeout came"), true),
             (vec!["A Timeout came"], false, MESSAGE, text("A Timeout came"), true),
-            (vec!["5"], false, "f", Value::Number(5.0), true),
-            (vec!["-0"], false, "f", Value::Number(0.0), true),
-            (vec!["NaN"], false, "f", Value::Number(f64::NAN), false),
+            (vec!["5.0"], false, "f", Value::Number(5.into()), true),
+            (vec!["-0"], false, "f", Value::Number(0.into()), true),
+            (vec!["NaN"], false, "f", Value::Number(0.into()), false),
+            (vec!["9007199254740993"], false, "f", Value::Number(9_007_199_254_740_993.into()), true),
+            (vec!["9007199254740993"], false, "f", Value::Number(9_007_199_254_740_992.into()), false),
             (vec!["true"], false, "f", Value::Bool(true), true),
             (vec!["true"], false, "f", Value::Bool(false), false),
             (vec!["1970-01-01T00:00:01Z"], false, "f", Value::Time(1_000_000_999), true),

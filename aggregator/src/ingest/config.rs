@@ -6,23 +6,24 @@ use millrace_log::value::{ByteSize, Faults, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How pushes are taken.
+/// How pushes are accepted.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestConfig {
-    /// Bytes of pushed events that may wait for the log; beyond, pushes are refused until it has caught up.
+    /// Maximum bytes of pushed events waiting for the log. Beyond it, pushes are rejected until the log has caught up.
     pub max_in_flight: ByteSize,
-    /// How long a push waits for the log before it is answered with an error.
+    /// Time after which a push that the log has not acknowledged is answered with an error.
     pub give_up_after: Span,
-    /// Requests that may wait for one partition.
+    /// Maximum number of requests waiting for one partition.
     pub queue_requests: usize,
-    /// Lines taken last that are remembered, so that a repeated push is not written twice. 0: none. About 100 bytes each.
+    /// Number of recently accepted lines that are remembered, so that a repeated push is not written twice; about 100 bytes
+    /// each. 0: none.
     pub remember_events: usize,
-    /// Bytes of one line at most.
+    /// Maximum bytes of one line.
     pub max_line: ByteSize,
-    /// Bytes of the structured metadata of one event at most.
+    /// Maximum bytes of structured metadata of one event.
     pub max_metadata: ByteSize,
-    /// Names of structured metadata of one event at most.
+    /// Maximum number of structured metadata names of one event.
     pub max_metadata_names: usize,
 }
 

@@ -52,7 +52,7 @@ pub enum IngestError {
     },
     /// The folder holds something else.
     #[error(
-        "{path} holds no source id of this program: restore the folder from a copy, or remove it to start as a new source"
+        "{path} does not contain a source id: restore the folder from a backup, or remove it to start as a new source"
     )]
     Damaged {
         /// The folder.

@@ -6,6 +6,17 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+/// Names of the metrics, without the prefix `millrace_ingest_` (and `_total` behind those of counters).
+mod names {
+    pub const ACKNOWLEDGED_LINES: &str = "acknowledged_lines";
+    pub const ACKNOWLEDGED_BYTES: &str = "acknowledged_bytes";
+    pub const EQUAL_LINES: &str = "equal_lines";
+    pub const UNACKNOWLEDGED_LINES: &str = "unacknowledged_lines";
+    pub const RETRIES: &str = "retries";
+    pub const RECREATED_TOPICS: &str = "recreated_topics";
+    pub const IN_FLIGHT_BYTES: &str = "in_flight_bytes";
+}
+
 /// Metrics of the room.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -30,18 +41,18 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self::default();
         let r = registry.sub_registry_with_prefix("millrace_ingest");
-        r.register("acknowledged_lines", "Pushed events that the log has", m.events.clone());
-        r.register("acknowledged_bytes", "Bytes of the lines of pushed events that the log has", m.bytes.clone());
+        r.register(names::ACKNOWLEDGED_LINES, "Pushed events that the log has acknowledged", m.events.clone());
+        r.register(names::ACKNOWLEDGED_BYTES, "Bytes of pushed lines that the log has acknowledged", m.bytes.clone());
         r.register(
-            "equal_lines",
-            "Pushed events left out: equal to another that was taken shortly before",
+            names::EQUAL_LINES,
+            "Pushed events dropped as duplicates of events accepted shortly before",
             m.equal.clone(),
         );
-        r.register("unacknowledged_lines", "Pushed events answered with an error", m.refused.clone());
-        r.register("retries", "Batches that had to be sent again", m.retries.clone());
+        r.register(names::UNACKNOWLEDGED_LINES, "Pushed events answered with an error", m.refused.clone());
+        r.register(names::RETRIES, "Batches sent again after a failure", m.retries.clone());
         let help = "Times that the push topic was missing in the log and was created again";
-        r.register("recreated_topics", help, m.recreated.clone());
-        r.register("in_flight_bytes", "Bytes of pushed events that wait for the log", m.in_flight.clone());
+        r.register(names::RECREATED_TOPICS, help, m.recreated.clone());
+        r.register(names::IN_FLIGHT_BYTES, "Bytes of pushed events that wait for the log", m.in_flight.clone());
         m
     }
 }

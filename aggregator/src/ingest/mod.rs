@@ -60,7 +60,7 @@ use recent::{Key, Recent};
 
 /// Where an event of a request went.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Destination {
     /// The log has an equal one there.
     Known(Position),
     /// Into the parcel for a partition, as which of its events.
@@ -155,13 +155,13 @@ impl Ingest {
         let permit = self.admit(cost)?;
         let keys: Vec<Option<Key>> = events.iter().map(|event| self.recent.key(event)).collect();
         let known = self.recent.find(&keys);
-        let mut places: Vec<Place> = Vec::with_capacity(events.len());
+        let mut places: Vec<Destination> = Vec::with_capacity(events.len());
         let mut parcels: Vec<(Vec<PushEvent>, Vec<Option<Key>>)> = vec![Default::default(); self.partitions.len()];
-        let mut seen: HashMap<Key, Place> = HashMap::with_capacity(events.len());
+        let mut seen: HashMap<Key, Destination> = HashMap::with_capacity(events.len());
         let mut last: Option<(Labels, Tenant, usize)> = None;
         let mut equal = 0;
         for ((event, key), known) in events.into_iter().zip(keys).zip(known) {
-            let twin = known.map(Place::Known).or_else(|| key.and_then(|key| seen.get(&key).copied()));
+            let twin = known.map(Destination::Known).or_else(|| key.and_then(|key| seen.get(&key).copied()));
             if let Some(twin) = twin {
                 places.push(twin);
                 equal += 1;
@@ -176,7 +176,7 @@ impl Ingest {
                 }
             };
             let Some((events, keys)) = parcels.get_mut(partition) else { return Err(IngestError::Stopping) };
-            let place = Place::Sent { partition, at: events.len() };
+            let place = Destination::Sent { partition, at: events.len() };
             if let Some(key) = key {
                 seen.insert(key, place);
             }
@@ -221,8 +221,8 @@ impl Ingest {
         places
             .into_iter()
             .map(|place| match place {
-                Place::Known(position) => Some((self.source, position)),
-                Place::Sent { partition, at } => positions.get(partition)?.get(at).map(|p| (self.source, *p)),
+                Destination::Known(position) => Some((self.source, position)),
+                Destination::Sent { partition, at } => positions.get(partition)?.get(at).map(|p| (self.source, *p)),
             })
             .collect::<Option<Vec<_>>>()
             .ok_or(IngestError::Stopping)
@@ -264,7 +264,7 @@ impl IngestRun {
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a task that sends pushed events ended by a fault of the program");
+                tracing::error!(%error, "a task that sends pushed events panicked: this is a bug");
             }
         }
     }

@@ -203,7 +203,7 @@ impl Worker {
             let cause = Arc::new(error);
             if !retriable {
                 mark(&mut fates, &failed, Fate::Failed);
-                tracing::warn!(partition = %self.to, error = %cause, "log refused pushed events");
+                tracing::warn!(partition = %self.to, error = %cause, "log rejected pushed events");
                 return Outcome { fates, error: Some(IngestError::Refused { source: cause }) };
             }
             mark(&mut fates, &passed, Fate::Passed);
@@ -214,7 +214,7 @@ impl Worker {
             self.metrics.retries.inc();
             if cancel.is_cancelled() || Instant::now() + pause >= deadline {
                 mark(&mut fates, &pending, Fate::Failed);
-                tracing::warn!(partition = %self.to, error = %cause, "gave up on pushed events, clients will repeat them");
+                tracing::warn!(partition = %self.to, error = %cause, "cannot send pushed events in time, clients will send them again");
                 return Outcome { fates, error: Some(IngestError::Unavailable { source: cause }) };
             }
             tokio::select! {

@@ -105,7 +105,7 @@ impl From<OverBudget> for LokiError {
 impl From<Refused> for LokiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Busy => Self::Busy("all places of `index.query.max_concurrent` are taken"),
+            Refused::Busy => Self::Busy("the limit `index.query.max_concurrent` is reached"),
             Refused::Stopping => Self::Stopping,
         }
     }

@@ -34,7 +34,7 @@ use millrace_index::scan::{Budget, Kind, Order, Plan, RowBatch};
 /// Rows through the stages of a query.
 mod filter;
 
-use filter::{Filter, Found};
+use filter::{Filter, TailLine};
 
 /// Longest `delay_for`, seconds.
 const MAX_DELAY: u64 = 5;
@@ -73,7 +73,7 @@ pub(super) async fn tail(
     let filter = Arc::new(Filter::new(params.get("query"), state.store.confines())?);
     let place = Arc::clone(&state.tails)
         .try_acquire_owned()
-        .map_err(|_| LokiError::Busy("all places of `http.max_tails` are taken"))?;
+        .map_err(|_| LokiError::Busy("the limit `http.max_tails` is reached"))?;
     let tail = Tail {
         tenant,
         filter,
@@ -91,7 +91,7 @@ pub(super) async fn tail(
     }))
 }
 
-type News = Receiver<Arc<(Tenant, RowBatch)>>;
+type TailReceiver = Receiver<Arc<(Tenant, RowBatch)>>;
 
 /// One client.
 struct Tail {
@@ -101,7 +101,7 @@ struct Tail {
     limit: usize,
     delay: Duration,
     /// What waits for its time, with the moment at which it goes out.
-    held: VecDeque<(Instant, Found)>,
+    held: VecDeque<(Instant, TailLine)>,
     /// What the past had already.
     sent: HashSet<(SourceId, Position)>,
     /// Batches lost since the last frame.
@@ -114,8 +114,8 @@ struct Tail {
 enum End {
     /// The client has gone or takes nothing.
     Gone,
-    /// Told to the client.
-    Told(u16, String),
+    /// Closed to the client.
+    Closed(u16, String),
 }
 
 impl Tail {
@@ -126,7 +126,7 @@ impl Tail {
             Ok(()) => return,
             Err(end) => end,
         };
-        if let End::Told(code, reason) = end {
+        if let End::Closed(code, reason) = end {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
             // Whoever has gone already needs no farewell.
             tokio::time::timeout(SEND_PATIENCE, socket.send(close)).await.ok();
@@ -139,9 +139,9 @@ impl Tail {
         state: &LokiState,
         cancel: &CancellationToken,
     ) -> Result<(), End> {
-        let mut news = state.store.subscribe();
+        let mut live = state.store.subscribe();
         let past = state.run(|budget| self.past(state, budget)).await;
-        let past = past.map_err(|error| End::Told(close_code::ERROR, clip(&error.to_string())))?;
+        let past = past.map_err(|error| End::Closed(close_code::ERROR, clip(&error.to_string())))?;
         self.sent = past.iter().map(|found| found.key).collect();
         self.send(socket, past).await?;
         let mut ping = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
@@ -149,14 +149,14 @@ impl Tail {
             let due = self.held.front().map(|(due, _)| *due);
             tokio::select! {
                 () = cancel.cancelled() => {
-                    return Err(End::Told(close_code::AWAY, "server is stopping".to_owned()));
+                    return Err(End::Closed(close_code::AWAY, "server is stopping".to_owned()));
                 }
                 message = socket.recv() => match message {
                     None | Some(Err(_) | Ok(Message::Close(_))) => return Err(End::Gone),
                     Some(Ok(_)) => {}
                 },
-                batch = news.recv() => {
-                    self.take(batch, &mut news).await?;
+                batch = live.recv() => {
+                    self.take(batch, &mut live).await?;
                     if self.delay.is_zero() {
                         self.flush(socket, Instant::now()).await?;
                     }
@@ -170,7 +170,7 @@ impl Tail {
     }
 
     /// The newest lines since `start`, oldest first.
-    async fn past(&self, state: &LokiState, budget: Budget) -> Result<Vec<Found>, LokiError> {
+    async fn past(&self, state: &LokiState, budget: Budget) -> Result<Vec<TailLine>, LokiError> {
         let plan = Plan {
             tenant: self.tenant.clone(),
             matchers: self.filter.matchers().to_vec(),
@@ -199,7 +199,7 @@ impl Tail {
         &self,
         batch: Arc<(Tenant, RowBatch)>,
         without: Option<&HashSet<(SourceId, Position)>>,
-    ) -> Vec<Found> {
+    ) -> Vec<TailLine> {
         if batch.0 != self.tenant || !self.filter.wants_any(&batch.1) {
             return Vec::new();
         }
@@ -216,7 +216,11 @@ impl Tail {
     }
 
     /// Takes what has come, without waiting for more.
-    async fn take(&mut self, first: Result<Arc<(Tenant, RowBatch)>, RecvError>, news: &mut News) -> Result<(), End> {
+    async fn take(
+        &mut self,
+        first: Result<Arc<(Tenant, RowBatch)>, RecvError>,
+        live: &mut TailReceiver,
+    ) -> Result<(), End> {
         let mut next = first;
         for taken in 1.. {
             match next {
@@ -227,13 +231,13 @@ impl Tail {
                 }
                 Err(RecvError::Lagged(batches)) => self.lost += batches,
                 Err(RecvError::Closed) => {
-                    return Err(End::Told(close_code::AWAY, "server is stopping".to_owned()));
+                    return Err(End::Closed(close_code::AWAY, "server is stopping".to_owned()));
                 }
             }
             if taken == BATCHES_AT_ONCE {
                 break;
             }
-            next = match news.try_recv() {
+            next = match live.try_recv() {
                 Ok(batch) => Ok(batch),
                 Err(TryRecvError::Lagged(batches)) => Err(RecvError::Lagged(batches)),
                 // A closed channel is met again by `recv`.
@@ -254,7 +258,7 @@ impl Tail {
         self.send(socket, out).await
     }
 
-    async fn send(&mut self, socket: &mut WebSocket, found: Vec<Found>) -> Result<(), End> {
+    async fn send(&mut self, socket: &mut WebSocket, found: Vec<TailLine>) -> Result<(), End> {
         if found.is_empty() && self.lost > 0 {
             let text = self.frame(&[]);
             return send(socket, Message::text(text)).await;
@@ -270,7 +274,7 @@ impl Tail {
     }
 
     /// Neighbouring entries of equal labels share a stream.
-    fn frame(&mut self, found: &[Found]) -> String {
+    fn frame(&mut self, found: &[TailLine]) -> String {
         let mut out = String::from(r#"{"streams":["#);
         for (i, run) in found.chunk_by(|a, b| a.labels == b.labels).enumerate() {
             json::comma(&mut out, i);

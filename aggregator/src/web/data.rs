@@ -33,7 +33,7 @@ pub struct Series {
 
 /// What a query found.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct QueryResult {
     /// Newest first.
     pub lines: Vec<Line>,
     /// Labels that all of them have, with equal values.
@@ -61,8 +61,8 @@ pub async fn find(
     range: &Range,
     limit: usize,
     budget: &Budget,
-) -> Found {
-    let mut found = Found::default();
+) -> QueryResult {
+    let mut found = QueryResult::default();
     let ask = |expr: Arc<Expr>, (start_ns, end_ns): (i64, i64)| RangeQuery {
         tenant: tenant.as_str().to_owned(),
         start_ns,

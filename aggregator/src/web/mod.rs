@@ -31,7 +31,7 @@ use millrace_log::record::Tenant;
 use millrace_logql::Expr;
 use millrace_logql::storage::QueryLimits;
 
-use data::Found;
+use data::QueryResult;
 use page::Page;
 use query::Asked;
 use range::{Params, Range};
@@ -72,12 +72,12 @@ async fn show(Scoped(state): Scoped, tenant: Option<Extension<Tenant>>, Query(pa
     };
     let asked = Asked::read(params.query());
     let found = match (&asked, fault) {
-        (_, Some(fault)) => Found { error: Some(fault), ..Found::default() },
-        (Err(fault), None) => Found { error: Some(fault.clone()), ..Found::default() },
+        (_, Some(fault)) => QueryResult { error: Some(fault), ..QueryResult::default() },
+        (Err(fault), None) => QueryResult { error: Some(fault.clone()), ..QueryResult::default() },
         (Ok(Asked { expr: Some(expr), text, .. }), None) if !params.is_tail() => {
             find(&state, &tenant, (text, expr), &range, params.limit()).await
         }
-        _ => Found::default(),
+        _ => QueryResult::default(),
     };
     let alerts = state.alerts_of(&tenant);
     let asked = asked.unwrap_or_default();
@@ -91,12 +91,12 @@ async fn find(
     (text, expr): (&str, &Arc<Expr>),
     range: &Range,
     limit: usize,
-) -> Found {
+) -> QueryResult {
     let limits = state.queries.limits().clone();
     let limits = QueryLimits { max_entries: limits.max_entries.max(limit), ..limits };
     match state.queries.begin_within(limits).await {
         Ok(request) => data::find(state, tenant, text, expr, range, limit, request.budget()).await,
-        Err(refused) => Found { error: Some(refused.to_string()), ..Found::default() },
+        Err(refused) => QueryResult { error: Some(refused.to_string()), ..QueryResult::default() },
     }
 }
 

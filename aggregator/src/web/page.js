@@ -142,7 +142,7 @@
     for (const [, ns, text, labels] of found) lines.prepend(item(ns, text, labels));
     while (lines.childElementCount > keep) lines.lastElementChild.remove();
     tail.count += found.length;
-    if (message.dropped_entries) tail.note = "; some were left out because they came too fast";
+    if (message.dropped_entries) tail.note = "; some were dropped because they arrived too fast";
     sayLive();
   }
 
@@ -162,14 +162,14 @@
     const over = tail;
     clearTimeout(over.timer);
     if (over.socket) { over.socket.onclose = null; over.socket.close(); }
-    say(text || `Live tail stopped at ${clockNow()}. ${countText()} came.`, kind);
+    say(text || `Live tail stopped at ${clockNow()}. ${countText()} received.`, kind);
     tail = null;
     pressed(false);
     document.title = "Millrace";
   }
 
   async function start() {
-    if (!query.value.trim()) { query.focus(); say("Write what to follow into the search box first.", "trouble"); return; }
+    if (!query.value.trim()) { query.focus(); say("Enter a query in the search box first.", "trouble"); return; }
     const mine = tail = { socket: null, timer: 0, attempt: 0, last: BigInt(Date.now()) * 1000000n, seen: new Set(), count: 0, live: false };
     pressed(true);
     if (location.search !== address(true).slice(1)) history.pushState(null, "", address(true));
@@ -201,7 +201,7 @@
     const parameters = new URLSearchParams({ limit: "1000", start: String(tail.last), query: tail.query });
     const socket = tail.socket = new WebSocket(`${scheme}://${location.host}/loki/api/v1/tail?${parameters}`);
     socket.onopen = () => {
-      if (tail.attempt > 0) tail.note = `; connected again at ${clockNow()}`;
+      if (tail.attempt > 0) tail.note = `; reconnected at ${clockNow()}`;
       Object.assign(tail, { attempt: 0, live: true });
       sayLive();
     };
@@ -211,8 +211,8 @@
       const wait = patience[Math.min(tail.attempt, patience.length - 1)];
       tail.attempt += 1;
       const why = event.reason ? ` (${event.reason})` : "";
-      const what = tail.live ? `Live tail lost the server at ${clockNow()}${why}.` : `Live tail failed: the server did not accept it${why}.`;
-      say(`${what} Trying again every ${wait === 1 ? "second" : `${wait} seconds`} …`, "trouble");
+      const what = tail.live ? `Live tail lost the connection to the server at ${clockNow()}${why}.` : `Live tail failed: the server did not accept it${why}.`;
+      say(`${what} Retrying every ${wait === 1 ? "second" : `${wait} seconds`} …`, "trouble");
       tail.timer = setTimeout(connect, wait * 1000);
     };
   }
@@ -250,7 +250,7 @@
       showTimes(list);
       const firing = Number(list.querySelector("ul")?.dataset.firing || 0);
       byId("badge").textContent = firing > 0 ? `${firing} firing` : "";
-    } catch { /* the server is away: the next turn asks again */ }
+    } catch { /* the server is unreachable: the next refresh asks again */ }
   }
   setInterval(refreshAlerts, 2000);
 })();

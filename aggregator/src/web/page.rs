@@ -4,7 +4,7 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::data::{Found, Line};
+use super::data::{Line, QueryResult};
 use super::histogram;
 use super::query::Asked;
 use super::range::{MAX_LINES, Params, RANGES, Range};
@@ -20,7 +20,7 @@ pub struct Page<'p> {
     /// Which time.
     pub range: &'p Range,
     /// What the engine found.
-    pub found: &'p Found,
+    pub found: &'p QueryResult,
     /// Alerts of the rules.
     pub alerts: &'p [AlertRow],
 }
@@ -108,7 +108,7 @@ fn form(page: &Page<'_>) -> Markup {
                 summary { "Exact times" }
                 label { "from " input name="from" value=(exact(range.start_ns)) placeholder="2026-03-01 12:00:00"; }
                 label { "to " input name="to" value=(exact(range.end_ns)) placeholder="now"; }
-                span.hint { "UTC. They count when the list says “exact times”." }
+                span.hint { "In UTC. They are used when “exact times” is selected in the list." }
             }
         }
     }
@@ -124,7 +124,7 @@ fn alert_note(page: &Page<'_>) -> Markup {
                 "From the alert " strong { (name) } ": the lines that its rule had read when it fired. "
                 @match now.first() {
                     Some(alert) => { "It is " strong { (alert.state) } " since " (clock_tag(alert.since_ns)) "." }
-                    None => "It is over."
+                    None => "It is resolved."
                 }
             }
         }
@@ -150,7 +150,7 @@ fn results(page: &Page<'_>) -> Markup {
             }
         }
         div.list-head {
-            p #common hidden[found.common.is_empty()] { "On every line: " span #common-labels { (chips(&found.common)) } }
+            p #common hidden[found.common.is_empty()] { "Labels of all lines: " span #common-labels { (chips(&found.common)) } }
             p.zone #zone-line { "Times are " span #zone-name { "UTC" } " " button #zone type="button" hidden { "Show local time" } }
         }
         ol #lines { @for line in &found.lines { (line_item(line, &page.asked.marks)) } }
@@ -160,7 +160,7 @@ fn results(page: &Page<'_>) -> Markup {
 fn hints() -> Markup {
     html! {
         div.hint {
-            p { "Search for words, such as " code { "connection refused" } ": they are looked for in every line, with upper and lower case." }
+            p { "Search for words, such as " code { "connection refused" } ": finds lines that contain this text; case-sensitive." }
             p {
                 "Or write LogQL: a stream selector such as " code { r#"{env="prod"}"# } ", then filters: "
                 code { r#"|= "timeout""# } ", " code { r#"| json | status >= 500"# } "."
@@ -178,7 +178,7 @@ fn summary(page: &Page<'_>) -> Markup {
     html! {
         (histogram::draw(range, &found.bars, |bar| page.address(query, bar, None)))
         @if page.asked.is_words {
-            p.count { "Searched for the text as it stands: " code { (page.asked.text) } }
+            p.count { "Searched for the exact text: " code { (page.asked.text) } }
         }
         p.count {
             @match found.total {
@@ -198,7 +198,7 @@ fn summary(page: &Page<'_>) -> Markup {
             }
             @if let Some((lines, reach_ns)) = &found.behind {
                 @let around = Range::between(range.start_ns.saturating_sub(*reach_ns), range.end_ns);
-                a href=(page.address(lines, &around, None)) { "the lines that it counts" }
+                a href=(page.address(lines, &around, None)) { "show the lines of this metric query" }
             }
             @for (name, range) in range.neighbours() {
                 a href=(page.address(query, &range, None)) { (name) }
@@ -208,14 +208,14 @@ fn summary(page: &Page<'_>) -> Markup {
         @if found.lines.is_empty() && found.series.is_empty() {
             p.hint #nothing {
                 "Nothing found. "
-                @if page.asked.is_words { "Upper and lower case count. " }
-                "Look at a wider time range, or at the labels of your streams."
+                @if page.asked.is_words { "The search is case-sensitive. " }
+                "Try a wider time range, or check the labels of the streams."
             }
         }
     }
 }
 
-fn series_table(found: &Found) -> Markup {
+fn series_table(found: &QueryResult) -> Markup {
     html! {
         table.series {
             thead { tr { th { "series" } th { "last value" } } }

@@ -33,7 +33,7 @@ impl Asked {
         match millrace_logql::parse_any_stream(&logql) {
             Ok(expr) => Ok(Self { marks: marks(&expr), text: logql, expr: Some(Arc::new(expr)), is_words }),
             Err(error) if text.starts_with('{') => Err(error.to_string()),
-            Err(error) => Err(format!("{error}\n\nTo search for this text as it stands, write {}", words(text))),
+            Err(error) => Err(format!("{error}\n\nTo search for this exact text, write {}", words(text))),
         }
     }
 
@@ -41,7 +41,7 @@ impl Asked {
     pub fn into_tail(self) -> Result<Self, String> {
         match self.expr.as_deref() {
             Some(Expr::Log(_)) => Ok(self),
-            None => Err("write what to follow into the search box first".to_owned()),
+            None => Err("enter a query in the search box first".to_owned()),
             Some(_) => Err("live tail follows lines: write a log query such as {service=\"checkout\"}".to_owned()),
         }
     }

@@ -102,7 +102,7 @@ async fn labels_that_all_lines_share_stand_once_above_them() {
     assert_eq!(page.matches("<b>service</b>=checkout").count(), 1, "{page}");
     assert_eq!(page.matches("<b>env</b>=prod").count(), 1, "{page}");
     assert_eq!(page.matches("<b>host</b>=h1").count(), 2, "{page}");
-    assert!(page.contains("On every line"), "{page}");
+    assert!(page.contains("Labels of all lines"), "{page}");
     assert!(page.contains("Times are <span id=\"zone-name\">UTC</span>"), "{page}");
     // One line: all its labels are above.
     let page = server.page(&[("query", r#"{host="h2"}"#)]).await;
@@ -177,7 +177,7 @@ async fn a_metric_query_leads_to_its_lines() {
     }
     let query = r#"sum by (app) (count_over_time({app="a"} |= "error" [5m])) > 0"#;
     let page = server.page(&[("query", query), ("range", "5m")]).await;
-    assert!(page.contains("the lines that it counts"), "{page}");
+    assert!(page.contains("show the lines of this metric query"), "{page}");
     assert!(
         page.contains("/?query=%7Bapp%3D%22a%22%7D+%7C%3D+%22error%22&amp;from=2026-03-01T11%3A50%3A00.000Z"),
         "{page}"

@@ -11,15 +11,15 @@ use super::error::GroupError;
 use super::offsets::{Committed, OffsetsEntry};
 use super::slot::{self, Held, Slot};
 use crate::storage::{CommittedOffset, Topic};
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 /// One partition of a commit.
 #[derive(Debug, Clone)]
 pub struct Commit {
     /// Which partition.
     pub partition: TopicPartition,
-    /// Offset to go on from.
-    pub offset: i64,
+    /// Where reading continues.
+    pub offset: Offset,
     /// Epoch of the last record read, -1 if not said.
     pub leader_epoch: i32,
     /// A note.
@@ -118,7 +118,7 @@ impl Coordinator {
         let mut found = Vec::new();
         self.each(|group, slot| {
             let offset = slot.offsets.get(&wanted).map(|stored| stored.committed.offset);
-            if let Some(offset) = offset.filter(|offset| *offset >= 0) {
+            if let Some(offset) = offset.filter(|offset| *offset >= Offset::ZERO) {
                 found.push(CommittedOffset { group: group.to_owned(), offset });
             }
         });
@@ -187,7 +187,7 @@ impl Coordinator {
                     topic = self.storage.topic(&tp.topic);
                 }
                 if let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(tp.partition)) {
-                    let behind = partition.high_watermark() - stored.committed.offset;
+                    let behind = Offset::new(partition.high_watermark()).since(stored.committed.offset);
                     let behind = behind.max(0);
                     let is_full = lags.len() >= most;
                     left_out += usize::from(is_full);

@@ -20,7 +20,7 @@ use super::topic_view::View;
 use crate::keyed::partition_for;
 use crate::storage::{AppendKind, Partition, ReadError, Storage, StorageError};
 use millrace_log::clock::SharedClock;
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 /// Entries per batch when much is written at once.
 pub(super) const ENTRIES_PER_BATCH: usize = 500;
@@ -176,7 +176,7 @@ impl Coordinator {
         for (entry, at) in entries.into_iter().zip(first..) {
             if let OffsetsEntry::Offset { group, topic, partition, value } = entry {
                 let tp = TopicPartition::new(topic, partition);
-                self.with_new(&group, |slot, _| slot.store(tp.clone(), at, value.clone()));
+                self.with_new(&group, |slot, _| slot.store(tp.clone(), Offset::new(at), value.clone()));
             }
         }
         Ok(())
@@ -184,8 +184,8 @@ impl Coordinator {
 
     /// Writes what the log lacks of a group. What can't be written now is tried again at the next tick.
     pub(super) async fn keep(&self, group: &str) -> Result<(), GroupError> {
-        let Some(turn) = self.with(group, |slot, _| Arc::clone(&slot.turn)) else { return Ok(()) };
-        let _turn = turn.lock().await;
+        let Some(lock) = self.with(group, |slot, _| Arc::clone(&slot.write_lock)) else { return Ok(()) };
+        let _guard = lock.lock().await;
         let Some((entries, taken)) = self.with(group, Slot::take) else { return Ok(()) };
         let written = self.write(group, entries).await;
         self.with(group, |slot, _| slot.settle(taken, written.is_ok()));

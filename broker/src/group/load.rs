@@ -17,7 +17,7 @@ use super::slot::{Held, store};
 use crate::keyed::partition_for;
 use crate::storage::{Partition, Storage, StorageError, TopicSettings};
 use millrace_log::clock::SharedClock;
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 const OFFSETS_PARTITIONS: i32 = 4;
 
@@ -85,8 +85,8 @@ impl Coordinator {
                 }
                 match batch.entries {
                     Ok(entries) => entries.into_iter().for_each(|(at, entry)| match batch.producer {
-                        Some(producer) => self.apply_pending(at, entry, producer),
-                        None => self.apply(at, entry),
+                        Some(producer) => self.apply_pending(Offset::new(at), entry, producer),
+                        None => self.apply(Offset::new(at), entry),
                     }),
                     Err(error) => tracing::error!(
                         partition = partition.number(),
@@ -101,7 +101,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn apply(&self, at: i64, entry: OffsetsEntry) {
+    fn apply(&self, at: Offset, entry: OffsetsEntry) {
         let now_ms = self.clock.now_ms();
         match entry {
             OffsetsEntry::Offset { group, topic, partition, value } => {
@@ -151,7 +151,7 @@ impl Coordinator {
     }
 
     /// An offset within an open transaction was read or written.
-    pub(super) fn apply_pending(&self, at: i64, entry: OffsetsEntry, (producer_id, epoch): (i64, i16)) {
+    pub(super) fn apply_pending(&self, at: Offset, entry: OffsetsEntry, (producer_id, epoch): (i64, i16)) {
         let OffsetsEntry::Offset { group, topic, partition, value } = entry else {
             return self.apply(at, entry);
         };

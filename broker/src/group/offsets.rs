@@ -21,6 +21,7 @@ use super::encoding::{bytes, nullable, put_bytes, put_nullable, put_text, text};
 use super::records::GroupRecord;
 use crate::keyed::{self, CodecError};
 use crate::storage::Marker;
+use millrace_log::record::Offset;
 
 /// Where offsets and groups are kept.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -28,8 +29,8 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Offset to go on from.
-    pub offset: i64,
+    /// Where reading continues.
+    pub offset: Offset,
     /// Epoch of the last record read, -1 if the client did not say.
     pub leader_epoch: i32,
     /// A note of the client.
@@ -119,7 +120,7 @@ impl OffsetsEntry {
                 key.put_i32(*partition);
                 if let Some(value) = value {
                     out.put_i16(3);
-                    out.put_i64(value.offset);
+                    out.put_i64(value.offset.get());
                     out.put_i32(value.leader_epoch);
                     put_text(&mut out, &value.metadata);
                     out.put_i64(value.committed_at_ms);
@@ -185,7 +186,7 @@ impl OffsetsEntry {
 fn committed(mut from: Bytes) -> Option<Committed> {
     (from.try_get_i16().ok()? >= 3).then_some(())?;
     Some(Committed {
-        offset: from.try_get_i64().ok()?,
+        offset: Offset::new(from.try_get_i64().ok()?),
         leader_epoch: from.try_get_i32().ok()?,
         metadata: text(&mut from)?,
         committed_at_ms: from.try_get_i64().ok()?,
@@ -257,7 +258,7 @@ mod tests {
         let text = || "[a-zü]{0,12}";
         let committed = (any::<i64>(), any::<i32>(), text(), any::<i64>()).prop_map(
             |(offset, leader_epoch, metadata, committed_at_ms)| Committed {
-                offset,
+                offset: Offset::new(offset),
                 leader_epoch,
                 metadata,
                 committed_at_ms,

@@ -10,13 +10,13 @@ use super::classic::{Group, Limits, State};
 use super::consumer::{self, Changes, Topics};
 use super::offsets::{Committed, KeptGroup, KeptMember, OffsetsEntry};
 use super::records::GroupRecord;
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 /// A committed offset and where the log has it.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     /// Offset of the record that says so: of two commits the later one in the log counts.
-    pub at: i64,
+    pub at: Offset,
     pub committed: Committed,
 }
 
@@ -129,7 +129,7 @@ pub(super) struct Slot {
     /// When the timer looks at it; `i64::MAX` for never.
     pub armed_ms: i64,
     /// Held while changes are written, so that the log has them in their order.
-    pub turn: Arc<tokio::sync::Mutex<()>>,
+    pub write_lock: Arc<tokio::sync::Mutex<()>>,
     /// Deletions that the log lacks.
     tombstones: Vec<OffsetsEntry>,
     counted_rebalances: u64,
@@ -144,7 +144,7 @@ impl Slot {
             kept: 0,
             is_gone: false,
             armed_ms: i64::MAX,
-            turn: Arc::default(),
+            write_lock: Arc::default(),
             tombstones: Vec::new(),
             counted_rebalances: 0,
         }
@@ -203,7 +203,7 @@ impl Slot {
     }
 
     /// An offset counts, or no longer does.
-    pub fn store(&mut self, tp: TopicPartition, at: i64, value: Option<Committed>) {
+    pub fn store(&mut self, tp: TopicPartition, at: Offset, value: Option<Committed>) {
         if value.is_none() {
             self.pending.values_mut().for_each(|pending| drop(pending.offsets.remove(&tp)));
         }
@@ -395,7 +395,7 @@ pub(super) fn kept(group: &Group, now_ms: i64) -> KeptGroup {
 pub(super) fn store(
     offsets: &mut BTreeMap<TopicPartition, Stored>,
     tp: TopicPartition,
-    at: i64,
+    at: Offset,
     value: Option<Committed>,
 ) {
     if offsets.get(&tp).is_some_and(|stored| stored.at > at) {

@@ -14,7 +14,7 @@ use crate::storage::{Storage, TopicSettings};
 use bytes::Bytes;
 use millrace_log::clock::{ManualClock, SharedClock};
 use millrace_log::fs::SimFs;
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 use millrace_log::value::ByteSize;
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -40,7 +40,7 @@ impl Setting {
 
 fn commit_of(partition: i32, offset: i64) -> Commit {
     let partition = TopicPartition::new("t", partition);
-    Commit { partition, offset, leader_epoch: 3, metadata: "note".to_owned() }
+    Commit { partition, offset: Offset::new(offset), leader_epoch: 3, metadata: "note".to_owned() }
 }
 
 const NOBODY: Committer<'static> = Committer { member: "", instance: None, generation: -1, knows_epochs: true };
@@ -52,7 +52,7 @@ async fn commit(groups: &Coordinator, group: &str, partition: i32, offset: i64) 
 
 fn offsets(groups: &Coordinator, group: &str) -> Vec<(i32, i64)> {
     let all = groups.committed(group, None);
-    all.into_iter().map(|(tp, committed)| (tp.partition, committed.unwrap().offset)).collect()
+    all.into_iter().map(|(tp, committed)| (tp.partition, committed.unwrap().offset.get())).collect()
 }
 
 #[tokio::test]

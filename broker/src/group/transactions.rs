@@ -14,7 +14,7 @@ use super::offsets::{self, OFFSETS_TOPIC, OffsetsEntry};
 use super::slot::{Held, Slot};
 use crate::keyed::partition_for;
 use crate::storage::{AppendError, AppendKind, Marker, Partition, Verification, marker_batch};
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 /// Adds the offsets of a group's open transactions that would count if they were committed.
 pub(super) fn gather(group: &str, slot: &Slot, into: &mut BTreeMap<(i64, i16), Vec<OffsetsEntry>>) {
@@ -86,7 +86,7 @@ impl Coordinator {
         let kind = AppendKind::InternalTransaction(verification);
         let appended = partition.append(batch, kind).await.map_err(|e| refusal(&e))?;
         for (entry, at) in entries.into_iter().zip(appended.base_offset..) {
-            self.apply_pending(at, entry, producer);
+            self.apply_pending(Offset::new(at), entry, producer);
         }
         drop(pass);
         partition.flushed(appended.last_offset).await.map_err(|e| refusal(&e))?;

@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Unit;
 
+use crate::metrics::names;
 use crate::protocol::context::Core;
 use crate::transaction::Standing;
 
@@ -65,23 +66,23 @@ impl Collector for BrokerCollector {
             lags.get_or_create(&labels).set(lag);
         }
         for (name, help, family) in [
-            ("millrace_log_high_watermark_offset", "One past the last offset that consumers see", &marks),
-            ("millrace_log_partition_size_bytes", "Bytes in the segments of a partition", &sizes),
-            ("millrace_log_group_lag_records", "Records between a group's offset and the high watermark", &lags),
+            (names::HIGH_WATERMARK_OFFSET, "One past the last offset that consumers see", &marks),
+            (names::PARTITION_SIZE_BYTES, "Bytes in the segments of a partition", &sizes),
+            (names::GROUP_LAG_RECORDS, "Records between a group's offset and the high watermark", &lags),
         ] {
             family.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         ConstGauge::new(i64::try_from(left_out).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
-            "millrace_log_group_lags_left_out",
+            names::GROUP_LAGS_LEFT_OUT,
             "Lags of groups that are not exposed, as there are too many and others are larger",
             None,
             MetricType::Gauge,
         )?)?;
         for ((name, help), family) in [
-            ("millrace_log_topic_in_bytes", "Bytes of record batches produced, by topic"),
-            ("millrace_log_topic_in_records", "Records produced, by topic"),
-            ("millrace_log_topic_out_bytes", "Bytes of record batches fetched, by topic"),
-            ("millrace_log_topic_out_records", "Records fetched, by topic"),
+            (names::TOPIC_IN_BYTES, "Bytes of record batches produced, by topic"),
+            (names::TOPIC_IN_RECORDS, "Records produced, by topic"),
+            (names::TOPIC_OUT_BYTES, "Bytes of record batches fetched, by topic"),
+            (names::TOPIC_OUT_RECORDS, "Records fetched, by topic"),
         ]
         .into_iter()
         .zip(&traffic)
@@ -95,15 +96,11 @@ impl Collector for BrokerCollector {
             let labels = vec![("type".to_owned(), kind.to_owned()), ("state".to_owned(), state.to_owned())];
             by_state.get_or_create(&labels).set(count);
         }
-        let descriptor = encoder.encode_descriptor(
-            "millrace_log_group_states",
-            "Groups by type and state",
-            None,
-            MetricType::Gauge,
-        )?;
+        let descriptor =
+            encoder.encode_descriptor(names::GROUP_STATES, "Groups by type and state", None, MetricType::Gauge)?;
         by_state.encode(descriptor)?;
         ConstGauge::new(groups).encode(encoder.encode_descriptor(
-            "millrace_log_groups",
+            names::GROUPS,
             "Groups of consumers and others",
             None,
             MetricType::Gauge,
@@ -119,13 +116,13 @@ fn encode_transactions(standing: &Standing, encoder: &mut DescriptorEncoder<'_>)
         by_state.get_or_create(&vec![("state".to_owned(), (*state).to_owned())]).set(*count);
     }
     by_state.encode(encoder.encode_descriptor(
-        "millrace_log_transaction_states",
+        names::TRANSACTION_STATES,
         "Transactional ids by the state of their last transaction",
         None,
         MetricType::Gauge,
     )?)?;
     ConstGauge::new(standing.open).encode(encoder.encode_descriptor(
-        "millrace_log_open_transactions",
+        names::OPEN_TRANSACTIONS,
         "Transactions without all of their markers: read_committed readers wait for them",
         None,
         MetricType::Gauge,
@@ -133,7 +130,7 @@ fn encode_transactions(standing: &Standing, encoder: &mut DescriptorEncoder<'_>)
     // Seconds lose nothing as a float: 2^53 ms are 285,000 years.
     let seconds = standing.longest_ms as f64 / 1e3;
     ConstGauge::new(seconds).encode(encoder.encode_descriptor(
-        "millrace_log_longest_open_transaction",
+        names::LONGEST_OPEN_TRANSACTION,
         "How long the oldest open transaction has been open",
         Some(&Unit::Seconds),
         MetricType::Gauge,

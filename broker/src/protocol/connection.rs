@@ -21,7 +21,7 @@ use tokio_util::either::Either;
 use crate::metrics::EndLabel;
 use crate::protocol::admission::Admitted;
 use crate::protocol::context::Core;
-use crate::protocol::disconnect::Disconnect;
+use crate::protocol::disconnect::{CAUSES, Disconnect};
 use crate::protocol::dispatch::{self, Answer};
 use crate::protocol::handshake::{Again, Entered, enter, leave};
 use crate::protocol::listener::Listener;
@@ -53,6 +53,7 @@ pub(crate) async fn serve(
     };
     let ended = result.err().unwrap_or(Disconnect::Stop);
     tracing::debug!(listener = listener.name, %from, reason = %ended, "connection ended");
+    debug_assert!(CAUSES.contains(&ended.cause()), "series of all causes are exposed from the start");
     let label = EndLabel { listener: listener.name, cause: ended.cause() };
     core.metrics.connections_ended.get_or_create(&label).inc();
 }

@@ -39,6 +39,24 @@ pub(crate) enum Disconnect {
     Stop,
 }
 
+/// All causes that [`Disconnect::cause`] gives.
+pub(crate) const CAUSES: [&str; 14] = [
+    "client",
+    "garbage",
+    "idle",
+    "stalled",
+    "unsupported",
+    "unacknowledged",
+    "malformed",
+    "disk",
+    "tls",
+    "login_timeout",
+    "login",
+    "unauthenticated",
+    "expired",
+    "stop",
+];
+
 impl Disconnect {
     /// For the metric.
     pub const fn cause(&self) -> &'static str {

@@ -19,16 +19,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Coordinator;
-use crate::metrics::BrokerMetrics;
+use crate::metrics::{BrokerMetrics, names};
 use crate::protocol::access::Access;
 use crate::protocol::client_configs::ClientConfigs;
 use crate::protocol::collector::BrokerCollector;
 use crate::protocol::config::BrokerConfig;
 use crate::protocol::context::Core;
+use crate::protocol::disconnect::CAUSES;
 use crate::protocol::error::BrokerError;
 use crate::protocol::fetch_sessions::FetchSessions;
 use crate::protocol::identity::Identity;
 use crate::protocol::listener::Listener;
+use crate::protocol::listener::limits::LimitReached;
 use crate::protocol::wire::frame::BUDGET_UNIT_BYTES;
 use crate::protocol::{accept, declared_topics, upkeep};
 use crate::storage::Storage;
@@ -80,6 +82,11 @@ impl Broker {
             BrokerError::State { path: data_dir.to_owned(), what: "opened", reason: panic.to_string() }
         })??;
         storage.metrics().register(registry);
+        for listener in &listeners {
+            let causes = CAUSES.into_iter().chain(LimitReached::ALL.map(LimitReached::cause));
+            let mechanisms = listener.sasl().into_iter().flat_map(|sasl| sasl.mechanisms.iter().map(|m| m.name()));
+            metrics.expose_listener(listener.name, causes, mechanisms);
+        }
         declared_topics::apply(&storage, &config.topics, config.default_partitions).await?;
         let groups = Coordinator::open(Arc::clone(&storage), Arc::clone(&clock), config.group.clone()).await?;
         let identity = Arc::new(identity);
@@ -87,7 +94,7 @@ impl Broker {
         let (of, time) = (Arc::clone(&storage), Arc::clone(&clock));
         let transactions = Transactions::open(of, time, config.transaction.clone(), ids).await?;
         transactions.metrics().register(registry);
-        registry.register("millrace_log_group_rebalances", "Rebalances of groups", groups.rebalances());
+        registry.register(names::GROUP_REBALANCES, "Rebalances of groups", groups.rebalances());
         let budget = usize::try_from(config.request_memory.0).unwrap_or(usize::MAX) / BUDGET_UNIT_BYTES;
         let core = Arc::new(Core {
             sessions: FetchSessions::new(config.max_fetch_sessions),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::config::StorageConfig;
 use crate::protocol::access::{Operation, Resource, refused};
 use crate::protocol::client_configs::{SUBSCRIPTION_SETTINGS, check_subscription};
+use crate::protocol::config::BrokerConfig;
 use crate::protocol::context::{Context, NODE};
 use crate::protocol::error::{Code, Refusal, group_code, storage_code};
 use crate::protocol::topics;
@@ -217,14 +218,31 @@ pub(crate) fn check_broker(id: &str) -> Result<(), Refusal> {
     Err((Code::InvalidRequest, text))
 }
 
+/// A setting: name, value, type in DescribeConfigs, what it is.
+type Row = (&'static str, String, i8, &'static str);
+
 /// Settings of the broker by Kafka's names; changed in the configuration file only.
 pub(crate) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
+    let mut rows = settings_of_node(cx);
+    rows.extend(settings_of_groups(&cx.core.config));
+    rows.extend(settings_of_log(cx));
+    rows.sort_by_key(|(name, ..)| *name);
+    let setting = |(name, value, kind, doc): Row| {
+        let synonyms = vec![(name, value.clone(), SOURCE_STATIC)];
+        Setting { name, value, source: SOURCE_STATIC, synonyms, kind, read_only: true, doc }
+    };
+    rows.into_iter().map(setting).collect()
+}
+
+fn ms(span: millrace_log::value::Span) -> String {
+    span.0.as_millis().to_string()
+}
+
+/// Listeners, connections, topics.
+fn settings_of_node(cx: &Context) -> Vec<Row> {
     let config = &cx.core.config;
-    let ms = |span: millrace_log::value::Span| span.0.as_millis().to_string();
-    let default =
-        |name: &str| TopicSettings::spec(name).map(|spec| spec.default(cx.core.storage.config())).unwrap_or_default();
     let (host, port) = cx.advertised();
-    let entries: Vec<(&'static str, String, i8, &'static str)> = vec![
+    vec![
         (
             "advertised.listeners",
             format!("{}://{host}:{port}", cx.listener.protocol()),
@@ -233,11 +251,21 @@ pub(crate) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         ),
         ("auto.create.topics.enable", config.auto_create_topics.to_string(), 1, "broker.auto_create_topics"),
         ("broker.id", NODE.0.to_string(), 3, "there is one node"),
-        ("compression.type", "producer".to_owned(), 2, "batches are stored as they came"),
         ("connections.max.idle.ms", ms(config.idle_timeout), 5, "broker.idle_timeout"),
         ("default.replication.factor", "1".to_owned(), 3, "there is one node"),
         ("delete.topic.enable", "true".to_owned(), 1, "topics may be deleted"),
         ("fetch.max.bytes", config.max_fetch_size.0.to_string(), 3, "broker.max_fetch_size"),
+        ("max.connections", config.max_connections.to_string(), 3, "broker.max_connections"),
+        ("min.insync.replicas", "1".to_owned(), 3, "there is one node"),
+        ("node.id", NODE.0.to_string(), 3, "there is one node"),
+        ("num.partitions", config.default_partitions.to_string(), 3, "broker.default_partitions"),
+        ("socket.request.max.bytes", config.max_frame_size.0.to_string(), 3, "broker.max_frame_size"),
+    ]
+}
+
+/// Consumer groups and transactions.
+fn settings_of_groups(config: &BrokerConfig) -> Vec<Row> {
+    vec![
         ("group.consumer.assignors", crate::group::consumer::ASSIGNORS.join(","), 7, "there are these two"),
         (
             "group.consumer.heartbeat.interval.ms",
@@ -290,6 +318,29 @@ pub(crate) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         ("group.max.session.timeout.ms", ms(config.group.max_session_timeout), 3, "broker.group.max_session_timeout"),
         ("group.max.size", config.group.max_members.to_string(), 3, "broker.group.max_members"),
         ("group.min.session.timeout.ms", ms(config.group.min_session_timeout), 3, "broker.group.min_session_timeout"),
+        (
+            "offset.metadata.max.bytes",
+            config.group.max_commit_metadata_bytes.to_string(),
+            3,
+            "broker.group.max_commit_metadata_bytes",
+        ),
+        (
+            "offsets.retention.minutes",
+            (config.group.offsets_retention.0.as_secs() / 60).to_string(),
+            3,
+            "broker.group.offsets_retention",
+        ),
+        ("transaction.max.timeout.ms", ms(config.transaction.max_timeout), 3, "broker.transaction.max_timeout"),
+        ("transactional.id.expiration.ms", ms(config.transaction.id_expiry), 3, "broker.transaction.id_expiry"),
+    ]
+}
+
+/// Segments, retention, compaction.
+fn settings_of_log(cx: &Context) -> Vec<Row> {
+    let config = &cx.core.config;
+    let default = |name: &str| default_of_topics(cx, name);
+    vec![
+        ("compression.type", "producer".to_owned(), 2, "batches are stored as they came"),
         ("log.cleaner.backoff.ms", ms(config.storage.cleaner_interval), 5, "broker.storage.cleaner_interval"),
         (
             "log.cleaner.dedupe.buffer.size",
@@ -313,32 +364,12 @@ pub(crate) fn settings_of_broker(cx: &Context) -> Vec<Setting> {
         ),
         ("log.retention.ms", default("retention.ms"), 5, "broker.retention.age"),
         ("log.segment.bytes", default("segment.bytes"), 3, "broker.storage.segment_size"),
-        ("max.connections", config.max_connections.to_string(), 3, "broker.max_connections"),
         ("message.max.bytes", default("max.message.bytes"), 3, "broker.storage.max_message_size"),
-        ("min.insync.replicas", "1".to_owned(), 3, "there is one node"),
-        ("node.id", NODE.0.to_string(), 3, "there is one node"),
-        ("num.partitions", config.default_partitions.to_string(), 3, "broker.default_partitions"),
-        (
-            "offset.metadata.max.bytes",
-            config.group.max_commit_metadata_bytes.to_string(),
-            3,
-            "broker.group.max_commit_metadata_bytes",
-        ),
-        (
-            "offsets.retention.minutes",
-            (config.group.offsets_retention.0.as_secs() / 60).to_string(),
-            3,
-            "broker.group.offsets_retention",
-        ),
-        ("socket.request.max.bytes", config.max_frame_size.0.to_string(), 3, "broker.max_frame_size"),
-        ("transaction.max.timeout.ms", ms(config.transaction.max_timeout), 3, "broker.transaction.max_timeout"),
-        ("transactional.id.expiration.ms", ms(config.transaction.id_expiry), 3, "broker.transaction.id_expiry"),
-    ];
-    let setting = |(name, value, kind, doc): (_, String, _, _)| {
-        let synonyms = vec![(name, value.clone(), SOURCE_STATIC)];
-        Setting { name, value, source: SOURCE_STATIC, synonyms, kind, read_only: true, doc }
-    };
-    entries.into_iter().map(setting).collect()
+    ]
+}
+
+fn default_of_topics(cx: &Context, name: &str) -> String {
+    TopicSettings::spec(name).map(|spec| spec.default(cx.core.storage.config())).unwrap_or_default()
 }
 
 /// Whether the client may change settings of a resource.

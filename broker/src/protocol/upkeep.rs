@@ -31,7 +31,7 @@ pub(crate) async fn keep_certificates(core: Arc<Core>) {
             match refreshed {
                 Ok(Some(Ok(true))) => tracing::info!(listener = listener.name, "certificates reloaded"),
                 Ok(Some(Err(error))) => {
-                    tracing::error!(listener = listener.name, %error, "certificates can't be reloaded, the previous ones stay in force");
+                    tracing::error!(listener = listener.name, %error, "cannot reload certificates, the previous ones remain in use");
                 }
                 _ => {}
             }

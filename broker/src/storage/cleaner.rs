@@ -183,7 +183,7 @@ fn note_keys(
                         full = true;
                         return Ok(ControlFlow::Break(()));
                     }
-                    Err(e) => tell_unreadable(segment, header, &e),
+                    Err(e) => log_unreadable(segment, header, &e),
                 }
             }
             known_until = header.next_offset();
@@ -218,7 +218,7 @@ fn note_batch(keys: &mut KeyMap, header: &Header, batch: &[u8], from: i64) -> io
     Ok(true)
 }
 
-fn tell_unreadable(segment: &Segment, header: &Header, cause: &io::Error) {
+fn log_unreadable(segment: &Segment, header: &Header, cause: &io::Error) {
     tracing::warn!(
         segment = %segment.path().display(),
         offset = header.base_offset,
@@ -292,7 +292,7 @@ impl Pass<'_> {
                     return Ok(ControlFlow::Break(()));
                 }
                 let verdict = self.judge(header, batch).unwrap_or_else(|e| {
-                    tell_unreadable(segment, header, &e);
+                    log_unreadable(segment, header, &e);
                     Verdict::Stay
                 });
                 let rewritten = match verdict {

@@ -7,13 +7,15 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
+use millrace_log::record::Offset;
+
 /// The offset that a group will read next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedOffset {
     /// The group.
     pub group: String,
     /// Its committed offset.
-    pub offset: i64,
+    pub offset: Offset,
 }
 
 /// Committed offsets of consumer groups by partition.
@@ -27,8 +29,8 @@ pub trait CommittedOffsets: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DeletedUnread {
     pub group: String,
-    pub from_offset: i64,
-    pub to_offset: i64,
+    pub from_offset: Offset,
+    pub to_offset: Offset,
 }
 
 /// Counted by topic, partition and group.
@@ -41,8 +43,8 @@ pub(super) fn report(deleted: &DeletedUnread, topic: &str, partition: i32, count
         topic,
         partition,
         group,
-        from_offset,
-        to_offset,
+        %from_offset,
+        %to_offset,
         "retention deleted records that the group had not read: speed the group up, raise retention, or set millrace.retention.hold.bytes"
     );
     let labels = vec![
@@ -50,5 +52,5 @@ pub(super) fn report(deleted: &DeletedUnread, topic: &str, partition: i32, count
         ("partition".to_owned(), partition.to_string()),
         ("group".to_owned(), group.clone()),
     ];
-    counter.get_or_create(&labels).inc_by(u64::try_from(to_offset - from_offset).unwrap_or(0));
+    counter.get_or_create(&labels).inc_by(u64::try_from(to_offset.since(*from_offset)).unwrap_or(0));
 }

@@ -11,6 +11,26 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::committed_offsets::UnreadDeletions;
 
+/// Names of the metrics (`_total` is added behind those of counters, the unit behind those with one).
+#[allow(missing_docs)] // each stands beside its help text below
+pub mod names {
+    pub const APPENDED_BYTES: &str = "millrace_log_appended_bytes";
+    pub const APPENDED_RECORDS: &str = "millrace_log_appended_records";
+    pub const REFUSED_BATCHES: &str = "millrace_log_refused_batches";
+    pub const REPEATED_BATCHES: &str = "millrace_log_repeated_batches";
+    pub const READ_BYTES: &str = "millrace_log_read_bytes";
+    pub const HOLES: &str = "millrace_log_holes";
+    pub const TORN_BYTES: &str = "millrace_log_torn_bytes";
+    pub const DELETED_BYTES: &str = "millrace_log_deleted_bytes";
+    pub const COMPACTIONS: &str = "millrace_log_compactions";
+    pub const FAILED_COMPACTIONS: &str = "millrace_log_failed_compactions";
+    pub const COMPACTED_BYTES: &str = "millrace_log_compacted_bytes";
+    pub const UNREAD_PASSED_RECORDS: &str = "millrace_log_unread_passed_records";
+    pub const FLUSH: &str = "millrace_log_flush";
+    pub const DAMAGED_PLACES: &str = "millrace_log_damaged_places";
+    pub const FAILED_PARTITIONS: &str = "millrace_log_failed_partitions";
+}
+
 /// Counters of segment storage; clones count together.
 #[derive(Debug, Clone)]
 pub struct StorageMetrics {
@@ -72,43 +92,34 @@ impl StorageMetrics {
     /// Shows them in a registry.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [
-            ("millrace_log_appended_bytes", "Bytes of record batches appended", &self.appended_bytes),
-            ("millrace_log_appended_records", "Records appended", &self.appended_records),
-            ("millrace_log_refused_batches", "Record batches refused", &self.refused_batches),
-            (
-                "millrace_log_repeated_batches",
-                "Duplicate record batches of idempotent producers",
-                &self.repeated_batches,
-            ),
-            ("millrace_log_read_bytes", "Bytes read for consumers", &self.read_bytes),
-            ("millrace_log_holes", "Damaged places in segments that were quarantined", &self.holes),
-            ("millrace_log_torn_bytes", "Bytes of torn writes cut at the start", &self.torn_bytes),
-            ("millrace_log_deleted_bytes", "Bytes deleted by retention or on demand", &self.deleted_bytes),
-            ("millrace_log_compactions", "Passes of compaction over a partition", &self.compactions),
-            ("millrace_log_failed_compactions", "Passes of compaction that failed", &self.failed_compactions),
-            ("millrace_log_compacted_bytes", "Bytes freed by compaction", &self.compacted_bytes),
+            (names::APPENDED_BYTES, "Bytes of record batches appended", &self.appended_bytes),
+            (names::APPENDED_RECORDS, "Records appended", &self.appended_records),
+            (names::REFUSED_BATCHES, "Record batches refused", &self.refused_batches),
+            (names::REPEATED_BATCHES, "Duplicate record batches of idempotent producers", &self.repeated_batches),
+            (names::READ_BYTES, "Bytes read for consumers", &self.read_bytes),
+            (names::HOLES, "Damaged places in segments that were quarantined", &self.holes),
+            (names::TORN_BYTES, "Bytes of torn writes cut at the start", &self.torn_bytes),
+            (names::DELETED_BYTES, "Bytes deleted by retention or on demand", &self.deleted_bytes),
+            (names::COMPACTIONS, "Passes of compaction over a partition", &self.compactions),
+            (names::FAILED_COMPACTIONS, "Passes of compaction that failed", &self.failed_compactions),
+            (names::COMPACTED_BYTES, "Bytes freed by compaction", &self.compacted_bytes),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
         registry.register(
-            "millrace_log_unread_passed_records",
+            names::UNREAD_PASSED_RECORDS,
             "Records that retention deleted before a group had read them",
             self.unread_passed.clone(),
         );
-        registry.register_with_unit(
-            "millrace_log_flush",
-            "Time of an fsync",
-            Unit::Seconds,
-            self.flush_seconds.clone(),
-        );
+        registry.register_with_unit(names::FLUSH, "Time of an fsync", Unit::Seconds, self.flush_seconds.clone());
         registry.register(
-            "millrace_log_damaged_places",
+            names::DAMAGED_PLACES,
             "Damaged places in segments that readers skip, as of the last check of retention",
             self.damaged_places.clone(),
         );
         registry.register(
-            "millrace_log_failed_partitions",
+            names::FAILED_PARTITIONS,
             "Partitions that refuse writes because the disk failed",
             self.failed_partitions.clone(),
         );

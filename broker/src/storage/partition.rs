@@ -27,26 +27,26 @@ use super::txn::{AbortedTxn, OpenTxn};
 use super::workers::Workers;
 use crate::config::FlushPolicy;
 
-/// Appends that one turn on a thread serves before other partitions get theirs.
-const TURN: usize = 64;
+/// Appends of one partition that a thread writes before it turns to other partitions.
+const WRITES_PER_RUN: usize = 64;
 
 /// Batches for one partition, as [`append_all`] takes them.
 pub type Wanted = (Arc<Partition>, Bytes, AppendKind);
 
-/// Turns that one thread takes for several partitions. Should one panic, the others get theirs elsewhere.
-struct Turns(std::vec::IntoIter<Arc<Partition>>);
+/// ScheduledWrites that one thread takes for several partitions. Should one panic, the others get theirs elsewhere.
+struct ScheduledWrites(std::vec::IntoIter<Arc<Partition>>);
 
-impl Turns {
-    fn take(&mut self) {
+impl ScheduledWrites {
+    fn run(&mut self) {
         for partition in self.0.by_ref() {
-            partition.take_turn();
+            partition.write_queued();
         }
     }
 }
 
-impl Drop for Turns {
+impl Drop for ScheduledWrites {
     fn drop(&mut self) {
-        self.0.by_ref().for_each(|partition| partition.submit_turn());
+        self.0.by_ref().for_each(|partition| partition.schedule_writes());
     }
 }
 
@@ -73,14 +73,14 @@ pub async fn append_all(wanted: Vec<Wanted>) -> Vec<Result<Appended, AppendError
         }
         if partition.log.begins_segment(bytes) {
             // That waits for the disk: nobody else should wait with it.
-            partition.submit_turn();
+            partition.schedule_writes();
         } else {
             ours.push(partition);
         }
     }
     if !ours.is_empty() {
-        let mut turns = Turns(ours.into_iter());
-        workers.writers.submit(move || turns.take());
+        let mut writes = ScheduledWrites(ours.into_iter());
+        workers.writers.submit(move || writes.run());
     }
     // Each slot answers by being dropped at the latest.
     let _answered = all.await;
@@ -316,20 +316,20 @@ impl Partition {
         self.workers.readers.run(move || read(&this.log)).await.map_err(|_| ReadError::Closed)?
     }
 
-    /// Puts a job at the end of the queue; `true` if the caller has to see to it that a thread takes a turn.
+    /// Puts a job at the end of the queue; `true` if the caller must schedule a thread that writes it.
     fn enqueue(&self, job: AppendJob) -> bool {
         let mut queue = self.queue.lock();
         queue.jobs.push_back(job);
         !std::mem::replace(&mut queue.taken, true)
     }
 
-    fn submit_turn(self: &Arc<Self>) {
+    fn schedule_writes(self: &Arc<Self>) {
         let this = self.clone();
-        self.workers.writers.submit(move || this.take_turn());
+        self.workers.writers.submit(move || this.write_queued());
     }
 
-    fn take_turn(self: &Arc<Self>) {
-        for _ in 0..TURN {
+    fn write_queued(self: &Arc<Self>) {
+        for _ in 0..WRITES_PER_RUN {
             let mut queue = self.queue.lock();
             let Some(job) = queue.jobs.pop_front() else {
                 queue.taken = false;
@@ -343,7 +343,7 @@ impl Partition {
             }
             done.fill(appended);
         }
-        self.submit_turn();
+        self.schedule_writes();
     }
 
     fn flush(self: &Arc<Self>) {

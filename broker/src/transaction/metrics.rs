@@ -11,6 +11,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::state::State;
 
+/// Names of the metrics (`_total` is added behind those of counters, the unit behind those with one).
+#[allow(missing_docs)] // each stands beside its help text below
+pub mod names {
+    pub const TRANSACTIONS_ENDED: &str = "millrace_log_transactions_ended";
+    pub const TRANSACTION_MARKER: &str = "millrace_log_transaction_marker";
+    pub const TRANSACTION_FAILED_MARKERS: &str = "millrace_log_transaction_failed_markers";
+}
+
 /// Who has a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndedBy {
@@ -58,18 +66,18 @@ impl TransactionMetrics {
     /// Makes them known.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
-            "millrace_log_transactions_ended",
+            names::TRANSACTIONS_ENDED,
             "Transactions ended, by outcome: by the producer, fenced by a new one, or timed out",
             self.ended.clone(),
         );
         registry.register_with_unit(
-            "millrace_log_transaction_marker",
+            names::TRANSACTION_MARKER,
             "Time to write and flush the marker of an ended transaction in one partition",
             Unit::Seconds,
             self.marker_seconds.clone(),
         );
         registry.register(
-            "millrace_log_transaction_failed_markers",
+            names::TRANSACTION_FAILED_MARKERS,
             "Markers that could not be written: retried, and read_committed readers wait for them",
             self.failed_markers.clone(),
         );

@@ -17,7 +17,7 @@ use crate::keyed;
 use crate::storage::{AppendKind, BatchProducer, Isolation, Partition, Storage, TopicSettings, marker_of};
 use millrace_log::clock::{ManualClock, SharedClock};
 use millrace_log::fs::SimFs;
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 use millrace_log::value::{ByteSize, Span};
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -119,8 +119,12 @@ impl World {
 
     async fn commit_offset(&self, group: &str, producer: ProducerEpoch, offset: i64) {
         let verification = self.groups.verification(group).unwrap();
-        let commit =
-            Commit { partition: TopicPartition::new("t", 0), offset, leader_epoch: -1, metadata: String::new() };
+        let commit = Commit {
+            partition: TopicPartition::new("t", 0),
+            offset: Offset::new(offset),
+            leader_epoch: -1,
+            metadata: String::new(),
+        };
         let kept = self.groups.commit_in_transaction(group, NOBODY, producer, verification, vec![commit]).await;
         assert_eq!(kept, Ok(vec![Ok(())]));
     }
@@ -129,7 +133,7 @@ impl World {
     fn offset(&self, group: &str) -> (Option<i64>, bool) {
         let tp = TopicPartition::new("t", 0);
         let committed = self.groups.committed(group, Some(std::slice::from_ref(&tp))).remove(0).1;
-        (committed.map(|c| c.offset), self.groups.is_unstable(group, &tp))
+        (committed.map(|c| c.offset.get()), self.groups.is_unstable(group, &tp))
     }
 
     /// Offsets that a read-committed consumer is given, and the last stable offset.
@@ -365,8 +369,12 @@ async fn a_request_that_goes_away_leaves_no_state_on_its_way() {
 async fn offsets_count_when_their_transaction_commits() {
     for (commit, want) in [(true, Some(9)), (false, Some(3))] {
         let world = World::new().await;
-        let before =
-            Commit { partition: TopicPartition::new("t", 0), offset: 3, leader_epoch: -1, metadata: String::new() };
+        let before = Commit {
+            partition: TopicPartition::new("t", 0),
+            offset: Offset::new(3),
+            leader_epoch: -1,
+            metadata: String::new(),
+        };
         world.groups.commit("g", NOBODY, vec![before]).await.unwrap();
         let producer = world.init("x").await;
         let add = [world.groups.partition_of("g")];

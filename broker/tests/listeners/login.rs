@@ -123,10 +123,12 @@ async fn every_mechanism_over_tls_carries_records() {
             });
             assert_eq!(value.await.unwrap().unwrap(), mechanism.as_bytes());
         }
+        let failed = format!("millrace_log_failed_logins_total{{listener=\"outside\",mechanism=\"{mechanism}\"}} ");
+        let count = || broker.metrics().lines().find_map(|line| line.strip_prefix(&failed).map(str::to_owned));
+        assert_eq!(count().as_deref(), Some("0"), "exposed from the start");
         let wrong = ConnectionConfig { sasl_password: Secret::new("wander"), ..client.clone() };
         assert!(!is_let_in(&wrong, 2).await, "{mechanism} with a wrong password");
-        let told = format!("millrace_log_failed_logins_total{{listener=\"outside\",mechanism=\"{mechanism}\"}} ");
-        assert!(broker.metrics().lines().any(|line| line.starts_with(&told)), "{}", broker.metrics());
+        assert!(count().is_some_and(|count| count != "0"), "{}", broker.metrics());
     }
     let stranger = authority.client(broker.door("outside"));
     assert!(!is_let_in(&stranger, 2).await, "without a login");

@@ -74,7 +74,7 @@ async fn slow_bodies_are_refused_and_steady_ones_are_not() {
             Err(took) => {
                 let refusal = result.unwrap_err();
                 assert_eq!((refusal.status.as_u16(), began.elapsed().as_secs()), (408, took));
-                assert_eq!(refusal.text, "body did not come in time (api.read_timeout)");
+                assert_eq!(refusal.text, "request body timed out (api.read_timeout)");
             }
         }
     }

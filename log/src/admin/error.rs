@@ -188,11 +188,11 @@ fn plain(error: ResponseError) -> Option<&'static str> {
         E::NonEmptyGroup => "the group has members",
         E::UnknownMemberId => "the group has members",
         E::TopicAuthorizationFailed | E::GroupAuthorizationFailed | E::ClusterAuthorizationFailed => {
-            "this user may not do that"
+            "this user is not authorized"
         }
-        E::InvalidConfig => "the setting is not taken",
+        E::InvalidConfig => "invalid setting",
         E::PolicyViolation => "a policy of the cluster forbids it",
-        E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress => "the group's coordinator is not up yet",
+        E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress => "the group coordinator is not available yet",
         _ => return None,
     })
 }
@@ -205,7 +205,7 @@ fn cure(error: ResponseError) -> Option<&'static str> {
         E::GroupIdNotFound => "see `millrace broker groups list`",
         E::NonEmptyGroup | E::UnknownMemberId | E::RebalanceInProgress => "stop its consumers first",
         E::TopicAuthorizationFailed | E::GroupAuthorizationFailed | E::ClusterAuthorizationFailed => {
-            "log in as another user (--sasl-username), or give this one the right"
+            "log in as another user (--sasl-username), or grant this user the permission"
         }
         E::InvalidReplicationFactor => "no more replicas than brokers: leave --replication out",
         _ => return None,

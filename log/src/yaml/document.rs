@@ -12,7 +12,7 @@ use super::fault::LocatedFault;
 use super::parse::{MoreDocuments, read};
 use super::place::Place;
 use super::suggest::nearest;
-use super::tree::{Entry, Node, Value};
+use super::tree::{MapEntry, Node, Value};
 use crate::value::Span;
 
 /// A file being read: its text, and the faults found so far.
@@ -73,7 +73,7 @@ impl Document {
             return None;
         };
         let mut seen: HashMap<&str, &Place> = HashMap::new();
-        for Entry { key, place, node } in entries {
+        for MapEntry { key, place, node } in entries {
             if let Some(first) = seen.insert(key, place) {
                 let message = format!("duplicate key `{key}`, first in line {}", first.line());
                 self.fault(place, message, Some("remove one of them".into()));
@@ -175,7 +175,7 @@ impl Document {
 pub struct Fields<'n> {
     /// Where the map begins.
     pub place: &'n Place,
-    entries: &'n [Entry],
+    entries: &'n [MapEntry],
 }
 
 impl<'n> Fields<'n> {
@@ -190,7 +190,7 @@ impl<'n> Fields<'n> {
     }
 
     /// All keys with their values.
-    pub fn all(&self) -> &'n [Entry] {
+    pub fn all(&self) -> &'n [MapEntry] {
         self.entries
     }
 }

@@ -26,4 +26,4 @@ pub use fault::LocatedFault;
 pub use parse::{MoreDocuments, parse, parse_with_aliases};
 pub use place::Place;
 pub use suggest::nearest;
-pub use tree::{Entry, Node, Value};
+pub use tree::{MapEntry, Node, Value};

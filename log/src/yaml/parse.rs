@@ -9,7 +9,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
 
 use super::fault::LocatedFault;
 use super::place::Place;
-use super::tree::{Entry, Node, Value};
+use super::tree::{MapEntry, Node, Value};
 use super::written::Written;
 
 /// Depth of nesting and number of values that one file may have, aliases counted as often as they are used: the reader
@@ -164,9 +164,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Vec<Entry>, LocatedFault> {
+    fn map(&mut self, depth: usize) -> Result<Vec<MapEntry>, LocatedFault> {
         // With whether it was merged in.
-        let mut all: Vec<(Entry, bool)> = Vec::new();
+        let mut all: Vec<(MapEntry, bool)> = Vec::new();
         loop {
             let (key, place) = match self.next()? {
                 None | Some((Event::MappingEnd, _)) => break,
@@ -179,7 +179,7 @@ impl<'t> Reader<'t> {
                 all.extend(merge(node, &place)?.into_iter().map(|entry| (entry, true)));
             } else {
                 // A repetition is kept: who reads the map reports it together with all other faults.
-                all.push((Entry { key, place, node }, false));
+                all.push((MapEntry { key, place, node }, false));
             }
         }
         // The map's own keys rule over merged ones, and earlier merged ones over later.
@@ -195,7 +195,7 @@ impl<'t> Reader<'t> {
 }
 
 /// What a merged map, or each of a list of maps, has.
-fn merge(node: Node, place: &Place) -> Result<Vec<Entry>, LocatedFault> {
+fn merge(node: Node, place: &Place) -> Result<Vec<MapEntry>, LocatedFault> {
     let fault = || LocatedFault::new(place.clone(), "`<<` takes a map or a list of maps");
     match node.value {
         Value::Map(entries) => Ok(entries),

@@ -31,12 +31,12 @@ pub enum Value {
     /// A list.
     List(Vec<Node>),
     /// Keys in the order written.
-    Map(Vec<Entry>),
+    Map(Vec<MapEntry>),
 }
 
 /// A key and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct MapEntry {
     /// The key.
     pub key: String,
     /// Where the key stands.
@@ -165,7 +165,7 @@ impl Node {
 }
 
 /// A fault of a scalar stands at the scalar, one of a map or list at its key.
-fn value_or_key(entry: &Entry) -> &Place {
+fn value_or_key(entry: &MapEntry) -> &Place {
     match entry.node.value {
         Value::Scalar { .. } => &entry.node.place,
         _ => &entry.place,

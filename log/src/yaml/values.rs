@@ -3,7 +3,7 @@
 //! In: nodes. Out: texts, lists, entries, booleans as other programs write them. Touches nothing.
 
 use super::place::Place;
-use super::tree::{Entry, Node, Value};
+use super::tree::{MapEntry, Node, Value};
 
 /// Characters of a value that a message shows at most.
 const SHOWN: usize = 80;
@@ -41,7 +41,7 @@ impl Node {
     }
 
     /// The entries of a map.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[MapEntry] {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],

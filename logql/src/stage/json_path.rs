@@ -11,7 +11,7 @@ use super::run::Run;
 use crate::syntax::tree::Extraction;
 
 #[derive(Debug, PartialEq)]
-enum Step {
+enum PathSegment {
     Key(String),
     Index(usize),
 }
@@ -20,7 +20,7 @@ enum Step {
 #[derive(Debug)]
 pub(super) struct JsonPaths {
     /// Label and where its value stands.
-    wanted: Vec<(String, Vec<Step>)>,
+    wanted: Vec<(String, Vec<PathSegment>)>,
 }
 
 impl JsonPaths {
@@ -37,7 +37,7 @@ impl JsonPaths {
 }
 
 /// Reads `a.b["c d"][0]`.
-fn path(text: &str) -> Result<Vec<Step>, String> {
+fn path(text: &str) -> Result<Vec<PathSegment>, String> {
     let mut steps = Vec::new();
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -50,7 +50,7 @@ fn path(text: &str) -> Result<Vec<Step>, String> {
             if let Some(quoted) = inside.strip_prefix('"') {
                 let end = quoted.find('"').ok_or("unexpected $end, expecting STRING or INDEX")?;
                 let (key, behind) = quoted.split_at(end);
-                steps.push(Step::Key(key.to_owned()));
+                steps.push(PathSegment::Key(key.to_owned()));
                 rest = behind.get(1..).unwrap_or_default().trim_start();
             } else {
                 let digits = inside.bytes().take_while(u8::is_ascii_digit).count();
@@ -59,7 +59,7 @@ fn path(text: &str) -> Result<Vec<Step>, String> {
                     let found = if inside.is_empty() { "$end" } else { "character" };
                     format!("unexpected {found}, expecting STRING or INDEX")
                 })?;
-                steps.push(Step::Index(index));
+                steps.push(PathSegment::Index(index));
                 rest = behind.trim_start();
             }
             rest = rest.strip_prefix(']').ok_or("unexpected $end, expecting ]")?.trim_start();
@@ -73,7 +73,7 @@ fn path(text: &str) -> Result<Vec<Step>, String> {
         } else if needs_field && is_field_start(c) {
             let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
             let (key, behind) = rest.split_at(end);
-            steps.push(Step::Key(key.to_owned()));
+            steps.push(PathSegment::Key(key.to_owned()));
             rest = behind.trim_start();
             needs_field = false;
         } else {
@@ -88,7 +88,7 @@ fn is_field_start(c: char) -> bool {
 }
 
 /// The value at a path; `None` where there is none or the text can't be read that far.
-fn lookup<'l>(line: &'l [u8], steps: &[Step]) -> Option<Value<'l>> {
+fn lookup<'l>(line: &'l [u8], steps: &[PathSegment]) -> Option<Value<'l>> {
     // An object is not measured first: one that is cut at its end still has its first fields.
     let mut at = match line.trim_ascii_start().first() {
         Some(b'{') if !steps.is_empty() => Value::Object(line),
@@ -96,7 +96,7 @@ fn lookup<'l>(line: &'l [u8], steps: &[Step]) -> Option<Value<'l>> {
     };
     for step in steps {
         at = match (step, at) {
-            (Step::Key(key), Value::Object(object)) => {
+            (PathSegment::Key(key), Value::Object(object)) => {
                 let mut found = None;
                 // A fault behind the value does not matter.
                 json::fields(object, |name, value| {
@@ -109,7 +109,7 @@ fn lookup<'l>(line: &'l [u8], steps: &[Step]) -> Option<Value<'l>> {
                 .ok();
                 found?
             }
-            (Step::Index(index), Value::Array(array)) => json::element(array, *index)?,
+            (PathSegment::Index(index), Value::Array(array)) => json::element(array, *index)?,
             _ => return None,
         };
     }

@@ -4,7 +4,13 @@
 pub mod quantity;
 /// Numbers out of lines, with the errors of Go.
 pub(crate) mod go_number;
-/// Nodes of the tree.
+/// Where a node stands in the text.
+mod span;
+/// Nodes of log queries.
+mod tree_log;
+/// Nodes of metric queries.
+mod tree_metric;
+/// The tree of a query.
 pub mod tree;
 /// What is wrong with a text, and where.
 pub mod error;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use millrace_log::alert::{LabelSet, NewAlert};
 use millrace_log::clock::{Clock, SharedClock};
-use millrace_notify::alertmanager::Routing;
 use millrace_notify::integration::{Integration, Message, Outcome};
+use millrace_notify::routing::Routing;
 use millrace_notify::{Notifier, NotifyConfig};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;

@@ -12,7 +12,7 @@ use super::foreign::Keys;
 use super::parts::{Multiline, Remark, Timestamp};
 use super::pattern;
 use super::result::{Field, Out, add, body, ours, path_at, prune, remove, steps_from, variables};
-use super::step::{self, Step};
+use super::step::{self, TransformStep};
 use crate::config::environment::Variables;
 use crate::config::{ConfigError, parse};
 use millrace_log::yaml::Place;
@@ -49,7 +49,7 @@ pub struct Source {
     /// The other program parses its lines as JSON, and has their fields at the top of an event.
     pub is_json: bool,
     /// Entries of its list `transforms`, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TransformStep>,
     /// A step that changes events and could not be converted: those behind it may need it.
     pub blocked: Option<String>,
 }
@@ -102,7 +102,7 @@ impl Source {
     }
 
     /// Adds a transform, unless one before it could not be converted.
-    pub fn step(&mut self, step: Step, draft: &mut Draft) {
+    pub fn step(&mut self, step: TransformStep, draft: &mut Draft) {
         match &self.blocked {
             None => self.steps.push(step),
             Some(before) => {
@@ -378,7 +378,7 @@ impl Draft {
             fields.push(Field { key: "timestamp".to_owned(), value: Out::Map(inner), from: None });
         }
         if !source.steps.is_empty() {
-            let step = |step: &Step| {
+            let step = |step: &TransformStep| {
                 let inner = step.fields.iter();
                 let inner =
                     inner.map(|(key, value)| Field { key: (*key).to_owned(), value: value.clone(), from: None });

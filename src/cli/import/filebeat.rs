@@ -13,8 +13,8 @@ use super::foreign::{self, Keys};
 use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
-use super::step::{self, Step};
-use millrace_log::yaml::{Entry, Node, Place};
+use super::step::{self, TransformStep};
+use millrace_log::yaml::{MapEntry, Node, Place};
 
 /// Reads the file.
 pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
@@ -121,100 +121,19 @@ fn input(node: &Node, path: &str, draft: &mut Draft) {
         return;
     }
     let mut source = Source::new(&node.place, &title);
-    source.include = keys.take("paths").map(Node::texts).unwrap_or_default();
-    for glob in &mut source.include {
-        glob.0 = pattern::glob_without_braces(&glob.0);
-    }
     let scanner = keys.take("prospector").and_then(|node| node.get("scanner"));
-    let excluded = [keys.take("exclude_files"), scanner.and_then(|node| node.get("exclude_files"))];
-    for (regex, place) in excluded.into_iter().flatten().flat_map(Node::texts) {
-        match pattern::globs_of_regex(&regex) {
-            Some(globs) => source.exclude.extend(globs.into_iter().map(|glob| (glob, place.clone()))),
-            None => draft.leave(
-                &place,
-                format!("{path}.exclude_files: {regex}"),
-                "cannot be written as globs",
-                "globs under `exclude`",
-            ),
-        }
-    }
-    if let Some(entry) = keys.entry("include_files").or_else(|| scanner_entry(scanner, "include_files")) {
-        draft.leave(
-            &entry.place,
-            format!("{path}.include_files"),
-            "chooses files by a regular expression",
-            "narrow the globs of `include`",
-        );
-    }
-    for (name, value, place) in keys.take("fields").map(|node| node.flat("")).unwrap_or_default() {
-        source.label(&name, &value, &place);
-    }
-    keys.pass(&["fields_under_root"]);
-    if let Some((tags, place)) = keys.take("tags").and_then(Node::joined) {
-        source.label("tags", &tags, place);
-    }
-    if let Some((text, place)) = keys.text("encoding") {
-        source.set_encoding(text, place, keys.name("encoding"), draft);
-    }
-    let seeks_end = keys.yes("tail_files") || keys.text("ignore_inactive").is_some();
-    if seeks_end {
-        source.read_from = Some(("end", node.place.clone()));
-    }
-    for key in ["max_bytes", "message_max_bytes"] {
-        if let Some((text, place)) = keys.text(key) {
-            match pattern::bytes(text) {
-                Some(bytes) => source.max_line_bytes = Some((bytes, place.clone())),
-                None => draft.leave(place, keys.name(key), format!("`{text}` is not a size"), "set `max_line_bytes`"),
-            }
-        }
-    }
+    files(&keys, scanner, &mut source, draft);
+    settings(&keys, node, &mut source, draft);
     scan(&keys, scanner, draft);
-    if let Some(entry) = keys.entry("multiline") {
-        multiline(&entry.node, &keys.name("multiline"), &entry.place, &mut source, draft);
-    }
-    if let Some(entry) = keys.entry("json") {
-        json(&entry.node, &keys.name("json"), &entry.place, &mut source, draft);
-    }
-    for (i, parser) in keys.take("parsers").map(Node::items).unwrap_or_default().into_iter().enumerate() {
-        self::parser(parser, &format!("{path}.parsers[{i}]"), &mut source, draft);
-    }
+    events(&keys, &mut source, draft);
     if kind == "container" {
         source.set_format("auto", &node.place);
     }
-    // Filebeat applies include_lines first.
-    if let Some(entry) = keys.entry("include_lines") {
-        include_lines(&entry.node, &keys.name("include_lines"), &mut source, draft);
-    }
-    for (line, place) in keys.take("exclude_lines").map(Node::texts).unwrap_or_default() {
-        let what = format!("{path}.exclude_lines: {line}");
-        match pattern::regex(&line) {
-            Ok(regex) => {
-                source.step(Step::drop_match(&regex, &place, what).reason("exclude_lines"), draft);
-            }
-            Err(why) => draft.leave(&place, what, why, "a transform `{type: drop, match: ...}` of the source"),
-        }
-    }
+    lines(&keys, &mut source, draft);
     if let Some(entry) = keys.entry("processors") {
         processors(&entry.node, &keys.name("processors"), std::slice::from_mut(&mut source), draft);
     }
-    for (key, why, instead) in [
-        ("ignore_older", "old files are read too", "`exclude` for these files, or `read_from: end`"),
-        (
-            "pipeline",
-            "an ingest pipeline of Elasticsearch changes the event there",
-            "set it as the index's default pipeline",
-        ),
-        ("index", "an export has one index", "`exports[].index`"),
-    ] {
-        if let Some((text, place)) = keys.text(key)
-            && text != "0"
-        {
-            draft.leave(place, format!("{path}.{key}: {text}"), why, instead);
-        }
-    }
-    if keys.yes("symlinks") {
-        draft.note(&node.place, keys.name("symlinks"), "links that globs name are followed");
-    }
+    not_converted(&keys, node, draft);
     keys.pass(&[
         "id",
         "clean_inactive",
@@ -250,6 +169,112 @@ fn input(node: &Node, path: &str, draft: &mut Draft) {
     draft.sources.push(source);
 }
 
+/// Which files are read.
+fn files(keys: &Keys<'_>, scanner: Option<&Node>, source: &mut Source, draft: &mut Draft) {
+    source.include = keys.take("paths").map(Node::texts).unwrap_or_default();
+    for glob in &mut source.include {
+        glob.0 = pattern::glob_without_braces(&glob.0);
+    }
+    let excluded = [keys.take("exclude_files"), scanner.and_then(|node| node.get("exclude_files"))];
+    for (regex, place) in excluded.into_iter().flatten().flat_map(Node::texts) {
+        match pattern::globs_of_regex(&regex) {
+            Some(globs) => source.exclude.extend(globs.into_iter().map(|glob| (glob, place.clone()))),
+            None => draft.leave(
+                &place,
+                format!("{}: {regex}", keys.name("exclude_files")),
+                "cannot be written as globs",
+                "globs under `exclude`",
+            ),
+        }
+    }
+    if let Some(entry) = keys.entry("include_files").or_else(|| scanner_entry(scanner, "include_files")) {
+        draft.leave(
+            &entry.place,
+            keys.name("include_files"),
+            "chooses files by a regular expression",
+            "narrow the globs of `include`",
+        );
+    }
+}
+
+/// Labels, encoding, where to start, the longest line.
+fn settings(keys: &Keys<'_>, node: &Node, source: &mut Source, draft: &mut Draft) {
+    for (name, value, place) in keys.take("fields").map(|node| node.flat("")).unwrap_or_default() {
+        source.label(&name, &value, &place);
+    }
+    keys.pass(&["fields_under_root"]);
+    if let Some((tags, place)) = keys.take("tags").and_then(Node::joined) {
+        source.label("tags", &tags, place);
+    }
+    if let Some((text, place)) = keys.text("encoding") {
+        source.set_encoding(text, place, keys.name("encoding"), draft);
+    }
+    let seeks_end = keys.yes("tail_files") || keys.text("ignore_inactive").is_some();
+    if seeks_end {
+        source.read_from = Some(("end", node.place.clone()));
+    }
+    for key in ["max_bytes", "message_max_bytes"] {
+        if let Some((text, place)) = keys.text(key) {
+            match pattern::bytes(text) {
+                Some(bytes) => source.max_line_bytes = Some((bytes, place.clone())),
+                None => draft.leave(place, keys.name(key), format!("`{text}` is not a size"), "set `max_line_bytes`"),
+            }
+        }
+    }
+}
+
+/// How lines are joined and parsed.
+fn events(keys: &Keys<'_>, source: &mut Source, draft: &mut Draft) {
+    if let Some(entry) = keys.entry("multiline") {
+        multiline(&entry.node, &keys.name("multiline"), &entry.place, source, draft);
+    }
+    if let Some(entry) = keys.entry("json") {
+        json(&entry.node, &keys.name("json"), &entry.place, source, draft);
+    }
+    for (i, parser) in keys.take("parsers").map(Node::items).unwrap_or_default().into_iter().enumerate() {
+        self::parser(parser, &format!("{}[{i}]", keys.name("parsers")), source, draft);
+    }
+}
+
+/// Which lines are kept.
+fn lines(keys: &Keys<'_>, source: &mut Source, draft: &mut Draft) {
+    // Filebeat applies include_lines first.
+    if let Some(entry) = keys.entry("include_lines") {
+        include_lines(&entry.node, &keys.name("include_lines"), source, draft);
+    }
+    for (line, place) in keys.take("exclude_lines").map(Node::texts).unwrap_or_default() {
+        let what = format!("{}: {line}", keys.name("exclude_lines"));
+        match pattern::regex(&line) {
+            Ok(regex) => {
+                source.step(TransformStep::drop_match(&regex, &place, what).reason("exclude_lines"), draft);
+            }
+            Err(why) => draft.leave(&place, what, why, "a transform `{type: drop, match: ...}` of the source"),
+        }
+    }
+}
+
+/// What has no counterpart.
+fn not_converted(keys: &Keys<'_>, node: &Node, draft: &mut Draft) {
+    for (key, why, instead) in [
+        ("ignore_older", "old files are read too", "`exclude` for these files, or `read_from: end`"),
+        (
+            "pipeline",
+            "an ingest pipeline of Elasticsearch changes the event there",
+            "set it as the index's default pipeline",
+        ),
+        ("index", "an export has one index", "`exports[].index`"),
+    ] {
+        if let Some((text, place)) = keys.text(key)
+            && text != "0"
+        {
+            draft.leave(place, format!("{}: {text}", keys.name(key)), why, instead);
+        }
+    }
+    if keys.yes("symlinks") {
+        draft.note(&node.place, keys.name("symlinks"), "links that globs name are followed");
+    }
+}
+
 /// Drops the lines that none of the expressions matches.
 fn include_lines(node: &Node, what: &str, source: &mut Source, draft: &mut Draft) {
     let mut conditions = Vec::new();
@@ -269,11 +294,11 @@ fn include_lines(node: &Node, what: &str, source: &mut Source, draft: &mut Draft
     }
     if !conditions.is_empty() {
         let condition = step::program(&conditions.join(" && "));
-        source.step(Step::drop_if(condition, &node.place, what).reason("include_lines"), draft);
+        source.step(TransformStep::drop_if(condition, &node.place, what).reason("include_lines"), draft);
     }
 }
 
-fn scanner_entry<'n>(scanner: Option<&'n Node>, key: &str) -> Option<&'n Entry> {
+fn scanner_entry<'n>(scanner: Option<&'n Node>, key: &str) -> Option<&'n MapEntry> {
     scanner?.entries().iter().find(|entry| entry.key == key)
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::draft::Draft;
 use super::foreign::Keys;
 use super::result::Out;
-use millrace_log::yaml::{Entry, Node};
+use millrace_log::yaml::{MapEntry, Node};
 
 /// Reads the outputs.
 pub fn output(node: &Node, draft: &mut Draft) {
@@ -145,7 +145,7 @@ fn with_port(host: &str, port: u16) -> String {
     if bare && !host.contains("${") { format!("{host}:{port}") } else { host.to_owned() }
 }
 
-fn elasticsearch(entry: &Entry, keys: &Keys<'_>, draft: &mut Draft) {
+fn elasticsearch(entry: &MapEntry, keys: &Keys<'_>, draft: &mut Draft) {
     let hosts = keys.take("hosts").map(Node::texts).unwrap_or_default();
     let Some((host, place)) = hosts.first() else {
         return draft.leave(&entry.place, &keys.path, "no hosts", "set `exports[].url`");

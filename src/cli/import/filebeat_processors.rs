@@ -6,7 +6,7 @@ use super::draft::{Draft, Source};
 use super::foreign::Keys;
 use super::parts::Timestamp;
 use super::pattern;
-use super::step::{self, Parsed, Step};
+use super::step::{self, Parsed, TransformStep};
 use millrace_log::yaml::{Node, Place};
 
 /// Applies processors in order.
@@ -60,7 +60,7 @@ fn drop_event(settings: &Node, name: &str, place: &Place, sources: &mut [Source]
             Ok(condition) => {
                 let condition =
                     if uses_fields { format!("{}\n{condition}", Parsed::Json.assignment()) } else { condition };
-                let step = Step::drop_if(step::program(&condition), place, name).reason("drop_event");
+                let step = TransformStep::drop_if(step::program(&condition), place, name).reason("drop_event");
                 source.step(step, draft);
             }
             Err(why) => draft.leave(place, name, why, instead),
@@ -129,7 +129,7 @@ fn rate_limit(settings: &Node, name: &str, place: &Place, sources: &mut [Source]
     match limit {
         Some((count, per)) if keys.take("fields").is_none() => {
             for source in sources.iter_mut() {
-                source.step(Step::throttle(count, per, place, name), draft);
+                source.step(TransformStep::throttle(count, per, place, name), draft);
             }
         }
         _ => {

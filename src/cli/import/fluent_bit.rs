@@ -98,35 +98,69 @@ fn input(section: &Section, files: &Files, inputs: &mut Vec<Input>, draft: &mut 
         };
         return draft.leave(&section.place, title, "is not a file input", instead);
     }
-    let mut source = Source::new(&section.place, &title);
-    let mut parser = None;
-    let mut firstline = None;
-    let mut old_multiline = false;
-    let mut reads_head = false;
-    let mut key = "log".to_owned();
+    let mut tail = Tail {
+        source: Source::new(&section.place, &title),
+        parser: None,
+        firstline: None,
+        old_multiline: false,
+        reads_head: false,
+        key: "log".to_owned(),
+    };
     for p in &section.properties {
+        tail.property(p, files, draft);
+    }
+    if !tail.reads_head {
+        tail.source.read_from = Some(("end", section.place.clone()));
+    }
+    tail.join_by_first_line(section, files, draft);
+    let record = match tail.parser.or(tail.firstline.filter(|_| tail.old_multiline)) {
+        None => Record::Line(tail.key),
+        Some(p) => {
+            self::parser(p, files, &mut tail.source, draft);
+            parsed(p, files, tail.key)
+        }
+    };
+    draft.sources.push(tail.source);
+    inputs.push(Input { tag, record });
+}
+
+/// A section `[INPUT] tail` as far as it was read.
+struct Tail<'f> {
+    source: Source,
+    parser: Option<&'f Property>,
+    firstline: Option<&'f Property>,
+    old_multiline: bool,
+    reads_head: bool,
+    /// Field of the event that holds the line.
+    key: String,
+}
+
+impl<'f> Tail<'f> {
+    fn property(&mut self, p: &'f Property, files: &Files, draft: &mut Draft) {
         match p.key.as_str() {
             "name" | "tag" | "alias" | "log_level" | "log_suppress_interval" => {}
-            "path" => source.include = globs(p),
+            "path" => self.source.include = globs(p),
             "exclude_path" => {
                 let anywhere = |(glob, place): (String, Place)| (pattern::glob_anywhere(&glob), place);
-                source.exclude = globs(p).into_iter().map(anywhere).collect();
+                self.source.exclude = globs(p).into_iter().map(anywhere).collect();
             }
-            "parser" => parser = Some(p),
-            "parser_firstline" => firstline = Some(p),
-            "multiline" => old_multiline = yes(p),
+            "parser" => self.parser = Some(p),
+            "parser_firstline" => self.firstline = Some(p),
+            "multiline" => self.old_multiline = yes(p),
             "multiline_flush" => {
-                if let (Some(span), Some((multiline, _))) = (pattern::span(&p.value, 1000.0), &mut source.multiline) {
+                if let (Some(span), Some((multiline, _))) =
+                    (pattern::span(&p.value, 1000.0), &mut self.source.multiline)
+                {
                     multiline.timeout = Some(span);
                 }
             }
-            "multiline.parser" => multiline_parsers(p, files, &mut source, draft),
-            "read_from_head" => reads_head = yes(p),
+            "multiline.parser" => multiline_parsers(p, files, &mut self.source, draft),
+            "read_from_head" => self.reads_head = yes(p),
             "refresh_interval" => setting(p, "scan_interval", draft),
             "rotate_wait" => setting(p, "rotated_wait", draft),
             "buffer_max_size" => match pattern::bytes(&p.value) {
                 Some(bytes) => {
-                    source.max_line_bytes = Some((bytes, p.place.clone()));
+                    self.source.max_line_bytes = Some((bytes, p.place.clone()));
                     let text = "Fluent Bit skips longer lines, or stops at them; Millrace truncates and marks them";
                     draft.note(&p.place, written(p), text);
                 }
@@ -146,68 +180,72 @@ fn input(section: &Section, files: &Files, inputs: &mut Vec<Input>, draft: &mut 
             "path_key" => draft.note(&p.place, written(p), "the path is the label `filename`"),
             "offset_key" => draft.note(&p.place, written(p), "the position is in the record header `millrace`"),
             "key" => {
-                key = p.value.clone();
+                self.key = p.value.clone();
                 draft.note(&p.place, written(p), "the value is the line itself");
             }
-            "ignore_older" => {
-                draft.leave(
-                    &p.place,
-                    written(p),
-                    "old files are read too",
-                    "`exclude` for these files, or `read_from: end`",
-                );
-            }
-            "tag_regex" => {
-                draft.leave(&p.place, written(p), "derives tags from the path", "the label `filename` has the path")
-            }
-            "docker_mode" | "docker_mode_parser" => containers(p, "docker", &mut source),
+            "docker_mode" | "docker_mode_parser" => containers(p, "docker", &mut self.source),
             "unicode.encoding" | "generic.encoding" => {
-                source.set_encoding(&p.value, &p.place, written(p), draft);
+                self.source.set_encoding(&p.value, &p.place, written(p), draft);
             }
-            key if key.starts_with("db.") || key.starts_with("storage.") => {}
-            "buffer_chunk_size"
-            | "inotify_watcher"
-            | "static_batch_size"
-            | "event_batch_size"
-            | "threaded"
-            | "exit_on_eof"
-            | "watcher_interval"
-            | "progress_check_interval"
-            | "progress_check_interval_nsec"
-            | "skip_empty_lines"
-            | "file_cache_advise"
-            | "thread.ring_buffer.capacity" => {}
-            "processors" => draft.leave(&p.place, written(p), "changes events", "VRL in a transform of the source"),
-            _ => draft.leave(&p.place, written(p), "unknown key", "see millrace.reference.yaml"),
+            _ => other(p, draft),
         }
     }
-    if !reads_head {
-        source.read_from = Some(("end", section.place.clone()));
-    }
-    if old_multiline && let Some(p) = firstline {
-        match found(files, "PARSER", &p.value)
-            .and_then(|section| section.get("regex"))
-            .map(|p| pattern::ruby_regex(&p.value))
+
+    /// `Multiline On` with `Parser_Firstline`, the form before `multiline.parser`.
+    fn join_by_first_line(&mut self, section: &Section, files: &Files, draft: &mut Draft) {
+        if self.old_multiline
+            && let Some(p) = self.firstline
         {
-            Some(Ok(start)) => {
-                let timeout = section.get("multiline_flush").and_then(|p| pattern::span(&p.value, 1000.0));
-                let multiline =
-                    Multiline { by: Some(("start", start)), max_lines: None, timeout: timeout.or(Some("4s".into())) };
-                source.multiline = Some((multiline, p.place.clone()));
+            match found(files, "PARSER", &p.value)
+                .and_then(|section| section.get("regex"))
+                .map(|p| pattern::ruby_regex(&p.value))
+            {
+                Some(Ok(start)) => {
+                    let timeout = section.get("multiline_flush").and_then(|p| pattern::span(&p.value, 1000.0));
+                    let multiline = Multiline {
+                        by: Some(("start", start)),
+                        max_lines: None,
+                        timeout: timeout.or(Some("4s".into())),
+                    };
+                    self.source.multiline = Some((multiline, p.place.clone()));
+                }
+                Some(Err(why)) => draft.leave(&p.place, written(p), why, "set `multiline.start`"),
+                None => draft.leave(&p.place, written(p), "parser not found", "set `multiline.start`"),
             }
-            Some(Err(why)) => draft.leave(&p.place, written(p), why, "set `multiline.start`"),
-            None => draft.leave(&p.place, written(p), "parser not found", "set `multiline.start`"),
         }
     }
-    let record = match parser.or(firstline.filter(|_| old_multiline)) {
-        None => Record::Line(key),
-        Some(p) => {
-            self::parser(p, files, &mut source, draft);
-            parsed(p, files, key)
+}
+
+/// Properties that are left out, or need nothing.
+fn other(p: &Property, draft: &mut Draft) {
+    match p.key.as_str() {
+        "ignore_older" => {
+            draft.leave(
+                &p.place,
+                written(p),
+                "old files are read too",
+                "`exclude` for these files, or `read_from: end`",
+            );
         }
-    };
-    draft.sources.push(source);
-    inputs.push(Input { tag, record });
+        "tag_regex" => {
+            draft.leave(&p.place, written(p), "derives tags from the path", "the label `filename` has the path")
+        }
+        key if key.starts_with("db.") || key.starts_with("storage.") => {}
+        "buffer_chunk_size"
+        | "inotify_watcher"
+        | "static_batch_size"
+        | "event_batch_size"
+        | "threaded"
+        | "exit_on_eof"
+        | "watcher_interval"
+        | "progress_check_interval"
+        | "progress_check_interval_nsec"
+        | "skip_empty_lines"
+        | "file_cache_advise"
+        | "thread.ring_buffer.capacity" => {}
+        "processors" => draft.leave(&p.place, written(p), "changes events", "VRL in a transform of the source"),
+        _ => draft.leave(&p.place, written(p), "unknown key", "see millrace.reference.yaml"),
+    }
 }
 
 fn globs(p: &Property) -> Vec<(String, Place)> {

@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::fluent_bit_file::{Property, Section};
 use super::fluent_bit_tags::{Input, Record, reached, written};
 use super::pattern;
-use super::step::{self, Step};
+use super::step::{self, TransformStep};
 use millrace_log::yaml::Place;
 
 /// Applies one filter to the sources that it matches.
@@ -93,7 +93,7 @@ pub fn filter(section: &Section, inputs: &[Input], draft: &mut Draft) {
 type Refused = (Place, String);
 
 /// The steps of a `grep`. Its rules are tried in order, and the first `Regex` decides; with `Logical_Op` all count together.
-fn grep(section: &Section, title: &str, record: &Record) -> Result<Vec<Step>, Refused> {
+fn grep(section: &Section, title: &str, record: &Record) -> Result<Vec<TransformStep>, Refused> {
     let rules: Vec<&Property> =
         section.properties.iter().filter(|p| matches!(p.key.as_str(), "regex" | "exclude")).collect();
     let operator = section.get("logical_op").map_or_else(String::new, |p| p.value.to_ascii_lowercase());
@@ -113,7 +113,8 @@ fn grep(section: &Section, title: &str, record: &Record) -> Result<Vec<Step>, Re
             Record::Fields(parsed) => format!("{}\n{condition}", parsed.assignment()),
             _ => condition,
         };
-        Step::drop_if(step::program(&condition), &rule.place, format!("{title}: {}", written(rule))).reason("grep")
+        TransformStep::drop_if(step::program(&condition), &rule.place, format!("{title}: {}", written(rule)))
+            .reason("grep")
     };
     let Some(first) = rules.first() else { return Ok(Vec::new()) };
     if matches!(operator.as_str(), "and" | "or") {
@@ -132,7 +133,7 @@ fn grep(section: &Section, title: &str, record: &Record) -> Result<Vec<Step>, Re
         // The line itself needs no program.
         if let (false, Record::Line(_), Some(Ok(regex))) = (keeps(rule), record, regex_of(rule)) {
             let what = format!("{title}: {}", written(rule));
-            return Step::drop_match(&regex, &rule.place, what).reason("grep");
+            return TransformStep::drop_match(&regex, &rule.place, what).reason("grep");
         }
         made(if keeps(rule) { format!("!{condition}") } else { condition }, rule)
     });

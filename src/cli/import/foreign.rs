@@ -9,7 +9,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::error::ImportError;
-use millrace_log::yaml::{Entry, Node, Place, Value, parse_with_aliases};
+use millrace_log::yaml::{MapEntry, Node, Place, Value, parse_with_aliases};
 
 /// YAML, and JSON, which is YAML too.
 pub fn yaml(file: &str, text: &str) -> Result<Node, ImportError> {
@@ -18,7 +18,7 @@ pub fn yaml(file: &str, text: &str) -> Result<Node, ImportError> {
 
 /// TOML.
 pub fn toml(file: &str, text: &str) -> Result<Node, ImportError> {
-    let places = Places::new(file, text);
+    let places = LineIndex::new(file, text);
     let root = DeTable::parse(text).map_err(|error| {
         let at = places.at(error.span().map_or(0, |span| span.start));
         ImportError::Syntax(format!("{at}: invalid TOML: {}", error.message()))
@@ -28,13 +28,13 @@ pub fn toml(file: &str, text: &str) -> Result<Node, ImportError> {
 }
 
 /// Lines of a text, for places of bytes.
-struct Places<'t> {
+struct LineIndex<'t> {
     file: Arc<str>,
     text: &'t str,
     lines: Vec<usize>,
 }
 
-impl<'t> Places<'t> {
+impl<'t> LineIndex<'t> {
     fn new(file: &str, text: &'t str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Self { file: file.into(), text, lines: std::iter::once(0).chain(ends).collect() }
@@ -49,12 +49,12 @@ impl<'t> Places<'t> {
 
     fn table(&self, table: &DeTable<'_>) -> Value {
         // The order written: the table sorts by name.
-        let mut entries: Vec<(usize, Entry)> = table
+        let mut entries: Vec<(usize, MapEntry)> = table
             .iter()
             .map(|(key, value)| {
                 let place = self.at(key.span().start);
                 let node = self.node(value.get_ref(), value.span().start, &place);
-                (key.span().start, Entry { key: key.get_ref().to_string(), place, node })
+                (key.span().start, MapEntry { key: key.get_ref().to_string(), place, node })
             })
             .collect();
         entries.sort_by_key(|(start, _)| *start);
@@ -93,7 +93,7 @@ pub fn expand_dots(node: &mut Node) {
     }
 }
 
-fn put(entries: &mut Vec<Entry>, path: &str, entry: Entry) {
+fn put(entries: &mut Vec<MapEntry>, path: &str, entry: MapEntry) {
     let (first, rest) = match path.split_once('.') {
         Some((first, rest)) if !first.is_empty() && !rest.is_empty() => (first, Some(rest)),
         _ => (path, None),
@@ -119,9 +119,9 @@ fn put(entries: &mut Vec<Entry>, path: &str, entry: Entry) {
             let mut inner = Vec::new();
             put(&mut inner, rest, entry);
             let node = Node::new(Value::Map(inner), place.clone());
-            entries.push(Entry { key: first.to_owned(), place, node });
+            entries.push(MapEntry { key: first.to_owned(), place, node });
         }
-        (None, None) => entries.push(Entry { key: first.to_owned(), ..entry }),
+        (None, None) => entries.push(MapEntry { key: first.to_owned(), ..entry }),
     }
 }
 
@@ -129,7 +129,7 @@ fn put(entries: &mut Vec<Entry>, path: &str, entry: Entry) {
 pub struct Keys<'n> {
     /// Where it stands, as in `scrape_configs[0]`; empty at the top.
     pub path: String,
-    entries: &'n [Entry],
+    entries: &'n [MapEntry],
     taken: RefCell<Vec<bool>>,
 }
 
@@ -146,7 +146,7 @@ impl<'n> Keys<'n> {
     }
 
     /// The same with the place of the key.
-    pub fn entry(&self, key: &str) -> Option<&'n Entry> {
+    pub fn entry(&self, key: &str) -> Option<&'n MapEntry> {
         let at = self.entries.iter().position(|entry| entry.key == key)?;
         if let Some(taken) = self.taken.borrow_mut().get_mut(at) {
             *taken = true;
@@ -178,7 +178,7 @@ impl<'n> Keys<'n> {
     }
 
     /// What nobody took.
-    pub fn rest(&self) -> Vec<&'n Entry> {
+    pub fn rest(&self) -> Vec<&'n MapEntry> {
         let taken = self.taken.borrow();
         let entries = self.entries.iter().zip(taken.iter());
         entries.filter(|(entry, taken)| !**taken && !entry.node.is_null()).map(|(entry, _)| entry).collect()

@@ -15,7 +15,7 @@ use super::foreign::Keys;
 use super::parts::{Multiline, Timestamp};
 use super::pattern;
 use super::result::Out;
-use super::step::{self, Parsed, Step};
+use super::step::{self, Parsed, TransformStep};
 use millrace_log::yaml::{Node, Place};
 
 /// Where a name that a stage extracted stands in the line.
@@ -82,7 +82,7 @@ fn run(stages: Vec<&Node>, path: &str, sources: &mut [Source], extracted: &mut N
             "output" => push(output(&keys, place, extracted), &keys, place, sources, draft),
             "decolorize" => {
                 let program = ".message = strip_ansi_escape_codes(string!(.message))";
-                push(Ok(Step::vrl(step::program(program), place, &name)), &keys, place, sources, draft);
+                push(Ok(TransformStep::vrl(step::program(program), place, &name)), &keys, place, sources, draft);
             }
             other => {
                 let (why, instead) = reason_of(other);
@@ -114,7 +114,7 @@ fn reason_of(stage: &str) -> (&'static str, &'static str) {
 }
 
 /// A step, or why there is none and what to use instead.
-type Made = Result<Step, (String, String)>;
+type Made = Result<TransformStep, (String, String)>;
 
 fn refuse(why: impl Into<String>, instead: &str) -> Made {
     Err((why.into(), instead.to_owned()))
@@ -173,14 +173,14 @@ fn dropped(keys: &Keys<'_>, place: &Place, extracted: &Names) -> Made {
     let step = match (from.as_slice(), value.or(regex.clone())) {
         ([], Some(_)) if keys.take("value").is_some() => return refuse("compares a value without a `source`", instead),
         ([], Some(regex)) => match longer {
-            None => Step::drop_match(&regex, place, &keys.path),
+            None => TransformStep::drop_match(&regex, place, &keys.path),
             Some(longer) => {
                 let condition = format!("{} && {longer}", step::line_matches(&regex));
-                Step::drop_if(step::program(&condition), place, &keys.path)
+                TransformStep::drop_if(step::program(&condition), place, &keys.path)
             }
         },
         ([], None) => match longer {
-            Some(longer) => Step::drop_if(step::program(&longer), place, &keys.path),
+            Some(longer) => TransformStep::drop_if(step::program(&longer), place, &keys.path),
             None => return refuse("has no condition", instead),
         },
         ([(name, _)], Some(regex)) => match extracted.get(name) {
@@ -189,7 +189,7 @@ fn dropped(keys: &Keys<'_>, place: &Place, extracted: &Names) -> Made {
                 if let Some(longer) = longer {
                     condition.push_str(&format!(" && {longer}"));
                 }
-                Step::drop_if(step::program(&condition), place, &keys.path)
+                TransformStep::drop_if(step::program(&condition), place, &keys.path)
             }
             _ => return refuse(format!("`{name}` is not a field of the line"), instead),
         },
@@ -201,7 +201,7 @@ fn dropped(keys: &Keys<'_>, place: &Place, extracted: &Names) -> Made {
 fn sampling(keys: &Keys<'_>, place: &Place) -> Made {
     let rate = keys.text("rate").and_then(|(text, _)| text.parse().ok()).and_then(pattern::one_in);
     match rate {
-        Some(rate) => Ok(Step::sample(rate, place, &keys.path)),
+        Some(rate) => Ok(TransformStep::sample(rate, place, &keys.path)),
         None => refuse("keeps a share that is not one in a whole number", "a transform `{type: sample, rate: ...}`"),
     }
 }
@@ -216,7 +216,7 @@ fn limit(keys: &Keys<'_>, place: &Place) -> Made {
     let Some(rate) = rate.filter(|rate| *rate > 0) else {
         return refuse("has a rate that is not a whole number", "a transform `{type: throttle, limit: ..., per: ...}`");
     };
-    let mut step = Step::throttle(rate, "1s", place, &keys.path);
+    let mut step = TransformStep::throttle(rate, "1s", place, &keys.path);
     if let Some(burst) = burst.filter(|burst| *burst > 0) {
         step = step.with("burst", Out::Plain(burst.to_string()));
     }
@@ -231,7 +231,7 @@ fn output(keys: &Keys<'_>, place: &Place, extracted: &Names) -> Made {
     match extracted.get(name) {
         Some(Extracted::Field(parsed, path)) => {
             let program = format!("{}\n{}", parsed.assignment(), step::set_from_field(parsed, ".message", path));
-            Ok(Step::vrl(step::program(&program), place, &keys.path))
+            Ok(TransformStep::vrl(step::program(&program), place, &keys.path))
         }
         _ => {
             refuse(format!("`{name}` is not a field of the line"), "VRL: `.message = ...` in a transform of the source")
@@ -269,7 +269,7 @@ fn from_fields(
         }
     }
     if !program.is_empty() {
-        let step = Step::vrl(step::program(&program.join("\n")), place, &keys.path);
+        let step = TransformStep::vrl(step::program(&program.join("\n")), place, &keys.path);
         sources.iter_mut().for_each(|source| source.step(step.clone(), draft));
     }
 }
@@ -409,7 +409,7 @@ fn matched(keys: &Keys<'_>, place: &Place, sources: &mut [Source], extracted: &m
             Some((selector, ..)) if !selector.matches(&labels) => {}
             Some((_, _, conditions)) if drops => {
                 let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" && ") };
-                let step = Step::drop_if(step::program(&condition), place, &what).reason(reason);
+                let step = TransformStep::drop_if(step::program(&condition), place, &what).reason(reason);
                 source.step(step, draft);
             }
             Some((_, _, conditions)) if conditions.is_empty() => {

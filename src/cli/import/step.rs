@@ -7,7 +7,7 @@ use millrace_log::yaml::Place;
 
 /// One entry of a source's list `transforms`.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct TransformStep {
     /// Keys and values.
     pub fields: Vec<(&'static str, Out)>,
     /// Its place in the other file.
@@ -16,7 +16,7 @@ pub struct Step {
     pub what: String,
 }
 
-impl Step {
+impl TransformStep {
     fn new(kind: &str, place: &Place, what: impl Into<String>) -> Self {
         Self { fields: vec![("type", Out::Plain(kind.to_owned()))], place: place.clone(), what: what.into() }
     }

@@ -14,7 +14,7 @@ use super::result::Out;
 use super::vector_graph::{Chain, Upstream};
 use super::vector_sink::sink;
 use super::vector_transform::{leave, transform};
-use millrace_log::yaml::{Entry, Node, Place};
+use millrace_log::yaml::{MapEntry, Node, Place};
 
 /// Sources of other kinds, and what takes their place.
 const OTHER_SOURCES: [(&str, &str); 10] = [
@@ -57,9 +57,10 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
     }
     let upstream = Upstream::new(transforms, sources);
     // Only these are converted: a copy of the events for another sink changes nothing.
-    let converted =
-        |sink: &&Entry| matches!(sink.node.get("type").and_then(Node::text), Some("kafka" | "loki" | "elasticsearch"));
-    let converted: Vec<&Entry> = sinks.iter().filter(converted).collect();
+    let converted = |sink: &&MapEntry| {
+        matches!(sink.node.get("type").and_then(Node::text), Some("kafka" | "loki" | "elasticsearch"))
+    };
+    let converted: Vec<&MapEntry> = sinks.iter().filter(converted).collect();
     for name in &names {
         let chain = Chain::of(name, transforms, &converted);
         let Some(mut source) = draft.take_source(&format!("sources.{name}")) else { continue };
@@ -110,7 +111,7 @@ pub fn import(path: &Path, text: &str) -> Result<Draft, ImportError> {
 }
 
 /// Whether it became an entry.
-fn file_source(entry: &Entry, draft: &mut Draft) -> bool {
+fn file_source(entry: &MapEntry, draft: &mut Draft) -> bool {
     let path = format!("sources.{}", entry.key);
     let keys = Keys::new(&entry.node, &path);
     let kind = keys.text("type").map_or("", |(kind, _)| kind);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millrace_log::yaml::{Entry, Node};
+use millrace_log::yaml::{MapEntry, Node};
 
 /// Which sources feed a component.
 pub struct Upstream<'n> {
@@ -15,7 +15,7 @@ pub struct Upstream<'n> {
 
 impl<'n> Upstream<'n> {
     /// Of all components.
-    pub fn new(transforms: &'n [Entry], sources: &[Entry]) -> Self {
+    pub fn new(transforms: &'n [MapEntry], sources: &[MapEntry]) -> Self {
         let inputs = transforms.iter().map(|entry| (entry.key.as_str(), inputs(&entry.node)));
         Self { inputs: inputs.collect(), sources: sources.iter().map(|entry| entry.key.clone()).collect() }
     }
@@ -56,11 +56,12 @@ pub struct Chain<'n> {
 
 impl<'n> Chain<'n> {
     /// Follows a source until its events go several ways.
-    pub fn of(source: &'n str, transforms: &'n [Entry], sinks: &[&Entry]) -> Self {
-        let reads = |entry: &Entry, name: &str| {
+    pub fn of(source: &'n str, transforms: &'n [MapEntry], sinks: &[&MapEntry]) -> Self {
+        let reads = |entry: &MapEntry, name: &str| {
             inputs(&entry.node).iter().any(|input| wild(input, name) || input.split('.').next() == Some(name))
         };
-        let after = |name: &str| -> Vec<&'n Entry> { transforms.iter().filter(|entry| reads(entry, name)).collect() };
+        let after =
+            |name: &str| -> Vec<&'n MapEntry> { transforms.iter().filter(|entry| reads(entry, name)).collect() };
         let mut chain = Self { steps: Vec::new(), others: BTreeSet::new() };
         let mut last = source;
         loop {
@@ -85,7 +86,7 @@ impl<'n> Chain<'n> {
 }
 
 /// Whether a transform reads all events of a component, and not one of its named outputs.
-fn whole(entry: &Entry, name: &str) -> bool {
+fn whole(entry: &MapEntry, name: &str) -> bool {
     inputs(&entry.node).iter().any(|input| wild(input, name))
 }
 
@@ -112,7 +113,7 @@ mod tests {
                     k: {x: {inputs: [e, d]}}\n";
         let root = super::super::foreign::yaml("f", text).unwrap();
         let transforms = root.get("t").unwrap().entries();
-        let sinks: Vec<&Entry> = root.get("k").unwrap().entries().iter().collect();
+        let sinks: Vec<&MapEntry> = root.get("k").unwrap().entries().iter().collect();
         let chain = Chain::of("s", transforms, &sinks);
         assert_eq!(chain.steps, ["a", "b"]);
         assert_eq!(chain.others, ["c", "d", "e"].into());

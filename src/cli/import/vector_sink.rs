@@ -5,10 +5,10 @@
 use super::draft::Draft;
 use super::foreign::Keys;
 use super::result::Out;
-use millrace_log::yaml::{Entry, Node};
+use millrace_log::yaml::{MapEntry, Node};
 
 /// Reads one sink.
-pub fn sink(entry: &Entry, reached: &[usize], draft: &mut Draft) {
+pub fn sink(entry: &MapEntry, reached: &[usize], draft: &mut Draft) {
     let path = format!("sinks.{}", entry.key);
     let keys = Keys::new(&entry.node, &path);
     let kind = keys.text("type").map_or("", |(kind, _)| kind);
@@ -37,7 +37,7 @@ pub fn sink(entry: &Entry, reached: &[usize], draft: &mut Draft) {
     draft.leave(&entry.place, format!("{path} ({kind})"), "the agent writes to Kafka only", instead);
 }
 
-fn kafka(entry: &Entry, keys: &Keys<'_>, draft: &mut Draft) {
+fn kafka(entry: &MapEntry, keys: &Keys<'_>, draft: &mut Draft) {
     if draft.has_kafka() {
         let instead = "a transform `{type: route, topic: ...}`, or `broker.routes`";
         return draft.leave(&entry.place, &keys.path, "the agent writes to one Kafka", instead);
@@ -127,7 +127,7 @@ fn kafka(entry: &Entry, keys: &Keys<'_>, draft: &mut Draft) {
     draft.leave_rest(keys);
 }
 
-fn loki(entry: &Entry, keys: &Keys<'_>, reached: &[usize], draft: &mut Draft) {
+fn loki(entry: &MapEntry, keys: &Keys<'_>, reached: &[usize], draft: &mut Draft) {
     let endpoint = keys.text("endpoint").map_or("", |(text, _)| text);
     let why =
         format!("{endpoint}: Millrace's agent writes to the log, and its aggregator answers Loki's API from there");
@@ -194,7 +194,7 @@ fn loki(entry: &Entry, keys: &Keys<'_>, reached: &[usize], draft: &mut Draft) {
     draft.leave_rest(keys);
 }
 
-fn elasticsearch(entry: &Entry, keys: &Keys<'_>, draft: &mut Draft) {
+fn elasticsearch(entry: &MapEntry, keys: &Keys<'_>, draft: &mut Draft) {
     let endpoint = keys.take("endpoints").or_else(|| keys.take("endpoint")).map(Node::texts).unwrap_or_default();
     let Some((url, place)) = endpoint.first() else {
         return draft.leave(&entry.place, &keys.path, "no address", "set `exports[].url`");

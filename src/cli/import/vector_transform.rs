@@ -6,11 +6,11 @@ use super::draft::{Draft, Source};
 use super::foreign::Keys;
 use super::pattern;
 use super::result::Out;
-use super::step::{self, Step};
-use millrace_log::yaml::{Entry, Node};
+use super::step::{self, TransformStep};
+use millrace_log::yaml::{MapEntry, Node};
 
 /// Adds one transform to a source.
-pub fn transform(entry: &Entry, source: &mut Source, draft: &mut Draft) {
+pub fn transform(entry: &MapEntry, source: &mut Source, draft: &mut Draft) {
     let kind = entry.node.get("type").and_then(Node::text).unwrap_or("");
     let path = format!("transforms.{}", entry.key);
     let keys = Keys::new(&entry.node, &path);
@@ -43,7 +43,7 @@ pub fn transform(entry: &Entry, source: &mut Source, draft: &mut Draft) {
 }
 
 /// Reports a transform that is not converted.
-pub fn leave(entry: &Entry, draft: &mut Draft) {
+pub fn leave(entry: &MapEntry, draft: &mut Draft) {
     let kind = entry.node.get("type").and_then(Node::text).unwrap_or("");
     let (why, instead) = match kind {
         "remap" => ("changes events by a program", "a transform `{type: vrl, program: ...}` of the source"),
@@ -65,13 +65,13 @@ pub fn leave(entry: &Entry, draft: &mut Draft) {
     draft.leave(&entry.place, format!("transforms.{} ({kind})", entry.key), why, instead);
 }
 
-type Made = Result<Step, (String, String)>;
+type Made = Result<TransformStep, (String, String)>;
 
 fn refuse(why: &str, instead: &str) -> Made {
     Err((why.to_owned(), instead.to_owned()))
 }
 
-fn remap(keys: &Keys<'_>, entry: &Entry, what: &str, draft: &mut Draft) -> Made {
+fn remap(keys: &Keys<'_>, entry: &MapEntry, what: &str, draft: &mut Draft) -> Made {
     let aborts_are_kept = keys.take("drop_on_abort").and_then(Node::yes) == Some(false);
     let drops_errors = keys.yes("drop_on_error");
     if keys.yes("reroute_dropped") {
@@ -92,10 +92,10 @@ fn remap(keys: &Keys<'_>, entry: &Entry, what: &str, draft: &mut Draft) -> Made 
             if renamed {
                 draft.note(&entry.place, what, "`.file` of Vector is `.filename` here: renamed in the program");
             }
-            Step::vrl(draft.program(&source), &entry.place, what)
+            TransformStep::vrl(draft.program(&source), &entry.place, what)
         }
         (None, Some((file, _))) => {
-            let mut step = Step::vrl(Out::Plain(String::new()), &entry.place, what);
+            let mut step = TransformStep::vrl(Out::Plain(String::new()), &entry.place, what);
             step.fields.pop();
             step.with("file", draft.open(file))
         }
@@ -151,12 +151,12 @@ fn not(condition: &str) -> String {
     if condition.contains('\n') { format!("!({{\n{condition}\n}})") } else { format!("!({condition})") }
 }
 
-fn filter(keys: &Keys<'_>, entry: &Entry, what: &str, draft: &mut Draft) -> Made {
+fn filter(keys: &Keys<'_>, entry: &MapEntry, what: &str, draft: &mut Draft) -> Made {
     match keys.take("condition").and_then(condition) {
         Some(text) if !matches!(text.trim(), "is_log" | "is_metric" | "is_trace") => {
             let (text, _) = file_renamed(text);
             draft.note(&entry.place, what, "an event on which the condition fails is kept; Vector drops it");
-            Ok(Step::drop_if(draft.program(&not(&text)), &entry.place, what).reason("filter"))
+            Ok(TransformStep::drop_if(draft.program(&not(&text)), &entry.place, what).reason("filter"))
         }
         Some(_) => refuse("tests the type of an event", "nothing: every line is a log"),
         None => refuse("has a condition that is not VRL", "a transform `{type: drop, if: ...}` of the source"),
@@ -170,7 +170,7 @@ fn key_field(text: &str) -> Option<String> {
     plain.then(|| format!(".{name}"))
 }
 
-fn with_key(step: Step, keys: &Keys<'_>) -> Made {
+fn with_key(step: TransformStep, keys: &Keys<'_>) -> Made {
     let step = match keys.text("key_field") {
         None => step,
         Some((text, _)) => match key_field(text) {
@@ -185,7 +185,7 @@ fn with_key(step: Step, keys: &Keys<'_>) -> Made {
     }
 }
 
-fn sample(keys: &Keys<'_>, entry: &Entry, what: &str) -> Made {
+fn sample(keys: &Keys<'_>, entry: &MapEntry, what: &str) -> Made {
     let rate = match (keys.text("rate"), keys.text("ratio")) {
         (Some((rate, _)), None) => rate.parse().ok(),
         (None, Some((ratio, _))) => ratio.parse().ok().and_then(pattern::one_in),
@@ -193,17 +193,17 @@ fn sample(keys: &Keys<'_>, entry: &Entry, what: &str) -> Made {
     };
     keys.pass(&["sample_rate_key"]);
     match rate {
-        Some(rate) => with_key(Step::sample(rate, &entry.place, what), keys),
+        Some(rate) => with_key(TransformStep::sample(rate, &entry.place, what), keys),
         None => refuse("keeps a share that is not one in a whole number", "a transform `{type: sample, rate: ...}`"),
     }
 }
 
-fn throttle(keys: &Keys<'_>, entry: &Entry, what: &str) -> Made {
+fn throttle(keys: &Keys<'_>, entry: &MapEntry, what: &str) -> Made {
     keys.pass(&["internal_metrics"]);
     let limit = keys.text("threshold").and_then(|(text, _)| text.parse().ok());
     let per = keys.text("window_secs").and_then(|(text, _)| pattern::span(text, 1000.0));
     match (limit, per) {
-        (Some(limit), Some(per)) => with_key(Step::throttle(limit, &per, &entry.place, what), keys),
+        (Some(limit), Some(per)) => with_key(TransformStep::throttle(limit, &per, &entry.place, what), keys),
         _ => refuse("has no plain threshold and window", "a transform `{type: throttle, limit: ..., per: ...}`"),
     }
 }

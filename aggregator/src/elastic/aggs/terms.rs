@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::super::document::{Doc, number_json};
+use super::super::document::Doc;
 use super::super::error::ApiError;
 use super::body::{Body, scalar};
-use super::bucket::{Below, Bucket, Key, Left, MAX_KEYS, too_many_values, unordered};
+use super::bucket::{Below, Bucket, Key, Left, MAX_KEYS, too_many_values};
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl Terms {
             let mut head = Map::new();
             match &key {
                 Key::Text(text) => drop(head.insert("key".to_owned(), text.as_str().into())),
-                Key::Number(bits) => drop(head.insert("key".to_owned(), number_json(unordered(*bits)))),
+                Key::Number(n) => drop(head.insert("key".to_owned(), n.json())),
                 Key::Bool(b) => {
                     head.insert("key".to_owned(), i32::from(*b).into());
                     head.insert("key_as_string".to_owned(), b.to_string().into());

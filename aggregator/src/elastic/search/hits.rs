@@ -107,7 +107,7 @@ impl Search {
         watch.check()?;
         // In order of the sort: what comes later is no better; and the count has reached what is tracked.
         // Documents without a time are sorted last and may stand anywhere.
-        let timed = self.sort.first().is_none_or(SortBy::is_place)
+        let timed = self.sort.first().is_none_or(SortBy::is_index_position)
             || self.best.peek().is_some_and(|worst| worst.keys.first() != Some(&SortValue::Missing));
         let ordered =
             timed && sort::follows_rows(&self.sort).is_some() && self.request.aggs.is_empty() && request.size > 0;

@@ -12,6 +12,9 @@ mod source;
 mod request;
 /// The best hits and the answer.
 mod hits;
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 
 use std::sync::Arc;
 

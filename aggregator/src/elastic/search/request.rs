@@ -197,11 +197,11 @@ impl Request {
             return;
         };
         let (first, last) = match after {
-            SortValue::Place(place) => (place.time_ns, place.time_ns),
+            SortValue::IndexPosition(place) => (place.time_ns, place.time_ns),
             // The whole millisecond: others of it may come behind the keys. Documents without a time are sorted last,
             // whatever time they are filed under; lines have one.
             SortValue::Number(ms) if by.field == TIMESTAMP && self.selection.kind() == Kind::Lines => {
-                let ns = (*ms as i64).saturating_mul(1_000_000);
+                let ns = ms.as_i64().saturating_mul(1_000_000);
                 (ns, ns.saturating_add(999_999))
             }
             _ => return,
@@ -221,9 +221,9 @@ fn number(text: Option<&String>) -> Result<Option<usize>, ApiError> {
 
 fn count(key: &str, value: &Json) -> Result<usize, ApiError> {
     let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
-    number
-        .and_then(|n| usize::try_from(n).ok())
-        .ok_or_else(|| ApiError::argument(format!("[{key}] parameter cannot be negative or no number, found {value}")))
+    number.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| {
+        ApiError::argument(format!("[{key}] parameter must be a whole number, 0 or more, found {value}"))
+    })
 }
 
 fn track_total(value: &Json) -> Result<Option<u64>, ApiError> {

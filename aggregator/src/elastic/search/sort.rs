@@ -11,8 +11,9 @@ use std::fmt;
 use millrace_log::record::{Position, SourceId};
 use serde_json::Value as Json;
 
-use super::super::document::{Doc, TIMESTAMP, Value, number_json};
+use super::super::document::{Doc, TIMESTAMP, Value};
 use super::super::error::ApiError;
+use super::super::number::Number;
 use super::super::time;
 
 /// One key of an order.
@@ -30,7 +31,7 @@ pub struct SortBy {
 
 impl SortBy {
     /// Whether it is the order of the index.
-    pub fn is_place(&self) -> bool {
+    pub fn is_index_position(&self) -> bool {
         matches!(self.field.as_str(), "_doc" | "_shard_doc")
     }
 }
@@ -41,11 +42,11 @@ pub enum SortValue {
     /// The document has none.
     Missing,
     /// Numbers, times in milliseconds, booleans.
-    Number(f64),
+    Number(Number),
     /// Text or keyword.
     Text(String),
     /// The place in the index.
-    Place(Place),
+    IndexPosition(IndexPosition),
 }
 
 impl SortValue {
@@ -53,24 +54,24 @@ impl SortValue {
     pub fn into_json(self) -> Json {
         match self {
             Self::Missing => Json::Null,
-            Self::Number(n) => number_json(n),
+            Self::Number(n) => n.json(),
             Self::Text(text) => text.into(),
-            Self::Place(place) => place.to_string().into(),
+            Self::IndexPosition(place) => place.to_string().into(),
         }
     }
 }
 
-/// Place of a document in the order of the index, different for each: event time, source, position.
+/// IndexPosition of a document in the order of the index, different for each: event time, source, position.
 /// Its text is `<ns>:<source>:<offset>:<sub>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct IndexPosition {
     /// Event time, ns since 1970.
     pub time_ns: i64,
     source: SourceId,
     position: Position,
 }
 
-impl Place {
+impl IndexPosition {
     fn of(doc: &Doc<'_>) -> Self {
         let (time_ns, source, position) = doc.place();
         Self { time_ns, source, position }
@@ -85,7 +86,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for IndexPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}:{}", self.time_ns, self.source, self.position.offset, self.position.sub)
     }
@@ -97,9 +98,9 @@ pub fn follows_rows(sort: &[SortBy]) -> Option<bool> {
     let plain = sort.iter().all(|by| !by.missing_first && by.missing.is_none());
     match sort {
         [] => Some(true),
-        [one] if plain && (one.field == TIMESTAMP || one.is_place()) => Some(one.descending),
+        [one] if plain && (one.field == TIMESTAMP || one.is_index_position()) => Some(one.descending),
         [time, place]
-            if plain && time.field == TIMESTAMP && place.is_place() && time.descending == place.descending =>
+            if plain && time.field == TIMESTAMP && place.is_index_position() && time.descending == place.descending =>
         {
             Some(time.descending)
         }
@@ -126,12 +127,12 @@ pub fn compare_keys(sort: &[SortBy], a: &[SortValue], b: &[SortValue]) -> Orderi
                     Ordering::Less
                 }
             }
-            (SortValue::Number(a), SortValue::Number(b)) => directed(a.total_cmp(b), by.descending),
+            (SortValue::Number(a), SortValue::Number(b)) => directed(a.cmp(b), by.descending),
             (SortValue::Text(a), SortValue::Text(b)) => directed(a.cmp(b), by.descending),
-            (SortValue::Place(a), SortValue::Place(b)) => directed(a.cmp(b), by.descending),
+            (SortValue::IndexPosition(a), SortValue::IndexPosition(b)) => directed(a.cmp(b), by.descending),
             // Numbers before texts before places, whatever the direction.
-            (SortValue::Number(_), _) | (SortValue::Text(_), SortValue::Place(_)) => Ordering::Less,
-            (SortValue::Text(_) | SortValue::Place(_), _) => Ordering::Greater,
+            (SortValue::Number(_), _) | (SortValue::Text(_), SortValue::IndexPosition(_)) => Ordering::Less,
+            (SortValue::Text(_) | SortValue::IndexPosition(_), _) => Ordering::Greater,
         };
         if order.is_ne() {
             return order;
@@ -199,35 +200,36 @@ pub fn of_body(value: &Json) -> Result<Vec<SortBy>, ApiError> {
 pub fn after_value(field: &str, value: &Json) -> Result<SortValue, ApiError> {
     match value {
         _ if matches!(field, "_doc" | "_shard_doc") => {
-            let place = value.as_str().and_then(Place::parse).ok_or_else(|| {
+            let place = value.as_str().and_then(IndexPosition::parse).ok_or_else(|| {
                 ApiError::argument(format!(
-                    "search_after value [{value}] of [{field}] is not one that an answer of this server had in [sort]"
+                    "invalid search_after value [{value}] for [{field}]: expected a value of [sort] in a previous response"
                 ))
             })?;
-            Ok(SortValue::Place(place))
+            Ok(SortValue::IndexPosition(place))
         }
         Json::Null => Ok(SortValue::Missing),
-        Json::Number(n) => Ok(n.as_f64().map_or(SortValue::Missing, SortValue::Number)),
+        Json::Number(n) => Ok(Number::of_json(n).map_or(SortValue::Missing, SortValue::Number)),
         Json::String(text) if field == TIMESTAMP => time::parse(text)
-            .map(|ns| SortValue::Number(ns.div_euclid(1_000_000) as f64))
+            .map(|ns| SortValue::Number(ns.div_euclid(1_000_000).into()))
             .ok_or_else(|| ApiError::parsing(format!("failed to parse date field [{text}]"))),
         Json::String(text) => Ok(SortValue::Text(text.clone())),
-        Json::Bool(b) => Ok(SortValue::Number(f64::from(u8::from(*b)))),
-        _ => Err(ApiError::parsing("[search_after] values must be texts, numbers or null")),
+        Json::Bool(b) => Ok(SortValue::Number(i64::from(*b).into())),
+        _ => Err(ApiError::parsing("[search_after] values must be strings, numbers or null")),
     }
 }
 
 /// The value of a document.
 pub fn value_of(doc: &Doc<'_>, by: &SortBy) -> SortValue {
     match by.field.as_str() {
-        "_doc" | "_shard_doc" => return SortValue::Place(Place::of(doc)),
-        "_score" => return SortValue::Number(1.0),
+        "_doc" | "_shard_doc" => return SortValue::IndexPosition(IndexPosition::of(doc)),
+        "_score" => return SortValue::Number(1.into()),
         _ => {}
     }
     let values = doc.values(&by.field).into_iter().map(|value| match value {
         Value::Text(text) => SortValue::Text(text.into_owned()),
-        Value::Time(ns) => SortValue::Number(ns.div_euclid(1_000_000) as f64),
-        other => other.number().map_or(SortValue::Missing, SortValue::Number),
+        Value::Time(ns) => SortValue::Number(ns.div_euclid(1_000_000).into()),
+        Value::Number(n) => SortValue::Number(n),
+        Value::Bool(b) => SortValue::Number(i64::from(b).into()),
     });
     // Of several values the smallest counts upwards, the largest downwards.
     let one = std::slice::from_ref(by);
@@ -243,13 +245,16 @@ mod tests {
 
     #[test]
     fn places_read_back_from_their_text() {
-        let place =
-            Place { time_ns: -7, source: SourceId([0xab; 16]), position: Position { offset: u64::MAX, sub: 3 } };
-        assert_eq!(Place::parse(&place.to_string()), Some(place));
+        let place = IndexPosition {
+            time_ns: -7,
+            source: SourceId([0xab; 16]),
+            position: Position { offset: u64::MAX, sub: 3 },
+        };
+        assert_eq!(IndexPosition::parse(&place.to_string()), Some(place));
         for text in
             ["", "1", "1:2:3:4", "x:abababababababababababababababab:1:1", "1:abababababababababababababababab:1:1:1"]
         {
-            assert_eq!(Place::parse(text), None, "{text}");
+            assert_eq!(IndexPosition::parse(text), None, "{text}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::super::document::{Doc, Value, number_json};
+use super::super::document::{Doc, Value};
 use super::super::error::ApiError;
 use super::super::query;
 use super::params::UrlParams;
@@ -138,7 +138,7 @@ pub fn fields_of(doc: &Doc<'_>, wanted: &[String]) -> Json {
             .values(field)
             .iter()
             .map(|value| match value {
-                Value::Number(n) => number_json(*n),
+                Value::Number(n) => n.json(),
                 Value::Bool(b) => Json::Bool(*b),
                 other => other.text().into(),
             })

@@ -15,8 +15,8 @@ use millrace_index::rows;
 use millrace_index::scan::RowBatch;
 
 /// A line that passed.
-pub(super) struct Found {
-    /// What it is told by.
+pub(super) struct TailLine {
+    /// Identity of the event.
     pub(super) key: (SourceId, Position),
     /// Event time, ns since 1970.
     pub(super) time_ns: i64,
@@ -68,7 +68,7 @@ impl Filter {
     }
 
     /// The lines that pass, in the order of the rows.
-    pub(super) fn apply(&self, batch: &RowBatch) -> Vec<Found> {
+    pub(super) fn apply(&self, batch: &RowBatch) -> Vec<TailLine> {
         let wanted: Vec<Option<StreamLabels>> = batch
             .streams
             .iter()
@@ -85,7 +85,7 @@ impl Filter {
             }
             let metadata = row.metadata.as_ref().map(|m| &*shared.entry(m).or_insert_with(|| m.pairs().into()));
             if let Some(done) = self.pipeline.process(labels, metadata, row.time_ns, line) {
-                found.push(Found {
+                found.push(TailLine {
                     key: (row.source, row.position),
                     time_ns: row.time_ns,
                     labels: done.labels,

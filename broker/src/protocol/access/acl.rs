@@ -191,7 +191,7 @@ enum Host {
 
 /// A rule as it is looked up.
 #[derive(Debug)]
-struct Entry {
+struct AclEntry {
     /// Absent: anybody.
     principal: Option<String>,
     host: Host,
@@ -199,7 +199,7 @@ struct Entry {
     permission: Permission,
 }
 
-impl Entry {
+impl AclEntry {
     fn of(binding: &Binding) -> Self {
         let host = match binding.host.as_str() {
             ANY => Host::Any,
@@ -230,15 +230,15 @@ impl Entry {
 /// The rules of one kind of resource.
 #[derive(Debug, Default)]
 struct Table {
-    literal: HashMap<String, Vec<Entry>>,
-    prefixed: HashMap<String, Vec<Entry>>,
+    literal: HashMap<String, Vec<AclEntry>>,
+    prefixed: HashMap<String, Vec<AclEntry>>,
     /// Lengths of the prefixes, so that a name is only tried at these.
     lengths: BTreeSet<usize>,
 }
 
 impl Table {
     /// All rules that have a say about a name.
-    fn about<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+    fn about<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a AclEntry> {
         let any = if name == ANY { None } else { self.literal.get(ANY) };
         let prefixes = self.lengths.iter().take_while(|length| **length <= name.len());
         let prefixed = prefixes.filter_map(|length| self.prefixed.get(name.get(..*length)?));
@@ -275,7 +275,7 @@ impl Rules {
                     &mut table.prefixed
                 }
             };
-            names.entry(binding.name.clone()).or_default().push(Entry::of(binding));
+            names.entry(binding.name.clone()).or_default().push(AclEntry::of(binding));
         }
         Self { bindings, tables }
     }
@@ -306,10 +306,10 @@ impl Rules {
     /// Whether there is any resource of a kind that somebody may do something with (KIP-679).
     pub fn ask_any(&self, who: &str, from: IpAddr, operation: Operation, kind: Kind) -> Verdict {
         let Some(table) = self.tables.get(&kind) else { return Verdict::Silent };
-        let denied = |entries: Option<&Vec<Entry>>| {
+        let denied = |entries: Option<&Vec<AclEntry>>| {
             entries.is_some_and(|list| list.iter().any(|e| e.is_about(who, from) && e.denies(operation)))
         };
-        let allowed = |entries: &Vec<Entry>| entries.iter().any(|e| e.is_about(who, from) && e.allows(operation));
+        let allowed = |entries: &Vec<AclEntry>| entries.iter().any(|e| e.is_about(who, from) && e.allows(operation));
         if denied(table.literal.get(ANY)) {
             return Verdict::Denied;
         }

@@ -100,7 +100,7 @@ impl Store {
         let fault = |reason: String| BrokerError::State { path: path.clone(), what: "read", reason };
         let kept = match read(&*fs, &path) {
             Ok(bytes) => Kept::read(&bytes).map_err(|e| {
-                fault(format!("{e}; restore it from a backup, or move it away and make the rules anew"))
+                fault(format!("{e}; restore it from a backup, or move it away and create the rules again"))
             })?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(e) => return Err(fault(e.to_string())),

@@ -12,16 +12,16 @@ use crate::group::{Commit, Committer};
 use crate::protocol::access::{Operation, Resource};
 use crate::protocol::context::Context;
 use crate::protocol::error::{Code, group_code, group_number};
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 /// Partition indexes of a topic, with their place in the commit, or why they have none.
-type Places = Vec<(i32, Result<usize, Code>)>;
+type CommitIndexes = Vec<(i32, Result<usize, Code>)>;
 
 /// Answers.
 pub(crate) async fn handle(cx: &Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let group = cx.allowed(Operation::Read, Resource::Group(&request.group_id.0));
     let mut commits = Vec::new();
-    let mut topics: Vec<(_, Places)> = Vec::with_capacity(request.topics.len());
+    let mut topics: Vec<(_, CommitIndexes)> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name: std::sync::Arc<str> = (&*topic.name.0).into();
         let allowed = group.and_then(|()| cx.allowed(Operation::Read, Resource::Topic(&name)));
@@ -32,7 +32,7 @@ pub(crate) async fn handle(cx: &Context, request: OffsetCommitRequest) -> Offset
             if found.is_ok() {
                 commits.push(Commit {
                     partition: TopicPartition::new(std::sync::Arc::clone(&name), p.partition_index),
-                    offset: p.committed_offset,
+                    offset: Offset::new(p.committed_offset),
                     leader_epoch: p.committed_leader_epoch,
                     metadata: p.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
                 });

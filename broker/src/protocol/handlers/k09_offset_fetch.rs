@@ -21,10 +21,10 @@ use crate::protocol::wire::{once, text};
 use millrace_log::record::TopicPartition;
 
 /// What was committed, or that an open transaction holds another offset.
-type Found = Vec<(TopicName, Partitions)>;
+type GroupOffsets = Vec<(TopicName, Partitions)>;
 type Partitions = Vec<(i32, Result<Option<Committed>, Code>)>;
 
-fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>)>>, stable: bool) -> Found {
+fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>)>>, stable: bool) -> GroupOffsets {
     let is_unstable = |tp: &TopicPartition| stable && cx.core.groups.is_unstable(&group.0, tp);
     let settled = |tp: &TopicPartition, committed| {
         if is_unstable(tp) { Err(Code::UnstableOffsetCommit) } else { Ok(committed) }
@@ -54,7 +54,7 @@ fn look_up(cx: &Context, group: &GroupId, asked: Option<Vec<(TopicName, Vec<i32>
 
 fn parts(committed: Result<Option<Committed>, Code>) -> (i64, i32, String, i16) {
     match committed {
-        Ok(Some(c)) => (c.offset, c.leader_epoch, c.metadata, 0),
+        Ok(Some(c)) => (c.offset.get(), c.leader_epoch, c.metadata, 0),
         Ok(None) => (-1, -1, String::new(), 0),
         Err(code) => (-1, -1, String::new(), code.code()),
     }

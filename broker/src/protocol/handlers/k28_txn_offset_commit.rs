@@ -14,10 +14,10 @@ use crate::protocol::access::{Operation, Resource};
 use crate::protocol::context::Context;
 use crate::protocol::error::{Code, group_code, group_number, txn_code};
 use crate::transaction::state::{Protocol, TxnError};
-use millrace_log::record::TopicPartition;
+use millrace_log::record::{Offset, TopicPartition};
 
 /// Partition indexes of a topic, with their place in the commit, or why they have none.
-type Places = Vec<(i32, Result<usize, Code>)>;
+type CommitIndexes = Vec<(i32, Result<usize, Code>)>;
 
 fn refusal(version: i16, error: &TxnError) -> Code {
     match error {
@@ -61,7 +61,7 @@ async fn commit(
 /// Answers.
 pub(crate) async fn handle(cx: &Context, mut request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
     let mut commits = Vec::new();
-    let mut topics: Vec<(_, Places)> = Vec::with_capacity(request.topics.len());
+    let mut topics: Vec<(_, CommitIndexes)> = Vec::with_capacity(request.topics.len());
     for topic in std::mem::take(&mut request.topics) {
         let name: std::sync::Arc<str> = (&*topic.name.0).into();
         let mut places = Vec::with_capacity(topic.partitions.len());
@@ -73,7 +73,7 @@ pub(crate) async fn handle(cx: &Context, mut request: TxnOffsetCommitRequest) ->
             if known.is_ok() {
                 commits.push(Commit {
                     partition: TopicPartition::new(std::sync::Arc::clone(&name), p.partition_index),
-                    offset: p.committed_offset,
+                    offset: Offset::new(p.committed_offset),
                     leader_epoch: p.committed_leader_epoch,
                     metadata: p.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
                 });

@@ -70,8 +70,8 @@ pub(crate) async fn handle(cx: &Context, request: CreateAclsRequest) -> CreateAc
         Ok(true) => Ok(()),
         Ok(false) => Err((Code::InvalidRequest, "there are too many access rules: delete some".to_owned())),
         Err(error) => {
-            tracing::error!(%error, "access rules can't be kept");
-            Err((Code::KafkaStorageError, "access rules can't be kept: see the broker's log".to_owned()))
+            tracing::error!(%error, "access rules can't be saved");
+            Err((Code::KafkaStorageError, "access rules can't be saved: see the broker's log".to_owned()))
         }
     };
     if count > 0 && made.is_ok() {

@@ -97,8 +97,8 @@ pub(crate) async fn handle(
         Ok(true) => Ok(()),
         Ok(false) => Err((Code::UnacceptableCredential, "there are too many users: delete some".to_owned())),
         Err(error) => {
-            tracing::error!(%error, "passwords can't be kept");
-            Err((Code::KafkaStorageError, "passwords can't be kept: see the broker's log".to_owned()))
+            tracing::error!(%error, "passwords can't be saved");
+            Err((Code::KafkaStorageError, "passwords can't be saved: see the broker's log".to_owned()))
         }
     };
     let results = users.into_iter().map(|(user, all)| {

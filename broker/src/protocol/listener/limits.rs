@@ -37,6 +37,9 @@ pub(crate) enum LimitReached {
 }
 
 impl LimitReached {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Listener, Self::Address, Self::Strangers];
+
     /// For the metric.
     pub const fn cause(self) -> &'static str {
         match self {

@@ -449,7 +449,7 @@ async fn topics_are_found_by_id_whatever_name_stands_beside_it() {
 }
 
 #[tokio::test]
-async fn metrics_tell_watermarks_and_lags() {
+async fn metrics_show_watermarks_and_lags_and_are_zero_from_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), |_| {}).await;
     let mut raw = Raw::connect(&broker).await;
@@ -471,6 +471,8 @@ async fn metrics_tell_watermarks_and_lags() {
         "millrace_log_in_records_total 3",
         "millrace_log_topic_in_records_total{topic=\"t\"} 3",
         "millrace_log_connections{listener=\"default\"} 1",
+        "millrace_log_connections_ended_total{listener=\"default\",cause=\"client\"} 0",
+        "millrace_log_connections_ended_total{listener=\"default\",cause=\"address_limit\"} 0",
         "millrace_log_request_seconds_count{api=\"Produce\"} 3",
         "millrace_log_produce_wait_seconds_count 3",
         "millrace_log_transaction_states{state=\"Ongoing\"} 0",

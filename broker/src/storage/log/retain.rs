@@ -12,6 +12,7 @@ use crate::storage::error::{AppendError, ReadError};
 use crate::storage::layout::START_FILE;
 use crate::storage::limits::Limits;
 use millrace_log::fs;
+use millrace_log::record::Offset;
 
 impl Log {
     /// Deletes records before an offset, -1 for all below the high watermark.
@@ -47,11 +48,11 @@ impl Log {
         }
         writer.producers.expire(now_ms.saturating_sub(self.context.producer_expiry_ms));
         drop(writer);
-        if !limits.delete || self.expired_before(&limits, now_ms, i64::MAX).is_none() {
+        if !limits.delete || self.expired_before(&limits, now_ms, Offset::MAX).is_none() {
             return Ok(Vec::new());
         }
         let readers = readers();
-        let slowest = readers.iter().map(|reader| reader.offset).min().unwrap_or(i64::MAX);
+        let slowest = readers.iter().map(|reader| reader.offset).min().unwrap_or(Offset::MAX);
         let Some(before) = self.expired_before(&limits, now_ms, slowest) else { return Ok(Vec::new()) };
         let mut writer = self.writer.lock();
         if let Some(refusal) = &*self.refusal.borrow() {
@@ -68,14 +69,14 @@ impl Log {
         drop(writer);
         let unread = |reader: CommittedOffset| DeletedUnread {
             group: reader.group,
-            from_offset: reader.offset.max(start),
-            to_offset: before,
+            from_offset: reader.offset.max(Offset::new(start)),
+            to_offset: Offset::new(before),
         };
         Ok(readers.into_iter().map(unread).filter(|unread| unread.from_offset < unread.to_offset).collect())
     }
 
     /// The offset before which retention deletes, if it does. What the slowest reader has not read may stay longer.
-    fn expired_before(&self, limits: &Limits, now_ms: i64, slowest: i64) -> Option<i64> {
+    fn expired_before(&self, limits: &Limits, now_ms: i64, slowest: Offset) -> Option<i64> {
         let high_watermark = self.high_watermark();
         let segments: Vec<_> = self.segments.read().values().cloned().collect();
         let active_base = segments.last()?.base;
@@ -88,7 +89,7 @@ impl Log {
             let age_ms = u64::try_from(now_ms.saturating_sub(segment.newest_ms())).unwrap_or(0);
             let too_old = limits.retention_ms.is_some_and(|most| age_ms > most);
             let too_much = limits.retention_bytes.is_some_and(|most| size.saturating_sub(len) >= most && size > most);
-            let is_held = slowest < segment.end()
+            let is_held = slowest < Offset::new(segment.end())
                 && limits.hold_bytes.is_none_or(|most| size <= most)
                 && limits.hold_ms.is_none_or(|most| age_ms <= most);
             let goes = is_empty || (len > 0 && (too_old || too_much) && !is_held);

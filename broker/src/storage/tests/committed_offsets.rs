@@ -1,6 +1,7 @@
 //! Retention and those who have not read yet.
 
 use super::*;
+use millrace_log::record::Offset;
 
 /// Groups with their committed offsets.
 struct Readers(Mutex<Vec<(&'static str, i64)>>);
@@ -11,7 +12,7 @@ impl CommittedOffsets for Readers {
         self.0
             .lock()
             .iter()
-            .map(|(group, offset)| CommittedOffset { group: (*group).to_owned(), offset: *offset })
+            .map(|(group, offset)| CommittedOffset { group: (*group).to_owned(), offset: Offset::new(*offset) })
             .collect()
     }
 }

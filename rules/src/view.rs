@@ -1,0 +1,85 @@
+//! What the page and the API show of groups, rules and alerts.
+//!
+//! In: rules as read, states of their alerts. Out: plain values. Touches nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_log::alert::LabelSet;
+
+use crate::file::{Group, Rule};
+use crate::state::State;
+
+/// How a rule's last evaluation went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Health {
+    /// Not evaluated yet.
+    #[default]
+    Unknown,
+    /// Answered.
+    Good,
+    /// Failed, with the reason.
+    Failed(String),
+}
+
+/// One alert for the page and the API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlertView {
+    /// File of its rule.
+    pub file: PathBuf,
+    /// Group of its rule.
+    pub group: String,
+    /// Name of its rule.
+    pub alert: String,
+    /// Expression of its rule.
+    pub expr: String,
+    /// Where it stands.
+    pub state: State,
+    /// Its labels.
+    pub labels: LabelSet,
+    /// Its texts.
+    pub annotations: LabelSet,
+    /// Value at the last evaluation that had its series.
+    pub value: f64,
+    /// Since when its series has been there, ns since 1970.
+    pub active_at_ns: i64,
+    /// Since when it fires.
+    pub fired_at_ns: Option<i64>,
+    /// When it was over.
+    pub resolved_at_ns: Option<i64>,
+    /// Since when `keep_firing_for` holds it.
+    pub kept_since_ns: Option<i64>,
+    /// Where its link leads.
+    pub link: String,
+}
+
+/// One rule for the API.
+#[derive(Debug, Clone)]
+pub struct RuleView {
+    /// The rule as read.
+    pub rule: Rule,
+    /// How its last evaluation went.
+    pub health: Health,
+    /// When that was, ns since 1970.
+    pub evaluated_at_ns: Option<i64>,
+    /// How long it took.
+    pub took: Duration,
+    /// Its alerts.
+    pub alerts: Vec<AlertView>,
+}
+
+/// One group for the API.
+#[derive(Debug, Clone)]
+pub struct GroupView {
+    /// The group as read.
+    pub group: Arc<Group>,
+    /// Its interval.
+    pub interval: Duration,
+    /// When it was last evaluated.
+    pub evaluated_at_ns: Option<i64>,
+    /// How long its last evaluation took.
+    pub took: Duration,
+    /// Its rules.
+    pub rules: Vec<RuleView>,
+}
