@@ -141,8 +141,8 @@ fn a_second_signal_ends_at_once_with_130() {
     std::thread::sleep(Duration::from_millis(500));
     let begun = Instant::now();
     agent.signal();
-    until("the stop is told", Duration::from_secs(10), || {
-        if site.output("agent").contains("millrace stops") { Ok(()) } else { Err("not yet".to_owned()) }
+    until("the stop is logged", Duration::from_secs(10), || {
+        if site.output("agent").contains("stopping; a second signal") { Ok(()) } else { Err("not yet".to_owned()) }
     });
     assert_eq!(agent.stop(), 130);
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());

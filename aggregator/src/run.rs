@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::AggregatorConfig;
 use crate::consume::{Reader, consumer};
-use millrace_index::catalog::{Catalog, CatalogError, CatalogState, SledCatalog, SourceKey};
+use millrace_index::catalog::{Catalog, CatalogError, CatalogState, SourceKey};
 use millrace_index::docs::Documents;
 use millrace_index::indexer::{Indexer, Shared};
 use millrace_index::ledger::{Book, Ledger, SourceCounts};
@@ -36,6 +36,7 @@ use millrace_index::metrics::Metrics;
 use millrace_index::progress::Progress;
 use millrace_index::publish::{Folders, PublishError, Publisher, Tools};
 use millrace_index::retention::Upkeep;
+use millrace_index::sled_catalog::SledCatalog;
 use millrace_index::state::{StateDb, StateError, sync_dir};
 use millrace_index::store::Index;
 

@@ -24,8 +24,10 @@ pub mod memory;
 pub mod split;
 /// What was read, and what became of it.
 pub mod ledger;
-/// The list of what the index has, durable.
+/// The list of what the index has.
 pub mod catalog;
+/// That list on disk.
+pub mod sled_catalog;
 /// How far reading and indexing are.
 pub mod progress;
 /// Recent events.

@@ -9,16 +9,16 @@ mod guards;
 mod limits;
 /// What runs, and its stop.
 mod running;
+/// The topic, before anything is read.
+mod topic;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_doors::access::Access;
-use millrace_log::causes::chain;
 use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::fs::RealFs;
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::guards::{CloseGates, CloseSpool, CloseTaps, StopReading};
 use self::limits::{behind_bytes, waiting_bytes};
 use self::running::{Running, Tasks};
+use self::topic::TopicWait;
 use crate::backlog::Backlog;
 use crate::batch::{Flow, MemoryBudget, QueuedBatches};
 use crate::checkpoint::Checkpoint;
@@ -55,10 +56,6 @@ use crate::watch::Wake;
 
 /// Pushes that wait for the writer of the spool at most.
 const SPOOL_JOBS: usize = 1024;
-/// Between two log lines about a log that can't be reached.
-const LOG_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks at what waits in files, while it can't be reached.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The agent of one host. Opened, then run once.
 pub struct Agent {
@@ -250,7 +247,15 @@ impl Agent {
         for (source, intake) in std::mem::take(&mut self.pushed) {
             sources.set.spawn(source.run(intake, sources.stop.clone()).boxed());
         }
-        let Some(partitions) = self.create_topic(&topic, &cancel).await else { return Ok(()) };
+        let wait = TopicWait {
+            producer: &*self.producer,
+            topic: &topic,
+            partitions: self.config.kafka.partitions,
+            backlog: Arc::new(Backlog::new(&self.files, &self.remembered)),
+            conditions: &self.conditions,
+            retry: self.config.retry_initial.0..=self.config.retry_max.0,
+        };
+        let Some(partitions) = wait.created(&cancel).await else { return Ok(()) };
         let wake = Wake::default();
         let stop_reading = StopReading(wake.clone());
         let (senders, queues) = self.start_senders(&topic, partitions, &wake);
@@ -428,57 +433,6 @@ impl Agent {
             gate.send_replace(Gate::Open(Arc::new(outlets)));
         }
         Ok(())
-    }
-
-    /// Creates the topic, waiting for the log as long as it takes. `None` if cancelled.
-    async fn create_topic(&self, topic: &str, cancel: &CancellationToken) -> Option<i32> {
-        let mut wait = self.config.retry_initial.0;
-        let mut logged: Option<tokio::time::Instant> = None;
-        let backlog = Arc::new(Backlog::new(&self.files, &self.remembered));
-        let mut looked: Option<tokio::time::Instant> = None;
-        loop {
-            let answer = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return None,
-                answer = self.producer.ensure_topic(topic, self.config.kafka.partitions) => answer,
-            };
-            match answer {
-                Ok(partitions) => {
-                    self.conditions.trouble(topic, None);
-                    self.conditions.reach();
-                    return Some(partitions);
-                }
-                Err(error) => {
-                    let error = chain(&error);
-                    self.conditions.trouble(topic, Some(format!("{error}; nothing is read before the topic exists")));
-                    if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-                        logged = Some(tokio::time::Instant::now());
-                        tracing::warn!(
-                            error,
-                            topic,
-                            "log can't be reached, the agent waits for it before it reads files"
-                        );
-                    }
-                }
-            }
-            if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
-                looked = Some(tokio::time::Instant::now());
-                let backlog = backlog.clone();
-                tokio::select! {
-                    () = cancel.cancelled() => return None,
-                    bytes = tokio::task::spawn_blocking(move || backlog.bytes()) => {
-                        if let Ok(bytes) = bytes {
-                            self.conditions.wait(bytes);
-                        }
-                    }
-                }
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return None,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(self.config.retry_max.0);
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::control::{Control, Durable, Ends, Requests};
 use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
 use super::places::{Moved, Places};
 use super::reader::LogReader;
+use super::settings::ConsumerSettings;
 use super::stalls::{REPORTED, Stalls};
 use super::status::{ConsumerStatus, Pause};
 use crate::causes::chain;
@@ -38,21 +39,6 @@ const LAG_WITHOUT_ROOM: Duration = Duration::from_secs(10);
 const LAST: Duration = Duration::from_millis(100);
 /// Wait after a commit that failed.
 const COMMIT_RETRY: Duration = Duration::from_secs(1);
-
-/// What one consumer reads.
-#[derive(Debug, Clone)]
-pub struct ConsumerSettings {
-    /// Its topics.
-    pub topics: Vec<String>,
-    /// How often new partitions and topics are looked for, where the consumer looks itself.
-    pub discover_interval: Duration,
-    /// Its name in the group, for messages.
-    pub identity: String,
-    /// What it is, such as "router".
-    pub kind: &'static str,
-    /// What to set when two have one name.
-    pub fenced_hint: &'static str,
-}
 
 /// The consumer's thread: everything it owns.
 pub struct Consumer<L, D> {
@@ -188,15 +174,10 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
     /// A fault of the log: it passes, or the session is over.
     fn fail(&mut self, error: ClientError) -> Result<(), Setback> {
         if let ClientError::Fenced { .. } = &error {
-            return Err(self.fenced());
+            return Err(self.settings.fenced());
         }
         self.trouble(&error);
         Ok(())
-    }
-
-    fn fenced(&self) -> Setback {
-        let ConsumerSettings { identity, kind, fenced_hint, .. } = &self.settings;
-        Setback::Fenced { kind, identity: identity.clone(), hint: fenced_hint }
     }
 
     fn trouble(&mut self, error: &ClientError) {
@@ -238,7 +219,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         let all: Vec<_> = next.iter().map(|(tp, offset)| (tp.clone(), *offset)).collect();
         match (self.reader.commit(generation, &all), self.delivery.keeping()) {
             (Ok(()), _) => {}
-            (Err(ClientError::Fenced { .. }), _) => return Err(self.fenced()),
+            (Err(ClientError::Fenced { .. }), _) => return Err(self.settings.fenced()),
             (Err(error), Keeping::Store) => {
                 tracing::debug!(%error, "group offsets not committed: lag displays are behind");
             }

@@ -14,8 +14,8 @@
 //! | `Transaction` | as the group's offsets, in one Kafka transaction with the output | nothing twice |
 //!
 //! # Gaps
-//! Records that retention removed unread, and offsets that a reader reports as unreadable, are a [`Hole`]: logged, counted once, and handed over
-//! with the records behind it. A topic that was deleted and created anew has another id (KIP-516): the next epoch begins at
+//! Records that retention removed unread, and offsets that a reader reports as unreadable, are a [`Hole`]: logged, counted
+//! once, and handed over with the records behind it. A topic that was deleted and created anew has another id (KIP-516): the next epoch begins at
 //! its start. Where a log has no ids, a log that ends before the position says the same.
 //!
 //! # Standing still
@@ -40,6 +40,8 @@ mod delivery;
 mod places;
 /// Partitions that stay at one offset.
 mod stalls;
+/// What one consumer reads.
+mod settings;
 /// The loop.
 mod consumer;
 /// Begins anew after what ended a session.
@@ -50,11 +52,12 @@ mod fake;
 mod tests;
 
 pub use batch::{Batch, Stretch};
-pub use consumer::{Consumer, ConsumerSettings};
+pub use consumer::Consumer;
 pub use control::{Control, ControlError, Ends};
 pub use delivery::{Delivery, Keeping, Known, Offered, Setback};
 pub use interval::{Hole, HoleCause, Interval};
 pub use metrics::{ConsumerMetrics, Owner};
 pub use reader::{GroupAssignment, LogReader, Positioned, Start};
 pub use sessions::sessions;
+pub use settings::ConsumerSettings;
 pub use status::{ConsumerStatus, Counts, Pause};

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
-use super::consumer::{Consumer, ConsumerSettings};
+use super::consumer::Consumer;
 use super::delivery::{Keeping, Known, Setback};
 use super::fake::{Fake, FakeReader, FakeTarget, Partition, Placed, tp};
 use super::metrics::ConsumerMetrics;
 use super::places::{Moved, Places};
 use super::sessions::sessions;
+use super::settings::ConsumerSettings;
 use super::status::{ConsumerStatus, Pause};
 use crate::clock::{ManualClock, SharedClock};
 use crate::record::TopicPartition;
