@@ -223,9 +223,9 @@ mod tests {
         let app = app(&login);
         let good = Some("Bearer s3cret");
         for (method, path, authorization, tenant, body, status, text) in [
-            ("GET", "/who", None, None, "", 401, "/who: endpoint requires a login"),
-            ("GET", "/nowhere", None, None, "", 401, "/nowhere: endpoint requires a login"),
-            ("POST", "/ready", None, None, "", 401, "/ready: endpoint requires a login"),
+            ("GET", "/who", None, None, "", 401, "/who: login required"),
+            ("GET", "/nowhere", None, None, "", 401, "/nowhere: login required"),
+            ("POST", "/ready", None, None, "", 401, "/ready: login required"),
             ("GET", "/ready", None, None, "", 200, "ready"),
             ("GET", "/-/healthy", None, None, "", 401, "/-/healthy: login required"),
             ("GET", "/who", good, None, "", 200, "token of default"),
@@ -242,7 +242,7 @@ mod tests {
                 413,
                 "/who: body has 11 bytes or more, 10 are allowed (api.max_body)",
             ),
-            ("POST", "/who", None, None, "12345678901", 401, "/who: endpoint requires a login"),
+            ("POST", "/who", None, None, "12345678901", 401, "/who: login required"),
         ] {
             let mut builder = Request::builder().method(method).uri(path);
             for (name, value) in [("authorization", authorization), ("x-scope-orgid", tenant)] {

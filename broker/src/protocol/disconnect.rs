@@ -40,7 +40,7 @@ pub(crate) enum Disconnect {
 }
 
 /// All causes that [`Disconnect::cause`] gives.
-pub(crate) const CAUSES: [&str; 14] = [
+pub(crate) const CAUSES: [&str; 15] = [
     "client",
     "garbage",
     "idle",
@@ -55,6 +55,7 @@ pub(crate) const CAUSES: [&str; 14] = [
     "unauthenticated",
     "expired",
     "stop",
+    "shed",
 ];
 
 impl Disconnect {
