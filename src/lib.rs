@@ -25,6 +25,8 @@ pub mod ledger;
 pub mod tap;
 /// Configuration with the place of every error.
 pub mod config;
+/// Audit events on their way to the log.
+pub mod audit;
 /// Builds the parts, plugs traits together, starts and stops them.
 pub mod run;
 /// The whole path on one machine, with generated services and a pager.

@@ -166,6 +166,12 @@ fn everything_works(brokers: &str) {
     good(brokers, &["broker", "topics", "create", "elsewhere", "--partitions", "1"]);
     assert_eq!(told(brokers, &["dlq", "replay", "--to", "elsewhere"])["sent"], json!({"elsewhere": 2}));
     assert_eq!(told(brokers, &["dlq", "list"])["replayed"], 8);
+    let noted = good(brokers, &["broker", "consume", "millrace.audit", "--format", "{value}\\n"]);
+    let noted: Vec<Json> = noted.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let detail = |event: &Json| (event["event"].clone(), event["detail"].clone());
+    let want = ["1 to logs", "5 to logs", "2 to logs", "2 to elsewhere"]
+        .map(|sent| (json!("replay"), json!(format!("millrace dlq replay from millrace.dlq: {sent}"))));
+    assert_eq!(noted.iter().map(detail).collect::<Vec<_>>(), want, "dry runs are not replays");
     let groups = told(brokers, &["broker", "groups", "describe", "millrace-dlq-replay"]);
     assert_eq!((&groups[0]["lag"], &groups[0]["partitions"][0]["offset"]), (&json!(0), &json!(8)));
     let (_, err, code) = millrace(brokers, &["dlq", "replay", "--to", "millrace.dlq"]);

@@ -14,8 +14,8 @@ use http::{Method, Request, StatusCode, header};
 use millrace_log::record::Tenant;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::access::Access;
 use crate::access::session::CSRF_HEADER;
+use crate::access::{Access, AuditEvent};
 use crate::access_log::{AccessEntry, Asked};
 use crate::browser::{check_host, check_origin};
 use crate::config::RequestLimits;
@@ -24,7 +24,7 @@ use crate::limits::Limits;
 use crate::login::{Entered, Gate};
 use crate::login_page;
 use crate::refusal::{Refusal, Render};
-use crate::routes::LiveRoutes;
+use crate::routes::{LiveRoutes, Need};
 use crate::stream::Peer;
 use crate::tenant::TenantRule;
 
@@ -112,8 +112,18 @@ impl Guarded {
             None => Ok(answer),
         });
         let answer = match outcome {
-            Ok(answer) => answer,
+            Ok(mut answer) => {
+                if let Some(need) = answer.extensions_mut().remove::<Need>()
+                    && answer.status().is_success()
+                {
+                    self.note(changed(need, &outline.method), peer, &outline, &asked, "");
+                }
+                answer
+            }
             Err(refusal) => {
+                if refusal.status == StatusCode::FORBIDDEN {
+                    self.note(AuditEvent::ACCESS_DENIED, peer, &outline, &asked, &refusal.text);
+                }
                 if let Some(access) = &self.guard.gate.access {
                     access.metrics().refused(&listener, refusal.status.as_u16());
                 }
@@ -124,6 +134,21 @@ impl Guarded {
         let tenant = asked.tenant.as_ref().map_or("", Tenant::as_str);
         entry.end(&listener, peer, Asked { user, tenant }, answer.status());
         answer
+    }
+
+    /// Hands over an audit event about a request.
+    fn note(&self, event: &'static str, peer: &Peer, head: &Parts, asked: &Found, why: &str) {
+        let Some(access) = &self.guard.gate.access else { return };
+        let colon = if why.is_empty() { "" } else { ": " };
+        access.note(AuditEvent {
+            event,
+            user: asked.who.as_ref().map_or_else(String::new, |who| who.name.to_string()),
+            address: Some(access.address(&head.headers, peer)),
+            listener: self.guard.gate.listener.to_string(),
+            tenant: asked.tenant.as_ref().map_or_else(String::new, Tenant::to_string),
+            // Without the query, which may hold what only its sender should see.
+            detail: format!("{} {}{colon}{why}", head.method, head.uri.path()),
+        });
     }
 
     async fn checked(&self, peer: &Peer, mut head: Parts, body: Body, asked: &mut Found) -> Result<Response, Refusal> {
@@ -163,13 +188,25 @@ impl Guarded {
     }
 }
 
-/// What a [`Render`] may look at: method, URI and `Content-Type`.
+/// The audit event of a request that changed something.
+fn changed(need: Need, method: &Method) -> &'static str {
+    match need {
+        Need::Silence(_) => AuditEvent::SILENCE,
+        _ if *method == Method::DELETE => AuditEvent::DELETE,
+        _ => AuditEvent::ADMIN,
+    }
+}
+
+/// What a [`Render`] may look at, and audit events: method, URI, `Content-Type` and `X-Forwarded-For`.
 fn outline(head: &Parts) -> Parts {
     let (mut outline, ()) = Request::new(()).into_parts();
     outline.method.clone_from(&head.method);
     outline.uri.clone_from(&head.uri);
     if let Some(kind) = head.headers.get(header::CONTENT_TYPE) {
         outline.headers.insert(header::CONTENT_TYPE, kind.clone());
+    }
+    if let Some(client) = head.headers.get("x-forwarded-for") {
+        outline.headers.insert("x-forwarded-for", client.clone());
     }
     outline
 }
@@ -253,6 +290,45 @@ mod tests {
         }
     }
 
+    #[derive(Default)]
+    struct Heard(parking_lot::Mutex<Vec<String>>);
+
+    impl crate::access::Audit for Heard {
+        fn note(&self, event: AuditEvent) {
+            let AuditEvent { event, user, address, listener, tenant, detail } = event;
+            let address = address.map_or_else(String::new, |address| address.to_string());
+            self.0.lock().push(format!("{event}|{user}|{address}|{listener}|{tenant}|{detail}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn logins_refusals_and_changes_are_audited() {
+        let app = page();
+        let heard = Arc::new(Heard::default());
+        let audit: Arc<dyn crate::access::Audit> = heard.clone();
+        app.guard.gate.access.as_ref().unwrap().audited_by(audit);
+        let html = [("accept", "text/html")];
+        send(&app, "POST", "/login", &html, "user=alice&password=wrong").await;
+        let entered = send(&app, "POST", "/login", &html, "user=alice&password=hunter2").await;
+        let set: Vec<&str> = entered.headers().get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
+        let value = |cookie: &str| cookie.split(';').next().unwrap().split_once('=').unwrap().1.to_owned();
+        let session = format!("millrace_session={}", value(set[0]));
+        send(&app, "POST", "/change?secret=x", &[("cookie", &session)], "").await;
+        let with = [("cookie", session.as_str()), ("x-csrf-token", &value(set[1]))];
+        for (method, path) in [("POST", "/change?secret=x"), ("DELETE", "/gone"), ("GET", "/"), ("POST", "/logout")] {
+            send(&app, method, path, &with, "").await;
+        }
+        send(&app, "POST", "/logout", &[], "").await;
+        let want = "\
+login_failed|alice|127.0.0.1|test||
+login|alice|127.0.0.1|test||
+access_denied|alice|127.0.0.1|test||POST /change: requests of a session need the header x-csrf-token: reload the page
+admin|alice|127.0.0.1|test|default|POST /change
+delete|alice|127.0.0.1|test|default|DELETE /gone
+logout|alice|127.0.0.1|test||";
+        assert_eq!(heard.0.lock().join("\n"), want);
+    }
+
     /// A listener with a page, and a user `alice` whose password is `hunter2`.
     fn page() -> Guarded {
         use crate::access::config::{AccessConfig, UserConfig};
@@ -268,10 +344,11 @@ mod tests {
         let gate = Gate::open("test", &Login::default(), Some(access), false).unwrap();
         let guard = Guard::new(gate, TenantRule::default(), RequestLimits::default(), crate::refusal::plain);
         let who = |Extension(who): Extension<Identity>| async move { who.name.to_string() };
-        let routes = Routes::new().on(Need::Read, Methods::Get, "/", who).on(
-            Need::Admin(Bodies::NoForms),
-            Methods::Post,
-            "/change",
+        let admin = Need::Admin(Bodies::NoForms);
+        let routes = Routes::new().on(Need::Read, Methods::Get, "/", who).on(admin, Methods::Post, "/change", who).on(
+            admin,
+            Methods::Delete,
+            "/gone",
             who,
         );
         Arc::new(guard.reached_by(true, true)).mount(routes.into())

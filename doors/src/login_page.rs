@@ -54,6 +54,9 @@ pub(crate) async fn answer(head: &Parts, body: Body, peer: &Peer, gate: &Gate) -
         }
         // The cookie is SameSite=Strict and `Origin` was checked: no other page can send this.
         ("/logout", &Method::POST) => {
+            if let Some(session) = access.sessions().of(&head.headers, access.now_ms()) {
+                note(AuditEvent::LOGOUT, session.name, head, peer, gate, access);
+            }
             let ended = [cookie(COOKIE, "", 0, is_tls, true), cookie(CSRF_COOKIE, "", 0, is_tls, false)];
             Ok(redirect("/login", &ended))
         }
@@ -93,14 +96,17 @@ async fn log_in(
     let Some(kind) = entered.kind else { return Err(Refusal::bad("log in through the proxy")) };
     let name = entered.who.name.to_string();
     let (session, csrf) = access.sessions().begin(kind, &name, access.now_ms());
-    let address = Some(access.address(&head.headers, peer));
-    tracing::info!(listener = &*gate.listener, user = name, "logged in");
-    access.note(AuditEvent { event: "login", user: name, address, detail: gate.listener.to_string() });
+    note(AuditEvent::LOGIN, name, head, peer, gate, access);
     let lasts = LASTS_MS / 1000;
     let cookies = [cookie(COOKIE, &session, lasts, is_tls, true), cookie(CSRF_COOKIE, &csrf, lasts, is_tls, false)];
     // Only to a path of this host: `//evil.example` would be another.
     let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
     Ok(redirect(if is_own { &next } else { "/" }, &cookies))
+}
+
+fn note(event: &'static str, user: String, head: &Parts, peer: &Peer, gate: &Gate, access: &Access) {
+    let (address, listener) = (Some(access.address(&head.headers, peer)), gate.listener.to_string());
+    access.note(AuditEvent { event, user, address, listener, ..AuditEvent::default() });
 }
 
 fn is_https_proxy(access: &Access, head: &Parts, peer: &Peer) -> bool {

@@ -275,7 +275,14 @@ impl Routes {
 
 async fn guarded(need: Need, request: Request, next: Next) -> Response {
     match need.check(&request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let mut answer = next.run(request).await;
+            if matches!(need, Need::Silence(_) | Need::Admin(_)) {
+                // For the audit events of the guard.
+                answer.extensions_mut().insert(need);
+            }
+            answer
+        }
         Err(refusal) => refusal.marked(),
     }
 }

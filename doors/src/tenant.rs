@@ -5,11 +5,14 @@
 use http::{HeaderMap, HeaderName, StatusCode};
 use millrace_log::record::Tenant;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Role, Tenants};
 use crate::refusal::Refusal;
 
 /// Header that names the tenant, as in Loki and Mimir.
 pub const TENANT_HEADER: HeaderName = HeaderName::from_static("x-scope-orgid");
+
+/// Tenant of audit events. A login for all tenants may ask for it only with the role `admin`.
+pub const AUDIT_TENANT: &str = "millrace.audit";
 
 /// How a listener finds the tenant of a request.
 #[derive(Debug, Clone)]
@@ -50,7 +53,8 @@ impl TenantRule {
         let mut all = Vec::new();
         for part in name.split('|') {
             let tenant = Tenant::new(part)?;
-            if !own.has(&tenant) {
+            let is_hidden = tenant.as_str() == AUDIT_TENANT && own == &Tenants::All && !who.rights.has(Role::Admin);
+            if is_hidden || !own.has(&tenant) {
                 return Err(forbidden(who, &format!("tenant `{tenant}` is not one of yours")));
             }
             all.push(tenant);
@@ -71,7 +75,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::identity::{Rights, Role, Tenants};
+    use crate::identity::Rights;
 
     fn who(tenants: &[&str]) -> Identity {
         let named: Vec<Tenant> = tenants.iter().map(|name| Tenant::new(name).unwrap()).collect();
@@ -125,6 +129,8 @@ mod tests {
             (&fixed, vec!["a"], None, Err(403)),
             (&fixed, vec!["a", "b"], None, Ok(None)),
             (&fixed, vec![], None, Ok(None)),
+            (&usual, vec![], Some(AUDIT_TENANT), Err(403)),
+            (&usual, vec![AUDIT_TENANT], Some(AUDIT_TENANT), Ok(Some(AUDIT_TENANT))),
             (&pushed, vec!["a"], None, Ok(Some("a"))),
             (&pushed, vec!["default"], None, Ok(None)),
         ] {
@@ -134,5 +140,8 @@ mod tests {
             let found = found.as_ref().map(|t| t.as_ref().map(Tenant::as_str)).map_err(|r| r.status.as_u16());
             assert_eq!(found, want, "{tenants:?} {named:?}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(TENANT_HEADER, AUDIT_TENANT.parse().unwrap());
+        assert!(usual.of(&headers, &Identity::unlimited("admin")).is_ok());
     }
 }

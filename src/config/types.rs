@@ -143,6 +143,9 @@ impl Config {
             if let Some(aggregator) = &self.aggregator {
                 faults.within("aggregator.kafka", |f| broker.server.check_client(&aggregator.kafka.connection(), f));
             }
+            if let Some(kafka) = &self.access.audit.kafka {
+                faults.within("access.audit.kafka", |f| broker.server.check_client(&kafka.connection(), f));
+            }
             for (i, ExportConfig::Elasticsearch(export)) in self.exports.iter().enumerate() {
                 faults.within(&format!("exports[{i}].kafka"), |f| {
                     broker.server.check_client(&export.kafka.connection(), f)

@@ -79,6 +79,9 @@ fn point_at(config: &mut Config, configured: &str, address: SocketAddr) {
     if let Some(aggregator) = &mut config.aggregator {
         point(&mut aggregator.kafka.brokers);
     }
+    if let Some(kafka) = &mut config.access.audit.kafka {
+        point(&mut kafka.brokers);
+    }
     for ExportConfig::Elasticsearch(export) in &mut config.exports {
         point(&mut export.kafka.brokers);
     }

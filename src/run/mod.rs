@@ -4,7 +4,7 @@
 //! In: checked [`Settings`]. Out: a running [`Process`] with its addresses. Touches everything, through the parts.
 //!
 //! Listeners are bound before anything else, so that a port in use stops the start before a folder is touched. Then, in
-//! the order of [`part::Part`]: broker, routes, index, notifier, rules, exports, agent; then the listeners are served.
+//! the order of [`part::Part`]: broker, audit, routes, index, notifier, rules, exports, agent; then the listeners are served.
 
 /// Where the process listens.
 mod addresses;
@@ -22,6 +22,8 @@ mod listeners;
 mod insight;
 /// The embedded broker.
 mod broker;
+/// Audit events to the log.
+mod audit;
 /// Copies of records from topic to topic.
 mod routes;
 /// Alerts to people.
@@ -37,7 +39,7 @@ mod agent;
 /// The parts that run now.
 mod parts;
 
-use millrace_doors::access::Access;
+use millrace_doors::access::{Access, AuditEvent};
 use millrace_log::clock::SystemClock;
 use millrace_log::push::DecodeBudget;
 use prometheus_client::registry::Registry;
@@ -50,6 +52,7 @@ use part::Scope;
 use parts::Parts;
 use site::Site;
 
+use crate::audit::AuditQueue;
 use crate::config::{Config, Settings};
 use crate::exit::{Code, Failure};
 use crate::metrics::{Registries, ReloadMetrics, put_decode_memory};
@@ -87,7 +90,10 @@ impl Process {
         let mut registry = Registry::default();
         access.metrics().register(&mut registry);
         registries.put("http", registry);
-        let site = Site { access, clock, registries, notices: Notices::default(), again: false };
+        let audit = AuditQueue::new(std::sync::Arc::clone(&clock));
+        access.audited_by(std::sync::Arc::new(audit.clone()));
+        registries.put("audit events", audit.registry());
+        let site = Site { access, audit, clock, registries, notices: Notices::default(), again: false };
         let mut parts = Parts::new(site, scope);
         match parts.start(settings).await {
             Ok(()) => Ok(Self { parts, reloads }),
@@ -104,12 +110,20 @@ impl Process {
     pub async fn reload(&mut self, settings: Settings) -> Result<Outcome, Failure> {
         let outcome = self.parts.take_over(settings).await?;
         self.note(&outcome.refused);
+        let changed = if outcome.changed.is_empty() { "nothing".to_owned() } else { outcome.changed.join(", ") };
+        let refused = outcome.refused.iter().map(|text| format!("; refused: {text}"));
+        self.audit_reload(format!("SIGHUP; changed: {changed}{}", refused.collect::<String>()));
         Ok(outcome)
     }
 
     /// Notes that a new configuration was refused as a whole.
     pub fn refuse(&self, failure: &Failure) {
         self.note(&[format!("all parts keep running with the previous configuration: {failure}")]);
+        self.audit_reload(format!("SIGHUP; refused: {failure}"));
+    }
+
+    fn audit_reload(&self, detail: String) {
+        self.parts.site.access.note(AuditEvent { event: AuditEvent::RELOAD, detail, ..AuditEvent::default() });
     }
 
     fn note(&self, refused: &[String]) {

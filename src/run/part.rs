@@ -13,6 +13,8 @@ use crate::config::Settings;
 pub enum Part {
     /// The partitioned log with its listeners.
     Broker,
+    /// Audit events to the log.
+    Audit,
     /// Copies of records from topic to topic.
     Routes,
     /// Log to index, pushes by HTTP, queries.
@@ -40,13 +42,14 @@ pub enum Scope {
 
 impl Part {
     /// The parts that are started one by one; listeners are bound before them and served after them.
-    pub const IN_ORDER: [Self; 7] =
-        [Self::Broker, Self::Routes, Self::Index, Self::Notifier, Self::Rules, Self::Exports, Self::Agent];
+    pub const IN_ORDER: [Self; 8] =
+        [Self::Broker, Self::Audit, Self::Routes, Self::Index, Self::Notifier, Self::Rules, Self::Exports, Self::Agent];
 
     /// As logs and metrics name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Broker => "broker",
+            Self::Audit => "audit events",
             Self::Routes => "routes",
             Self::Index => "index",
             Self::Notifier => "notifier",
@@ -84,6 +87,13 @@ impl Part {
                 let own = [value(&["broker", "routes"]), value(&["broker", "routing"])];
                 let listeners = ["listen", "advertised", "listeners"].map(|key| value(&["broker", key]));
                 own.into_iter().chain(listeners).chain(connection()).collect()
+            }
+            Self::Audit => {
+                let has_log = config.broker.is_some() || config.aggregator.is_some() || config.agent.is_some();
+                let audit = &config.access.audit;
+                (!audit.topic.is_empty() && (has_log || audit.kafka.is_some())).then_some(())?;
+                let listeners = ["listen", "advertised", "listeners"].map(|key| value(&["broker", key]));
+                [vec![value(&["access", "audit"])], listeners.to_vec(), connection().to_vec()].concat()
             }
             Self::Index => {
                 config.aggregator.as_ref()?;
@@ -131,7 +141,8 @@ impl Part {
     }
 }
 
-fn without(mut value: Json, keys: &[&str]) -> Json {
+/// A value without some of its keys.
+pub fn without(mut value: Json, keys: &[&str]) -> Json {
     if let Json::Object(map) = &mut value {
         map.retain(|key, _| !keys.contains(&key.as_str()));
     }

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use millrace_agent::LedgerHandle;
 use millrace_agent::tap::Taps;
 use millrace_doors::access::Access;
+use millrace_doors::access::config::AuditKafkaConfig;
 use millrace_doors::routes::{Need, Routes};
 use millrace_log::consume::ConsumerStatus;
 use millrace_log::push::DecodeBudget;
@@ -25,10 +26,10 @@ use super::broker::{self, RunningBroker, log_connection, pointed};
 use super::index::{self, RunningIndex};
 use super::insight::Insight;
 use super::listeners::{Api, Listeners};
-use super::part::{Part, Scope};
+use super::part::{Part, Scope, without};
 use super::rules::{self, CurrentAlerts};
 use super::site::Site;
-use super::{agent, exports, notifier, routes};
+use super::{agent, audit, exports, notifier, routes};
 use crate::config::{Config, Settings};
 use crate::exit::{Code, Failure};
 use crate::stages::{STOP_LIMIT, Stages};
@@ -111,7 +112,7 @@ impl Parts {
         DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         let logins = self.site.access.clone();
         take_over_logins(logins, &settings).await.map_err(|error| Failure::text(Code::Config, error))?;
-        self.logins = settings.value(&["access"]).clone();
+        self.logins = logins_of(&settings);
         let opened = self.listeners.take_over(&settings, self.scope, &self.site.access).await;
         if let Some((_, failure)) = opened.into_iter().next() {
             return Err(failure);
@@ -137,10 +138,10 @@ impl Parts {
         let settings = Arc::new(settings);
         DecodeBudget::of_process().set_limit(settings.config.limits.decode_memory.0);
         let mut outcome = Outcome::default();
-        if self.logins != *settings.value(&["access"]) {
+        if self.logins != logins_of(&settings) {
             match take_over_logins(self.site.access.clone(), &settings).await {
                 Ok(()) => {
-                    self.logins = settings.value(&["access"]).clone();
+                    self.logins = logins_of(&settings);
                     outcome.changed.push("logins".to_owned());
                 }
                 Err(error) => outcome.refused.push(format!("the previous logins remain active: {error}")),
@@ -173,7 +174,9 @@ impl Parts {
     /// Stops everything in reverse order.
     pub async fn stop(self) -> Result<(), Failure> {
         let mut first = None;
-        for stage in self.stages.stop().await {
+        let stopped = self.stages.stop().await;
+        self.site.audit.close();
+        for stage in stopped {
             if let Err(error) = stage.result {
                 tracing::error!(stage = stage.name, error = format!("{error:#}"), "stage ended with an error");
                 first.get_or_insert(error.context(format!("{} failed when it was stopped", stage.name)));
@@ -273,7 +276,12 @@ impl Parts {
 
     /// Starts a part; false where the settings have none.
     async fn start_part(&mut self, part: Part, settings: &Arc<Settings>) -> Result<bool, Failure> {
-        let Some(values) = part.values(settings, self.scope) else { return Ok(false) };
+        let Some(values) = part.values(settings, self.scope) else {
+            if part == Part::Audit {
+                self.site.audit.written(false);
+            }
+            return Ok(false);
+        };
         let config = pointed(&settings.config, self.broker.as_ref());
         if self.scope == Scope::Sections {
             create_data_dir(&config)?;
@@ -285,6 +293,11 @@ impl Parts {
                 let running = broker::start(&broker, &config, site, stages).await?;
                 self.addresses.kafka = running.listens.first().map(|(_, address)| *address);
                 self.broker = Some(running);
+            }
+            Part::Audit => {
+                let own = config.access.audit.kafka.as_ref().map(AuditKafkaConfig::connection);
+                let connection = own.unwrap_or_else(|| log_connection(&config, self.broker.as_ref()));
+                audit::start(&config.access.audit, connection, site, stages)?;
             }
             Part::Routes => {
                 let broker = config.broker.clone().unwrap_or_default();
@@ -338,7 +351,7 @@ impl Parts {
             }
             Part::Agent => drop(self.agent.take()),
             Part::Exports => self.exports.clear(),
-            Part::Apis => {}
+            Part::Audit | Part::Apis => {}
         }
         self.connect();
         for stage in self.stages.stop_where(|of| of == part).await {
@@ -398,6 +411,11 @@ impl Parts {
         }
         insight
     }
+}
+
+/// The section `access` without what is a part of its own.
+fn logins_of(settings: &Settings) -> Json {
+    without(settings.value(&["access"]).clone(), &["audit"])
 }
 
 /// Puts the section `access` in force for all listeners.

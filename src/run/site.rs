@@ -10,6 +10,7 @@ use millrace_log::clock::SharedClock;
 use tokio::time::Instant;
 
 use super::notices::Notices;
+use crate::audit::AuditQueue;
 use crate::metrics::Registries;
 
 /// How long a part that starts again waits for the locks of its predecessor, which answers its last requests.
@@ -21,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct Site {
     /// Whom HTTP endpoints let in.
     pub access: Access,
+    /// Where audit events wait for the log.
+    pub audit: AuditQueue,
     /// Wall time.
     pub clock: SharedClock,
     /// Metrics of all parts.

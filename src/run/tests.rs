@@ -3,6 +3,9 @@
 //! The endpoints are those that the listeners of a running process list, so that a new one fails here until it has its
 //! line below.
 
+/// Audit events of a whole process.
+mod audited;
+
 use std::net::SocketAddr;
 
 use futures::StreamExt as _;

@@ -3,7 +3,7 @@
 //! In: settings, credentials of requests. Out: whose they are. Touches files and variables that hashes are read from,
 //! once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -101,6 +101,7 @@ struct User {
     identity: Identity,
 }
 
+#[derive(Debug)]
 enum Wanted {
     Subject(String),
     San(String),
@@ -199,6 +200,22 @@ impl Book {
             has_logins: !config.is_open(),
             right: Mutex::default(),
         })
+    }
+
+    /// All logins by what they are, each with everything that makes it, to see what a reload changes.
+    pub(super) fn logins(&self) -> BTreeMap<String, String> {
+        let tokens = self.tokens.iter().map(|token| {
+            let made_of = format!("{} {:?} {:?}", token.hash, token.expires_ms, token.identity.rights);
+            (format!("token `{}`", token.identity.name), made_of)
+        });
+        let users = self.users.iter().map(|user| {
+            let digest = user.digest.as_ref().map(PasswordDigest::as_str);
+            (format!("user `{}`", user.identity.name), format!("{digest:?} {:?}", user.identity.rights))
+        });
+        let certificates = self.certificates.iter().map(|(wanted, identity)| {
+            (format!("certificate `{}`", identity.name), format!("{wanted:?} {:?}", identity.rights))
+        });
+        tokens.chain(users).chain(certificates).collect()
     }
 
     /// Whether the configuration has any login, be it revoked or expired.

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use millrace_log::record::Tenant;
-use millrace_log::value::{Faults, Secret};
+use millrace_log::record::{Tenant, is_topic_name};
+use millrace_log::value::{Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,46 @@ pub struct AccessConfig {
     pub hosts: Vec<String>,
     /// Allows HTTP endpoints beyond loopback without a login: everybody who reaches them may read and change everything.
     pub insecure: bool,
+    /// What becomes of audit events: logins, refusals, deletions, reloads.
+    pub audit: AuditConfig,
+}
+
+/// Audit events are written to the process log and, as JSON, to a topic of the log.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// Topic, created with one partition at the first event. Empty: events are written to the process log only.
+    pub topic: String,
+    /// How long the topic keeps events, if it is created.
+    pub retention: Span,
+    /// How to reach the log. Left out: as `aggregator.kafka` or `agent.kafka` do, or by a listener of the broker in this
+    /// process that needs no login.
+    pub kafka: Option<AuditKafkaConfig>,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { topic: "millrace.audit".to_owned(), retention: Span::secs(90 * 24 * 3600), kafka: None }
+    }
+}
+
+millrace_log::kafka_section! {
+    /// How to reach the log to which audit events are written.
+    pub struct AuditKafkaConfig {}
+}
+
+impl AuditConfig {
+    fn check(&self, faults: &mut Faults) {
+        if !self.topic.is_empty() && !is_topic_name(&self.topic) {
+            faults.add("topic", format!("invalid topic name `{}`", self.topic));
+        }
+        if self.retention < Span::secs(3600) {
+            faults.add("retention", format!("is {}: must be at least 1h", self.retention));
+        }
+        if let Some(kafka) = &self.kafka {
+            faults.within("kafka", |f| kafka.connection().check(f));
+        }
+    }
 }
 
 /// A token. `hash` is what `millrace token create` prints; the token itself is stored nowhere.
@@ -217,6 +257,7 @@ impl AccessConfig {
         if let Some(proxy) = &self.proxy {
             faults.within("proxy", |f| proxy.check(f));
         }
+        faults.within("audit", |f| self.audit.check(f));
         for (i, host) in self.hosts.iter().enumerate() {
             if host.is_empty() || host.contains(['/', ' ', '@']) {
                 let text =

@@ -104,6 +104,11 @@ impl PasswordDigest {
         if is_fine { Ok(Self(text.to_owned())) } else { Err(HashError::Password) }
     }
 
+    /// As it was read.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether a password is the one. Takes as long as its parameters say.
     pub fn is_of(&self, password: &str) -> bool {
         PasswordHash::new(&self.0)

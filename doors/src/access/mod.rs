@@ -4,6 +4,8 @@
 //! are read, and the clock. Failed logins are counted, logged and handed to the [`Audit`]; passwords of an address that
 //! failed often are not looked at for a while.
 
+/// What those who look after a process want to see later.
+pub mod audit;
 /// Settings.
 pub mod config;
 /// Hashes of tokens and passwords.
@@ -17,6 +19,7 @@ pub mod book;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -26,6 +29,8 @@ use ring::hmac;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use audit::changes;
+pub use audit::{Audit, AuditEvent};
 use book::{Book, BookError, Given};
 use config::AccessConfig;
 use hash::HashError;
@@ -45,25 +50,6 @@ const WAITING: usize = 32;
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// Passwords that are remembered.
 const MAX_REMEMBERED: usize = 1024;
-
-/// Something that those who look after a process want to see later.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEvent {
-    /// What happened, e.g. `login` or `login_failed`.
-    pub event: &'static str,
-    /// Who did it; empty: unknown.
-    pub user: String,
-    /// From where.
-    pub address: Option<IpAddr>,
-    /// More, e.g. the listener.
-    pub detail: String,
-}
-
-/// Where [`AuditEvent`]s go.
-pub trait Audit: Send + Sync + 'static {
-    /// Takes one; never waits.
-    fn note(&self, event: AuditEvent);
-}
 
 /// Why nobody is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +71,8 @@ struct Shared {
     waiting: Arc<Semaphore>,
     key: hmac::Key,
     audit: RwLock<Option<Arc<dyn Audit>>>,
+    /// Whether logins were read before: the first are not a change.
+    is_known: AtomicBool,
     failed: Seldom,
     metrics: HttpMetrics,
 }
@@ -111,6 +99,7 @@ impl Access {
             waiting: Arc::new(Semaphore::new(WAITING)),
             key: hmac::Key::new(hmac::HMAC_SHA256, &hash::random::<32>()?),
             audit: RwLock::default(),
+            is_known: AtomicBool::new(false),
             failed: Seldom::default(),
             metrics: HttpMetrics::default(),
         })))
@@ -119,7 +108,12 @@ impl Access {
     /// Takes over other logins, for all listeners at once. Blocks.
     pub fn replace(&self, config: &AccessConfig) -> Result<(), BookError> {
         let book = Arc::new(Book::read(config)?);
-        *self.0.book.write() = book;
+        let before = std::mem::replace(&mut *self.0.book.write(), Arc::clone(&book));
+        if self.0.is_known.swap(true, Ordering::Relaxed) {
+            for detail in changes(&before.logins(), &book.logins()) {
+                self.note(AuditEvent { event: AuditEvent::TOKEN, detail, ..AuditEvent::default() });
+            }
+        }
         Ok(())
     }
 
@@ -131,7 +125,7 @@ impl Access {
     /// Hands over an event.
     pub fn note(&self, event: AuditEvent) {
         if let Some(audit) = &*self.0.audit.read() {
-            audit.note(event);
+            audit.note(event.bounded());
         }
     }
 
@@ -243,8 +237,8 @@ impl Access {
         if let Some(count) = self.0.failed.another() {
             tracing::warn!(listener, %address, user, count, "login failed");
         }
-        let detail = listener.to_owned();
-        self.note(AuditEvent { event: "login_failed", user, address: Some(address), detail });
+        let (address, listener) = (Some(address), listener.to_owned());
+        self.note(AuditEvent { event: AuditEvent::LOGIN_FAILED, user, address, listener, ..AuditEvent::default() });
     }
 
     /// Who comes back with a session; `None` also where a login of the listener itself began it.

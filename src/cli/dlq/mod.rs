@@ -56,12 +56,13 @@ enum DlqVerb {
 /// Runs the command.
 pub fn dlq(args: DlqArgs) -> Result<(), Failure> {
     let (connection, config) = connection_and_config(&ConfigFlags::default(), &args.client)?;
+    let audit = config.as_ref().map(|config| config.access.audit.clone()).unwrap_or_default();
     let of_config = config.and_then(|config| config.agent).map(|agent| agent.dead_letter_topic);
     let topic = args.dlq_topic.or(of_config).unwrap_or_else(|| "millrace.dlq".to_owned());
     if !millrace_log::record::is_topic_name(&topic) {
         return Err(Failure::text(Code::Usage, format!("--dlq-topic: invalid topic name `{topic}`")));
     }
-    let place = reading::DeadLetters { connection, topic, group: args.group };
+    let place = reading::DeadLetters { connection, topic, group: args.group, audit };
     let output: Output = args.client.output;
     block_on(async {
         match args.verb {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use millrace_doors::access::config::AuditConfig;
 use millrace_log::admin::{Admin, OffsetAt, TopicInfo};
 use millrace_log::client::reader::{Met, TopicReader};
 use millrace_log::client::{ClientError, ConnectionConfig};
@@ -32,6 +33,8 @@ pub struct DeadLetters {
     pub topic: String,
     /// The group that remembers replays.
     pub group: String,
+    /// Where replays are noted.
+    pub audit: AuditConfig,
 }
 
 /// Which letters.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use millrace_doors::access::config::AuditKafkaConfig;
+use millrace_doors::access::{Audit as _, AuditEvent};
 use millrace_log::admin::Admin;
 use millrace_log::client::{BatchProducer, ClientError, ConnectionConfig, WireProducer};
 use millrace_log::clock::{Clock as _, SystemClock};
@@ -20,6 +22,7 @@ use serde::Serialize;
 use super::letter::{Letter, header};
 use super::memory::{MAX_METADATA, Memory};
 use super::reading::{DeadLetters, Filter, FilterFlags};
+use crate::audit::{AuditQueue, AuditWriter};
 use crate::cli::cluster::failed;
 use crate::cli::table::Table;
 use crate::cli::terminal::{Output, print, print_json};
@@ -172,6 +175,9 @@ pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> 
         };
         report = replay.report;
     }
+    if !report.dry_run && !report.sent.is_empty() {
+        audit(place, &report).await;
+    }
     match output {
         Output::Json => print_json(&report)?,
         Output::Table => print(&as_text(&report, &place.topic))?,
@@ -183,6 +189,28 @@ pub async fn replay(place: &DeadLetters, flags: ReplayFlags, output: Output) -> 
             Code::Failed,
             format!("{left} dead letters were not replayed; they remain in {}", place.topic),
         )),
+    }
+}
+
+/// Notes the replay in the audit topic. Letters are where they belong already: a fault here is a warning.
+async fn audit(place: &DeadLetters, report: &Report) {
+    if place.audit.topic.is_empty() {
+        return;
+    }
+    let sent = report.sent.iter().map(|(topic, count)| format!("{count} to {topic}"));
+    let detail = format!("millrace dlq replay from {}: {}", place.topic, sent.collect::<Vec<_>>().join(", "));
+    // Whoever became root is who they were before.
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
+    let event = AuditEvent { event: AuditEvent::REPLAY, user, detail, ..AuditEvent::default() };
+    let queue = AuditQueue::new(SystemClock::shared());
+    queue.note(event.bounded());
+    let connection = place.audit.kafka.as_ref().map_or_else(|| place.connection.clone(), AuditKafkaConfig::connection);
+    let written = match AuditWriter::new(queue, place.audit.clone(), connection) {
+        Ok(writer) => writer.write_once().await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = written {
+        tracing::warn!(topic = place.audit.topic, "replay could not be written to the audit topic: {error:#}");
     }
 }
 
