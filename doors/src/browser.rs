@@ -69,6 +69,21 @@ fn is_listed(host: &str, listed: &[String]) -> bool {
     listed.iter().any(|own| own.eq_ignore_ascii_case(host) || self::host(own).eq_ignore_ascii_case(host))
 }
 
+/// The name and port of this endpoint by which a request came, if it is one that the configuration knows: what links of
+/// this endpoint may be made of.
+pub(crate) fn own_authority(head: &Parts, is_loopback: bool, listed: &[String]) -> Option<String> {
+    let authority = authority(head)?;
+    // Without user information, and without anything that isn't a host.
+    let parsed: http::uri::Authority = authority.parse().ok()?;
+    let name = host(parsed.as_str());
+    let is_local = || match name.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => name.eq_ignore_ascii_case("localhost"),
+    };
+    let is_own = !authority.contains('@') && (is_listed(name, listed) || is_loopback && is_local());
+    is_own.then_some(authority)
+}
+
 /// Refuses requests that were sent to a name which isn't this endpoint's.
 pub(crate) fn check_host(head: &Parts, is_loopback: bool, listed: &[String]) -> Result<(), Refusal> {
     if !is_loopback && listed.is_empty() {

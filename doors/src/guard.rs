@@ -19,7 +19,7 @@ use crate::access::{Access, AuditEvent};
 use crate::access_log::{AccessEntry, Asked};
 use crate::browser::{check_host, check_origin};
 use crate::config::RequestLimits;
-use crate::identity::Identity;
+use crate::identity::{Identity, InSession};
 use crate::limits::Limits;
 use crate::login::{Entered, Gate};
 use crate::login_page;
@@ -156,7 +156,7 @@ impl Guarded {
         guard.check_page(&head)?;
         if guard.has_page && login_page::is_meant(&head, &guard.gate) {
             let (body, _ticket) = guard.limits.admit(body, false).await?;
-            return login_page::answer(&head, body, peer, &guard.gate).await;
+            return login_page::answer(&head, body, peer, &guard.gate, guard.is_loopback).await;
         }
         let is_public = self.routes.is_public(&head.method, head.uri.path());
         if !is_public {
@@ -169,6 +169,9 @@ impl Guarded {
             guard.check_session(&head, &entered)?;
             asked.tenant = guard.tenants.of(&head.headers, &entered.who)?;
             head.extensions.insert(entered.who);
+            if let Some(session) = entered.session {
+                head.extensions.insert(InSession { name: session.basis.name, csrf: session.csrf });
+            }
             if let Some(tenant) = asked.tenant.clone() {
                 head.extensions.insert(tenant);
             }

@@ -117,6 +117,15 @@ impl Identity {
     }
 }
 
+/// Somebody who came by a session of the page. In the extensions of their requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InSession {
+    /// Their name.
+    pub name: String,
+    /// What forms of theirs have to send as `csrf`.
+    pub csrf: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,7 +49,11 @@ pub mod tenant;
 pub mod browser;
 /// Routes with what their callers must be allowed to do.
 pub mod routes;
-/// The form by which people log in, and the end of their session.
+/// The login page as HTML, cookies and redirects.
+mod login_form;
+/// Logins by a provider, in the browser.
+mod oidc_page;
+/// The page by which people log in, and the end of their session.
 mod login_page;
 /// One debug line per request.
 mod access_log;

@@ -10,7 +10,8 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use millrace_log::value::ValueError;
 
-use crate::access::session::{Kind, Session};
+use crate::access::hash::{EntryDigest, is_equal};
+use crate::access::session::{Basis, Kind, Session};
 use crate::access::{Access, Denied};
 use crate::config::Login;
 use crate::identity::Identity;
@@ -65,8 +66,11 @@ impl Credentials {
             .fold(None, |found, (want, who)| if is_equal(want.as_bytes(), given) { Some(who) } else { found })
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.values.iter().any(|(_, who)| &**who == name)
+    /// What ends sessions of a name when it changes.
+    fn entry(&self, name: &str) -> Option<EntryDigest> {
+        let own: Vec<&str> =
+            self.values.iter().filter(|(_, who)| &**who == name).map(|(value, _)| value.as_str()).collect();
+        (!own.is_empty()).then(|| EntryDigest::of(own))
     }
 }
 
@@ -77,11 +81,6 @@ fn revealed(secret: String, key: &'static str) -> Result<String, LoginError> {
 /// Value of `Authorization` for user and password (RFC 7617).
 pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
-}
-
-/// Compares in full whatever differs, so that the time says nothing.
-fn is_equal(want: &[u8], given: &[u8]) -> bool {
-    want.len() == given.len() && want.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
 /// Ways to log in, as `WWW-Authenticate` lists them.
@@ -103,8 +102,8 @@ pub struct Gate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entered {
     pub who: Identity,
-    /// By which kind of login a session could begin.
-    pub kind: Option<Kind>,
+    /// On what a session could begin.
+    pub basis: Option<Basis>,
     /// The session that they came by.
     pub session: Option<Session>,
 }
@@ -129,7 +128,10 @@ impl Gate {
 
     /// Who sent a request.
     pub(crate) async fn identify(&self, head: &Parts, peer: &Peer) -> Result<Entered, Refusal> {
-        let entered = |who, kind| Ok(Entered { who, kind, session: None });
+        let entered = |who: Identity, kind: Option<Kind>| {
+            let basis = kind.map(|kind| Basis::of(kind, &*who.name));
+            Ok(Entered { who, basis, session: None })
+        };
         if !self.is_required() {
             if self.is_open_by_mistake() {
                 let text = "this endpoint is open to other hosts and has no login: configure `access`";
@@ -158,7 +160,7 @@ impl Gate {
         };
         match denied {
             Denied::Nothing => match self.returning(access, head) {
-                Some((who, session)) => Ok(Entered { who, kind: Some(session.kind), session: Some(session) }),
+                Some((who, session)) => Ok(Entered { who, basis: None, session: Some(session) }),
                 None => Err(self.refusal(head, false)),
             },
             Denied::Wrong => {
@@ -171,19 +173,47 @@ impl Gate {
                 refusal.retry_after = Some(seconds);
                 Err(refusal)
             }
+            Denied::Forbidden => {
+                access.login_failed(
+                    &self.listener,
+                    access.address(&head.headers, peer),
+                    String::new(),
+                    "no grant for a token of the login provider",
+                );
+                let text = "the token is valid, but none of its groups has an entry in access.oidc.grants";
+                Err(Refusal::new(StatusCode::FORBIDDEN, text))
+            }
+            Denied::Unavailable => {
+                let text = "the token can't be checked: the login provider can't be reached; try again";
+                let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text);
+                refusal.retry_after = Some(5);
+                Err(refusal)
+            }
         }
     }
 
-    fn returning(&self, access: &Access, head: &Parts) -> Option<(Identity, Session)> {
-        let session = access.sessions().of(&head.headers, access.now_ms())?;
-        let who = match session.kind {
-            Kind::Own => {
-                let is_known = self.own.as_ref().is_some_and(|own| own.has(&session.name));
-                is_known.then(|| Identity::unlimited(session.name.as_str()))
-            }
-            kind => access.returning(kind, &session.name),
+    /// What the configuration has for somebody, which ends their session when it changes.
+    pub(crate) fn entry(&self, access: &Access, kind: Kind, name: &str) -> Option<EntryDigest> {
+        match kind {
+            Kind::Own => self.own.as_ref()?.entry(name),
+            kind => access.entry(kind, name),
+        }
+    }
+
+    /// Whether people have a password or a token for the form.
+    pub(crate) fn has_form(&self) -> bool {
+        self.own.is_some() || self.access.as_ref().is_some_and(|access| access.book().has_form())
+    }
+
+    /// Who comes back with a session.
+    pub(crate) fn returning(&self, access: &Access, head: &Parts) -> Option<(Identity, Session)> {
+        let entry = |kind: Kind, name: &str| self.entry(access, kind, name);
+        let session = access.sessions().of(&head.headers, access.now_ms(), entry)?;
+        let who = match session.basis.kind {
+            Kind::Own => Identity::unlimited(session.basis.name.as_str()),
+            _ => access.returning(&session.basis)?,
         };
-        Some((who?, session))
+        Some((who, session))
     }
 
     fn refusal(&self, head: &Parts, is_wrong: bool) -> Refusal {

@@ -5,6 +5,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Which endpoint, and how it answered.
@@ -30,6 +31,10 @@ pub struct HttpMetrics {
     pub refused: Family<Refused, Counter>,
     /// Logins that failed.
     pub failed_logins: Family<Of, Counter>,
+    /// 1 while the login provider can't be asked.
+    pub oidc_failing: Gauge,
+    /// Times that the login provider could not be asked.
+    pub oidc_failures: Counter,
 }
 
 impl HttpMetrics {
@@ -41,6 +46,16 @@ impl HttpMetrics {
             self.refused.clone(),
         );
         registry.register("millrace_http_failed_logins", "Failed logins", self.failed_logins.clone());
+        registry.register(
+            "millrace_http_oidc_failing",
+            "1 while description and keys of the login provider can't be fetched, otherwise 0",
+            self.oidc_failing.clone(),
+        );
+        registry.register(
+            "millrace_http_oidc_fetch_failures",
+            "Failed fetches of the login provider's description and keys",
+            self.oidc_failures.clone(),
+        );
     }
 
     /// Counts a refused request.

@@ -9,7 +9,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
-use millrace_doors::access::book::{Book, BookError};
+use millrace_doors::access::book::Book;
 use millrace_doors::config::TlsConfig;
 use millrace_doors::tls::{Tls, TlsError};
 use millrace_log::value::{Faults, Secret};
@@ -147,10 +147,21 @@ impl Outside {
         if let Err(error) = Book::read(&config.access) {
             let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             let key = format!("access.{}", error.key());
-            // A file that can't be read was reported with the other secrets.
-            if matches!(error, BookError::Hash { .. }) {
+            // A file that can't be read was reported with the other secrets and files.
+            if !error.is_unreadable() {
                 self.faults.add(&key, reason);
             }
+        }
+        if let (Some(oidc), Some(aggregator)) = (&config.access.oidc, &config.aggregator)
+            && oidc.redirect_url.is_empty()
+            && config.access.hosts.is_empty()
+            && listeners.iter().any(|l| l.key == "aggregator.http.listen" && l.is_exposed())
+        {
+            let message = format!(
+                "is empty, `access.hosts` is too, and `{}` is not on loopback: people can't log in by the provider",
+                aggregator.http.listen
+            );
+            self.warnings.add("access.oidc.redirect_url", message);
         }
         if config.access.insecure || !config.access.is_open() {
             return;

@@ -177,7 +177,8 @@ fn check_access(access: &AccessConfig, faults: &mut Faults) {
     let tokens = access.tokens.iter().map(|token| ("tokens", &token.selector));
     let users = access.users.iter().map(|user| ("users", &user.selector));
     let certificates = access.certificates.iter().map(|certificate| ("certificates", &certificate.selector));
-    for list in [tokens.collect::<Vec<_>>(), users.collect(), certificates.collect()] {
+    let grants = access.oidc.iter().flat_map(|oidc| &oidc.grants).map(|grant| ("oidc.grants", &grant.selector));
+    for list in [tokens.collect::<Vec<_>>(), users.collect(), certificates.collect(), grants.collect()] {
         for (i, (key, selector)) in list.into_iter().enumerate() {
             if !selector.is_empty()
                 && let Err(error) = millrace_logql::selector_matchers(selector)

@@ -62,13 +62,22 @@ impl Insight {
     /// What holds until somebody does something: notices of the process, records that were lost, receivers that fail.
     fn standing(&self, site: &Site) -> Notes {
         let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
-        let (routes, notifier) = (self.routes.clone(), self.notifier.clone());
+        let (routes, notifier, access) = (self.routes.clone(), self.notifier.clone(), site.access.clone());
         Arc::new(move || {
             let routes = routes.iter().flat_map(|ledger| ledger.passes().filter_map(|(_, status)| status.losses()));
             let exports = exports.iter().filter_map(|(_, status)| status.losses());
             let index = index.iter().filter_map(|aggregator| aggregator.status().losses());
             let receivers = notifier.iter().flat_map(|notifier| notifier.notices());
-            notices.list().into_iter().chain(index).chain(exports).chain(routes).chain(receivers).collect()
+            let logins = access.notice();
+            notices
+                .list()
+                .into_iter()
+                .chain(logins)
+                .chain(index)
+                .chain(exports)
+                .chain(routes)
+                .chain(receivers)
+                .collect()
         })
     }
 

@@ -122,6 +122,11 @@ impl Parts {
             self.start_part(part, &settings).await?;
         }
         self.serve();
+        let access = self.site.access.clone();
+        self.stages.start(Part::Apis, "login provider", STOP_LIMIT, |token| async move {
+            access.keep_provider_known(&token).await;
+            Ok(())
+        });
         let queries = Arc::clone(&self.queries);
         self.stages.start(Part::Apis, "queries", STOP_LIMIT, |token| async move {
             token.cancelled().await;

@@ -26,6 +26,7 @@ use axum::extract::Query;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use millrace_doors::identity::InSession;
 use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::record::Tenant;
 use millrace_logql::Expr;
@@ -63,7 +64,13 @@ fn html(markup: maud::Markup) -> Response {
     (headers, markup).into_response()
 }
 
-async fn show(Scoped(state): Scoped, tenant: Option<Extension<Tenant>>, Query(params): Query<Params>) -> Response {
+async fn show(
+    Scoped(state): Scoped,
+    tenant: Option<Extension<Tenant>>,
+    session: Option<Extension<InSession>>,
+    Query(params): Query<Params>,
+) -> Response {
+    let session = session.as_ref().map(|Extension(session)| session);
     let tenant = tenant.map(|Extension(tenant)| tenant).unwrap_or_default();
     let now_ns = state.clock.now_ns();
     let (range, fault) = match Range::of(&params, now_ns) {
@@ -81,7 +88,8 @@ async fn show(Scoped(state): Scoped, tenant: Option<Extension<Tenant>>, Query(pa
     };
     let alerts = state.alerts_of(&tenant);
     let asked = asked.unwrap_or_default();
-    html(page::whole(&Page { params: &params, asked: &asked, range: &range, found: &found, alerts: &alerts }))
+    let (params, found, alerts) = (&params, &found, &alerts);
+    html(page::whole(&Page { params, asked: &asked, range: &range, found, alerts, session }))
 }
 
 /// Runs the queries of one page, all in one budget; the browser may go away before they are done.

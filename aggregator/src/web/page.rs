@@ -3,6 +3,7 @@
 //! In: parameters, what was found, alerts. Out: markup. Touches nothing.
 
 use maud::{DOCTYPE, Markup, html};
+use millrace_doors::identity::InSession;
 
 use super::data::{Line, QueryResult};
 use super::histogram;
@@ -23,6 +24,8 @@ pub struct Page<'p> {
     pub found: &'p QueryResult,
     /// Alerts of the rules.
     pub alerts: &'p [AlertRow],
+    /// Who has logged in by the form or the login provider.
+    pub session: Option<&'p InSession>,
 }
 
 impl Page<'_> {
@@ -68,6 +71,7 @@ pub fn whole(page: &Page<'_>) -> Markup {
                     h1 { a href="/" { "Millrace" } }
                     a.badge #badge href="#alerts" { (badge(page.alerts)) }
                     (form(page))
+                    @if let Some(session) = page.session { (log_out(session)) }
                 }
                 div.columns {
                     main #results tabindex="-1" {
@@ -110,6 +114,16 @@ fn form(page: &Page<'_>) -> Markup {
                 label { "to " input name="to" value=(exact(range.end_ns)) placeholder="now"; }
                 span.hint { "In UTC. They are used when “exact times” is selected in the list." }
             }
+        }
+    }
+}
+
+fn log_out(session: &InSession) -> Markup {
+    html! {
+        form.session method="post" action="/logout" {
+            input type="hidden" name="csrf" value=(session.csrf);
+            span title="Logged in as" { (session.name) }
+            button type="submit" { "Log out" }
         }
     }
 }

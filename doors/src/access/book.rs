@@ -10,14 +10,15 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName};
-use millrace_log::record::Tenant;
 use millrace_log::value::{Secret, ValueError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::config::{AccessConfig, Network, expiry_ms};
-use super::hash::{HashError, PasswordDigest, REVOKED, TokenHash};
-use crate::identity::{Identity, Rights, Role, Tenants};
+use super::grant::rights;
+use super::hash::{EntryDigest, HashError, PasswordDigest, REVOKED, TokenHash};
+use super::oidc::plan::{Plan, PlanError};
+use crate::identity::{Identity, Rights, Role};
 
 /// Why logins can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,13 @@ pub enum BookError {
         #[source]
         source: HashError,
     },
+    /// The login provider can't be used.
+    #[error("{}: {source}", .source.key())]
+    Oidc {
+        /// Why.
+        #[source]
+        source: PlanError,
+    },
 }
 
 impl BookError {
@@ -47,7 +55,13 @@ impl BookError {
     pub fn key(&self) -> &str {
         match self {
             Self::Secret { key, .. } | Self::Hash { key, .. } => key,
+            Self::Oidc { source } => source.key(),
         }
+    }
+
+    /// Whether a file or a variable can't be read, which is reported for secrets of all sections alike.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Secret { .. } | Self::Oidc { source: PlanError::Secret(_) | PlanError::File { .. } })
     }
 }
 
@@ -94,11 +108,13 @@ struct Token {
     hash: TokenHash,
     expires_ms: Option<i64>,
     identity: Identity,
+    entry: EntryDigest,
 }
 
 struct User {
     digest: Option<PasswordDigest>,
     identity: Identity,
+    entry: EntryDigest,
 }
 
 #[derive(Debug)]
@@ -121,6 +137,8 @@ pub struct Book {
     users: Vec<User>,
     certificates: Vec<(Wanted, Identity)>,
     proxy: Option<Proxy>,
+    /// How people log in by a provider.
+    pub(super) oidc: Option<Arc<Plan>>,
     /// Names that endpoints are reached by.
     pub(crate) hosts: Vec<String>,
     /// Whether endpoints may be open to other hosts without a login.
@@ -131,14 +149,10 @@ pub struct Book {
     pub(super) right: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
-fn rights(roles: &[Role], tenants: &[String], selector: &str) -> Rights {
-    let named: Vec<Tenant> = tenants.iter().filter_map(|tenant| Tenant::new(tenant).ok()).collect();
-    let is_all = tenants.iter().any(|tenant| tenant == "*");
-    Rights {
-        roles: roles.into(),
-        tenants: if is_all { Tenants::All } else { Tenants::Named(named.into()) },
-        selector: (!selector.is_empty()).then(|| selector.into()),
-    }
+/// What ends sessions when it changes.
+fn entry(hash: &str, roles: &[Role], tenants: &[String], more: [&str; 2]) -> EntryDigest {
+    let (roles, tenants) = (format!("{roles:?}"), format!("{tenants:?}"));
+    EntryDigest::of([hash, &roles, &tenants].into_iter().chain(more))
 }
 
 fn revealed(key: String, secret: &Secret) -> Result<(String, String), BookError> {
@@ -158,21 +172,28 @@ impl Book {
                 continue;
             }
             let hash = TokenHash::parse(&text).map_err(|source| BookError::Hash { key, source })?;
+            let entry = entry(&text, &token.roles, &token.tenants, [&token.selector, &token.expires]);
             let rights = rights(&token.roles, &token.tenants, &token.selector);
             // A time that can't be read was reported by the check; until then the token is over.
             let expires_ms = (!token.expires.is_empty()).then(|| expiry_ms(&token.expires).unwrap_or(0));
-            tokens.push(Token { hash, expires_ms, identity: Identity { name: token.name.as_str().into(), rights } });
+            tokens.push(Token {
+                hash,
+                expires_ms,
+                identity: Identity { name: token.name.as_str().into(), rights },
+                entry,
+            });
         }
         let mut users = Vec::new();
         for (i, user) in config.users.iter().enumerate() {
-            let digest = if user.hash == Secret::default() {
-                None
-            } else {
+            let (mut digest, mut hash) = (None, String::new());
+            if user.hash != Secret::default() {
                 let (key, text) = revealed(format!("users[{i}].hash"), &user.hash)?;
-                Some(PasswordDigest::parse(&text).map_err(|source| BookError::Hash { key, source })?)
-            };
+                digest = Some(PasswordDigest::parse(&text).map_err(|source| BookError::Hash { key, source })?);
+                hash = text;
+            }
+            let entry = entry(&hash, &user.roles, &user.tenants, [&user.selector, ""]);
             let rights = rights(&user.roles, &user.tenants, &user.selector);
-            users.push(User { digest, identity: Identity { name: user.name.as_str().into(), rights } });
+            users.push(User { digest, identity: Identity { name: user.name.as_str().into(), rights }, entry });
         }
         let certificates = config.certificates.iter().map(|certificate| {
             let wanted = if certificate.san.is_empty() {
@@ -190,11 +211,13 @@ impl Book {
                 others: (!proxy.roles.is_empty()).then(|| rights(&proxy.roles, &proxy.tenants, "")),
             })
         });
+        let oidc = config.oidc.as_ref().map(Plan::read).transpose().map_err(|source| BookError::Oidc { source })?;
         Ok(Self {
             tokens,
             users,
             certificates: certificates.collect(),
             proxy,
+            oidc: oidc.map(Arc::new),
             hosts: config.hosts.clone(),
             insecure: config.insecure,
             has_logins: !config.is_open(),
@@ -215,7 +238,11 @@ impl Book {
         let certificates = self.certificates.iter().map(|(wanted, identity)| {
             (format!("certificate `{}`", identity.name), format!("{wanted:?} {:?}", identity.rights))
         });
-        tokens.chain(users).chain(certificates).collect()
+        let providers = self
+            .oidc
+            .iter()
+            .map(|plan| (format!("login provider `{}`", plan.config.issuer), format!("{:?}", plan.config)));
+        tokens.chain(users).chain(certificates).chain(providers).collect()
     }
 
     /// Whether the configuration has any login, be it revoked or expired.
@@ -243,6 +270,19 @@ impl Book {
             return token.expires_ms.is_none_or(|end| now_ms < end).then(|| token.identity.clone());
         }
         self.user(name).map(|(_, identity)| identity)
+    }
+
+    /// What the configuration has for a token or a user by name.
+    pub(crate) fn entry(&self, is_token: bool, name: &str) -> Option<EntryDigest> {
+        if is_token {
+            return self.tokens.iter().find(|token| &*token.identity.name == name).map(|token| token.entry);
+        }
+        self.users.iter().find(|user| &*user.identity.name == name).map(|user| user.entry)
+    }
+
+    /// Whether people have passwords or tokens for the form.
+    pub(crate) fn has_form(&self) -> bool {
+        !self.tokens.is_empty() || self.users.iter().any(|user| user.digest.is_some())
     }
 
     /// Who has a certificate with this subject and these names.

@@ -5,11 +5,13 @@
 
 use std::net::IpAddr;
 
-use millrace_log::record::{Tenant, is_topic_name};
+use millrace_log::record::is_topic_name;
 use millrace_log::value::{Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::grant::{check_rights, check_tenants, own_tenant};
+use super::oidc::config::OidcConfig;
 use crate::identity::Role;
 
 /// Who may use the HTTP endpoints: Loki API and page, Elasticsearch API, Alertmanager API, HTTP sources of the agent
@@ -25,6 +27,8 @@ pub struct AccessConfig {
     pub certificates: Vec<CertificateConfig>,
     /// A reverse proxy that logs users in.
     pub proxy: Option<ProxyConfig>,
+    /// A login provider (OpenID Connect), for the page and for tokens.
+    pub oidc: Option<OidcConfig>,
     /// Host names by which browsers and proxies reach the endpoints, besides IP addresses and `localhost`. Endpoints on
     /// loopback answer no other names; other endpoints answer any name unless some are listed here.
     pub hosts: Vec<String>,
@@ -152,10 +156,6 @@ pub struct ProxyConfig {
     pub tenants: Vec<String>,
 }
 
-fn own_tenant() -> Vec<String> {
-    vec![Tenant::DEFAULT.to_owned()]
-}
-
 fn user_header() -> String {
     "X-Forwarded-User".to_owned()
 }
@@ -197,7 +197,11 @@ fn number(address: IpAddr) -> u128 {
 impl AccessConfig {
     /// Whether no login is configured.
     pub fn is_open(&self) -> bool {
-        self.tokens.is_empty() && self.users.is_empty() && self.certificates.is_empty() && self.proxy.is_none()
+        self.tokens.is_empty()
+            && self.users.is_empty()
+            && self.certificates.is_empty()
+            && self.proxy.is_none()
+            && self.oidc.is_none()
     }
 
     /// Reports what types can't say.
@@ -257,6 +261,9 @@ impl AccessConfig {
         if let Some(proxy) = &self.proxy {
             faults.within("proxy", |f| proxy.check(f));
         }
+        if let Some(oidc) = &self.oidc {
+            faults.within("oidc", |f| oidc.check(f));
+        }
         faults.within("audit", |f| self.audit.check(f));
         for (i, host) in self.hosts.iter().enumerate() {
             if host.is_empty() || host.contains(['/', ' ', '@']) {
@@ -283,29 +290,6 @@ impl ProxyConfig {
             faults.add("header", format!("invalid header name `{}`", self.header));
         }
         check_tenants(&self.tenants, faults);
-    }
-}
-
-fn check_rights(roles: &[Role], tenants: &[String], selector: &str, faults: &mut Faults) {
-    if roles.is_empty() {
-        faults.add("roles", "is empty: list some of read, write, silence, admin");
-    }
-    if !selector.is_empty() && roles != [Role::Read] {
-        faults.add("selector", "limits what is read: it needs `roles: [read]` and no other role");
-    }
-    check_tenants(tenants, faults);
-}
-
-fn check_tenants(tenants: &[String], faults: &mut Faults) {
-    if tenants.is_empty() {
-        faults.add("tenants", "is empty: list tenants, or `*` for all");
-    }
-    for (i, tenant) in tenants.iter().enumerate() {
-        if tenant != "*"
-            && let Err(error) = Tenant::new(tenant)
-        {
-            faults.add(&format!("tenants[{i}]"), error.to_string());
-        }
     }
 }
 

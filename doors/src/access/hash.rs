@@ -58,7 +58,7 @@ impl TokenHash {
 
     /// Compares in full whatever differs, so that the time says nothing.
     pub fn is(&self, other: &Self) -> bool {
-        self.0.iter().zip(&other.0).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+        is_equal(&self.0, &other.0)
     }
 }
 
@@ -66,6 +66,33 @@ impl std::fmt::Display for TokenHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(SCHEME)?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Compares in full whatever differs, so that the time says nothing but the length.
+pub(crate) fn is_equal(want: &[u8], given: &[u8]) -> bool {
+    want.len() == given.len() && want.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}
+
+/// Digest of an entry of the configuration by which somebody logs in. It stays in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryDigest([u8; 32]);
+
+impl EntryDigest {
+    /// Of everything that ends a session when it changes.
+    pub fn of<'p>(parts: impl IntoIterator<Item = &'p str>) -> Self {
+        let mut all = Vec::new();
+        for part in parts {
+            all.extend_from_slice(&part.len().to_le_bytes());
+            all.extend_from_slice(part.as_bytes());
+        }
+        let mut entry = [0; 32];
+        entry.copy_from_slice(digest(&SHA256, &all).as_ref());
+        Self(entry)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -6,10 +6,16 @@
 
 /// What those who look after a process want to see later.
 pub mod audit;
-/// Settings.
-pub mod config;
+/// Roles, tenants and selector of a login.
+mod grant;
 /// Hashes of tokens and passwords.
 pub mod hash;
+/// Ids that must not be used again.
+mod ended;
+/// Logins by a provider.
+pub mod oidc;
+/// Settings.
+pub mod config;
 /// Failed logins of each address.
 mod throttle;
 /// Sessions of the page.
@@ -22,19 +28,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use millrace_log::clock::SharedClock;
 use parking_lot::RwLock;
 use ring::hmac;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use audit::changes;
 pub use audit::{Audit, AuditEvent};
 use book::{Book, BookError, Given};
 use config::AccessConfig;
-use hash::HashError;
-use session::{Kind, Sessions};
+use hash::{EntryDigest, HashError};
+use oidc::attempt::Attempts;
+use oidc::{Failed, Oidc};
+use session::{Basis, Kind, Session, Sessions};
 use throttle::Throttle;
 
 use crate::identity::Identity;
@@ -48,6 +57,10 @@ const HASHED_AT_ONCE: usize = 2;
 const WAITING: usize = 32;
 /// How long a password that was right is not hashed again: clients send it with each request.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// Codes of the login provider that are redeemed at once: each waits for the provider.
+const REDEEMED_AT_ONCE: usize = 16;
+/// How long the provider is left alone where none is configured.
+const NO_PROVIDER: Duration = Duration::from_secs(3600);
 /// Passwords that are remembered.
 const MAX_REMEMBERED: usize = 1024;
 
@@ -60,10 +73,21 @@ pub(crate) enum Denied {
     Wrong,
     /// Nobody looked: so many seconds to wait.
     Wait(u32),
+    /// The login provider has roles for nobody like them.
+    Forbidden,
+    /// The login provider would have to be asked, and does not answer.
+    Unavailable,
 }
 
 struct Shared {
     book: RwLock<Arc<Book>>,
+    /// The login provider.
+    oidc: RwLock<Option<Arc<Oidc>>>,
+    /// Another one was configured.
+    other_provider: Notify,
+    attempts: Attempts,
+    /// Codes that are redeemed now.
+    redeeming: Semaphore,
     throttle: Throttle,
     sessions: Sessions,
     clock: SharedClock,
@@ -74,6 +98,7 @@ struct Shared {
     /// Whether logins were read before: the first are not a change.
     is_known: AtomicBool,
     failed: Seldom,
+    refused_tokens: Seldom,
     metrics: HttpMetrics,
 }
 
@@ -92,6 +117,10 @@ impl Access {
     pub fn new(clock: SharedClock) -> Result<Self, HashError> {
         Ok(Self(Arc::new(Shared {
             book: RwLock::default(),
+            oidc: RwLock::default(),
+            other_provider: Notify::new(),
+            attempts: Attempts::new()?,
+            redeeming: Semaphore::new(REDEEMED_AT_ONCE),
             throttle: Throttle::default(),
             sessions: Sessions::new()?,
             clock,
@@ -101,6 +130,7 @@ impl Access {
             audit: RwLock::default(),
             is_known: AtomicBool::new(false),
             failed: Seldom::default(),
+            refused_tokens: Seldom::default(),
             metrics: HttpMetrics::default(),
         })))
     }
@@ -108,6 +138,13 @@ impl Access {
     /// Takes over other logins, for all listeners at once. Blocks.
     pub fn replace(&self, config: &AccessConfig) -> Result<(), BookError> {
         let book = Arc::new(Book::read(config)?);
+        let oidc_before = self.oidc();
+        let oidc = book.oidc.clone().map(|plan| Arc::new(Oidc::new(plan, oidc_before.as_deref(), &self.0.metrics)));
+        if oidc.is_none() {
+            self.0.metrics.oidc_failing.set(0);
+        }
+        *self.0.oidc.write() = oidc;
+        self.0.other_provider.notify_one();
         let before = std::mem::replace(&mut *self.0.book.write(), Arc::clone(&book));
         if self.0.is_known.swap(true, Ordering::Relaxed) {
             for detail in changes(&before.logins(), &book.logins()) {
@@ -115,6 +152,42 @@ impl Access {
             }
         }
         Ok(())
+    }
+
+    /// Keeps description and keys of the login provider up to date until `stop`, and asks again while it is down.
+    pub async fn keep_provider_known(&self, stop: &CancellationToken) {
+        loop {
+            let oidc = self.oidc();
+            let looking = async {
+                let wait = match oidc {
+                    Some(oidc) => oidc.look_after().await,
+                    None => NO_PROVIDER,
+                };
+                tokio::time::sleep(wait).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.0.other_provider.notified() => {}
+                () = looking => {}
+            }
+        }
+    }
+
+    /// What those who look after the process should know although it works.
+    pub fn notice(&self) -> Option<String> {
+        self.oidc()?.notice()
+    }
+
+    pub(crate) fn oidc(&self) -> Option<Arc<Oidc>> {
+        self.0.oidc.read().clone()
+    }
+
+    pub(crate) fn attempts(&self) -> &Attempts {
+        &self.0.attempts
+    }
+
+    pub(crate) fn redeeming(&self) -> &Semaphore {
+        &self.0.redeeming
     }
 
     /// Has events go somewhere.
@@ -175,8 +248,13 @@ impl Access {
             }
             Given::Unreadable => Err(Denied::Wrong),
             Given::Token(token) => {
-                let found = book.token(&token, self.now_ms());
-                found.map(|who| (Some(Kind::Token), who)).ok_or(Denied::Wrong)
+                if let Some(found) = book.token(&token, self.now_ms()) {
+                    return Ok((Some(Kind::Token), found));
+                }
+                match self.oidc().filter(|_| oidc::is_token(&token)) {
+                    Some(oidc) => self.bearer(&oidc, &token).await.map(|who| (None, who)),
+                    None => Err(Denied::Wrong),
+                }
             }
             Given::Password { user, password } => {
                 if let Some(found) = book.token(&password, self.now_ms()) {
@@ -184,6 +262,23 @@ impl Access {
                 }
                 let address = self.address(headers, peer);
                 self.password(&book, address, &user, password).await.map(|who| (Some(Kind::User), who))
+            }
+        }
+    }
+
+    /// Whom a token of the login provider is for. No session begins by it: it ends by itself, soon.
+    async fn bearer(&self, oidc: &Oidc, token: &str) -> Result<Identity, Denied> {
+        match oidc.bearer(token, self.now_ms()).await {
+            Ok(known) => Ok(known.identity),
+            Err(Failed { status, text, user }) => {
+                if let Some(count) = self.0.refused_tokens.another() {
+                    tracing::warn!(user, reason = text, count, "token of the login provider refused");
+                }
+                Err(match status {
+                    StatusCode::UNAUTHORIZED => Denied::Wrong,
+                    StatusCode::FORBIDDEN => Denied::Forbidden,
+                    _ => Denied::Unavailable,
+                })
             }
         }
     }
@@ -229,25 +324,49 @@ impl Access {
     /// Counts and reports a failed login.
     pub(crate) fn failed(&self, listener: &str, address: IpAddr, headers: &HeaderMap) {
         self.0.throttle.failed(address);
-        self.0.metrics.failed_logins.get_or_create(&Of { listener: listener.to_owned() }).inc();
-        let user = match Given::of(headers) {
+        let user: String = match Given::of(headers) {
             Given::Password { user, .. } => user.chars().take(100).collect(),
             _ => String::new(),
         };
+        self.login_failed(listener, address, user, "");
+    }
+
+    /// Counts and reports a failed login that guesses nothing: its address is not slowed down.
+    pub(crate) fn login_failed(&self, listener: &str, address: IpAddr, user: String, reason: &str) {
+        self.0.metrics.failed_logins.get_or_create(&Of { listener: listener.to_owned() }).inc();
         if let Some(count) = self.0.failed.another() {
-            tracing::warn!(listener, %address, user, count, "login failed");
+            tracing::warn!(listener, %address, user, reason, count, "login failed");
         }
-        let (address, listener) = (Some(address), listener.to_owned());
-        self.note(AuditEvent { event: AuditEvent::LOGIN_FAILED, user, address, listener, ..AuditEvent::default() });
+        let (address, listener, detail) = (Some(address), listener.to_owned(), reason.to_owned());
+        let event = AuditEvent::LOGIN_FAILED;
+        self.note(AuditEvent { event, user, address, listener, detail, ..AuditEvent::default() });
+    }
+
+    /// What the configuration has for somebody who logged in by this kind and name; sessions end when it changes.
+    pub(crate) fn entry(&self, kind: Kind, name: &str) -> Option<EntryDigest> {
+        match kind {
+            Kind::Own => None,
+            Kind::Token => self.book().entry(true, name),
+            Kind::User => self.book().entry(false, name),
+            Kind::Oidc => Some(self.oidc()?.plan.entry),
+        }
     }
 
     /// Who comes back with a session; `None` also where a login of the listener itself began it.
-    pub(crate) fn returning(&self, kind: Kind, name: &str) -> Option<Identity> {
-        match kind {
+    pub(crate) fn returning(&self, basis: &Basis) -> Option<Identity> {
+        match basis.kind {
             Kind::Own => None,
-            Kind::Token => self.book().returning(true, name, self.now_ms()),
-            Kind::User => self.book().returning(false, name, self.now_ms()),
+            Kind::Token => self.book().returning(true, &basis.name, self.now_ms()),
+            Kind::User => self.book().returning(false, &basis.name, self.now_ms()),
+            Kind::Oidc => self.oidc()?.returning(&basis.name, &basis.grants),
         }
+    }
+
+    /// Ends a session: its cookie is refused from now on.
+    pub(crate) fn end(&self, listener: &str, address: IpAddr, session: &Session) {
+        self.0.sessions.end(session, self.now_ms());
+        let (user, address, listener) = (session.basis.name.clone(), Some(address), listener.to_owned());
+        self.note(AuditEvent { event: AuditEvent::LOGOUT, user, address, listener, ..AuditEvent::default() });
     }
 }
 

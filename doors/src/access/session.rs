@@ -1,16 +1,20 @@
 //! Sessions of people who logged in by the page: a signed cookie that names them, and a token against forged requests.
 //!
-//! The cookie is `kind:name:end` in base64 and its HMAC. It grants nothing by itself: whoever it names must still be
-//! allowed in. The key lives as long as the process, so a restart ends all sessions.
+//! The cookie is `kind:end:id:grants:name` in base64 and its HMAC. It grants nothing by itself: whoever it names must
+//! still be allowed in. The signature covers the entry of the configuration by which the session began, so that it ends
+//! when the hash, the roles or anything else there changes. The key lives as long as the process, so a restart ends all
+//! sessions; those that were logged out are remembered until they would have ended.
 //!
-//! In: who has logged in, headers of later requests. Out: cookies, who comes back. Touches nothing.
+//! In: who has logged in, headers of later requests. Out: cookies, who comes back. Touches the system's source of
+//! randomness.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, header};
 use ring::hmac;
 
-use super::hash::{HashError, random};
+use super::ended::{Ended, Id};
+use super::hash::{EntryDigest, HashError, is_equal, random};
 
 /// Name of the cookie with the session.
 pub const COOKIE: &str = "millrace_session";
@@ -20,6 +24,8 @@ pub const CSRF_COOKIE: &str = "millrace_csrf";
 pub const CSRF_HEADER: &str = "x-csrf-token";
 /// How long a session lasts.
 pub const LASTS_MS: i64 = 12 * 3600 * 1000;
+/// Sessions that were logged out and are remembered.
+const MAX_ENDED: usize = 10_000;
 
 /// By which kind of login a session began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,74 +36,126 @@ pub enum Kind {
     User,
     /// The login of the listener itself.
     Own,
+    /// The login provider.
+    Oidc,
+}
+
+/// On what a session stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// How they logged in.
+    pub kind: Kind,
+    /// Their name.
+    pub name: String,
+    /// Places of the entries of `access.oidc.grants` that matched.
+    pub grants: Vec<usize>,
+}
+
+impl Basis {
+    /// Of a login that has an entry of its own.
+    pub fn of(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into(), grants: Vec::new() }
+    }
 }
 
 /// Who came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// How they logged in.
-    pub kind: Kind,
-    /// Their name.
-    pub name: String,
+    /// Who they are.
+    pub basis: Basis,
     /// Token that requests need if they change something.
     pub csrf: String,
+    id: Id,
+    end_ms: i64,
 }
 
-/// Signs sessions.
-pub struct Sessions(hmac::Key);
+/// Signs sessions, and ends them.
+pub struct Sessions {
+    key: hmac::Key,
+    ended: Ended,
+}
 
 impl Sessions {
     /// With a new key.
     pub fn new() -> Result<Self, HashError> {
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?)))
+        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?), ended: Ended::new(MAX_ENDED) })
     }
 
     /// Value of the cookie of somebody who logged in just now, and the token against forged requests.
-    pub fn begin(&self, kind: Kind, name: &str, now_ms: i64) -> (String, String) {
-        let kind = match kind {
+    pub fn begin(&self, basis: &Basis, entry: &EntryDigest, now_ms: i64) -> Result<(String, String), HashError> {
+        let kind = match basis.kind {
             Kind::Token => "t",
             Kind::User => "u",
             Kind::Own => "o",
+            Kind::Oidc => "p",
         };
-        let text = format!("{kind}:{name}:{}", now_ms.saturating_add(LASTS_MS));
-        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, text.as_bytes()));
+        let grants: Vec<String> = basis.grants.iter().map(ToString::to_string).collect();
+        let id = URL_SAFE_NO_PAD.encode(random::<16>()?);
+        let end_ms = now_ms.saturating_add(LASTS_MS);
+        let text = format!("{kind}:{end_ms}:{id}:{}:{}", grants.join("."), basis.name);
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, &signed(text.as_bytes(), entry)));
         let value = format!("{}.{signature}", URL_SAFE_NO_PAD.encode(text));
         let csrf = self.csrf(&value);
-        (value, csrf)
+        Ok((value, csrf))
     }
 
-    /// Who shows a cookie that is signed and not over.
-    pub fn of(&self, headers: &HeaderMap, now_ms: i64) -> Option<Session> {
+    /// Who shows a cookie that is signed, not over and not logged out. `entry`: what the configuration has now for them.
+    pub fn of(
+        &self,
+        headers: &HeaderMap,
+        now_ms: i64,
+        entry: impl FnOnce(Kind, &str) -> Option<EntryDigest>,
+    ) -> Option<Session> {
         let value = cookie(headers, COOKIE)?;
         let (text, signature) = value.split_once('.')?;
         let (text, signature) = (URL_SAFE_NO_PAD.decode(text).ok()?, URL_SAFE_NO_PAD.decode(signature).ok()?);
-        hmac::verify(&self.0, &text, &signature).ok()?;
         let text = String::from_utf8(text).ok()?;
-        let mut parts = text.splitn(3, ':');
-        let kind = match parts.next()? {
-            "t" => Kind::Token,
-            "u" => Kind::User,
-            "o" => Kind::Own,
-            _ => return None,
-        };
-        let (name, end) = (parts.next()?, parts.next()?.parse::<i64>().ok()?);
-        (now_ms < end).then(|| Session { kind, name: name.to_owned(), csrf: self.csrf(value) })
+        let (basis, id, end_ms) = parts(&text)?;
+        let entry = entry(basis.kind, &basis.name)?;
+        hmac::verify(&self.key, &signed(text.as_bytes(), &entry), &signature).ok()?;
+        let is_over = now_ms >= end_ms || self.ended.has(id, end_ms);
+        (!is_over).then(|| Session { basis, csrf: self.csrf(value), id, end_ms })
+    }
+
+    /// Ends a session before its time.
+    pub fn end(&self, session: &Session, now_ms: i64) {
+        self.ended.end(session.id, session.end_ms, now_ms);
     }
 
     /// Whether a request of a session carries its token.
     pub fn is_own(&self, session: &Session, headers: &HeaderMap) -> bool {
         let given = headers.get(CSRF_HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
-        given.len() == session.csrf.len()
-            && given.iter().zip(session.csrf.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+        is_equal(session.csrf.as_bytes(), given)
     }
 
     fn csrf(&self, value: &str) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, format!("csrf {value}").as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, format!("csrf {value}").as_bytes()))
     }
 }
 
+/// What is signed.
+fn signed(text: &[u8], entry: &EntryDigest) -> Vec<u8> {
+    [b"session ".as_slice(), entry.bytes(), text].concat()
+}
+
+fn parts(text: &str) -> Option<(Basis, Id, i64)> {
+    let mut parts = text.splitn(5, ':');
+    let kind = match parts.next()? {
+        "t" => Kind::Token,
+        "u" => Kind::User,
+        "o" => Kind::Own,
+        "p" => Kind::Oidc,
+        _ => return None,
+    };
+    let end_ms = parts.next()?.parse().ok()?;
+    let id = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?.try_into().ok()?;
+    let grants = parts.next()?.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok());
+    let grants = grants.collect::<Option<Vec<usize>>>()?;
+    Some((Basis { kind, name: parts.next()?.to_owned(), grants }, id, end_ms))
+}
+
 /// Value of a cookie.
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(own, _)| *own == name).map(|(_, value)| value)
@@ -117,18 +175,38 @@ mod tests {
     #[test]
     fn sessions_are_those_that_were_signed_and_end() {
         let (sessions, others) = (Sessions::new().unwrap(), Sessions::new().unwrap());
-        let (value, csrf) = sessions.begin(Kind::User, "alice", 1000);
+        let entry = EntryDigest::of(["hash", "read"]);
+        let known = |kind: Kind, name: &str| (kind == Kind::User && name == "alice").then_some(entry);
+        let (value, csrf) = sessions.begin(&Basis::of(Kind::User, "alice"), &entry, 1000).unwrap();
         let good = headers(&value, &csrf);
-        let session = sessions.of(&good, 1000).unwrap();
-        assert_eq!((session.kind, session.name.as_str()), (Kind::User, "alice"));
+        let session = sessions.of(&good, 1000, known).unwrap();
+        assert_eq!(session.basis, Basis::of(Kind::User, "alice"));
         assert!(sessions.is_own(&session, &good));
         assert!(!sessions.is_own(&session, &headers(&value, "")) && !sessions.is_own(&session, &headers(&value, "x")));
-        assert_eq!(sessions.of(&good, 1000 + LASTS_MS), None, "over");
-        assert_eq!(others.of(&good, 1000), None, "another key");
-        let forged = URL_SAFE_NO_PAD.encode(format!("u:root:{}", i64::MAX));
+        assert_eq!(sessions.of(&good, 1000 + LASTS_MS, known), None, "over");
+        assert_eq!(others.of(&good, 1000, known), None, "another key");
+        assert_eq!(sessions.of(&good, 1000, |_, _| None), None, "the user is gone");
+        let changed = EntryDigest::of(["other hash", "read"]);
+        assert_eq!(sessions.of(&good, 1000, |_, _| Some(changed)), None, "the entry has changed");
+        let id = URL_SAFE_NO_PAD.encode([0; 16]);
+        let forged = URL_SAFE_NO_PAD.encode(format!("u:{}:{id}::alice", i64::MAX));
         let (_, signature) = value.split_once('.').unwrap();
         for wrong in ["", "x", &forged, &format!("{forged}.{signature}"), &format!("{forged}.")] {
-            assert_eq!(sessions.of(&headers(wrong, ""), 1000), None, "{wrong}");
+            assert_eq!(sessions.of(&headers(wrong, ""), 1000, known), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn sessions_that_were_logged_out_stay_so() {
+        let (sessions, entry) = (Sessions::new().unwrap(), EntryDigest::of(["x"]));
+        let basis = Basis { kind: Kind::Oidc, name: "oidc:a:b".to_owned(), grants: vec![0, 12] };
+        let begin = || headers(&sessions.begin(&basis, &entry, 0).unwrap().0, "");
+        let (one, other) = (begin(), begin());
+        let known = |headers: &HeaderMap| sessions.of(headers, 1, |_, _| Some(entry));
+        let session = known(&one).unwrap();
+        assert_eq!(session.basis, basis);
+        sessions.end(&session, 1);
+        assert_eq!(known(&one), None);
+        assert!(known(&other).is_some(), "another session of the same user goes on");
     }
 }

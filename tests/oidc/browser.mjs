@@ -1,0 +1,102 @@
+// Logs in by the provider in headless Chromium, looks at the page, logs out. The provider and the page are two sites.
+// In: BASE (address of the page), ISSUER, SHOTS (folder for screenshots). Out: exit status.
+import { chromium } from "playwright-core";
+import assert from "node:assert/strict";
+
+const { BASE, ISSUER, SHOTS } = process.env;
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync"],
+});
+const query = "/?query=" + encodeURIComponent('{service="shop"}') + "&range=15m";
+
+// The provider's own forms: name and password, then consent.
+async function logIn(page, user) {
+  await page.getByRole("link", { name: "Log in with localhost" }).click();
+  await page.waitForURL(`${ISSUER}/**`);
+  await page.locator("input[name=login]").fill(user);
+  await page.locator("input[name=password]").fill("whatever");
+  await page.getByRole("button", { name: "Sign-in" }).click();
+  await page.getByRole("button", { name: "Continue" }).click();
+}
+
+async function person(work) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
+  const faults = [];
+  page.on("pageerror", (error) => faults.push(String(error)));
+  await work(page, context);
+  assert.deepEqual(faults, []);
+  await context.close();
+}
+
+try {
+  await person(async (page, context) => {
+    await page.goto(BASE + query);
+    assert.equal(new URL(page.url()).pathname, "/login");
+    assert.equal(await page.locator("input[name=password]").count(), 0, "there are no passwords");
+    await page.screenshot({ path: `${SHOTS}/login.png` });
+    await logIn(page, "ann");
+    await page.waitForURL(BASE + query);
+    await page.locator("#lines li", { hasText: "checkout failed" }).waitFor({ timeout: 10000 });
+    assert.equal(await page.locator("#lines li").count(), 2, "all streams");
+    assert.match(await page.locator("form.session").innerText(), /oidc:ann/);
+    await page.screenshot({ path: `${SHOTS}/page.png` });
+
+    const cookies = await context.cookies();
+    const session = cookies.find((cookie) => cookie.name === "millrace_session");
+    assert.deepEqual([session.sameSite, session.httpOnly], ["Strict", true]);
+    assert.equal(cookies.find((cookie) => cookie.name === "millrace_login"), undefined, "its work is done");
+
+    // Back to the callback: refused, and the session goes on.
+    await page.goBack();
+    await page.goto(BASE + query);
+    await page.locator("#lines li", { hasText: "checkout failed" }).waitFor({ timeout: 10000 });
+
+    await page.getByRole("button", { name: "Log out" }).click();
+    await page.getByText("You are logged out.").waitFor();
+    await page.screenshot({ path: `${SHOTS}/logged-out.png` });
+    // Whoever has kept the cookie gets nowhere.
+    await context.addCookies([session]);
+    await page.goto(BASE + query);
+    assert.equal(new URL(page.url()).pathname, "/login");
+
+    // The provider still knows its user, until they log out there too.
+    await page.getByRole("link", { name: "Log in with localhost" }).click();
+    await page.waitForURL(BASE + query);
+    await page.getByRole("button", { name: "Log out" }).click();
+    await page.getByRole("link", { name: "Log out at localhost too" }).click();
+    await page.getByRole("button", { name: "Yes, sign me out" }).click();
+    await page.goto(BASE + query);
+    await page.getByRole("link", { name: "Log in with localhost" }).click();
+    await page.locator("input[name=login]").waitFor();
+  });
+
+  // A forced selector.
+  await person(async (page) => {
+    await page.goto(BASE + query);
+    await logIn(page, "pat");
+    await page.waitForURL(BASE + query);
+    await page.locator("#lines li", { hasText: "card declined" }).waitFor({ timeout: 10000 });
+    assert.equal(await page.locator("#lines li").count(), 1, "the streams of the selector only");
+  });
+
+  // Somebody without a group that has an entry; what the provider refuses is shown.
+  await person(async (page) => {
+    await page.goto(BASE);
+    await logIn(page, "mallory");
+    await page.getByText("none of your groups has an entry").waitFor();
+    await page.goto(BASE);
+    assert.equal(new URL(page.url()).pathname, "/login");
+    await page.screenshot({ path: `${SHOTS}/refused.png` });
+  });
+  await person(async (page) => {
+    await page.goto(BASE);
+    await page.getByRole("link", { name: "Log in with localhost" }).click();
+    await page.getByRole("link", { name: "Cancel" }).click();
+    await page.getByText("the login provider refused: access_denied").waitFor();
+  });
+} finally {
+  await browser.close();
+}
