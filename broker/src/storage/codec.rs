@@ -113,6 +113,33 @@ impl BufRead for Snappy<'_> {
     }
 }
 
+/// One frame of lz4, with its end: the library takes a frame that is cut behind its last block for a whole one, other readers
+/// do not.
+pub(super) struct Lz4<'a>(Option<lz4::Decoder<&'a [u8]>>);
+
+impl<'a> Lz4<'a> {
+    pub(super) fn open(bytes: &'a [u8]) -> io::Result<Self> {
+        lz4::Decoder::new(bytes).map(|decoder| Self(Some(decoder)))
+    }
+}
+
+impl Read for Lz4<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let Some(decoder) = self.0.as_mut().filter(|_| !to.is_empty()) else { return Ok(0) };
+        let count = decoder.read(to)?;
+        if count == 0
+            && let Some(decoder) = self.0.take()
+        {
+            let (behind, ended) = decoder.finish();
+            ended.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+            if !behind.is_empty() {
+                return Err(invalid("bytes behind the lz4 frame"));
+            }
+        }
+        Ok(count)
+    }
+}
+
 /// Compresses as clients do it, behind what the buffer holds already.
 pub(super) enum Packer {
     Plain(Vec<u8>),

@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::marker::{Marker, marker};
 use super::records;
 use super::rewrite::{self, RecompressError};
-use super::unpacked::check_records;
+use super::unpacked::{RecordLimits, check_records};
 
 /// One batch on its way to the segment: the header apart, so that patching it copies no records.
 pub(super) struct Incoming {
@@ -88,9 +88,9 @@ pub(super) fn take_apart(
         if !crc_holds(&header, &body) {
             return Err(AppendError::Corrupt("CRC does not match"));
         }
-        check(&header, kind, limits, now_ms)?;
+        let times_ms = check(&header, kind, limits, now_ms)?;
         if kind.is_client() {
-            check_records(&header, &body, limits.max_unpacked_bytes)?;
+            check_records(&header, &body, RecordLimits { unpacked: limits.max_unpacked_bytes, times_ms })?;
         }
         if limits.compact && kind.is_client() {
             let places = records::without_key(&header, &body)
@@ -129,7 +129,8 @@ fn recompress(header: &Header, batch: &[u8], codec: Codec, limits: &Limits) -> R
     }
 }
 
-fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Result<(), AppendError> {
+/// Judges the header. Returns the times that its records may have, if they give them.
+fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Result<Option<(i64, i64)>, AppendError> {
     if header.count < 1 || header.last_offset_delta < 0 {
         return Err(AppendError::Invalid("it contains no record"));
     }
@@ -140,7 +141,7 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
         return Err(AppendError::Compression(header.codec()));
     }
     if !kind.is_client() {
-        return Ok(());
+        return Ok(None);
     }
     if header.producer_id >= 0 && header.base_sequence < 0 {
         return Err(AppendError::Invalid("an idempotent batch requires a sequence"));
@@ -152,21 +153,20 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
         return Err(AppendError::Invalid("a transactional batch requires a producer id"));
     }
     if limits.log_append_time {
-        return Ok(());
+        return Ok(None);
     }
     let earliest_ms = now_ms.saturating_sub(limits.before_max_ms);
     let latest_ms = now_ms.saturating_add(limits.after_max_ms);
     if header.is_log_append_time() {
         return Err(AppendError::Invalid("producers may not set log append time"));
     }
-    // Judged by the header: the first record's timestamp stands for the early ones, as parsing each would cost more
-    // than all the rest. -1 means that records carry none.
+    // The header's, which need not be those of its records. -1 means that records carry none.
     for timestamp_ms in [header.max_timestamp, header.base_timestamp] {
         if timestamp_ms != -1 && !(earliest_ms..=latest_ms).contains(&timestamp_ms) {
             return Err(AppendError::Timestamp { timestamp_ms, earliest_ms, latest_ms });
         }
     }
-    Ok(())
+    Ok(Some((earliest_ms, latest_ms)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use bytes::Bytes;
 
 use super::batch::{HEADER, Header};
-use super::codec::{Snappy, invalid};
+use super::codec::{Lz4, Snappy, invalid};
 use super::read::TimestampOffset;
 use super::varint::varint;
 
@@ -39,7 +39,7 @@ pub(super) fn open_records<'a>(header: &Header, batch: &'a [u8]) -> io::Result<B
         0 => Box::new(bytes),
         1 => Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(bytes))),
         2 => Box::new(Snappy::open(bytes)?),
-        3 => Box::new(BufReader::with_capacity(BUFFER, lz4::Decoder::new(bytes)?)),
+        3 => Box::new(BufReader::with_capacity(BUFFER, Lz4::open(bytes)?)),
         4 => Box::new(BufReader::with_capacity(BUFFER, zstd::stream::read::Decoder::with_buffer(bytes)?)),
         _ => return Err(invalid("unknown compression codec")),
     })

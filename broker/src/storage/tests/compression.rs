@@ -65,8 +65,8 @@ async fn what_grows_beyond_the_limit_is_refused_and_what_shrinks_below_it_too() 
 }
 
 #[tokio::test]
-async fn records_that_cannot_be_unpacked_are_refused_only_where_they_must_be() {
-    for (codec, is_taken) in [("producer", true), ("gzip", true), ("zstd", false)] {
+async fn records_that_cannot_be_unpacked_are_refused_whatever_the_topics_codec() {
+    for codec in ["producer", "gzip", "zstd"] {
         let fs = SimFs::new();
         let storage = open(&fs);
         let partition = topic(&storage, &[("compression.type", codec)]).await;
@@ -76,10 +76,7 @@ async fn records_that_cannot_be_unpacked_are_refused_only_where_they_must_be() {
         damaged[8..12].copy_from_slice(&length.to_be_bytes());
         batch::tests::reseal(&mut damaged);
         let appended = append(&partition, damaged.into()).await;
-        assert_eq!(appended.is_ok(), is_taken, "{codec}");
-        if !is_taken {
-            assert!(matches!(appended, Err(AppendError::Invalid(_))));
-        }
+        assert!(matches!(appended, Err(AppendError::Invalid(_) | AppendError::Record { .. })), "{codec}: {appended:?}");
     }
 }
 
