@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use millrace_log::alert::Fingerprint;
 use millrace_log::store::run_blocking;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
+use crate::due::Slot;
 use crate::notification::{Notification, Stage, Verdict};
 use crate::parts::Parts;
 use crate::record;
@@ -41,7 +43,7 @@ impl Flush {
     }
 
     /// One flush of a group: freeze, notify each integration, and forget what is over and notified.
-    pub(crate) async fn run(self: Arc<Self>, key: String, stop: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, key: String, slot: Slot, stop: CancellationToken) {
         let now_ns = self.parts.clock.now_ns();
         let plan = self.parts.plan();
         let Some(batch) = self.parts.state.lock().freeze(&key, now_ns).map(Arc::new) else { return };
@@ -54,6 +56,7 @@ impl Flush {
         if !ended.is_empty() {
             self.clone().mark_ended(ended, now_ns).await;
         }
+        let slot = Arc::new(Mutex::new(Some(slot)));
         let (firing, resolved) = (batch.fingerprints(false), batch.fingerprints(true));
         let notified = plan.integrations.iter().enumerate().map(|(number, integration)| {
             let route = plan.routing.route.clone();
@@ -64,6 +67,7 @@ impl Flush {
                 route,
                 number,
                 integration: Arc::clone(integration),
+                slot: Arc::clone(&slot),
                 stop: stop.clone(),
                 firing: firing.clone(),
                 resolved: resolved.clone(),

@@ -30,6 +30,8 @@ pub mod receiver_webhook;
 pub mod record;
 /// Alerts, groups and what was sent, in memory.
 mod state;
+/// Groups that are due and wait.
+mod due;
 /// Routing and integrations at work.
 mod plan;
 /// A notification on its way, and the trait of the stages.

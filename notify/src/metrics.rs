@@ -17,6 +17,7 @@ pub mod names {
     pub const ALERTS_REFUSED: &str = "millrace_notify_alerts_refused";
     pub const ALERTS: &str = "millrace_notify_alerts";
     pub const GROUPS: &str = "millrace_notify_groups";
+    pub const GROUPS_DUE: &str = "millrace_notify_groups_due";
     pub const MESSAGES_SENT: &str = "millrace_notify_messages_sent";
     pub const ATTEMPTS_FAILED: &str = "millrace_notify_attempts_failed";
     pub const MESSAGES_FAILED: &str = "millrace_notify_messages_failed";
@@ -43,6 +44,8 @@ pub struct NotifyMetrics {
     pub alerts: Gauge,
     /// Groups held.
     pub groups: Gauge,
+    /// Groups that are due and wait for others to be sent.
+    pub due: Gauge,
     /// Messages delivered.
     pub sent: Family<IntegrationLabels, Counter>,
     /// Attempts at delivering that failed, those that were repeated included.
@@ -62,6 +65,7 @@ impl NotifyMetrics {
         r.register(names::ALERTS_REFUSED, "Reports of alerts rejected", own.refused.clone());
         r.register(names::ALERTS, "Alerts held", own.alerts.clone());
         r.register(names::GROUPS, "Groups of alerts held", own.groups.clone());
+        r.register(names::GROUPS_DUE, "Groups that are due and wait for others to be sent", own.due.clone());
         r.register(names::MESSAGES_SENT, "Messages delivered", own.sent.clone());
         r.register(names::ATTEMPTS_FAILED, "Attempts to deliver that failed", own.attempts_failed.clone());
         let help = "Messages that could not be delivered before the next flush of their group";

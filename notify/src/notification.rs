@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::alert::Fingerprint;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::dedup::Reason;
+use crate::due::Slot;
 use crate::group::Batch;
 use crate::integration::{Integration, Message};
 use crate::routing::Route;
@@ -26,6 +28,8 @@ pub(crate) struct Notification {
     pub(crate) integration: Arc<dyn Integration>,
     /// How long sending may take.
     pub(crate) time_limit: Duration,
+    /// The place of its flush, until its first attempt has failed.
+    pub(crate) slot: Arc<Mutex<Option<Slot>>>,
     /// Set when the program stops.
     pub(crate) stop: CancellationToken,
     /// Alerts that fire.

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
 use crate::config::NotifyConfig;
+use crate::due::{Due, Slot};
 use crate::error::NotifyError;
 use crate::failing::Failing;
 use crate::flush::Flush;
@@ -45,6 +46,11 @@ use crate::wait;
 
 /// How often empty groups and expired records are cleared away: Alertmanager's.
 const MAINTENANCE: Duration = Duration::from_secs(30);
+
+/// Messages that are kept between attempts; further ones wait for the next flush of their group.
+const MAX_PAUSES: usize = 1000;
+/// The label after which groups take turns.
+const ALERT_NAME: &str = "alertname";
 
 /// Alerts of one group, for the API.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +67,8 @@ pub struct Notifier {
     flush: Arc<Flush>,
     client: Option<reqwest::Client>,
     wake: Notify,
+    /// A flush has left room for the next.
+    freed: Arc<Notify>,
     started_ns: i64,
 }
 
@@ -125,6 +133,8 @@ impl Notifier {
         plan.expose(&metrics);
         let parts = Arc::new(Parts {
             permits: Semaphore::new(config.concurrency.max(1)),
+            slots: Arc::new(Semaphore::new(config.concurrency.max(1).saturating_mul(2))),
+            pauses: Semaphore::new(MAX_PAUSES),
             metrics,
             failing: Failing::default(),
             state: Mutex::new(state),
@@ -135,7 +145,7 @@ impl Notifier {
             write_order: Mutex::default(),
         });
         let flush = Arc::new(Flush::new(&parts));
-        let notifier = Self { flush, client, wake: Notify::new(), started_ns: now_ns, parts };
+        let notifier = Self { flush, client, wake: Notify::new(), freed: Arc::default(), started_ns: now_ns, parts };
         notifier.count();
         Ok(Arc::new(notifier))
     }
@@ -286,22 +296,35 @@ impl Notifier {
         let mut flushes: JoinSet<()> = JoinSet::new();
         let mut keys: HashMap<tokio::task::Id, String> = HashMap::new();
         let mut maintenance = tokio::time::interval(MAINTENANCE);
+        let mut due = Due::default();
+        // Groups are looked through when one is due or has changed, not at the end of each flush.
+        let mut next_ns = i64::MIN;
         loop {
             let now_ns = self.parts.clock.now_ns();
-            let (due, next_ns) = self.begin_flushes(now_ns);
-            for key in due {
-                let handle = flushes.spawn(self.flush.clone().run(key.clone(), token.clone()).boxed());
+            if next_ns <= now_ns {
+                next_ns = self.find_due(now_ns, &mut due);
+            }
+            while !due.is_empty()
+                && let Ok(permit) = Arc::clone(&self.parts.slots).try_acquire_owned()
+                && let Some(key) = due.pop()
+            {
+                let slot = Slot::new(permit, Arc::clone(&self.freed));
+                let handle = flushes.spawn(self.flush.clone().run(key.clone(), slot, token.clone()).boxed());
                 keys.insert(handle.id(), key);
             }
+            self.parts.metrics.due.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
             let wait_ns = u64::try_from(next_ns.saturating_sub(now_ns)).unwrap_or(0);
             // A year at most: tokio's timers have a bound of their own.
             let wait = Duration::from_nanos(wait_ns).min(Duration::from_secs(365 * 24 * 3600));
             tokio::select! {
                 () = token.cancelled() => break,
-                () = self.wake.notified() => {}
+                () = self.wake.notified() => next_ns = i64::MIN,
+                () = self.freed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
                 _ = maintenance.tick() => self.maintain().await,
-                Some(ended) = flushes.join_next_with_id() => self.end_flush(&ended.map(|(id, ())| id), &mut keys),
+                Some(ended) = flushes.join_next_with_id() => {
+                    next_ns = next_ns.min(self.end_flush(&ended.map(|(id, ())| id), &mut keys));
+                }
             }
         }
         while let Some(ended) = flushes.join_next_with_id().await {
@@ -311,32 +334,37 @@ impl Notifier {
         run_blocking(move || records.sync()).await.map_err(NotifyError::from)
     }
 
-    /// Groups that are due, marked as being flushed, and when the next one is.
-    fn begin_flushes(&self, now_ns: i64) -> (Vec<String>, i64) {
+    /// Adds groups that are due, marked as being flushed. Returns when the next one is.
+    fn find_due(&self, now_ns: i64, due: &mut Due) -> i64 {
         let plan = self.parts.plan();
         let mut state = self.parts.state.lock();
-        let mut due = Vec::new();
+        let mut found = Vec::new();
         let mut next_ns = i64::MAX;
         for (key, group) in state.groups.iter_mut().filter(|(_, group)| !group.flushing) {
             if group.next_ns <= now_ns {
+                let since_ns = group.next_ns;
                 group.has_flushed = true;
                 group.next_ns = wait::next_flush(&plan.routing.route, now_ns);
                 if !group.members.is_empty() {
                     group.flushing = true;
-                    due.push(key.clone());
+                    found.push((since_ns, group.labels.get(ALERT_NAME).cloned().unwrap_or_default(), key.clone()));
                     continue;
                 }
             }
             next_ns = next_ns.min(group.next_ns);
         }
-        (due, next_ns)
+        // Those that have waited longest are first in the queue of their name.
+        found.sort_by_key(|(since_ns, ..)| *since_ns);
+        found.into_iter().for_each(|(_, name, key)| due.push(&name, key));
+        next_ns
     }
 
+    /// Lets go of a group. Returns when it is due next.
     fn end_flush(
         &self,
         ended: &Result<tokio::task::Id, tokio::task::JoinError>,
         keys: &mut HashMap<tokio::task::Id, String>,
-    ) {
+    ) -> i64 {
         let id = match ended {
             Ok(id) => *id,
             Err(error) => {
@@ -344,12 +372,15 @@ impl Notifier {
                 error.id()
             }
         };
+        let mut next_ns = i64::MAX;
         if let Some(key) = keys.remove(&id)
             && let Some(group) = self.parts.state.lock().groups.get_mut(&key)
         {
             group.flushing = false;
+            next_ns = group.next_ns;
         }
         self.count();
+        next_ns
     }
 
     /// Clears away empty groups and expired records.

@@ -30,6 +30,10 @@ pub(crate) struct Parts {
     pub(crate) failing: Failing,
     /// Attempts under way at the same time.
     pub(crate) permits: Semaphore,
+    /// Flushes whose first attempts are under way at the same time.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Messages that pause between attempts at the same time.
+    pub(crate) pauses: Semaphore,
     /// What a reload replaces as one.
     pub(crate) plan: RwLock<Arc<Plan>>,
     /// Held while alerts are changed in memory and on disk, so that both see the same order. Never on async threads.

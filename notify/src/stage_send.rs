@@ -42,18 +42,20 @@ enum Delivery {
     },
 }
 
-/// Sends one message. `permits` bounds the attempts under way in the whole notifier; pauses hold none.
+/// Sends one message. `permits` bounds the attempts under way in the whole notifier, `pauses` the messages that are kept between
+/// attempts: beyond it, they are given up until the next flush.
 async fn deliver(
     integration: &dyn Integration,
     message: &Message,
     limit: Duration,
-    permits: &Semaphore,
+    (permits, pauses): (&Semaphore, &Semaphore),
     stop: &CancellationToken,
     mut on_failure: impl FnMut(&str, bool),
 ) -> Delivery {
     let deadline = Instant::now() + limit;
     let mut attempts = 0;
     let mut pause = FIRST_PAUSE;
+    let mut pausing = None;
     loop {
         attempts += 1;
         let outcome = match permits.acquire().await {
@@ -71,7 +73,8 @@ async fn deliver(
         };
         on_failure(&reason, false);
         let wait = spread(pause, millrace_log::alert::hash_text(&message.group_key) ^ u64::from(attempts));
-        if stop.is_cancelled() || Instant::now() + wait >= deadline {
+        pausing = pausing.or_else(|| pauses.try_acquire().ok());
+        if pausing.is_none() || stop.is_cancelled() || Instant::now() + wait >= deadline {
             return Delivery::GivenUp { reason, attempts };
         }
         tokio::select! {
@@ -99,6 +102,8 @@ impl Stage for SendStage {
         let failing = &self.parts.failing;
         let on_failure = |reason: &str, refused: bool| {
             failures.inc();
+            // What pauses now holds up no other group.
+            drop(notification.slot.lock().take());
             failing.failed(&message.receiver, integration, number, reason, refused);
             tracing::warn!(
                 receiver = message.receiver,
@@ -109,8 +114,8 @@ impl Stage for SendStage {
                 "attempt to send a notification failed"
             );
         };
-        let (limit, permits) = (notification.time_limit, &self.parts.permits);
-        match deliver(&*notification.integration, message, limit, permits, &notification.stop, on_failure).await {
+        let (limit, bounds) = (notification.time_limit, (&self.parts.permits, &self.parts.pauses));
+        match deliver(&*notification.integration, message, limit, bounds, &notification.stop, on_failure).await {
             Delivery::Sent { attempts } => {
                 metrics.sent.get_or_create(&labels).inc();
                 failing.took(&message.receiver, integration, number);
@@ -187,6 +192,10 @@ mod tests {
     }
 
     async fn run(script: Vec<Outcome>, limit_secs: u64) -> (Delivery, Vec<Duration>) {
+        run_with(script, limit_secs, 1).await
+    }
+
+    async fn run_with(script: Vec<Outcome>, limit_secs: u64, pauses: usize) -> (Delivery, Vec<Duration>) {
         let script = Script(Mutex::new(script), Mutex::default());
         let message = Message {
             receiver: "a".into(),
@@ -195,9 +204,9 @@ mod tests {
             alerts: Vec::new(),
             external_url: String::new(),
         };
-        let (permits, stop) = (Semaphore::new(1), CancellationToken::new());
+        let (permits, pauses, stop) = (Semaphore::new(1), Semaphore::new(pauses), CancellationToken::new());
         let limit = Duration::from_secs(limit_secs);
-        let end = deliver(&script, &message, limit, &permits, &stop, |_, _| {}).await;
+        let end = deliver(&script, &message, limit, (&permits, &pauses), &stop, |_, _| {}).await;
         let times = script.1.lock().clone();
         (end, times.windows(2).map(|w| w[1] - w[0]).collect())
     }
@@ -220,6 +229,8 @@ mod tests {
     async fn refusals_are_not_tried_again_and_time_ends_all() {
         let (end, pauses) = run(vec![Outcome::Refused { reason: "400".into() }], 60).await;
         assert_eq!((end, pauses.len()), (Delivery::Refused { reason: "400".into() }, 0));
+        let (end, _) = run_with(vec![again(), Outcome::Sent], 3600, 0).await;
+        assert!(matches!(end, Delivery::GivenUp { attempts: 1, .. }), "too many messages pause already: {end:?}");
         let (end, pauses) = run(vec![again()], 3600).await;
         assert!(matches!(end, Delivery::GivenUp { .. }));
         assert!(pauses.iter().all(|p| *p <= LONGEST_PAUSE * 3 / 2) && pauses.len() > 30, "{}", pauses.len());

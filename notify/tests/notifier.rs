@@ -152,6 +152,25 @@ async fn a_kill_neither_doubles_nor_swallows_a_page() {
     running.stop().await;
 }
 
+/// Slots are given out in turns: the other alert is not behind thousands of groups.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_alert_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TokioClock::shared();
+    let pager = Pager::new(&clock);
+    let route = "group_by: [alertname, n], group_wait: 500ms, group_interval: 1h, repeat_interval: 1d";
+    let notifier = open(folder.path(), route, &pager);
+    let flood: Vec<NewAlert> = (0..2000).map(|n| a(&n.to_string())).collect();
+    notifier.take(flood).await.unwrap();
+    notifier.take(vec![alert(&[("alertname", "Z"), ("n", "0")])]).await.unwrap();
+    let running = Running::start(|token| notifier.clone().run(token));
+    until(&clock, 60.0).await;
+    running.stop().await;
+    let pages = pager.pages();
+    let place = pages.iter().position(|page| page.contains("Z0!")).unwrap();
+    assert!(pages.len() == 2001 && place < 300, "{place} of {}", pages.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_receiver_is_tried_until_it_lives_and_holds_up_nobody() {
     let folder = tempfile::tempdir().unwrap();
