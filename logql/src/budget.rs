@@ -18,6 +18,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::pool::{MemoryPool, Share};
+
 /// Work, in bytes looked at, between two looks at clock and token: some tenths of a millisecond, some milliseconds for
 /// the slowest expressions.
 const WORK_BETWEEN_CHECKS: usize = 64 << 10;
@@ -64,6 +66,12 @@ pub enum OverBudget {
         /// Its value, for people.
         allowed: String,
     },
+    /// Requests together hold all the memory there is for them, and this is one of the newest.
+    #[error("queries together need more than max_memory_total ({allowed} bytes): repeat the query later")]
+    Crowded {
+        /// Size of the pool in bytes.
+        allowed: u64,
+    },
     /// The client has gone, or the program stops.
     #[error("query was cancelled")]
     Cancelled,
@@ -85,16 +93,23 @@ struct Meter {
     bytes_read: AtomicU64,
     held: AtomicU64,
     work: AtomicU64,
+    /// What it holds of the memory of all requests.
+    share: Option<Share>,
 }
 
 impl Meter {
     fn hold(&self, bytes: u64) -> Result<(), OverBudget> {
         let sum = self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        // Both count what they refuse, since whoever asked gives it back.
+        let is_shared = self.share.as_ref().is_none_or(|share| share.take(bytes));
         let allowed = self.limits.max_memory_bytes;
         if sum > allowed {
             return Err(OverBudget::Limit { limit: "max_memory", allowed: format!("{allowed} bytes") });
         }
-        Ok(())
+        match &self.share {
+            Some(share) if !is_shared => Err(OverBudget::Crowded { allowed: share.max() }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -114,10 +129,19 @@ impl Default for Budget {
 impl Budget {
     /// A request begins; `stop` ends it with all others.
     pub fn new(limits: QueryLimits, stop: &CancellationToken) -> Self {
+        Self::with_share(limits, stop, None)
+    }
+
+    /// The same; its memory is a part of that of all requests.
+    pub fn new_in(pool: &MemoryPool, limits: QueryLimits, stop: &CancellationToken) -> Self {
+        Self::with_share(limits, stop, Some(pool.begin()))
+    }
+
+    fn with_share(limits: QueryLimits, stop: &CancellationToken, share: Option<Share>) -> Self {
         let started = Instant::now();
         let deadline = started + limits.timeout.min(LONGEST);
         let (bytes_read, held, work) = Default::default();
-        let meter = Arc::new(Meter { limits, started, deadline, bytes_read, held, work });
+        let meter = Arc::new(Meter { limits, started, deadline, bytes_read, held, work, share });
         Self { meter, cancel: stop.child_token(), _place: None }
     }
 
@@ -174,6 +198,9 @@ impl Budget {
     pub fn check(&self) -> Result<(), OverBudget> {
         if self.cancel.is_cancelled() {
             return Err(OverBudget::Cancelled);
+        }
+        if let Some(share) = self.meter.share.as_ref().filter(|share| share.is_shed()) {
+            return Err(OverBudget::Crowded { allowed: share.max() });
         }
         if Instant::now() >= self.meter.deadline { Err(self.timed_out()) } else { Ok(()) }
     }
@@ -270,6 +297,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.meter.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.meter.share.iter().for_each(|share| share.give(self.bytes));
     }
 }
 
@@ -363,6 +391,20 @@ mod tests {
         drop(first);
         let _second = budget.lease(10).unwrap();
         assert!(budget.lease(1).is_err());
+    }
+
+    #[test]
+    fn memory_of_all_is_shared_and_its_want_ends_the_newest() {
+        let pool = MemoryPool::new(100);
+        let [old, new] = [(), ()].map(|()| Budget::new_in(&pool, QueryLimits::default(), &CancellationToken::new()));
+        let lease = new.lease(50).unwrap();
+        old.hold(60).unwrap();
+        assert_eq!(new.check(), Err(OverBudget::Crowded { allowed: 100 }));
+        assert_eq!(old.check(), Ok(()));
+        drop(lease);
+        assert_eq!(pool.used(), 60, "leases are given back early");
+        drop((old, new));
+        assert_eq!(pool.used(), 0, "the rest with the request");
     }
 
     #[test]

@@ -49,6 +49,12 @@ pub enum QueryError {
         /// What is wrong and what to write instead.
         message: String,
     },
+    /// Requests together hold all the memory there is for them.
+    #[error("queries together need more than max_memory_total ({allowed} bytes): repeat the query later")]
+    Crowded {
+        /// Size of that memory in bytes.
+        allowed: u64,
+    },
     /// Nobody waits for the answer any more.
     #[error("query was cancelled")]
     Cancelled,
@@ -61,6 +67,7 @@ impl From<StorageError> for QueryError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Limit { limit, allowed } => Self::Limit { limit, allowed },
+            StorageError::Crowded { allowed } => Self::Crowded { allowed },
             StorageError::Cancelled => Self::Cancelled,
             failed @ StorageError::Failed { .. } => Self::Storage(failed),
         }

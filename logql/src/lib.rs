@@ -8,6 +8,8 @@
 pub mod dialect;
 /// Label sets.
 pub mod labels;
+/// Memory of all requests together.
+pub mod pool;
 /// What one request may still cost.
 pub mod budget;
 /// Lines counted and their bytes added up, by windows of time and labels.

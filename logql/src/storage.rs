@@ -151,6 +151,12 @@ pub enum StorageError {
         /// Its value, for people.
         allowed: String,
     },
+    /// Requests together hold all the memory there is for them.
+    #[error("queries together need more than max_memory_total ({allowed} bytes): repeat the query later")]
+    Crowded {
+        /// Size of that memory in bytes.
+        allowed: u64,
+    },
     /// The token was cancelled.
     #[error("query was cancelled")]
     Cancelled,
@@ -169,6 +175,7 @@ impl From<OverBudget> for StorageError {
     fn from(over: OverBudget) -> Self {
         match over {
             OverBudget::Limit { limit, allowed } => Self::Limit { limit, allowed },
+            OverBudget::Crowded { allowed } => Self::Crowded { allowed },
             OverBudget::Cancelled => Self::Cancelled,
         }
     }

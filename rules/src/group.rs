@@ -145,6 +145,7 @@ impl GroupRun {
         Some(match request.budget.within(cx.evaluator.evaluate(request)).await {
             Err(OverBudget::Cancelled) => return None,
             Err(OverBudget::Limit { .. }) => Err(EvaluateError::Timeout { allowed }.to_string()),
+            Err(crowded @ OverBudget::Crowded { .. }) => Err(crowded.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(samples)) => {
                 let before = state.lock().alerts.clone();
