@@ -130,8 +130,15 @@ pub struct QueryConfig {
     pub max_entries: usize,
     /// Maximum memory.
     pub max_memory: ByteSize,
+    /// Maximum memory of all queries together. Beyond it, the newest queries are ended with an error.
+    pub max_memory_total: ByteSize,
     /// Maximum number of concurrent queries, 256 at most; others wait.
     pub max_concurrent: usize,
+    /// Maximum number of concurrent queries of one tenant. Left out: three quarters of `max_concurrent`, so that other
+    /// tenants' queries need not wait for the end of a long one.
+    pub max_concurrent_per_tenant: Option<usize>,
+    /// Maximum number of queries of one tenant that wait; further ones are refused (429).
+    pub max_queued: usize,
 }
 
 impl Default for QueryConfig {
@@ -143,7 +150,10 @@ impl Default for QueryConfig {
             max_series: limits.max_series,
             max_entries: limits.max_entries,
             max_memory: ByteSize(limits.max_memory_bytes),
+            max_memory_total: ByteSize(2 << 30),
             max_concurrent: 16,
+            max_concurrent_per_tenant: None,
+            max_queued: 100,
         }
     }
 }
@@ -160,6 +170,11 @@ impl QueryConfig {
         }
     }
 
+    /// The number of concurrent queries that one tenant may have.
+    pub fn per_tenant(&self) -> usize {
+        self.max_concurrent_per_tenant.unwrap_or(self.max_concurrent - self.max_concurrent / 4)
+    }
+
     /// Reports what types can\'t say.
     pub fn check(&self, faults: &mut Faults) {
         faults.not_zero("timeout", self.timeout);
@@ -167,7 +182,18 @@ impl QueryConfig {
         faults.at_least("max_series", self.max_series, 1);
         faults.at_least("max_entries", self.max_entries, 1);
         faults.at_least("max_memory", self.max_memory.0, 1 << 20);
+        if self.max_memory_total < self.max_memory {
+            faults
+                .add("max_memory_total", "must be at least `max_memory`: one query could use up what there is for all");
+        }
         faults.at_least("max_concurrent", self.max_concurrent, 1);
+        faults.at_least("max_queued", self.max_queued, 1);
+        if let Some(per_tenant) = self.max_concurrent_per_tenant {
+            faults.at_least("max_concurrent_per_tenant", per_tenant, 1);
+            if per_tenant > self.max_concurrent {
+                faults.add("max_concurrent_per_tenant", "must be `max_concurrent` at most");
+            }
+        }
         if self.max_concurrent > MOST_CONCURRENT {
             let message = format!("is {}: at most {MOST_CONCURRENT}, each query takes threads", self.max_concurrent);
             faults.add("max_concurrent", message);

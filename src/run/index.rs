@@ -9,7 +9,7 @@ use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
-use millrace_aggregator::queries::Queries;
+use millrace_aggregator::queries::{Capacity, PlaceLimits, Queries};
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, PageState};
 use millrace_doors::routes::Routes;
@@ -77,7 +77,13 @@ pub async fn start(
     let engine = Engine::new(Arc::new(LogqlStorage(Arc::clone(&events))));
     let shutdown = CancellationToken::new();
     let query = &aggregator_config.index.query;
-    let queries = Queries::new(query.limits(), query.max_concurrent, shutdown.clone());
+    let places =
+        PlaceLimits { concurrent: query.max_concurrent, per_tenant: query.per_tenant(), queued: query.max_queued };
+    let capacity = Capacity { places, memory: query.max_memory_total.0 };
+    let queries = Queries::new(query.limits(), capacity, shutdown.clone());
+    let mut registry = Registry::default();
+    queries.register(&mut registry);
+    site.registries.put("queries", registry);
     let cost = LokiLimits::from(aggregator_config);
     let shared = Arc::new(engine.clone());
     let clock = || Arc::clone(&site.clock);

@@ -77,7 +77,7 @@ impl From<PushError> for ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         let (status, kind) = match &error {
-            StorageError::Limit { .. } => (429, "circuit_breaking_exception"),
+            StorageError::Limit { .. } | StorageError::Crowded { .. } => (429, "circuit_breaking_exception"),
             StorageError::Cancelled => (503, "task_cancelled_exception"),
             StorageError::Failed { .. } => (503, "search_phase_execution_exception"),
         };
@@ -94,7 +94,7 @@ impl From<OverBudget> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let (status, kind) = match refused {
-            Refused::Busy => (429, "es_rejected_execution_exception"),
+            Refused::Busy | Refused::Queue => (429, "es_rejected_execution_exception"),
             Refused::Stopping => (503, "task_cancelled_exception"),
         };
         Self { status, kind, reason: refused.to_string() }

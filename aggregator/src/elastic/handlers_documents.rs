@@ -83,7 +83,7 @@ pub(super) async fn create_document(
 
 /// The hit of one document.
 async fn found(state: &ElasticState, who: Tenant, index: &str, id: &str) -> Result<Option<Value>, ApiError> {
-    let place = state.queries.begin().await?;
+    let place = state.queries.begin(&who).await?;
     let budget = place.budget();
     let selection = selected(state, budget, &who, index, &UrlParams::new()).await?;
     let body = json!({"size": 1, "query": {"ids": {"values": [id]}}, "track_total_hits": false});

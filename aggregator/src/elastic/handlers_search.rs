@@ -43,7 +43,7 @@ pub(super) async fn search_documents(
     Asked { who, index, params }: Asked,
     body: Bytes,
 ) -> Answer {
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn search_many(
     }
     let mut answers = Vec::new();
     // One request, one budget: all searches together have the time of one.
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     for pair in lines.chunks_exact(2) {
         let [head, body] = pair else { continue };
         let json = |line: &[u8]| body_json(&Bytes::copy_from_slice(line));
@@ -95,7 +95,7 @@ pub(super) async fn search_many(
 }
 
 pub(super) async fn count_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))
 }

@@ -155,7 +155,7 @@ async fn delete_template(Scoped(state): Scoped, who: Option<Extension<Tenant>>, 
 
 /// Documents leave by retention only: an index that has some is not deleted.
 async fn delete_index(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Answer {
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     selected(&state, request.budget(), &who, &index, &params).await?;
     Err(ApiError::not_yet("deletion of an index"))
 }
@@ -236,7 +236,7 @@ async fn health() -> Json<Value> {
 
 async fn cat_indices(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Result<Response, ApiError> {
     let selection = Selection::parse(&index)?;
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     let all = indices::list(&state, request.budget(), &who).await?;
     let rows = all.into_iter().filter(|(name, _)| selection.holds(name));
     if params.get("format").is_some_and(|f| f == "json") {
@@ -250,7 +250,7 @@ async fn cat_indices(Scoped(state): Scoped, Asked { who, index, params }: Asked)
 }
 
 async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     let body = body_json(&body)?;
     let wanted = params.get("fields").cloned().or_else(|| {
@@ -272,7 +272,7 @@ async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, 
 }
 
 async fn field_mapping(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Answer {
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     let fields = indices::fields(&state, request.budget(), &who, &selection).await?;
     Ok(Json(indices::mappings(&fields)))
@@ -280,7 +280,7 @@ async fn field_mapping(Scoped(state): Scoped, Asked { who, index, params }: Aske
 
 async fn refresh(Scoped(state): Scoped, Asked { who, index, params }: Asked) -> Answer {
     wait_for_index(&state).await?;
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&who).await?;
     selected(&state, request.budget(), &who, &index, &params).await?;
     Ok(Json(json!({"_shards": {"total": 1, "successful": 1, "failed": 0}})))
 }

@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 
 use super::ElasticState;
 use crate::ingest::{Ingest, IngestConfig};
-use crate::queries::Queries;
+use crate::queries::{Capacity, Queries};
 use millrace_index::docs::DocumentStore;
 use millrace_index::memory::MemoryStore;
 
@@ -71,7 +71,7 @@ fn server_over(
     limits: QueryLimits,
 ) -> Server {
     let dir = tempfile::tempdir().unwrap();
-    let queries = Queries::new(limits, max_concurrent, CancellationToken::new());
+    let queries = Queries::new(limits, Capacity::of(max_concurrent), CancellationToken::new());
     let producer = Arc::new(Straight { store: Arc::clone(&store), decoder: Mutex::default() });
     let clock = ManualClock::at_ns(super::time::parse(NOW).unwrap());
     let (ingest, run) = Ingest::open(

@@ -31,7 +31,8 @@ const MAX_DEPTH: usize = 16;
 pub(super) async fn labels(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
-    let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
+    let found =
+        state.run(&tenant, |budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
     let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (stream, _) in &found {
         for (name, value) in stream.labels.iter() {
@@ -100,7 +101,7 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
     check_limit(state, lines)?;
     let expr = Arc::new(millrace_logql::parse(params.get("query")).map_err(|e| LokiError::Query(e.into()))?);
     let answered = state
-        .run(|budget| {
+        .run(&tenant, |budget| {
             state.engine.query_range(RangeQuery {
                 tenant: tenant.as_str().to_owned(),
                 query: Arc::clone(&expr),

@@ -45,7 +45,7 @@ pub enum LokiError {
     Ingest(#[from] IngestError),
     /// All places are taken.
     #[error("too many outstanding requests: {0}")]
-    Busy(&'static str),
+    Busy(String),
     /// The program is stopping.
     #[error("server is stopping: repeat the request later")]
     Stopping,
@@ -67,6 +67,7 @@ impl LokiError {
             Self::Decode(PushError::Busy { .. }) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Decode(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::Query(QueryError::Limit { limit: "timeout", .. }) => (StatusCode::GATEWAY_TIMEOUT, None),
+            Self::Query(QueryError::Crowded { .. }) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Query(QueryError::Cancelled) => (gone, None),
             Self::Query(QueryError::Storage(_)) | Self::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Self::Query(_) => (StatusCode::BAD_REQUEST, None),
@@ -105,8 +106,8 @@ impl From<OverBudget> for LokiError {
 impl From<Refused> for LokiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Busy => Self::Busy("the limit `index.query.max_concurrent` is reached"),
             Refused::Stopping => Self::Stopping,
+            busy => Self::Busy(busy.to_string()),
         }
     }
 }
@@ -138,9 +139,10 @@ mod tests {
             (LokiError::bad("x"), 400),
             (LokiError::Query(limit("max_series")), 400),
             (LokiError::Query(limit("timeout")), 504),
+            (LokiError::Query(QueryError::Crowded { allowed: 1 }), 429),
             (LokiError::Query(QueryError::Cancelled), 499),
             (StorageError::Cancelled.into(), 499),
-            (LokiError::Busy("x"), 429),
+            (LokiError::Busy("x".to_owned()), 429),
             (IngestError::Full { max: ByteSize(1) }.into(), 429),
             (IngestError::Stopping.into(), 503),
             (IngestError::Damaged { path: String::new() }.into(), 500),
@@ -148,7 +150,7 @@ mod tests {
         ] {
             assert_eq!(error.status().0.as_u16(), want, "{error}");
         }
-        let answer = LokiError::Busy("x").into_response();
+        let answer = LokiError::Busy("x".to_owned()).into_response();
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; charset=utf-8");
     }

@@ -31,6 +31,7 @@ pub(super) async fn values(
 async fn found(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<Vec<Labels>, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), LABEL_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
-    let streams = state.run(|budget| state.store.streams(selector::plan(tenant, matchers, bounds, budget))).await?;
+    let streams =
+        state.run(tenant, |budget| state.store.streams(selector::plan(tenant, matchers, bounds, budget))).await?;
     Ok(streams.into_iter().map(|(stream, _)| stream.labels).collect())
 }

@@ -32,7 +32,7 @@ pub(super) async fn query(
         ));
     }
     let answered = state
-        .run(|budget| {
+        .run(&tenant, |budget| {
             let query = InstantQuery { tenant: tenant.as_str().to_owned(), query: Arc::clone(&expr), time_ns, budget };
             state.engine.query_instant(query)
         })

@@ -30,7 +30,7 @@ pub(super) async fn query_range(
         check_limit(&state, limit)?;
     }
     let answered = state
-        .run(|budget| {
+        .run(&tenant, |budget| {
             let query = RangeQuery {
                 tenant: tenant.as_str().to_owned(),
                 query: Arc::clone(&expr),

@@ -84,12 +84,12 @@ impl LokiState {
 
     /// Runs a request that asks one question: waits for its turn; its budget ends it when its time is over, when the client
     /// goes (this future is dropped) or when the program stops.
-    pub async fn run<T, E, F>(&self, work: impl FnOnce(Budget) -> F) -> Result<T, LokiError>
+    pub async fn run<T, E, F>(&self, tenant: &Tenant, work: impl FnOnce(Budget) -> F) -> Result<T, LokiError>
     where
         E: Into<LokiError>,
         F: Future<Output = Result<T, E>>,
     {
-        let request = self.queries.begin().await?;
+        let request = self.queries.begin(tenant).await?;
         let budget = request.budget();
         budget.within(work(budget.clone())).await?.map_err(Into::into)
     }

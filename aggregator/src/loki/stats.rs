@@ -12,7 +12,8 @@ use super::{json, selector};
 pub(super) async fn stats(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let bounds = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let matchers = selector::parse(params.get("query"))?;
-    let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
+    let found =
+        state.run(&tenant, |budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
     let streams: HashSet<_> = found.iter().map(|(stream, _)| &stream.labels).collect();
     let sum = |of: fn(&millrace_logql::storage::Stats) -> u64| found.iter().map(|(_, s)| of(s)).sum::<u64>();
     Ok(json::answer(format!(

@@ -73,7 +73,7 @@ pub(super) async fn tail(
     let filter = Arc::new(Filter::new(params.get("query"), state.store.confines())?);
     let place = Arc::clone(&state.tails)
         .try_acquire_owned()
-        .map_err(|_| LokiError::Busy("the limit `http.max_tails` is reached"))?;
+        .map_err(|_| LokiError::Busy("the limit `http.max_tails` is reached".to_owned()))?;
     let tail = Tail {
         tenant,
         filter,
@@ -140,7 +140,7 @@ impl Tail {
         cancel: &CancellationToken,
     ) -> Result<(), End> {
         let mut live = state.store.subscribe();
-        let past = state.run(|budget| self.past(state, budget)).await;
+        let past = state.run(&self.tenant, |budget| self.past(state, budget)).await;
         let past = past.map_err(|error| End::Closed(close_code::ERROR, clip(&error.to_string())))?;
         self.sent = past.iter().map(|found| found.key).collect();
         self.send(socket, past).await?;

@@ -22,7 +22,7 @@ use super::*;
 use crate::config::AggregatorConfig;
 use crate::ingest::IngestConfig;
 use crate::ingest::tests::{FakeLog, Running, start};
-use crate::queries::Queries;
+use crate::queries::{Capacity, Queries};
 use millrace_index::logql::LogqlStorage;
 use millrace_index::memory::MemoryStore;
 use millrace_index::scan::{DamagedSplit, EventStore, Plan, RowBatch, RowStream, Stats, StorageError, StreamInfo};
@@ -63,7 +63,7 @@ fn server_of(config: IngestConfig, query: QueryLimits, max_concurrent: usize) ->
     let hanging = Arc::new(Hanging { store: store.clone(), asked: Mutex::new(None) });
     let shutdown = CancellationToken::new();
     let query = QueryLimits { max_entries: 100_000, max_series: 10_000, ..query };
-    let queries = Queries::new(query, max_concurrent, shutdown.clone());
+    let queries = Queries::new(query, Capacity::of(max_concurrent), shutdown.clone());
     let mut limits = LokiLimits::from(&AggregatorConfig::default());
     limits.max_body = 1 << 20;
     limits.max_body_decompressed = 2 << 20;

@@ -81,7 +81,8 @@ pub(super) async fn volume(Scoped(state): Scoped, Whose(tenant): Whose, params: 
     let limit = params.limit(DEFAULT_LIMIT)?;
     let mut matchers = selector::parse(params.get("query"))?;
     let by = By::read(&params, &mut matchers)?;
-    let found = state.run(|budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
+    let found =
+        state.run(&tenant, |budget| state.store.streams(selector::plan(&tenant, matchers, bounds, budget))).await?;
     let mut sums: BTreeMap<LabelPairs, u64> = BTreeMap::new();
     for (stream, stats) in found {
         for key in by.keys(&stream.labels) {
@@ -111,7 +112,7 @@ pub(super) async fn volume_range(
     let limit = params.limit(DEFAULT_LIMIT)?;
     let mut matchers = selector::parse(params.get("query"))?;
     let by = By::read(&params, &mut matchers)?;
-    let request = state.queries.begin().await?;
+    let request = state.queries.begin(&tenant).await?;
     let plan = selector::plan(&tenant, matchers, bounds, request.budget().clone());
     let store = Arc::clone(&state.store);
     let sums = request

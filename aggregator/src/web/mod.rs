@@ -102,7 +102,7 @@ async fn find(
 ) -> QueryResult {
     let limits = state.queries.limits().clone();
     let limits = QueryLimits { max_entries: limits.max_entries.max(limit), ..limits };
-    match state.queries.begin_within(limits).await {
+    match state.queries.begin_within(tenant, limits).await {
         Ok(request) => data::find(state, tenant, text, expr, range, limit, request.budget()).await,
         Err(refused) => QueryResult { error: Some(refused.to_string()), ..QueryResult::default() },
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::queries::Queries;
+use crate::queries::{Capacity, Queries};
 use millrace_index::logql::LogqlStorage;
 use millrace_index::memory::MemoryStore;
 
@@ -49,7 +49,7 @@ fn server() -> Server {
         engine: Arc::new(Engine::new(Arc::new(LogqlStorage(store.clone())))),
         alerts: Arc::new(Alerts(vec![alert])),
         clock: ManualClock::at_ns(NOW),
-        queries: Queries::new(QueryLimits::default(), 4, CancellationToken::new()),
+        queries: Queries::new(QueryLimits::default(), Capacity::of(4), CancellationToken::new()),
     };
     Server { router: router(state).open_for_tests(), store }
 }

@@ -198,7 +198,7 @@ async fn queries_beyond_the_limit_wait_and_then_are_refused() {
         client.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    let taken = server.queries.begin().await.unwrap();
+    let taken = server.queries.begin(&millrace_log::record::Tenant::default()).await.unwrap();
     let refused = ask().await;
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     assert!(refused.to_lowercase().contains("retry-after: 1"), "{refused}");

@@ -1,0 +1,177 @@
+//! Where requests that read the index begin: each gets one budget (time, memory, whether its client still waits), and a
+//! place among those that are answered at once.
+//!
+//! In: limits of the configuration, the token that ends all requests when the program stops. Out: a [`Request`] for each, or why
+//! there is none. Touches a monotonic clock. The budget is handed down through APIs, engine and index as it is.
+
+/// Places, given out fairly.
+mod places;
+/// Numbers for `/metrics`.
+mod metrics;
+
+use std::sync::Arc;
+
+use millrace_index::scan::{Budget, MemoryPool, OverBudget, QueryLimits};
+use millrace_log::record::Tenant;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use self::places::PlaceLimits;
+use self::places::{Places, QueueFull};
+use metrics::QueryMetrics;
+
+/// What all requests may take together.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// How many there may be.
+    pub places: PlaceLimits,
+    /// Bytes of memory of all of them.
+    pub memory: u64,
+}
+
+/// Places and limits of requests. Clones share the places.
+#[derive(Debug, Clone)]
+pub struct Queries {
+    limits: Arc<QueryLimits>,
+    places: Places,
+    memory: MemoryPool,
+    metrics: QueryMetrics,
+    shutdown: CancellationToken,
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Others took all places for as long as the request had.
+    #[error("the limit `index.query.max_concurrent` is reached")]
+    Busy,
+    /// Too many of its tenant wait already.
+    #[error("the limit `index.query.max_queued` of one tenant is reached")]
+    Queue,
+    /// The program stops.
+    #[error("server is stopping: repeat the request later")]
+    Stopping,
+}
+
+impl Refused {
+    const ALL: [Self; 3] = [Self::Busy, Self::Queue, Self::Stopping];
+
+    /// The label of the metric.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Busy => "timeout",
+            Self::Queue => "queue",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// A request under way. When it is dropped, its work is cancelled; its place is free again when that work has ended.
+#[derive(Debug)]
+pub struct Request {
+    budget: Budget,
+    _gone: DropGuard,
+}
+
+impl Request {
+    fn new(budget: Budget) -> Self {
+        let _gone = budget.guard();
+        Self { budget, _gone }
+    }
+
+    /// What it may still cost.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+}
+
+impl Queries {
+    /// Requests within these limits, each and all together; `shutdown` ends all of them.
+    pub fn new(limits: QueryLimits, capacity: Capacity, shutdown: CancellationToken) -> Self {
+        Self {
+            limits: Arc::new(limits),
+            places: Places::new(capacity.places),
+            memory: MemoryPool::new(capacity.memory),
+            metrics: QueryMetrics::default(),
+            shutdown,
+        }
+    }
+
+    /// Exposes how many there are.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry, &Refused::ALL.map(Refused::reason), self.places.clone(), self.memory.clone());
+    }
+
+    /// What one request may cost.
+    pub fn limits(&self) -> &QueryLimits {
+        &self.limits
+    }
+
+    /// Ends when the program stops.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Begins a request: its time runs from now, waiting for a place included.
+    pub async fn begin(&self, tenant: &Tenant) -> Result<Request, Refused> {
+        self.begin_within(tenant, QueryLimits::clone(&self.limits)).await
+    }
+
+    /// The same within limits of its own.
+    pub async fn begin_within(&self, tenant: &Tenant, limits: QueryLimits) -> Result<Request, Refused> {
+        let budget = Budget::new_in(&self.memory, limits, &self.shutdown);
+        // The first to be dropped when the client goes while it waits.
+        let request = Request::new(budget.clone());
+        let refused = match budget.within(self.places.take(tenant)).await {
+            Ok(Ok(place)) => return Ok(Request { budget: budget.with_place(place), ..request }),
+            Ok(Err(QueueFull)) => Refused::Queue,
+            Err(OverBudget::Limit { .. } | OverBudget::Crowded { .. }) => Refused::Busy,
+            Err(OverBudget::Cancelled) => Refused::Stopping,
+        };
+        self.metrics.refused(refused.reason());
+        Err(refused)
+    }
+
+    /// Begins a request that only waits and computes nothing: it takes no place.
+    pub fn begin_waiting(&self) -> Request {
+        Request::new(Budget::new_in(&self.memory, QueryLimits::clone(&self.limits), &self.shutdown))
+    }
+
+    /// Requests that have a place.
+    #[cfg(test)]
+    pub fn running(&self) -> usize {
+        self.places.counts().0
+    }
+}
+
+#[cfg(test)]
+impl Capacity {
+    /// So many requests at once, of any tenant, and memory for all of them.
+    pub fn of(concurrent: usize) -> Self {
+        Self { places: PlaceLimits { concurrent, per_tenant: concurrent, queued: 100 }, memory: u64::MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_place_is_free_again_when_the_last_part_of_a_request_is_gone() {
+        let limits = QueryLimits { timeout: Duration::from_millis(5), ..QueryLimits::default() };
+        let shutdown = CancellationToken::new();
+        let queries = Queries::new(limits, Capacity::of(1), shutdown.clone());
+        let request = queries.begin(&Tenant::default()).await.unwrap();
+        let work = request.budget().clone();
+        assert_eq!(work.check(), Ok(()));
+        drop(request);
+        assert_eq!(work.check(), Err(OverBudget::Cancelled), "the client has gone");
+        assert_eq!(queries.begin(&Tenant::default()).await.unwrap_err(), Refused::Busy, "its work has not ended");
+        drop(work);
+        let request = queries.begin(&Tenant::default()).await.unwrap();
+        shutdown.cancel();
+        assert_eq!(request.budget().check(), Err(OverBudget::Cancelled));
+        assert_eq!(queries.begin(&Tenant::default()).await.unwrap_err(), Refused::Stopping);
+    }
+}

@@ -1,0 +1,208 @@
+//! Places for queries under way, given out fairly: a place that becomes free goes to the tenant with the fewest queries under way,
+//! and of one tenant to whoever has waited longest. No tenant has all places, so that another's first query need not wait for
+//! the end of a long one.
+//!
+//! In: tenants that ask for places. Out: places, given back when they are dropped. Touches nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use millrace_log::record::Tenant;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// How many queries there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceLimits {
+    /// Under way at once.
+    pub concurrent: usize,
+    /// Of those, of one tenant.
+    pub per_tenant: usize,
+    /// Of one tenant that wait.
+    pub queued: usize,
+}
+
+/// All places. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Places(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limits: PlaceLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    /// Who asked last.
+    asked: u64,
+    /// Those who have or want places.
+    tenants: HashMap<Tenant, OfTenant>,
+}
+
+#[derive(Debug, Default)]
+struct OfTenant {
+    running: usize,
+    queue: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    asked: u64,
+    answer: oneshot::Sender<Place>,
+}
+
+/// One place.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    tenant: Tenant,
+}
+
+/// Too many of the tenant wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueFull;
+
+impl Places {
+    pub fn new(limits: PlaceLimits) -> Self {
+        let concurrent = limits.concurrent.max(1);
+        let limits = PlaceLimits { concurrent, per_tenant: limits.per_tenant.clamp(1, concurrent), ..limits };
+        Self(Arc::new(Shared { limits, state: Mutex::default() }))
+    }
+
+    /// Waits for a place.
+    pub async fn take(&self, tenant: &Tenant) -> Result<Place, QueueFull> {
+        let place = self.ask(tenant)?;
+        // The queue keeps the sender until it has sent or is gone itself, with all places.
+        place.await.map_err(|_| QueueFull)
+    }
+
+    fn ask(&self, tenant: &Tenant) -> Result<oneshot::Receiver<Place>, QueueFull> {
+        let (answer, place) = oneshot::channel();
+        let returned = {
+            let mut state = self.0.state.lock();
+            state.asked += 1;
+            let asked = state.asked;
+            let queue = &mut state.tenants.entry(tenant.clone()).or_default().queue;
+            if queue.len() >= self.0.limits.queued.max(1) {
+                // Whoever has gone need not be counted.
+                queue.retain(|waiting| !waiting.answer.is_closed());
+                if queue.len() >= self.0.limits.queued.max(1) {
+                    return Err(QueueFull);
+                }
+            }
+            queue.push_back(Waiting { asked, answer });
+            self.give_out(&mut state)
+        };
+        drop(returned);
+        Ok(place)
+    }
+
+    /// Gives out what is free. Places of those who have gone come back: to be dropped without the lock.
+    #[must_use]
+    fn give_out(&self, state: &mut State) -> Vec<Place> {
+        let PlaceLimits { concurrent, per_tenant, .. } = self.0.limits;
+        let mut returned = Vec::new();
+        while state.running < concurrent {
+            let wants = state.tenants.iter_mut().filter(|(_, of)| of.running < per_tenant && !of.queue.is_empty());
+            let next = wants.min_by_key(|(_, of)| (of.running, of.queue.front().map(|waiting| waiting.asked)));
+            let Some((tenant, of)) = next else { break };
+            let Some(waiting) = of.queue.pop_front() else { break };
+            if waiting.answer.is_closed() {
+                continue;
+            }
+            of.running += 1;
+            state.running += 1;
+            let place = Place { places: self.clone(), tenant: tenant.clone() };
+            returned.extend(waiting.answer.send(place).err());
+        }
+        returned
+    }
+
+    /// Queries under way, and those that wait.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.0.state.lock();
+        let waiting = state.tenants.values().flat_map(|of| &of.queue).filter(|waiting| !waiting.answer.is_closed());
+        (state.running, waiting.count())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let returned = {
+            let mut state = self.places.0.state.lock();
+            state.running -= 1;
+            if let Some(of) = state.tenants.get_mut(&self.tenant) {
+                of.running -= 1;
+            }
+            let returned = self.places.give_out(&mut state);
+            state.tenants.retain(|_, of| of.running > 0 || !of.queue.is_empty());
+            returned
+        };
+        drop(returned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name).unwrap()
+    }
+
+    fn places(concurrent: usize, per_tenant: usize, queued: usize) -> Places {
+        Places::new(PlaceLimits { concurrent, per_tenant, queued })
+    }
+
+    fn taken(places: &Places, of: &Tenant) -> Place {
+        places.ask(of).unwrap().try_recv().unwrap()
+    }
+
+    #[test]
+    fn a_place_goes_to_the_tenant_with_the_fewest_and_then_to_who_waited_longest() {
+        let places = places(3, 3, 10);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let mut held = VecDeque::from([(); 3].map(|()| taken(&places, &a)));
+        let mut waiting = [&a, &a, &b, &b].map(|of| places.ask(of).unwrap());
+        assert_eq!(places.counts(), (3, 4));
+        for want in [2, 0, 1, 3] {
+            drop(held.pop_front());
+            let given: Vec<_> = waiting.iter_mut().map(oneshot::Receiver::try_recv).collect();
+            let given: Vec<_> =
+                given.into_iter().enumerate().filter_map(|(at, place)| Some((at, place.ok()?))).collect();
+            assert_eq!(given.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [want]);
+            held.extend(given.into_iter().map(|(_, place)| place));
+        }
+        drop(held);
+        assert_eq!((places.counts(), places.0.state.lock().tenants.len()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn one_tenant_leaves_places_for_others() {
+        let places = places(4, 3, 10);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let _held = [(); 3].map(|()| taken(&places, &a));
+        assert!(places.ask(&a).unwrap().try_recv().is_err());
+        let _of_b = taken(&places, &b);
+    }
+
+    #[tokio::test]
+    async fn queues_are_bounded_and_those_who_have_gone_hold_nothing_up() {
+        let places = places(1, 1, 2);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let held = taken(&places, &a);
+        let (gone, waits) = (places.ask(&a).unwrap(), places.ask(&a).unwrap());
+        assert_eq!(places.take(&a).await.err(), Some(QueueFull));
+        let of_b = places.ask(&b).unwrap();
+        drop(gone);
+        let last = places.ask(&a).unwrap();
+        drop(held);
+        // It goes before it has seen its place.
+        drop(of_b);
+        drop(waits.await.unwrap());
+        drop(last.await.unwrap());
+        assert_eq!(places.counts(), (0, 0));
+    }
+}
