@@ -101,7 +101,7 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
     check_limit(state, lines)?;
     let expr = Arc::new(millrace_logql::parse(params.get("query")).map_err(|e| LokiError::Query(e.into()))?);
     let answered = state
-        .run(&tenant, |budget| {
+        .run(tenant, |budget| {
             state.engine.query_range(RangeQuery {
                 tenant: tenant.as_str().to_owned(),
                 query: Arc::clone(&expr),
