@@ -136,3 +136,31 @@ fn completions_are_packaged() {
         assert!(millrace::cli::Command::try_parse_from(command.split(' ')).is_ok(), "{command}");
     }
 }
+
+/// What the unit leaves open to the service, 0 (nothing) to 10, times ten: the network, files of the host, its own group.
+const MAX_EXPOSURE: &str = "20";
+
+#[test]
+fn the_unit_leaves_little_open_to_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("millrace.service");
+    std::fs::write(&unit, read("packaging/debian/millrace.service")).unwrap();
+    let analyze = |threshold: &str| {
+        std::process::Command::new("systemd-analyze")
+            .args(["security", "--no-pager", "--offline=yes", &format!("--threshold={threshold}")])
+            .arg(&unit)
+            .output()
+    };
+    let version = std::process::Command::new("systemd-analyze").arg("--version").output();
+    let text = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let version: u32 = text.split_whitespace().nth(1).and_then(|version| version.parse().ok()).unwrap_or_default();
+    // Older ones, and hosts without it, can't look at a file.
+    assert!(
+        version < 250 || !analyze("1").unwrap().status.success(),
+        "a unit that may do anything at all is above this"
+    );
+    if version >= 250 {
+        let output = analyze(MAX_EXPOSURE).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
