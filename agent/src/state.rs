@@ -13,6 +13,10 @@
 //! Rule for changes: readers ignore fields they don't know, writers only add; a change that an older reader would
 //! misread raises [`FORMAT_VERSION`].
 //!
+//! sled does its own input and output, so the database does not go through the file-system trait (`millrace_log::fs`) that
+//! the spool (`push/spool.rs`) is written through, and neither does the lock beside it; only `VERSION` does. Crashes are
+//! tested by killing agents (`agent/tests/`).
+//!
 //! sled 0.34 writes with `sync_file_range` on Linux, which syncs neither the disk's cache nor the file's length: after
 //! its `flush` this module calls fsync on the database file, and once, at the start, on the folders that name it.
 

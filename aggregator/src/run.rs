@@ -11,7 +11,7 @@
 //! `agg-consume` -> `queue_batches` -> `agg-index` -> parts that fit `head_bytes` -> `agg-publish`; beside them
 //! `agg-upkeep`. On stop the consumer ends first, the others drain: what was read is published before the end.
 
-use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -21,6 +21,7 @@ use futures::future::BoxFuture;
 use millrace_log::client::{BatchProducer, ClientError, DELIVERY_TIMEOUT, WireConsumer, WireProducer};
 use millrace_log::clock::SharedClock;
 use millrace_log::consume::{ConsumerStatus, Setback};
+use millrace_log::fs::{Filesystem, Lock, RealFs, read_all, replace};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
@@ -30,14 +31,15 @@ use crate::config::AggregatorConfig;
 use crate::consume::{Reader, consumer};
 use millrace_index::catalog::{Catalog, CatalogError, CatalogState, SourceKey};
 use millrace_index::docs::Documents;
+use millrace_index::folders::Folders;
 use millrace_index::indexer::{Indexer, Shared};
 use millrace_index::ledger::{Book, Ledger, SourceCounts};
 use millrace_index::metrics::Metrics;
 use millrace_index::progress::Progress;
-use millrace_index::publish::{Folders, PublishError, Publisher, Tools};
+use millrace_index::publish::{PublishError, Publisher, Tools};
 use millrace_index::retention::Upkeep;
 use millrace_index::sled_catalog::SledCatalog;
-use millrace_index::state::{StateDb, StateError, sync_dir};
+use millrace_index::state::{StateDb, StateError};
 use millrace_index::store::Index;
 
 /// Version of the folder that this program writes, and the newest that it reads.
@@ -105,7 +107,7 @@ pub struct Aggregator {
     parts: Mutex<Option<Parts>>,
     #[cfg(test)]
     at_step: Option<millrace_index::publish::StepHook>,
-    _lock: File,
+    _lock: Box<dyn Lock>,
 }
 
 /// What `run` takes.
@@ -123,38 +125,31 @@ impl std::fmt::Debug for Aggregator {
 }
 
 /// Locks the folder and checks its version. Blocking.
-fn lock_folder(folder: &Path) -> Result<File, AggregatorError> {
-    std::fs::create_dir_all(folder).map_err(StateError::io("making", folder))?;
+fn lock_folder(fs: &dyn Filesystem, folder: &Path) -> Result<Box<dyn Lock>, AggregatorError> {
+    fs.create_dir_all(folder).map_err(StateError::io("making", folder))?;
     let path = folder.join("lock");
-    let lock = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(StateError::io("opening", &path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(AggregatorError::InUse { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => return Err(StateError::io("locking", &path)(source).into()),
-    }
+    let lock = fs.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => AggregatorError::InUse { path: folder.to_owned() },
+        _ => StateError::io("locking", &path)(error).into(),
+    })?;
     let path = folder.join("VERSION");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(version) if version <= FOLDER_VERSION => {}
-            _ => return Err(AggregatorError::Newer { path, found: text.trim().chars().take(40).collect() }),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let write = || {
-                std::fs::write(&path, format!("{FOLDER_VERSION}\n"))?;
-                File::open(&path)?.sync_all()
-            };
-            write().map_err(StateError::io("writing", &path))?;
-            sync_dir(folder)?;
-            if let Some(parent) = folder.parent() {
-                sync_dir(parent)?;
+    match read_all(fs, &path) {
+        Ok(content) => {
+            let text = String::from_utf8_lossy(&content);
+            match text.trim().parse::<u32>() {
+                Ok(version) if version <= FOLDER_VERSION => {}
+                _ => return Err(AggregatorError::Newer { path, found: text.trim().chars().take(40).collect() }),
             }
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let content = format!("{FOLDER_VERSION}\n");
+            replace(fs, &path, content.as_bytes()).map_err(StateError::io("writing", &path))?;
+        }
         Err(source) => return Err(StateError::io("reading", &path)(source).into()),
+    }
+    // Each time: the process that made the folder may have ended before it did this.
+    if let Some(parent) = folder.parent() {
+        fs.sync_dir(parent).map_err(StateError::io("syncing", parent))?;
     }
     Ok(lock)
 }
@@ -205,7 +200,7 @@ impl Aggregator {
         let folder = data_dir.join("index");
         let (at, now_ns) = (folder.clone(), clock.now_ns());
         let opening = tokio::task::spawn_blocking(move || {
-            let lock = lock_folder(&at)?;
+            let lock = lock_folder(&RealFs, &at)?;
             let db = open_state(&at)?;
             let docs = Documents::open(Arc::clone(&db), now_ns)?;
             Ok::<_, AggregatorError>((lock, SledCatalog::open(db)?, docs))
@@ -219,9 +214,9 @@ impl Aggregator {
         let index_config = config.index.clone();
         let shared_parts = (Arc::clone(&docs), Arc::clone(&progress), Arc::clone(&metrics));
         let opening = tokio::task::spawn_blocking(move || {
-            let folders = Folders::open(&at, &splits)?;
+            let folders = Folders::open(&RealFs::shared(), &at, &splits)?;
             let (docs, progress, metrics) = shared_parts;
-            let index = Index::new(&index_config, folders.splits.clone(), splits, docs, progress, metrics);
+            let index = Index::new(&index_config, &folders, splits, docs, progress, metrics);
             Ok::<_, AggregatorError>((folders, index))
         });
         let (folders, index) = opening.await.map_err(|_| AggregatorError::Panicked { name: "agg-open" })??;

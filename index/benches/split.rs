@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use millrace_index::scan::{Budget, Kind, Plan, StreamInfo};
 use millrace_index::split::{SplitReader, SplitWriter, StoredEvent, merge};
+use millrace_log::fs::RealFs;
 use millrace_log::record::{Labels, Position, SourceId, Tenant};
 use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order};
 use rand::rngs::StdRng;
@@ -31,31 +32,31 @@ fn main() {
     let raw: usize = events.iter().map(|e| e.line.len()).sum();
     println!("{} lines, {:.1} MB", events.len(), raw as f64 / 1e6);
 
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, fs) = (tempfile::tempdir().unwrap(), RealFs::shared());
     let middle = events.len() / 2;
     let wanted_id = id_of(&events[middle].line);
     let (first, second) = events.split_at(middle);
     let parts = [first.to_vec(), second.to_vec()];
     drop(events);
-    let writer = SplitWriter::default();
+    let writer = SplitWriter::new(&fs);
     let (cpu, wall) = (cpu(), Instant::now());
     let mut splits = Vec::new();
     for (i, part) in parts.into_iter().enumerate() {
         let path = dir.path().join(format!("part{i}"));
         writer.write(&path, &Tenant::default(), part).unwrap();
-        splits.push(SplitReader::open(&path).unwrap());
+        splits.push(SplitReader::open(&fs, &path).unwrap());
     }
     report("write", raw, cpu, wall);
     let (cpu, wall) = (self::cpu(), Instant::now());
     let out = dir.path().join("merged");
-    let meta = merge(&splits, &out, |_| false).unwrap();
+    let meta = merge(&fs, &splits, &out, |_| false).unwrap();
     report("merge", raw, cpu, wall);
     println!("index / raw: {:.3}", meta.disk_bytes as f64 / raw as f64);
     for (name, bytes) in sizes(&out) {
         println!("  {name}: {:.4}", bytes as f64 / raw as f64);
     }
 
-    let split = SplitReader::open(&out).unwrap();
+    let split = SplitReader::open(&fs, &out).unwrap();
     let app = LabelMatcher::new("app", MatchOp::Equal, "Zookeeper").unwrap();
     let plan = |needles: &[&str], order, expect| Plan {
         tenant: Tenant::default(),

@@ -28,6 +28,8 @@ pub mod ledger;
 pub mod catalog;
 /// That list on disk.
 pub mod sled_catalog;
+/// Where splits are written, and where they stand.
+pub mod folders;
 /// How far reading and indexing are.
 pub mod progress;
 /// Recent events.
@@ -50,3 +52,6 @@ pub mod publish;
 pub mod retention;
 /// The index as the LogQL engine sees it.
 pub mod logql;
+/// Crashes and failures of the disk at every step.
+#[cfg(test)]
+mod fault_tests;

@@ -15,11 +15,13 @@
 //! | 6. swapped in the index | (memory) |
 //! | 7. group offsets committed | only a display |
 //!
+//! `fault_tests` crashes and fails each operation of the disk in these steps; those between steps are tested with sled in
+//! `aggregator/src/run/tests.rs`.
+//!
 //! A step that fails (full disk, log out of reach) is repeated; meanwhile the head fills, reading stops, and the
 //! pressure is felt at the files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -31,13 +33,14 @@ use millrace_log::record::{Event, Record, Tenant, TopicPartition, encode};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogError, Publication, SourceKey, SplitId, SplitRecord};
+use crate::folders::Folders;
 use crate::head::Chunk;
 use crate::indexer::{Part, Shared};
 use crate::ledger::Amount;
 use crate::live::LiveSplit;
 use crate::metrics::TopicLabel;
 use crate::split::{SplitError, SplitWriter, StoredEvent};
-use crate::state::{StateError, sync_dir};
+use crate::state::StateError;
 
 /// Why a part can't be published.
 #[derive(Debug, thiserror::Error)]
@@ -93,59 +96,6 @@ pub enum Step {
     Catalog,
     /// The index has it.
     Swapped,
-}
-
-/// Where the index keeps its folders.
-#[derive(Debug, Clone)]
-pub struct Folders {
-    /// Splits that are being written.
-    pub tmp: PathBuf,
-    /// Splits that the catalog lists.
-    pub splits: PathBuf,
-}
-
-impl Folders {
-    /// Makes the folders, empties `tmp`, and removes splits that the catalog does not list. Blocking.
-    pub fn open(root: &Path, listed: &[SplitRecord]) -> Result<Self, StateError> {
-        let folders = Self { tmp: root.join("tmp"), splits: root.join("splits") };
-        if folders.tmp.exists() {
-            std::fs::remove_dir_all(&folders.tmp).map_err(StateError::io("emptying", &folders.tmp))?;
-        }
-        for dir in [&folders.tmp, &folders.splits] {
-            std::fs::create_dir_all(dir).map_err(StateError::io("making", dir))?;
-        }
-        let listed: std::collections::HashSet<&str> = listed.iter().map(|s| s.id.as_str()).collect();
-        for entry in std::fs::read_dir(&folders.splits).map_err(StateError::io("listing", &folders.splits))? {
-            let entry = entry.map_err(StateError::io("listing", &folders.splits))?;
-            if !entry.file_name().to_str().is_some_and(|name| listed.contains(name)) {
-                let path = entry.path();
-                tracing::info!(path = %path.display(), "removing a split that was never published, or was deleted");
-                let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-                removed.map_err(StateError::io("removing", &path))?;
-            }
-        }
-        sync_dir(&folders.splits)?;
-        sync_dir(root)?;
-        Ok(folders)
-    }
-
-    /// Moves a finished split to its place.
-    pub fn keep(&self, id: &SplitId) -> Result<(), StateError> {
-        let (from, to) = (self.tmp.join(id.as_str()), self.splits.join(id.as_str()));
-        std::fs::rename(&from, &to).map_err(StateError::io("renaming", &from))?;
-        sync_dir(&self.splits)
-    }
-
-    /// Removes what is left of a split.
-    pub fn discard(&self, id: &SplitId) {
-        for dir in [self.tmp.join(id.as_str()), self.splits.join(id.as_str())] {
-            if dir.exists()
-                && let Err(error) = std::fs::remove_dir_all(&dir)
-            {
-                tracing::warn!(path = %dir.display(), %error, "unfinished split not removed: the next start does");
-            }
-        }
-    }
 }
 
 /// What publisher and upkeep write with.
@@ -249,7 +199,7 @@ impl Publisher {
     }
 
     /// False: told to stop before it was done.
-    fn publish(&self, mut part: Part) -> Result<bool, PublishError> {
+    pub(crate) fn publish(&self, mut part: Part) -> Result<bool, PublishError> {
         self.step(Step::Begin)?;
         let (splits, too_long) = match self.insist(|| self.write_splits(&part))? {
             None => return Ok(false),
@@ -263,16 +213,7 @@ impl Publisher {
         }
         self.step(Step::DeadLetters)?;
         for split in &splits {
-            let mut renamed = false;
-            let kept = self.insist(|| {
-                if !renamed {
-                    renamed = self.tools.folders.splits.join(split.id.as_str()).exists();
-                }
-                // Renamed by an attempt whose sync failed: only the sync is left.
-                let kept =
-                    if renamed { sync_dir(&self.tools.folders.splits) } else { self.tools.folders.keep(&split.id) };
-                Ok(kept?)
-            })?;
+            let kept = self.insist(|| Ok(self.tools.folders.keep(&split.id)?))?;
             if kept.is_none() {
                 return Ok(false);
             }
@@ -321,7 +262,7 @@ impl Publisher {
 
     /// Writes a split per tenant to `tmp`. Gives back events that no split can hold.
     fn write_splits(&self, part: &Part) -> Result<Written, PublishError> {
-        let now_ms = self.tools.clock.now_ms();
+        let (now_ms, folders) = (self.tools.clock.now_ms(), &self.tools.folders);
         let mut by_tenant: BTreeMap<&Tenant, Vec<&Arc<Chunk>>> = BTreeMap::new();
         for chunk in part.chunks.iter() {
             by_tenant.entry(chunk.tenant()).or_default().push(chunk);
@@ -339,22 +280,22 @@ impl Publisher {
                     break;
                 }
                 let id = SplitId::new(now_ms);
-                match SplitWriter::default().write(&self.tools.folders.tmp.join(id.as_str()), tenant, events) {
+                match SplitWriter::new(folders.fs()).write(&folders.new_split(&id), tenant, events) {
                     Ok(meta) => {
                         let intervals = intervals.clone();
                         splits.push(SplitRecord { id, level: 0, published_ms: now_ms, intervals, meta });
                         break;
                     }
                     Err(SplitError::TooLong { source_id, position, .. }) => {
-                        self.tools.folders.discard(&id);
+                        folders.discard(&id);
                         let is_it = |e: &StoredEvent| (e.source, e.position) == (source_id, position);
                         let out = chunks.iter().flat_map(|c| c.stored_events()).find(is_it);
                         too_long.extend(out.map(|e| (tenant.clone(), e)));
                     }
                     Err(error) => {
-                        self.tools.folders.discard(&id);
+                        folders.discard(&id);
                         for split in &splits {
-                            self.tools.folders.discard(&split.id);
+                            folders.discard(&split.id);
                         }
                         return Err(error.into());
                     }

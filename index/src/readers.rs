@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lru::LruCache;
+use millrace_log::fs::Filesystem;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::SplitId;
 use crate::config::IndexConfig;
 use crate::docs::Documents;
+use crate::folders::Folders;
 use crate::live::LiveSplit;
 use crate::metrics::Metrics;
 use crate::scan::{Budget, StorageError};
 use crate::split::{SplitError, SplitReader};
 
 /// What reading for queries shares.
-#[derive(Debug)]
 pub(crate) struct Readers {
+    fs: Arc<dyn Filesystem>,
     open: Mutex<LruCache<SplitId, SplitReader>>,
     threads: Arc<Semaphore>,
     /// Sources that one scan reads at a time.
@@ -31,15 +33,22 @@ pub(crate) struct Readers {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+impl std::fmt::Debug for Readers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readers").field("read_ahead", &self.read_ahead).finish_non_exhaustive()
+    }
+}
+
 /// An error of the store, with what was read.
 pub(crate) fn failed(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> StorageError {
     StorageError::Failed { what: what.to_owned(), source: Arc::new(source) }
 }
 
 impl Readers {
-    pub(crate) fn new(config: &IndexConfig, docs: Arc<Documents>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(config: &IndexConfig, folders: &Folders, docs: Arc<Documents>, metrics: Arc<Metrics>) -> Self {
         let open = std::num::NonZeroUsize::new(config.open_splits).unwrap_or(std::num::NonZeroUsize::MIN);
         Self {
+            fs: Arc::clone(folders.fs()),
             open: Mutex::new(LruCache::new(open)),
             threads: Arc::new(Semaphore::new(config.threads())),
             read_ahead: config.threads(),
@@ -53,7 +62,8 @@ impl Readers {
         if let Some(reader) = self.open.lock().get(&split.record.id) {
             return Ok(reader.clone());
         }
-        let reader = SplitReader::open_sharing(&split.dir, split.streams.iter().map(|stream| &stream.info))?;
+        let known = split.streams.iter().map(|stream| &stream.info);
+        let reader = SplitReader::open_sharing(&self.fs, &split.dir, known)?;
         self.open.lock().put(split.record.id.clone(), reader.clone());
         Ok(reader)
     }

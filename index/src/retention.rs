@@ -81,12 +81,11 @@ impl Upkeep {
             if Arc::strong_count(split) > 1 {
                 return true;
             }
-            if let Err(error) = std::fs::remove_dir_all(&split.dir)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %split.dir.display(), %error, "folder of a deleted split not removed: the next start does");
+            let removed = self.tools.folders.remove(&split.dir);
+            if let Err(error) = &removed {
+                tracing::warn!(%error, "folder of a deleted split not removed, trying again; a start removes it too");
             }
-            false
+            removed.is_err()
         });
     }
 
@@ -183,7 +182,7 @@ impl Upkeep {
     }
 
     fn merge(&mut self, tenant: &Tenant, inputs: Vec<Arc<LiveSplit>>) -> Result<(), PublishError> {
-        let shared = self.tools.shared.clone();
+        let (shared, folders) = (self.tools.shared.clone(), self.tools.folders.clone());
         let mut readers = Vec::with_capacity(inputs.len());
         for input in &inputs {
             // A damaged split is set aside, and the next choice is made without it.
@@ -197,15 +196,15 @@ impl Upkeep {
                 false
             }),
         };
-        let merged = split::merge(&readers, &self.tools.folders.tmp.join(id.as_str()), is_replaced);
+        let merged = split::merge(folders.fs(), &readers, &folders.new_split(&id), is_replaced);
         let kept = merged.map_err(PublishError::from).and_then(|meta| {
-            self.tools.folders.keep(&id)?;
+            folders.keep(&id)?;
             Ok(meta)
         });
         let meta = match kept {
             Ok(meta) => meta,
             Err(error) => {
-                self.tools.folders.discard(&id);
+                folders.discard(&id);
                 if matches!(&error, PublishError::Split(cause) if cause.is_damage()) {
                     // The error names a file of one of them: find which, or merging would fail here for ever.
                     for (input, reader) in inputs.iter().zip(&readers) {
@@ -235,7 +234,7 @@ impl Upkeep {
         let done = self.replace(Replacement { tenant, removed, added, replaced, ..Replacement::default() });
         // After a failed transaction the folder stays: whether the catalog names it is only known at the next start.
         if is_empty && done.is_ok() {
-            self.tools.folders.discard(&id);
+            folders.discard(&id);
         }
         done?;
         self.tools.shared.metrics.merges.inc();

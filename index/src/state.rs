@@ -7,6 +7,10 @@
 //! length, and never syncs its folder nor the files in `blobs/` (pages that are too large for a segment). So
 //! [`StateDb::sync`] asks sled to write and then syncs file, blobs and folders itself; nothing may be relied on before
 //! it has returned.
+//!
+//! sled does its own input and output, so nothing here uses the file-system trait (`millrace_log::fs`) that splits are
+//! written through. `fault_tests` runs splits on a simulated disk with a catalog in memory; both together are tested by
+//! ending the process (`aggregator/src/run/tests.rs`, `tests/`).
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -18,6 +18,7 @@ use crate::catalog::{SplitId, SplitRecord};
 use crate::config::IndexConfig;
 use crate::counting;
 use crate::docs::{DocIndex, DocPlace, DocumentStore, Documents};
+use crate::folders::Folders;
 use crate::head::{self, Chunk};
 use crate::live::{Live, LiveSplit, LiveStream, Sealed, Snapshot};
 use crate::metrics::Metrics;
@@ -34,7 +35,7 @@ use crate::split::{SplitError, SplitReader};
 pub struct Index {
     live: RwLock<Live>,
     readers: Arc<Readers>,
-    splits_dir: PathBuf,
+    folders: Folders,
     known_streams: Mutex<HashSet<StreamInfo>>,
     news: broadcast::Sender<Arc<(Tenant, RowBatch)>>,
     progress: Arc<Progress>,
@@ -44,7 +45,7 @@ impl Index {
     /// An index that lists the catalog's splits.
     pub fn new(
         config: &IndexConfig,
-        splits_dir: PathBuf,
+        folders: &Folders,
         splits: Vec<SplitRecord>,
         docs: Arc<Documents>,
         progress: Arc<Progress>,
@@ -52,8 +53,8 @@ impl Index {
     ) -> Self {
         let this = Self {
             live: RwLock::default(),
-            readers: Arc::new(Readers::new(config, docs, metrics)),
-            splits_dir,
+            readers: Arc::new(Readers::new(config, folders, docs, metrics)),
+            folders: folders.clone(),
             known_streams: Mutex::default(),
             news: broadcast::channel(config.tail_batches).0,
             progress,
@@ -65,7 +66,7 @@ impl Index {
 
     /// The folder of a split.
     pub fn split_dir(&self, id: &SplitId) -> PathBuf {
-        self.splits_dir.join(id.as_str())
+        self.folders.split(id)
     }
 
     /// Makes a catalog row searchable; [`Index::published`] or [`Index::replace`] lists it.
@@ -96,7 +97,7 @@ impl Index {
             })
             .collect();
         drop(known);
-        let missing = !dir.is_dir();
+        let missing = !self.folders.is_dir(&dir);
         if missing {
             tracing::error!(split = %record.id, path = %dir.display(),
                 "split is in the catalog but its folder is missing: its events can't be found; restore the folder and start again");

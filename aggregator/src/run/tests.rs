@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use millrace_log::clock::ManualClock;
 use millrace_log::dead_letter::HEADER_REASON;
+use millrace_log::fs::SimFs;
 use millrace_log::record::{HeaderName, Record, Tenant};
 use millrace_log::value::{ByteSize, Span};
 use millrace_logql::storage::{
@@ -149,6 +150,37 @@ fn fill(log: &FakeLog, sources: u8, range: std::ops::Range<u64>) {
     for n in range {
         for source in 0..sources {
             log.put("logs", i32::from(source % 2), [record(&event(source, n))]);
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_the_folder_is_made_leaves_one_that_opens() {
+    let folder = Path::new("/data/index");
+    for changes in 0.. {
+        for power_cut in [true, false] {
+            let fs = SimFs::new();
+            fs.create_dir_all(Path::new("/data")).unwrap();
+            fs.sync_dir(Path::new("/")).unwrap();
+            fs.stop_after(Some(changes));
+            let opened = lock_folder(&fs, folder).is_ok();
+            if power_cut {
+                fs.crash()
+            } else {
+                fs.kill()
+            }
+            let written = fs.content(&folder.join("VERSION"));
+            assert!(written.as_ref().is_none_or(|text| text == b"1\n"), "after {changes} changes: {written:?}");
+            assert!(!opened || written.is_some(), "after {changes} changes");
+            let lock = lock_folder(&fs, folder).unwrap();
+            assert!(matches!(lock_folder(&fs, folder), Err(AggregatorError::InUse { .. })));
+            drop(lock);
+            fs.crash();
+            assert_eq!(fs.content(&folder.join("VERSION")).unwrap(), b"1\n", "after {changes} changes");
+            if opened && !power_cut {
+                assert!(changes > 4, "{changes} changes");
+                return;
+            }
         }
     }
 }

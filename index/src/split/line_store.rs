@@ -37,10 +37,11 @@
 //! [`SplitError::Damaged`] with the file and the block; nothing is repaired, the events are read from the topic again.
 //! A new layout gets a new version; readers refuse versions that they don't know.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millrace_log::fs::{File, FileWriter, Filesystem};
 
 use super::columns::{BlockBuilder, Columns};
 use super::encoding::Cursor;
@@ -60,7 +61,7 @@ const ZSTD_LEVEL: i32 = 1;
 /// Writes `lines`.
 pub(super) struct LineStoreWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<FileWriter>,
     offset: u64,
     blocks: Vec<BlockEntry>,
     zstd: zstd::bulk::Compressor<'static>,
@@ -68,13 +69,13 @@ pub(super) struct LineStoreWriter {
 }
 
 impl LineStoreWriter {
-    pub fn create(path: &Path) -> Result<Self, SplitError> {
-        let file = File::options().write(true).create_new(true).open(path).map_err(SplitError::io("creating", path))?;
+    pub fn create(fs: &dyn Filesystem, path: &Path) -> Result<Self, SplitError> {
+        let file = fs.create_new(path).map_err(SplitError::io("creating", path))?;
         let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(SplitError::io("compressing", path))?;
         zstd.include_contentsize(true).map_err(SplitError::io("compressing", path))?;
         let mut writer = Self {
             path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 20, file),
+            file: BufWriter::with_capacity(1 << 20, FileWriter::new(file)),
             offset: 0,
             blocks: Vec::new(),
             zstd,
@@ -148,31 +149,36 @@ impl LineStoreWriter {
         self.put(&footer)?;
         self.put(&trailer)?;
         self.file.flush().map_err(SplitError::io("writing", &self.path))?;
-        self.file.get_ref().sync_all().map_err(SplitError::io("syncing", &self.path))?;
+        self.file.get_ref().file().sync_data().map_err(SplitError::io("syncing", &self.path))?;
         Ok(self.offset)
     }
 }
 
 /// An open `lines`.
-#[derive(Debug)]
 pub(super) struct LineStore {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn File>,
     streams: Vec<StreamEntry>,
     blocks: Vec<BlockEntry>,
 }
 
+impl std::fmt::Debug for LineStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LineStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl LineStore {
     /// Reads and checks head, trailer and tables.
-    pub fn open(path: &Path) -> Result<Self, SplitError> {
-        let file = File::open(path).map_err(SplitError::io("opening", path))?;
-        let len = file.metadata().map_err(SplitError::io("reading", path))?.len();
+    pub fn open(fs: &dyn Filesystem, path: &Path) -> Result<Self, SplitError> {
+        let file = fs.open_read(path).map_err(SplitError::io("opening", path))?;
+        let len = file.len().map_err(SplitError::io("reading", path))?;
         let damaged = |reason| SplitError::Damaged { path: path.to_owned(), block: None, reason };
         if len < (HEAD_LEN + TRAILER_LEN) as u64 {
             return Err(damaged("it is shorter than a head and a trailer"));
         }
-        let head = read_at(&file, path, 0, HEAD_LEN)?;
-        let trailer = read_at(&file, path, len - TRAILER_LEN as u64, TRAILER_LEN)?;
+        let head = read_at(&*file, path, 0, HEAD_LEN)?;
+        let trailer = read_at(&*file, path, len - TRAILER_LEN as u64, TRAILER_LEN)?;
         if !head.starts_with(MAGIC) {
             return Err(damaged("it does not start as a file of lines"));
         }
@@ -194,7 +200,7 @@ impl LineStore {
         if footer_len > footer_end - HEAD_LEN as u64 || raw_len > MAX_FOOTER_BYTES {
             return Err(damaged("its tables are longer than they can be"));
         }
-        let footer = read_at(&file, path, footer_end - footer_len, footer_len as usize)?;
+        let footer = read_at(&*file, path, footer_end - footer_len, footer_len as usize)?;
         if crc32c::crc32c(&footer) != footer_crc {
             return Err(damaged("the checksum of its tables does not fit"));
         }
@@ -225,14 +231,14 @@ impl LineStore {
     pub fn text(&self, number: u32, zstd: &mut zstd::bulk::Decompressor<'_>) -> Result<Vec<u8>, SplitError> {
         let block = self.block(number)?;
         let start = block.offset + u64::from(block.columns_len);
-        let packed = read_at(&self.file, &self.path, start, block.text_len as usize)?;
+        let packed = read_at(&*self.file, &self.path, start, block.text_len as usize)?;
         self.unpack(number, zstd, &packed, block.text_raw, block.text_crc)
     }
 
     /// The columns of a block.
     pub fn columns(&self, number: u32, zstd: &mut zstd::bulk::Decompressor<'_>) -> Result<Columns, SplitError> {
         let block = self.block(number)?;
-        let packed = read_at(&self.file, &self.path, block.offset, block.columns_len as usize)?;
+        let packed = read_at(&*self.file, &self.path, block.offset, block.columns_len as usize)?;
         let raw = self.unpack(number, zstd, &packed, block.columns_raw, block.columns_crc)?;
         Columns::decode(raw, &block, self.streams.len()).map_err(|reason| self.damaged(number, reason))
     }
@@ -267,24 +273,23 @@ impl LineStore {
 }
 
 /// Reads exactly `len` bytes; a file that ends before is damaged.
-pub(super) fn read_at(file: &File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, SplitError> {
+pub(super) fn read_at(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, SplitError> {
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, offset).map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            SplitError::Damaged { path: path.to_owned(), block: None, reason: "it ends before its tables say" }
-        }
-        _ => SplitError::Io { action: "reading", path: path.to_owned(), source },
-    })?;
+    if file.read_at(offset, &mut bytes).map_err(SplitError::io("reading", path))? < len {
+        let reason = "it ends before its tables say";
+        return Err(SplitError::Damaged { path: path.to_owned(), block: None, reason });
+    }
     Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::os::unix::fs::FileExt as _;
 
     use super::*;
     use crate::split::event::StoredEvent;
     use bytes::Bytes;
+    use millrace_log::fs::RealFs;
     use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId};
     use proptest::prelude::*;
 
@@ -308,7 +313,7 @@ mod tests {
 
     fn store(dir: &Path) -> (LineStore, PathBuf) {
         let path = dir.join("lines");
-        let mut writer = LineStoreWriter::create(&path).unwrap();
+        let mut writer = LineStoreWriter::create(&RealFs, &path).unwrap();
         let (mut block, mut streams) = (BlockBuilder::default(), Vec::<StreamEntry>::new());
         for (i, event) in events().iter().enumerate() {
             if streams.last().is_none_or(|s| s.info != event.stream) {
@@ -322,7 +327,7 @@ mod tests {
         }
         writer.block(&mut block, (8, 0, 0)).unwrap();
         assert_eq!(writer.finish(&streams).unwrap(), std::fs::metadata(&path).unwrap().len());
-        let store = LineStore::open(&path).unwrap();
+        let store = LineStore::open(&RealFs, &path).unwrap();
         assert_eq!(store.streams(), streams);
         (store, path)
     }
@@ -353,8 +358,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (_, path) = store(dir.path());
         let whole = std::fs::read(&path).unwrap();
-        let file = File::options().write(true).open(&path).unwrap();
-        let answer = || LineStore::open(&path).and_then(|store| read(&store));
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let answer = || LineStore::open(&RealFs, &path).and_then(|store| read(&store));
         for (i, &byte) in whole.iter().enumerate() {
             for bit in 0..8 {
                 file.write_all_at(&[byte ^ (1 << bit)], i as u64).unwrap();

@@ -6,8 +6,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use millrace_log::fs::Filesystem;
 use millrace_log::record::{Position, SourceId, Tenant};
 
 use super::blocks::decompressor;
@@ -23,6 +25,7 @@ use crate::scan::StreamInfo;
 /// `drop` says so. The same rows otherwise: nothing is deduplicated. After an error what is there of the folder is
 /// garbage to remove.
 pub fn merge(
+    fs: &Arc<dyn Filesystem>,
     inputs: &[SplitReader],
     out_dir: &Path,
     drop: impl Fn(&StoredEvent) -> bool,
@@ -57,7 +60,7 @@ pub fn merge(
     for (i, cursor) in cursors.iter().enumerate() {
         next.extend(cursor.key().map(|key| Reverse((key, i))));
     }
-    let mut builder = SplitBuilder::create(out_dir, &tenant)?;
+    let mut builder = SplitBuilder::create(fs, out_dir, &tenant)?;
     while let Some(Reverse((_, i))) = next.pop() {
         let cursor = &mut cursors[i];
         let event = cursor.event()?;

@@ -2,10 +2,10 @@
 //!
 //! In: counts of the writer. Out: `split.json` and back. Touches that file. Leaves the pruning by it to catalog and reader.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, IoSlice};
 use std::path::Path;
 
+use millrace_log::fs::{File, Filesystem, read_all};
 use millrace_log::record::{Labels, Tenant};
 use serde::{Deserialize, Serialize};
 
@@ -122,9 +122,9 @@ struct VersionedMeta {
 impl Manifest {
     /// Lists, reads and syncs every file of the folder, then writes `split.json`, and syncs the folders. The length of
     /// all files is put into `meta`.
-    pub fn write(dir: &Path, word_folders: u32, mut meta: SplitMeta) -> Result<Self, SplitError> {
+    pub fn write(fs: &dyn Filesystem, dir: &Path, word_folders: u32, mut meta: SplitMeta) -> Result<Self, SplitError> {
         let mut files = Vec::new();
-        list(dir, dir, &mut files)?;
+        list(fs, dir, dir, &mut files)?;
         files.sort_by(|a: &FileEntry, b| a.path.cmp(&b.path));
         meta.disk_bytes = files.iter().map(|f| f.bytes).sum();
         let mut manifest = Self { word_folders, files, meta };
@@ -132,12 +132,12 @@ impl Manifest {
         let own = manifest.encode().len() as u64;
         manifest.meta.disk_bytes += own;
         let path = dir.join(NAME);
-        let mut file =
-            File::options().write(true).create_new(true).open(&path).map_err(SplitError::io("creating", &path))?;
-        file.write_all(&manifest.encode()).and_then(|()| file.sync_all()).map_err(SplitError::io("writing", &path))?;
-        sync_folder(dir)?;
+        let file = fs.create_new(&path).map_err(SplitError::io("creating", &path))?;
+        file.write_at(0, &mut [IoSlice::new(&manifest.encode())]).map_err(SplitError::io("writing", &path))?;
+        file.sync_data().map_err(SplitError::io("syncing", &path))?;
+        sync_folder(fs, dir)?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_folder(parent)?;
+            sync_folder(fs, parent)?;
         }
         Ok(manifest)
     }
@@ -151,15 +151,17 @@ impl Manifest {
     }
 
     /// Reads `split.json` and compares its checksum, and the lengths of all files.
-    pub fn read(dir: &Path) -> Result<Self, SplitError> {
+    pub fn read(fs: &dyn Filesystem, dir: &Path) -> Result<Self, SplitError> {
         let path = dir.join(NAME);
         let damaged = |reason| SplitError::Damaged { path: path.clone(), block: None, reason };
-        let file = File::open(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => damaged("it is missing: the split was not written to its end"),
-            _ => SplitError::Io { action: "opening", path: path.clone(), source },
-        })?;
-        let mut bytes = Vec::new();
-        file.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes).map_err(SplitError::io("reading", &path))?;
+        let not_read = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => damaged("it is missing: the split was not written to its end"),
+            _ => SplitError::Io { action: "reading", path: path.clone(), source },
+        };
+        if fs.metadata(&path).map_err(not_read)?.len > MAX_MANIFEST_BYTES {
+            return Err(damaged("it is longer than it can be"));
+        }
+        let bytes = read_all(fs, &path).map_err(not_read)?;
         let mut lines = bytes.split_inclusive(|&b| b == b'\n');
         let (Some(json), Some(crc), None) = (lines.next(), lines.next(), lines.next()) else {
             return Err(damaged("it has not two lines"));
@@ -175,13 +177,13 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(json).map_err(|_| damaged("it has other fields than expected"))?;
         for entry in &manifest.files {
             let path = dir.join(&entry.path);
-            let found = std::fs::metadata(&path).map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => {
+            let found = fs.metadata(&path).map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => {
                     SplitError::Damaged { path: path.clone(), block: None, reason: "it is missing" }
                 }
                 _ => SplitError::Io { action: "reading", path: path.clone(), source },
             })?;
-            if found.len() != entry.bytes {
+            if found.len != entry.bytes {
                 let reason = "it has another length than when it was written";
                 return Err(SplitError::Damaged { path, block: None, reason });
             }
@@ -190,11 +192,11 @@ impl Manifest {
     }
 
     /// Reads the files whose path is wanted and compares their checksums.
-    pub fn verify(&self, dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), SplitError> {
+    pub fn verify(&self, fs: &dyn Filesystem, dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), SplitError> {
         for entry in self.files.iter().filter(|f| wanted(&f.path)) {
             let path = dir.join(&entry.path);
-            let file = File::open(&path).map_err(SplitError::io("opening", &path))?;
-            if checksum(&file, &path)? != (entry.bytes, entry.crc32c) {
+            let file = fs.open_read(&path).map_err(SplitError::io("opening", &path))?;
+            if checksum(&*file, &path)? != (entry.bytes, entry.crc32c) {
                 return Err(SplitError::Damaged { path, block: None, reason: "its checksum does not fit" });
             }
         }
@@ -203,42 +205,40 @@ impl Manifest {
 }
 
 /// Lists the files under `dir`, and syncs them and their folders.
-fn list(root: &Path, dir: &Path, into: &mut Vec<FileEntry>) -> Result<(), SplitError> {
-    for entry in std::fs::read_dir(dir).map_err(SplitError::io("listing", dir))? {
-        let entry = entry.map_err(SplitError::io("listing", dir))?;
-        let path = entry.path();
-        if entry.file_type().map_err(SplitError::io("listing", &path))?.is_dir() {
-            list(root, &path, into)?;
+fn list(fs: &dyn Filesystem, root: &Path, dir: &Path, into: &mut Vec<FileEntry>) -> Result<(), SplitError> {
+    for entry in fs.list(dir).map_err(SplitError::io("listing", dir))? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            list(fs, root, &path, into)?;
             continue;
         }
-        let file = File::open(&path).map_err(SplitError::io("opening", &path))?;
-        let (bytes, crc32c) = checksum(&file, &path)?;
-        file.sync_all().map_err(SplitError::io("syncing", &path))?;
+        let file = fs.open_read(&path).map_err(SplitError::io("opening", &path))?;
+        let (bytes, crc32c) = checksum(&*file, &path)?;
+        file.sync_data().map_err(SplitError::io("syncing", &path))?;
         let inside = path.strip_prefix(root).unwrap_or(&path);
         into.push(FileEntry { path: inside.to_string_lossy().into_owned(), bytes, crc32c });
     }
     if dir != root {
-        sync_folder(dir)?;
+        sync_folder(fs, dir)?;
     }
     Ok(())
 }
 
-fn checksum(mut file: &File, path: &Path) -> Result<(u64, u32), SplitError> {
-    let mut buffer = vec![0; 256 << 10];
+/// Length and CRC-32C of a file.
+fn checksum(file: &dyn File, path: &Path) -> Result<(u64, u32), SplitError> {
+    let len = usize::try_from(file.len().map_err(SplitError::io("reading", path))?).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; len.clamp(1, 256 << 10)];
     let (mut bytes, mut crc) = (0, 0);
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((bytes, crc)),
-            Ok(n) => {
-                bytes += n as u64;
-                crc = crc32c::crc32c_append(crc, &buffer[..n]);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(SplitError::io("reading", path)(error)),
+        let read = file.read_at(bytes, &mut buffer).map_err(SplitError::io("reading", path))?;
+        bytes += read as u64;
+        crc = crc32c::crc32c_append(crc, &buffer[..read]);
+        if read < buffer.len() {
+            return Ok((bytes, crc));
         }
     }
 }
 
-fn sync_folder(dir: &Path) -> Result<(), SplitError> {
-    File::open(dir).and_then(|f| f.sync_all()).map_err(SplitError::io("syncing", dir))
+fn sync_folder(fs: &dyn Filesystem, dir: &Path) -> Result<(), SplitError> {
+    fs.sync_dir(dir).map_err(SplitError::io("syncing", dir))
 }

@@ -1,8 +1,8 @@
 //! Splits: immutable folders that hold the events of one tenant and a stretch of time, found by stream, time and words.
 //!
 //! In: events ([`StoredEvent`]) that the index publishes; splits to merge. Out: [`SplitMeta`] for the catalog, and rows
-//! in the order a [`super::scan::Plan`] asks for. Touches the one folder it is given, and is blocking throughout: call
-//! it from a thread of its own or `spawn_blocking`. Leaves to others: which splits exist and which are to be deleted
+//! in the order a [`super::scan::Plan`] asks for. Touches the one folder it is given, through the file-system trait
+//! (`millrace_log::fs`), and is blocking throughout: call it from a thread of its own or `spawn_blocking`. Leaves to others: which splits exist and which are to be deleted
 //! (catalog), which document replaces which (index), when a request is over (the plan's budget).
 //!
 //! # Layout of a folder
@@ -44,6 +44,8 @@ mod tokens;
 mod block_words;
 /// Texts that wanted lines contain.
 mod needles;
+/// A folder of Tantivy over the file-system trait.
+mod words_directory;
 /// Which blocks may hold a text.
 mod words;
 /// Sorts events and writes a split.

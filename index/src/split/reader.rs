@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use millrace_log::fs::Filesystem;
 use millrace_logql::storage::Stats;
 use parking_lot::Mutex;
 
@@ -24,6 +25,7 @@ pub struct SplitReader {
 }
 
 struct Inner {
+    fs: Arc<dyn Filesystem>,
     dir: PathBuf,
     manifest: Manifest,
     lines: LineStore,
@@ -39,16 +41,21 @@ impl std::fmt::Debug for SplitReader {
 impl SplitReader {
     /// Opens a folder: checks versions, the lengths of all files and the tables of blocks and streams. Blocks and word
     /// index are checked when they are read.
-    pub fn open(dir: &Path) -> Result<Self, SplitError> {
-        Self::open_sharing(dir, std::iter::empty())
+    pub fn open(fs: &Arc<dyn Filesystem>, dir: &Path) -> Result<Self, SplitError> {
+        Self::open_sharing(fs, dir, std::iter::empty())
     }
 
     /// The same; the label sets of its first streams, which are known, are shared and not held once more.
-    pub fn open_sharing<'s>(dir: &Path, known: impl Iterator<Item = &'s StreamInfo>) -> Result<Self, SplitError> {
-        let manifest = Manifest::read(dir)?;
-        let mut lines = LineStore::open(&dir.join("lines"))?;
+    pub fn open_sharing<'s>(
+        fs: &Arc<dyn Filesystem>,
+        dir: &Path,
+        known: impl Iterator<Item = &'s StreamInfo>,
+    ) -> Result<Self, SplitError> {
+        let manifest = Manifest::read(&**fs, dir)?;
+        let mut lines = LineStore::open(&**fs, &dir.join("lines"))?;
         lines.share(known);
-        Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), manifest, lines, words: Mutex::new(None) }) })
+        let (fs, dir, words) = (Arc::clone(fs), dir.to_owned(), Mutex::new(None));
+        Ok(Self { inner: Arc::new(Inner { fs, dir, manifest, lines, words }) })
     }
 
     /// What the writer said of it.
@@ -85,7 +92,7 @@ impl SplitReader {
 
     /// Reads every file and compares checksums (`doctor`).
     pub fn verify(&self) -> Result<(), SplitError> {
-        self.inner.manifest.verify(&self.inner.dir, |_| true)
+        self.inner.manifest.verify(&*self.inner.fs, &self.inner.dir, |_| true)
     }
 
     pub(super) fn lines(&self) -> &LineStore {
@@ -115,9 +122,9 @@ impl SplitReader {
         if let Some(words) = words.as_ref() {
             return Ok(words.clone());
         }
-        let Inner { dir, manifest, .. } = &*self.inner;
-        manifest.verify(dir, |path| path.starts_with("words-"))?;
-        let opened = Arc::new(Words::open(dir, manifest.word_folders)?);
+        let Inner { fs, dir, manifest, .. } = &*self.inner;
+        manifest.verify(&**fs, dir, |path| path.starts_with("words-"))?;
+        let opened = Arc::new(Words::open(fs, dir, manifest.word_folders)?);
         Ok(words.insert(opened).clone())
     }
 }

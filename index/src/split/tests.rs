@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millrace_log::fs::{Filesystem, RealFs};
 use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId, Tenant};
 use millrace_logql::budget::OverBudget;
 use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits};
@@ -15,6 +16,10 @@ use super::*;
 use crate::scan::{
     Aggregation, Budget, GroupBy, Kind, LineTest, Partial, Plan, RowBatch, StreamGroups, StreamInfo, Windows,
 };
+
+fn fs() -> Arc<dyn Filesystem> {
+    RealFs::shared()
+}
 
 fn stream(name: &str) -> StreamInfo {
     StreamInfo { labels: Labels::new([("app", name), ("env", "prod")]), topic: "logs".into() }
@@ -57,8 +62,8 @@ fn needle(text: impl AsRef<[u8]>) -> LineNeedle {
 }
 
 fn write(dir: &Path, events: Vec<StoredEvent>) -> SplitReader {
-    let meta = SplitWriter::default().write(dir, &Tenant::default(), events).expect("written");
-    let split = SplitReader::open(dir).expect("opens");
+    let meta = SplitWriter::new(&fs()).write(dir, &Tenant::default(), events).expect("written");
+    let split = SplitReader::open(&fs(), dir).expect("opens");
     assert_eq!(split.meta(), &meta);
     split
 }
@@ -321,8 +326,8 @@ proptest! {
             .map(|(i, events)| write(&dir.path().join(format!("in{i}")), events.clone()))
             .collect();
         let dropped = |event: &StoredEvent| event.doc.is_some();
-        let meta = merge(&inputs, &dir.path().join("out"), dropped).expect("merged");
-        let split = SplitReader::open(&dir.path().join("out")).expect("opens");
+        let meta = merge(&fs(), &inputs, &dir.path().join("out"), dropped).expect("merged");
+        let split = SplitReader::open(&fs(), &dir.path().join("out")).expect("opens");
         prop_assert_eq!(split.meta(), &meta);
         let kept: Vec<StoredEvent> = parts.concat().into_iter().filter(|e| !dropped(e)).collect();
         prop_assert_eq!(meta.rows, kept.len() as u64);
@@ -331,7 +336,7 @@ proptest! {
             assert_answers(&split, &kept, &plan(order))?;
         }
         // A merge of one split with nothing dropped writes the same lines, flags included.
-        let again = merge(std::slice::from_ref(&split), &dir.path().join("again"), |_| false).expect("merged");
+        let again = merge(&fs(), std::slice::from_ref(&split), &dir.path().join("again"), |_| false).expect("merged");
         prop_assert_eq!(again.rows, meta.rows);
         let bytes = |name: &str| std::fs::read(dir.path().join(name).join("lines")).unwrap();
         prop_assert_eq!(bytes("again"), bytes("out"));
@@ -488,7 +493,7 @@ fn known_label_sets_are_shared_and_others_left_alone() {
     let mut known: Vec<StreamInfo> = first.all_streams().map(|(info, _)| info.clone()).collect();
     let last = known.len() - 1;
     known[last].topic = "another".into();
-    let second = SplitReader::open_sharing(first.dir(), known.iter()).unwrap();
+    let second = SplitReader::open_sharing(&fs(), first.dir(), known.iter()).unwrap();
     for (i, ((info, _), known)) in second.all_streams().zip(&known).enumerate() {
         let shared = std::ptr::eq(info.labels.pairs(), known.labels.pairs());
         assert_eq!(shared, i != last, "{info:?}");
@@ -548,7 +553,7 @@ fn an_empty_split_answers_nothing() {
     for order in [Order::Forward, Order::Any] {
         assert!(lines(&split, &Plan { needles: vec![needle("a b c")], ..plan(order) }).is_empty());
     }
-    let error = SplitWriter::default().write(split.dir(), &Tenant::default(), Vec::new()).expect_err("it is there");
+    let error = SplitWriter::new(&fs()).write(split.dir(), &Tenant::default(), Vec::new()).expect_err("it is there");
     assert!(matches!(error, SplitError::Exists { .. }), "{error}");
 }
 
@@ -557,9 +562,9 @@ fn splits_of_two_tenants_are_not_merged() {
     let dir = tempfile::tempdir().unwrap();
     let a = write(&dir.path().join("a"), many(10));
     let path = dir.path().join("b");
-    SplitWriter::default().write(&path, &Tenant::new("b").unwrap(), many(10)).unwrap();
-    let b = SplitReader::open(&path).unwrap();
-    let error = merge(&[a, b], &dir.path().join("out"), |_| false).expect_err("two tenants");
+    SplitWriter::new(&fs()).write(&path, &Tenant::new("b").unwrap(), many(10)).unwrap();
+    let b = SplitReader::open(&fs(), &path).unwrap();
+    let error = merge(&fs(), &[a, b], &dir.path().join("out"), |_| false).expect_err("two tenants");
     assert_eq!(error.to_string(), "splits of tenants default and b can't be merged");
 }
 
@@ -597,7 +602,7 @@ fn a_changed_byte_anywhere_is_an_error_or_changes_nothing() {
         for (i, &byte) in whole.iter().enumerate() {
             for change in [0x01, 0x80] {
                 file.write_all_at(&[byte ^ change], i as u64).unwrap();
-                let Ok(split) = SplitReader::open(&folder) else { continue };
+                let Ok(split) = SplitReader::open(&fs(), &folder) else { continue };
                 for (plan, want) in plans.iter().zip(&want) {
                     match scan(&split, plan) {
                         Ok(rows) => assert_eq!(&rows, want, "byte {i} of {}", path.display()),
@@ -609,7 +614,7 @@ fn a_changed_byte_anywhere_is_an_error_or_changes_nothing() {
             file.write_all_at(&[byte], i as u64).unwrap();
         }
     }
-    assert!(SplitReader::open(&folder).expect("whole again").verify().is_ok());
+    assert!(SplitReader::open(&fs(), &folder).expect("whole again").verify().is_ok());
 }
 
 #[test]
@@ -626,16 +631,16 @@ fn a_folder_that_is_not_whole_does_not_open() {
         let whole = std::fs::read(&path).unwrap();
         for len in [0, 1, whole.len() / 2, whole.len() - 1] {
             std::fs::write(&path, &whole[..len]).unwrap();
-            let error = SplitReader::open(&folder).expect_err("cut");
+            let error = SplitReader::open(&fs(), &folder).expect_err("cut");
             assert!(error.is_damage(), "{} cut to {len}: {error}", path.display());
         }
         std::fs::remove_file(&path).unwrap();
-        let error = SplitReader::open(&folder).expect_err("missing");
+        let error = SplitReader::open(&fs(), &folder).expect_err("missing");
         assert!(error.to_string().contains("missing"), "{error}");
         std::fs::write(&path, &whole).unwrap();
     }
-    assert!(SplitReader::open(&folder).is_ok());
-    let error = SplitReader::open(&dir.path().join("nowhere")).expect_err("no folder");
+    assert!(SplitReader::open(&fs(), &folder).is_ok());
+    let error = SplitReader::open(&fs(), &dir.path().join("nowhere")).expect_err("no folder");
     assert!(error.is_damage());
 }
 
@@ -648,6 +653,6 @@ fn a_newer_format_is_refused_by_its_number() {
     let text = std::fs::read_to_string(&path).unwrap();
     let json = text.lines().next().unwrap().replace("\"version\":1", "\"version\":9");
     std::fs::write(&path, format!("{json}\n{:08x}\n", crc32c::crc32c(json.as_bytes()))).unwrap();
-    let error = SplitReader::open(&folder).expect_err("newer");
+    let error = SplitReader::open(&fs(), &folder).expect_err("newer");
     assert!(matches!(error, SplitError::Version { found: 9, .. }), "{error}");
 }

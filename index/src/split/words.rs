@@ -33,12 +33,13 @@
 //! filter is Parquet's split-block Bloom filter (32-byte buckets, 8 bits per fingerprint) over 64-bit fingerprints.
 //! An empty filter holds nothing. `words-N` covers the blocks from the document count of all lower N on.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memchr::memmem;
-use tantivy::directory::MmapDirectory;
+use millrace_log::fs::{File, FileWriter, Filesystem};
+use tantivy::directory::{Directory, MmapDirectory};
 use tantivy::schema::{BytesOptions, Field, IndexRecordOption, Schema};
 use tantivy::{
     DocSet, Index, IndexSettings, SegmentReader, SingleSegmentIndexWriter, TERMINATED, TantivyDocument, Term,
@@ -50,36 +51,43 @@ use super::line_store::read_at;
 use super::needles::{At, Clause, Wanted};
 use super::tables::BlockEntry;
 use super::tokens::LONG;
+use super::words_directory::WordsDirectory;
 
 /// Memory for terms after which the next `words-N` is begun.
 const MAX_INDEX_MEMORY: usize = 96 << 20;
-/// What Tantivy sizes its first table by.
-const INDEX_BUDGET: usize = 16 << 20;
+/// What Tantivy sizes its first table by; tests write thousands of small splits.
+const INDEX_BUDGET: usize = if cfg!(test) { 1 << 20 } else { 16 << 20 };
 
 const MAGIC: &[u8; 7] = b"MRFILTR";
 const VERSION: u8 = 1;
 const FIELD: &str = "words";
 
+/// A `words-N` that is written.
+struct Begun {
+    directory: WordsDirectory,
+    writer: SingleSegmentIndexWriter,
+}
+
 /// Writes `filters` and `words-N`.
 pub(super) struct WordsWriter {
+    fs: Arc<dyn Filesystem>,
     dir: PathBuf,
     path: PathBuf,
-    filters: BufWriter<File>,
+    filters: BufWriter<FileWriter>,
     offset: u64,
     block: BlockWords,
     field: Field,
     schema: Schema,
-    index: Option<SingleSegmentIndexWriter>,
+    index: Option<Begun>,
     folders: u32,
 }
 
 impl WordsWriter {
     /// Begins `filters` in the split's folder.
-    pub fn create(dir: &Path) -> Result<Self, SplitError> {
+    pub fn create(fs: &Arc<dyn Filesystem>, dir: &Path) -> Result<Self, SplitError> {
         let path = dir.join("filters");
-        let file =
-            File::options().write(true).create_new(true).open(&path).map_err(SplitError::io("creating", &path))?;
-        let mut filters = BufWriter::with_capacity(1 << 18, file);
+        let file = fs.create_new(&path).map_err(SplitError::io("creating", &path))?;
+        let mut filters = BufWriter::with_capacity(1 << 18, FileWriter::new(file));
         filters
             .write_all(MAGIC)
             .and_then(|()| filters.write_all(&[VERSION]))
@@ -87,6 +95,7 @@ impl WordsWriter {
         let mut schema = Schema::builder();
         let field = schema.add_bytes_field(FIELD, BytesOptions::default().set_indexed());
         Ok(Self {
+            fs: Arc::clone(fs),
             dir: dir.to_owned(),
             path,
             filters,
@@ -120,8 +129,8 @@ impl WordsWriter {
                 self.index.insert(index)
             }
         };
-        let full = index.add_document(document).map(|()| index.mem_usage() > MAX_INDEX_MEMORY);
-        if full.map_err(|source| words_error(&self.dir, source))? {
+        index.writer.add_document(document).map_err(|error| index.directory.error(error))?;
+        if index.writer.mem_usage() > MAX_INDEX_MEMORY {
             self.end_index()?;
         }
         let filter = build_filter(&self.block.marks);
@@ -132,29 +141,26 @@ impl WordsWriter {
         Ok(place)
     }
 
-    fn begin_index(&mut self) -> Result<SingleSegmentIndexWriter, SplitError> {
+    fn begin_index(&mut self) -> Result<Begun, SplitError> {
         let folder = self.dir.join(format!("words-{}", self.folders));
         self.folders += 1;
-        std::fs::create_dir(&folder).map_err(SplitError::io("creating", &folder))?;
+        self.fs.create_dir(&folder).map_err(SplitError::io("creating", &folder))?;
         let settings = IndexSettings {
             docstore_compression: tantivy::store::Compressor::None,
             docstore_compress_dedicated_thread: false,
             ..IndexSettings::default()
         };
-        MmapDirectory::open(&folder)
-            .map_err(tantivy::TantivyError::from)
-            .and_then(|directory| {
-                Index::builder()
-                    .schema(self.schema.clone())
-                    .settings(settings)
-                    .single_segment_index_writer(directory, INDEX_BUDGET)
-            })
-            .map_err(|source| words_error(&folder, source))
+        let directory = WordsDirectory::new(&self.fs, &folder);
+        let builder = Index::builder().schema(self.schema.clone()).settings(settings);
+        match builder.single_segment_index_writer(directory.clone(), INDEX_BUDGET) {
+            Ok(writer) => Ok(Begun { directory, writer }),
+            Err(error) => Err(directory.error(error)),
+        }
     }
 
     fn end_index(&mut self) -> Result<(), SplitError> {
         if let Some(index) = self.index.take() {
-            index.finalize().map_err(|source| words_error(&self.dir, source))?;
+            index.writer.finalize().map_err(|error| index.directory.error(error))?;
         }
         Ok(())
     }
@@ -163,19 +169,15 @@ impl WordsWriter {
     pub fn finish(mut self) -> Result<u32, SplitError> {
         self.end_index()?;
         self.filters.flush().map_err(SplitError::io("writing", &self.path))?;
-        self.filters.get_ref().sync_all().map_err(SplitError::io("syncing", &self.path))?;
+        self.filters.get_ref().file().sync_data().map_err(SplitError::io("syncing", &self.path))?;
         Ok(self.folders)
     }
-}
-
-fn words_error(path: &Path, source: tantivy::TantivyError) -> SplitError {
-    SplitError::Words { path: path.to_owned(), source }
 }
 
 /// Open `filters` and `words-N`.
 pub(super) struct Words {
     path: PathBuf,
-    filters: File,
+    filters: Arc<dyn File>,
     folders: Vec<Folder>,
 }
 
@@ -188,10 +190,10 @@ struct Folder {
 
 impl Words {
     /// Opens what [`WordsWriter`] wrote; the caller has compared the checksums of `words-N`.
-    pub fn open(dir: &Path, folders: u32) -> Result<Self, SplitError> {
+    pub fn open(fs: &Arc<dyn Filesystem>, dir: &Path, folders: u32) -> Result<Self, SplitError> {
         let path = dir.join("filters");
-        let filters = File::open(&path).map_err(SplitError::io("opening", &path))?;
-        let head = read_at(&filters, &path, 0, 8)?;
+        let filters = fs.open_read(&path).map_err(SplitError::io("opening", &path))?;
+        let head = read_at(&*filters, &path, 0, 8)?;
         if !head.starts_with(MAGIC) {
             return Err(SplitError::Damaged { path, block: None, reason: "it does not start as a file of filters" });
         }
@@ -201,7 +203,7 @@ impl Words {
         let mut opened = Vec::new();
         let mut first_block = 0;
         for number in 0..folders {
-            let folder = Folder::open(dir.join(format!("words-{number}")), first_block)?;
+            let folder = Folder::open(fs, dir.join(format!("words-{number}")), first_block)?;
             first_block += folder.segment.max_doc() as usize;
             opened.push(folder);
         }
@@ -228,7 +230,7 @@ impl Words {
 
     /// Whether the filter of a block has all fingerprints.
     pub fn may_have(&self, number: u32, entry: &BlockEntry, wanted: &Wanted) -> Result<bool, SplitError> {
-        let filter = read_at(&self.filters, &self.path, entry.filter_offset, entry.filter_len as usize)?;
+        let filter = read_at(&*self.filters, &self.path, entry.filter_offset, entry.filter_len as usize)?;
         if crc32c::crc32c(&filter) != entry.filter_crc {
             let reason = "its checksum does not fit";
             return Err(SplitError::Damaged { path: self.path.clone(), block: Some(number), reason });
@@ -238,9 +240,13 @@ impl Words {
 }
 
 impl Folder {
-    fn open(path: PathBuf, first_block: usize) -> Result<Self, SplitError> {
+    fn open(fs: &Arc<dyn Filesystem>, path: PathBuf, first_block: usize) -> Result<Self, SplitError> {
         let open = || -> tantivy::Result<(SegmentReader, Field)> {
-            let index = Index::open_in_dir(&path)?;
+            let directory: Box<dyn Directory> = match fs.system_path(&path) {
+                Some(path) => Box::new(MmapDirectory::open(path)?),
+                None => Box::new(WordsDirectory::new(fs, &path)),
+            };
+            let index = Index::open(directory)?;
             let field = index.schema().get_field(FIELD)?;
             let segments = index.searchable_segments()?;
             let [segment] = segments.as_slice() else {
@@ -292,7 +298,7 @@ impl Folder {
                 }
                 Clause::Part(part, at) => {
                     let finder = memmem::Finder::new(part);
-                    let io = |source: std::io::Error| failed(source.into());
+                    let io = |source: io::Error| failed(source.into());
                     let mut terms = match at {
                         At::Start => {
                             let mut range = inverted.terms().range().ge(part);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use millrace_log::fs::Filesystem;
 use millrace_log::record::Tenant;
 
 use super::columns::BlockBuilder;
@@ -20,10 +21,23 @@ use super::words::WordsWriter;
 use crate::scan::StreamInfo;
 
 /// Writes splits. Cheap to make; one per thread.
-#[derive(Debug, Clone, Default)]
-pub struct SplitWriter {}
+#[derive(Clone)]
+pub struct SplitWriter {
+    fs: Arc<dyn Filesystem>,
+}
+
+impl std::fmt::Debug for SplitWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SplitWriter").finish_non_exhaustive()
+    }
+}
 
 impl SplitWriter {
+    /// Writes to a file system.
+    pub fn new(fs: &Arc<dyn Filesystem>) -> Self {
+        Self { fs: Arc::clone(fs) }
+    }
+
     /// Writes the events as a new folder `dir`, durable when it returns. The folder must not exist; after an error what
     /// is there of it is garbage to remove. No events make an empty split. Memory: the events, a block, and about
     /// 100 MB for words at most.
@@ -32,7 +46,7 @@ impl SplitWriter {
         let mut order: Vec<usize> = (0..events.len()).collect();
         // Stable: events that are equal in all of these keep the order in which they came.
         order.sort_by_key(|&i| (ranks[i], events[i].time_ns, events[i].source, events[i].position));
-        let mut builder = SplitBuilder::create(dir, tenant)?;
+        let mut builder = SplitBuilder::create(&self.fs, dir, tenant)?;
         for i in order {
             builder.push(&events[i])?;
         }
@@ -81,6 +95,7 @@ fn same_stream(a: &StreamInfo, b: &StreamInfo) -> bool {
 
 /// Writes a split from rows that come in its order.
 pub(super) struct SplitBuilder {
+    fs: Arc<dyn Filesystem>,
     dir: PathBuf,
     tenant: Tenant,
     lines: LineStoreWriter,
@@ -90,16 +105,17 @@ pub(super) struct SplitBuilder {
 }
 
 impl SplitBuilder {
-    pub fn create(dir: &Path, tenant: &Tenant) -> Result<Self, SplitError> {
-        std::fs::create_dir(dir).map_err(|source| match source.kind() {
+    pub fn create(fs: &Arc<dyn Filesystem>, dir: &Path, tenant: &Tenant) -> Result<Self, SplitError> {
+        fs.create_dir(dir).map_err(|source| match source.kind() {
             std::io::ErrorKind::AlreadyExists => SplitError::Exists { path: dir.to_owned() },
             _ => SplitError::Io { action: "creating", path: dir.to_owned(), source },
         })?;
         Ok(Self {
+            fs: Arc::clone(fs),
             dir: dir.to_owned(),
             tenant: tenant.clone(),
-            lines: LineStoreWriter::create(&dir.join("lines"))?,
-            words: WordsWriter::create(dir)?,
+            lines: LineStoreWriter::create(&**fs, &dir.join("lines"))?,
+            words: WordsWriter::create(fs, dir)?,
             block: BlockBuilder::default(),
             streams: Vec::new(),
         })
@@ -163,7 +179,7 @@ impl SplitBuilder {
             streams_total: streams.len() as u64,
             streams: streams.iter().take(MAX_META_STREAMS).map(describe).collect(),
         };
-        Ok(Manifest::write(&self.dir, word_folders, meta)?.meta)
+        Ok(Manifest::write(&*self.fs, &self.dir, word_folders, meta)?.meta)
     }
 }
 

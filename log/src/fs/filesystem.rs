@@ -53,13 +53,38 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
+/// What is known of a file or folder without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// Bytes in the file; of no meaning for a folder.
+    pub len: u64,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+}
+
 /// A file system.
 pub trait Filesystem: Send + Sync + 'static {
     /// Makes a file, empty, for reading and writing; an existing one is emptied.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
+    /// The same; `AlreadyExists` if there is something of that name.
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens an existing file for reading (and for [`File::sync_data`]), also where writing is not permitted.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Length and kind of a file or folder; `NotFound` if there is none.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// The path under which the operating system has this file or folder, so that it can be mapped into memory; `None`
+    /// if it is not one of the operating system's.
+    fn system_path(&self, path: &Path) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
 
     /// Renames, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -67,8 +92,11 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a folder with everything in it.
+    /// Removes a folder with everything in it. After an error any part of it may be gone.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes one folder; `AlreadyExists` if there is something of that name.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes a folder and those above it.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
@@ -88,7 +116,7 @@ pub trait Filesystem: Send + Sync + 'static {
 
 /// Reads a whole small file.
 pub fn read_all(fs: &dyn Filesystem, path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs.open(path)?;
+    let file = fs.open_read(path)?;
     let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let mut bytes = vec![0; len];
     let read = file.read_at(0, &mut bytes)?;

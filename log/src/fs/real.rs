@@ -6,12 +6,12 @@ use std::fs::OpenOptions;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::filesystem::{DirEntry, File, Filesystem, Lock};
+use super::filesystem::{DirEntry, File, Filesystem, Lock, Metadata};
 
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -100,8 +100,25 @@ impl Filesystem for RealFs {
         Ok(Arc::new(RealFile(file)))
     }
 
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(std::fs::File::open(path)?)))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        std::fs::metadata(path).map(|found| Metadata { len: found.len(), is_dir: found.is_dir() })
+    }
+
+    fn system_path(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_owned())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -114,6 +131,10 @@ impl Filesystem for RealFs {
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
         std::fs::remove_dir_all(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir(dir)
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {

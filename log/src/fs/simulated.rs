@@ -3,55 +3,18 @@
 //!
 //! In: calls of [`Filesystem`], and the faults to come. Out: their results. Touches memory only.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::filesystem::{DirEntry, File, Filesystem, Lock};
+use super::filesystem::{DirEntry, File, Filesystem, Lock, Metadata};
+use super::simulated_disk::{Name, Node, Sim};
 
 /// Files in memory for tests. Remembers apart what is durable: content after `sync_data`, names after `sync_dir`.
 #[derive(Clone, Default)]
 pub struct SimFs(Arc<Mutex<Sim>>);
-
-#[derive(Default)]
-struct Sim {
-    nodes: Vec<Node>,
-    live: Names,
-    durable: Names,
-    locks: BTreeSet<PathBuf>,
-    /// Counts crashes: handles and locks of before are void.
-    life: u64,
-    /// Syncs before those that fail.
-    sound_syncs: usize,
-    fail_syncs: usize,
-    fail_writes: usize,
-    tear_next_write: Option<usize>,
-    space_left: Option<u64>,
-    syncs: u64,
-    /// Changes made so far, and how many more there may be.
-    changes: u64,
-    changes_left: Option<u64>,
-}
-
-/// What each name leads to.
-type Names = BTreeMap<PathBuf, Name>;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    Dir,
-    File(usize),
-}
-
-#[derive(Default, Clone)]
-struct Node {
-    data: Vec<u8>,
-    durable: Vec<u8>,
-    /// First byte that may differ between the two.
-    dirty_from: usize,
-}
 
 impl SimFs {
     /// An empty file system.
@@ -66,32 +29,15 @@ impl SimFs {
 
     /// A power cut that had got some of the unsynced content to disk: `keep` says how many of the so many unsynced bytes
     /// at the end of each file survive.
-    pub fn crash_keeping(&self, mut keep: impl FnMut(usize) -> usize) {
+    pub fn crash_keeping(&self, keep: impl FnMut(usize) -> usize) {
         let mut sim = self.0.lock();
-        sim.life += 1;
-        sim.changes_left = None;
-        sim.locks.clear();
-        sim.live = sim.durable.clone();
-        for node in &mut sim.nodes {
-            let common = node.dirty_from.min(node.durable.len());
-            if node.data.len() > node.durable.len() {
-                let unsynced = node.data.len() - common;
-                let kept = common + keep(unsynced).min(unsynced);
-                if kept > node.durable.len() {
-                    node.durable = node.data.get(..kept).unwrap_or_default().to_vec();
-                }
-            }
-            node.data = node.durable.clone();
-            node.dirty_from = node.data.len();
-        }
+        sim.end_life();
+        sim.lose_unsynced(keep);
     }
 
     /// The process ends without a power cut (SIGKILL): content stays, handles and locks are void.
     pub fn kill(&self) {
-        let mut sim = self.0.lock();
-        sim.life += 1;
-        sim.changes_left = None;
-        sim.locks.clear();
+        self.0.lock().end_life();
     }
 
     /// The next so many syncs fail.
@@ -125,6 +71,12 @@ impl SimFs {
     /// ended there; `None`: never. A crash or kill ends that.
     pub fn stop_after(&self, changes: Option<u64>) {
         self.0.lock().changes_left = changes;
+    }
+
+    /// One change (of content, names or what is synced) fails after so many that do not; `None`: none. A crash or kill
+    /// ends that.
+    pub fn fail_change_after(&self, changes: Option<u64>, kind: io::ErrorKind) {
+        self.0.lock().fail_change = changes.map(|changes| (changes, kind));
     }
 
     /// How many changes there have been.
@@ -176,47 +128,17 @@ impl SimFs {
     }
 }
 
-fn void() -> io::Error {
-    io::Error::other("handle of before the crash")
-}
-
-impl Sim {
-    fn change(&mut self) -> io::Result<()> {
-        match &mut self.changes_left {
-            Some(0) => return Err(io::Error::other("process has ended (simulated)")),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        self.changes += 1;
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if let Some(left) = self.sound_syncs.checked_sub(1) {
-            self.sound_syncs = left;
-        } else if self.fail_syncs > 0 {
-            self.fail_syncs -= 1;
-            return Err(io::Error::other("sync failed (simulated)"));
-        }
-        Ok(())
-    }
-
-    fn node(&mut self, node: usize, life: u64) -> io::Result<&mut Node> {
-        if life != self.life {
-            return Err(void());
-        }
-        self.nodes.get_mut(node).ok_or_else(void)
-    }
-
-    fn has_dir(&self, path: &Path) -> bool {
-        path.parent().is_none() || path == Path::new("") || self.live.get(path) == Some(&Name::Dir)
-    }
-}
-
 struct SimFile {
     fs: SimFs,
     node: usize,
     life: u64,
+    writable: bool,
+}
+
+impl SimFile {
+    fn may_write(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
 }
 
 impl File for SimFile {
@@ -233,6 +155,7 @@ impl File for SimFile {
     }
 
     fn write_at(&self, at: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        self.may_write()?;
         let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let mut sim = self.fs.0.lock();
         let mut outcome = Ok(());
@@ -273,6 +196,7 @@ impl File for SimFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.may_write()?;
         let mut sim = self.fs.0.lock();
         sim.change()?;
         let node = sim.node(self.node, self.life)?;
@@ -317,79 +241,62 @@ impl Drop for SimLock {
     }
 }
 
-impl Filesystem for SimFs {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let mut sim = self.0.lock();
-        if !path.parent().is_some_and(|dir| sim.has_dir(dir)) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        sim.change()?;
-        if sim.space_left == Some(0) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let node = match sim.live.get(path) {
-            Some(Name::Dir) => return Err(io::ErrorKind::IsADirectory.into()),
-            Some(Name::File(node)) => *node,
-            None => {
-                sim.nodes.push(Node::default());
-                let node = sim.nodes.len() - 1;
-                sim.live.insert(path.to_owned(), Name::File(node));
-                node
-            }
-        };
-        let life = sim.life;
-        let content = sim.node(node, life)?;
-        content.data.clear();
-        content.dirty_from = 0;
-        Ok(Arc::new(SimFile { fs: self.clone(), node, life }))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+impl SimFs {
+    fn opened(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn File>> {
         let sim = self.0.lock();
         match sim.live.get(path) {
-            Some(Name::File(node)) => Ok(Arc::new(SimFile { fs: self.clone(), node: *node, life: sim.life })),
+            Some(Name::File(node)) => Ok(Arc::new(SimFile { fs: self.clone(), node: *node, life: sim.life, writable })),
             Some(Name::Dir) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+impl Filesystem for SimFs {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut sim = self.0.lock();
+        let node = sim.create(path)?;
+        Ok(Arc::new(SimFile { fs: self.clone(), node, life: sim.life, writable: true }))
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut sim = self.0.lock();
+        if sim.live.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let node = sim.create(path)?;
+        Ok(Arc::new(SimFile { fs: self.clone(), node, life: sim.life, writable: true }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.opened(path, true)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.opened(path, false)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let sim = self.0.lock();
+        match sim.live.get(path) {
+            Some(Name::File(node)) => {
+                let len = sim.nodes.get(*node).map_or(0, |node| node.data.len() as u64);
+                Ok(Metadata { len, is_dir: false })
+            }
+            None if !sim.has_dir(path) => Err(io::ErrorKind::NotFound.into()),
+            _ => Ok(Metadata { len: 0, is_dir: true }),
+        }
+    }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut sim = self.0.lock();
-        if !sim.live.contains_key(from) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        sim.change()?;
-        let name = sim.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        sim.live.insert(to.to_owned(), name);
-        if name == Name::Dir {
-            // What stands in a folder goes with it at once, durable or not: names in it are not those of its parent.
-            for names in [true, false] {
-                let map = if names { &mut sim.live } else { &mut sim.durable };
-                let inside: Vec<PathBuf> = map.keys().filter(|p| p.starts_with(from) && *p != from).cloned().collect();
-                for old in inside {
-                    let Some(name) = map.remove(&old) else { continue };
-                    let tail = old.strip_prefix(from).map_err(io::Error::other)?;
-                    map.insert(to.join(tail), name);
-                }
-            }
-        }
-        Ok(())
+        self.0.lock().rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut sim = self.0.lock();
-        match sim.live.get(path) {
-            Some(Name::File(node)) => {
-                let node = *node;
-                sim.change()?;
-                let freed = sim.nodes.get(node).map_or(0, |n| n.data.len() as u64);
-                if let Some(left) = &mut sim.space_left {
-                    *left += freed;
-                }
-                sim.live.remove(path);
-                Ok(())
-            }
+        match sim.live.get(path).copied() {
             Some(Name::Dir) => Err(io::ErrorKind::IsADirectory.into()),
+            Some(file) => sim.remove(path, file),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -399,19 +306,36 @@ impl Filesystem for SimFs {
         if sim.live.get(dir) != Some(&Name::Dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        sim.change()?;
-        sim.live.retain(|path, _| !path.starts_with(dir));
+        // One after the other, the folder last, as the operating system does it.
+        let all: Vec<(PathBuf, Name)> =
+            sim.live.iter().rev().filter(|(path, _)| path.starts_with(dir)).map(|(p, n)| (p.clone(), *n)).collect();
+        all.into_iter().try_for_each(|(path, name)| sim.remove(&path, name))
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut sim = self.0.lock();
+        if sim.live.contains_key(dir) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !dir.parent().is_some_and(|above| sim.has_dir(above)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        sim.change_with_block()?;
+        sim.live.insert(dir.to_owned(), Name::Dir);
         Ok(())
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut sim = self.0.lock();
-        for above in dir.ancestors().filter(|p| !p.as_os_str().is_empty()) {
-            match sim.live.get(above) {
+        let mut above: Vec<&Path> = dir.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
+        above.reverse();
+        for path in above {
+            match sim.live.get(path) {
                 Some(Name::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
                 Some(Name::Dir) => {}
                 None => {
-                    sim.live.insert(above.to_owned(), Name::Dir);
+                    sim.change_with_block()?;
+                    sim.live.insert(path.to_owned(), Name::Dir);
                 }
             }
         }
@@ -435,20 +359,7 @@ impl Filesystem for SimFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut sim = self.0.lock();
-        sim.change()?;
-        sim.sync()?;
-        let sim = &mut *sim;
-        let below = |path: &Path| path.parent() == Some(dir);
-        let gone: Vec<PathBuf> =
-            sim.durable.keys().filter(|path| below(path) && !sim.live.contains_key(*path)).cloned().collect();
-        for path in gone {
-            sim.durable.retain(|p, _| !p.starts_with(&path));
-        }
-        for (path, name) in sim.live.iter().filter(|(path, _)| below(path)) {
-            sim.durable.insert(path.clone(), *name);
-        }
-        Ok(())
+        self.0.lock().sync_dir(dir)
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {

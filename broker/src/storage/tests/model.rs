@@ -216,6 +216,9 @@ async fn check(p: &Arc<Partition>, model: &Model, is_compacted: bool) {
 
 async fn storage_is_what_the_model_says(steps: Vec<Step>, is_compacted: bool) {
     let fs = SimFs::new();
+    // The data folder is not the storage's; made anew after a crash, it would need space that a full disk has not.
+    fs.create_dir_all(Path::new(DIR).parent().unwrap()).unwrap();
+    fs.sync_dir(Path::new("")).unwrap();
     let clock = clock();
     let mut now_ms = NOW_MS;
     let reopen = || Storage::open(Path::new(DIR), Arc::new(fs.clone()), clock.clone(), config()).unwrap();
