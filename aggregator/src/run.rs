@@ -148,8 +148,8 @@ fn lock_folder(fs: &dyn Filesystem, folder: &Path) -> Result<Box<dyn Lock>, Aggr
         Err(source) => return Err(StateError::io("reading", &path)(source).into()),
     }
     // Each time: the process that made the folder may have ended before it did this.
-    if let Some(parent) = folder.parent() {
-        fs.sync_dir(parent).map_err(StateError::io("syncing", parent))?;
+    for dir in folder.ancestors().take(2) {
+        fs.sync_dir(dir).map_err(StateError::io("syncing", dir))?;
     }
     Ok(lock)
 }
