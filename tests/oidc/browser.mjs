@@ -37,6 +37,10 @@ try {
     assert.equal(new URL(page.url()).pathname, "/login");
     assert.equal(await page.locator("input[name=password]").count(), 0, "there are no passwords");
     await page.screenshot({ path: `${SHOTS}/login.png` });
+    let callback = "";
+    page.on("request", (request) => {
+      if (request.url().startsWith(`${BASE}/login/oidc/callback`)) callback ||= request.url();
+    });
     await logIn(page, "ann");
     await page.waitForURL(BASE + query);
     await page.locator("#lines li", { hasText: "checkout failed" }).waitFor({ timeout: 10000 });
@@ -49,8 +53,9 @@ try {
     assert.deepEqual([session.sameSite, session.httpOnly], ["Strict", true]);
     assert.equal(cookies.find((cookie) => cookie.name === "millrace_login"), undefined, "its work is done");
 
-    // Back to the callback: refused, and the session goes on.
-    await page.goBack();
+    // The callback once more: refused, and the session goes on.
+    await page.goto(callback);
+    await page.getByText("this login can't be completed").waitFor();
     await page.goto(BASE + query);
     await page.locator("#lines li", { hasText: "checkout failed" }).waitFor({ timeout: 10000 });
 
