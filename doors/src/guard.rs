@@ -20,6 +20,7 @@ use crate::access_log::{AccessEntry, Asked};
 use crate::browser::{check_host, check_origin};
 use crate::config::RequestLimits;
 use crate::identity::{Identity, InSession};
+use crate::lasting::LoginWatch;
 use crate::limits::Limits;
 use crate::login::{Entered, Gate};
 use crate::login_page;
@@ -30,7 +31,7 @@ use crate::tenant::TenantRule;
 
 /// All checks of requests, in front of whatever routes.
 pub struct Guard {
-    gate: Gate,
+    gate: Arc<Gate>,
     tenants: TenantRule,
     limits: Limits,
     render: Render,
@@ -53,12 +54,20 @@ pub struct Guarded {
 struct Found {
     who: Option<Identity>,
     tenant: Option<Tenant>,
+    login: Option<LoginWatch>,
 }
 
 impl Guard {
     /// Of a listener.
     pub fn new(gate: Gate, tenants: TenantRule, requests: RequestLimits, render: Render) -> Self {
-        Self { gate, tenants, limits: Limits::new(requests), render, is_loopback: false, has_page: false }
+        Self {
+            gate: Arc::new(gate),
+            tenants,
+            limits: Limits::new(requests),
+            render,
+            is_loopback: false,
+            has_page: false,
+        }
     }
 
     /// Whether only this host reaches the listener, which is then known by names of this host only; and whether people
@@ -118,7 +127,10 @@ impl Guarded {
                 {
                     self.note(changed(need, &outline.method), peer, &outline, &asked, "");
                 }
-                answer
+                match asked.login.take() {
+                    Some(login) => login.over(answer),
+                    None => answer,
+                }
             }
             Err(refusal) => {
                 if refusal.status == StatusCode::FORBIDDEN {
@@ -166,6 +178,9 @@ impl Guarded {
                 Err(refusal) => return Err(refusal),
             };
             asked.who = Some(entered.who.clone());
+            let login = LoginWatch::new(&guard.gate, &head, peer, &entered.who);
+            asked.login = Some(login.clone());
+            head.extensions.insert(login);
             guard.check_session(&head, &entered)?;
             asked.tenant = guard.tenants.of(&head.headers, &entered.who)?;
             head.extensions.insert(entered.who);
@@ -220,7 +235,7 @@ mod tests {
 
     use axum::Extension;
     use bytes::Bytes;
-    use futures::stream;
+    use futures::{FutureExt as _, StreamExt as _, stream};
     use millrace_log::value::Secret;
 
     use super::*;
@@ -334,27 +349,52 @@ logout|alice|127.0.0.1|test||";
 
     /// A listener with a page, and a user `alice` whose password is `hunter2`.
     fn page() -> Guarded {
-        use crate::access::config::{AccessConfig, UserConfig};
         let access = Access::new(millrace_log::clock::SystemClock::shared()).unwrap();
-        let user = UserConfig {
-            name: "alice".to_owned(),
-            hash: Secret::new(crate::access::hash::hash_password("hunter2").unwrap()),
-            roles: vec![crate::identity::Role::Admin],
-            tenants: vec!["*".to_owned()],
-            selector: String::new(),
-        };
-        access.replace(&AccessConfig { users: vec![user], ..AccessConfig::default() }).unwrap();
+        access.replace(&alices("hunter2")).unwrap();
         let gate = Gate::open("test", &Login::default(), Some(access), false).unwrap();
         let guard = Guard::new(gate, TenantRule::default(), RequestLimits::default(), crate::refusal::plain);
         let who = |Extension(who): Extension<Identity>| async move { who.name.to_string() };
         let admin = Need::Admin(Bodies::NoForms);
-        let routes = Routes::new().on(Need::Read, Methods::Get, "/", who).on(admin, Methods::Post, "/change", who).on(
-            admin,
-            Methods::Delete,
-            "/gone",
-            who,
-        );
+        let live = || async {
+            let first = futures::stream::once(async { Ok::<_, std::io::Error>("first") });
+            Body::from_stream(first.chain(futures::stream::pending()))
+        };
+        let routes = Routes::new()
+            .on(Need::Read, Methods::Get, "/", who)
+            .on(Need::Read, Methods::Get, "/live", live)
+            .on(admin, Methods::Post, "/change", who)
+            .on(admin, Methods::Delete, "/gone", who);
         Arc::new(guard.reached_by(true, true)).mount(routes.into())
+    }
+
+    #[tokio::test]
+    async fn answers_that_last_end_with_the_login() {
+        use crate::access::config::AccessConfig;
+        let app = page();
+        let basic = crate::login::basic("alice", "hunter2");
+        let answer = send(&app, "GET", "/live", &[("authorization", basic.as_str())], "").await;
+        let mut body = answer.into_body().into_data_stream();
+        assert_eq!(body.next().await.unwrap().unwrap(), "first");
+        assert!(body.next().now_or_never().is_none(), "it lasts");
+        // A reload that changes nothing of the login.
+        let access = app.guard.gate.access.as_ref().unwrap();
+        access.replace(&alices("hunter2")).unwrap();
+        tokio::task::yield_now().await;
+        assert!(body.next().now_or_never().is_none(), "it lasts");
+        access.replace(&AccessConfig { tokens: Vec::new(), ..alices("other") }).unwrap();
+        assert!(body.next().await.is_none(), "alice has another password");
+    }
+
+    fn alices(password: &str) -> crate::access::config::AccessConfig {
+        use crate::access::config::{AccessConfig, UserConfig};
+        let user = UserConfig {
+            name: "alice".to_owned(),
+            hash: Secret::new(crate::access::hash::hash_password(password).unwrap()),
+            roles: vec![crate::identity::Role::Admin],
+            tenants: vec!["*".to_owned()],
+            selector: String::new(),
+        };
+        AccessConfig { users: vec![user], ..AccessConfig::default() }
     }
 
     async fn send(app: &Guarded, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {

@@ -57,6 +57,8 @@ mod oidc_page;
 mod login_page;
 /// One debug line per request.
 mod access_log;
+/// Answers that last.
+pub mod lasting;
 /// The checks in front of a router, in their order.
 pub mod guard;
 /// Listeners with all of it.

@@ -192,6 +192,27 @@ impl Gate {
         }
     }
 
+    /// Whether a request would still be let in as who it was. Counts nothing as a failed login.
+    pub(crate) async fn knows(&self, head: &Parts, peer: &Peer, who: &Identity) -> bool {
+        if !self.is_required() {
+            return !self.is_open_by_mistake();
+        }
+        let given = head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        if let (Some(own), Some(given)) = (&self.own, given)
+            && own.of(given).is_some()
+        {
+            return true;
+        }
+        let Some(access) = self.access.as_ref().filter(|access| !access.is_open()) else { return false };
+        match access.identify(&head.headers, peer).await {
+            Ok((_, found)) => found == *who,
+            Err(Denied::Nothing) => self.returning(access, head).is_some_and(|(found, _)| found == *who),
+            // Nothing says that it has ended.
+            Err(Denied::Unavailable | Denied::Wait(_)) => true,
+            Err(Denied::Wrong | Denied::Forbidden) => false,
+        }
+    }
+
     /// What the configuration has for somebody, which ends their session when it changes.
     pub(crate) fn entry(&self, access: &Access, kind: Kind, name: &str) -> Option<EntryDigest> {
         match kind {

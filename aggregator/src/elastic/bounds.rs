@@ -16,6 +16,9 @@ const MAX_REQUEST_CLAUSES: usize = 4 * MAX_CLAUSES;
 /// Aggregations of one request at most, nested ones too. Elasticsearch has no such limit; each costs work on every document.
 pub const MAX_AGGREGATIONS: usize = 500;
 
+/// Keys of a sort at most. Elasticsearch has no such limit; each is read from every document.
+pub const MAX_SORT_KEYS: usize = 32;
+
 /// Counts of one request.
 #[derive(Debug, Default)]
 pub struct Bounds {

@@ -13,11 +13,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::Uri;
 use axum::response::Response;
 use futures::TryStreamExt as _;
+use millrace_doors::lasting::LoginWatch;
 use millrace_log::record::{Position, SourceId, Tenant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -55,6 +57,7 @@ pub(super) async fn tail(
     Scoped(state): Scoped,
     Whose(tenant): Whose,
     uri: Uri,
+    login: Option<Extension<LoginWatch>>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, LokiError> {
     let params = Params::new(uri.query().unwrap_or_default(), b"");
@@ -87,7 +90,7 @@ pub(super) async fn tail(
     };
     Ok(upgrade.on_upgrade(async move |socket| {
         let _place = place;
-        tail.serve(socket, state).await;
+        tail.serve(socket, state, login.map(|Extension(login)| login)).await;
     }))
 }
 
@@ -119,12 +122,21 @@ enum End {
 }
 
 impl Tail {
-    async fn serve(mut self, mut socket: WebSocket, state: LokiState) {
+    async fn serve(mut self, mut socket: WebSocket, state: LokiState, login: Option<LoginWatch>) {
         let cancel = state.queries.shutdown().child_token();
         let _gone = cancel.clone().drop_guard();
-        let end = match self.follow(&mut socket, &state, &cancel).await {
-            Ok(()) => return,
-            Err(end) => end,
+        let ended = async {
+            match login {
+                Some(login) => login.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let end = tokio::select! {
+            followed = self.follow(&mut socket, &state, &cancel) => match followed {
+                Ok(()) => return,
+                Err(end) => end,
+            },
+            () = ended => End::Closed(close_code::POLICY, "the login has ended".to_owned()),
         };
         if let End::Closed(code, reason) = end {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));

@@ -32,7 +32,7 @@ use http::{HeaderMap, StatusCode};
 use millrace_log::clock::SharedClock;
 use parking_lot::RwLock;
 use ring::hmac;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +97,8 @@ struct Shared {
     audit: RwLock<Option<Arc<dyn Audit>>>,
     /// Whether logins were read before: the first are not a change.
     is_known: AtomicBool,
+    /// Logins were read anew.
+    reloads: watch::Sender<()>,
     failed: Seldom,
     refused_tokens: Seldom,
     metrics: HttpMetrics,
@@ -129,6 +131,7 @@ impl Access {
             key: hmac::Key::new(hmac::HMAC_SHA256, &hash::random::<32>()?),
             audit: RwLock::default(),
             is_known: AtomicBool::new(false),
+            reloads: watch::Sender::new(()),
             failed: Seldom::default(),
             refused_tokens: Seldom::default(),
             metrics: HttpMetrics::default(),
@@ -151,6 +154,7 @@ impl Access {
                 self.note(AuditEvent { event: AuditEvent::TOKEN, detail, ..AuditEvent::default() });
             }
         }
+        self.0.reloads.send_replace(());
         Ok(())
     }
 
@@ -188,6 +192,11 @@ impl Access {
 
     pub(crate) fn redeeming(&self) -> &Semaphore {
         &self.0.redeeming
+    }
+
+    /// Says when logins were read anew.
+    pub(crate) fn reloads(&self) -> watch::Receiver<()> {
+        self.0.reloads.subscribe()
     }
 
     /// Has events go somewhere.

@@ -6,7 +6,7 @@ use millrace_log::record::Tenant;
 use serde_json::{Map, Value as Json};
 
 use super::super::aggs::{self, Specs};
-use super::super::bounds::Bounds;
+use super::super::bounds::{Bounds, MAX_SORT_KEYS};
 use super::super::document::TIMESTAMP;
 use super::super::dsl::{self, Context};
 use super::super::error::ApiError;
@@ -123,6 +123,10 @@ impl Request {
                 }
                 other => return Err(ApiError::parsing(format!("Unknown key for a value in [{other}]."))),
             }
+        }
+        if found.sort.len() > MAX_SORT_KEYS {
+            let (keys, allowed) = (found.sort.len(), MAX_SORT_KEYS);
+            return Err(ApiError::argument(format!("[sort] has {keys} keys, {allowed} are allowed")));
         }
         if found.from.saturating_add(found.size) > MAX_WINDOW {
             return Err(ApiError::argument(format!(

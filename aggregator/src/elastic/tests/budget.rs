@@ -162,6 +162,8 @@ async fn clauses_and_aggregations_are_bounded() {
         (query(json!({"simple_query_string": {"query": words(1025)}})), clauses),
         (query(json!({"terms": {"f": (0..5000).collect::<Vec<i32>>()}})), None),
         (json!({"post_filter": {"bool": {"should": terms(1025)}}}), clauses),
+        (json!({"sort": vec![json!({"n": "asc"}); 32]}), None),
+        (json!({"sort": vec![json!({"n": "asc"}); 33]}), Some("[sort] has 33 keys, 32 are allowed")),
         (json!({"aggs": aggs(500)}), None),
         (json!({"aggs": aggs(501)}), too_many),
         (json!({"aggs": {"one": {"terms": {"field": "f"}, "aggs": aggs(500)}}}), too_many),
