@@ -332,8 +332,8 @@ async fn sessions_end_when_their_login_changes_at_a_reload() {
     let before =
         AccessConfig { users: vec![user("hunter2", Role::Admin)], tokens: vec![token("mlr_x", "")], ..config(&fake) };
     type Edit<'e> = &'e dyn Fn(&mut AccessConfig);
-    let oidc: &dyn Fn(&mut AccessConfig, &dyn Fn(&mut crate::access::oidc::config::OidcConfig)) =
-        &|config, edit| edit(config.oidc.as_mut().unwrap());
+    type Change = dyn Fn(&mut crate::access::oidc::config::OidcConfig);
+    let oidc: &dyn Fn(&mut AccessConfig, &Change) = &|config, edit| edit(config.oidc.as_mut().unwrap());
     let cases: [(&str, &str, Edit<'_>, bool); 13] = [
         ("alice", "nothing", &|_| {}, true),
         ("alice", "another login", &|c| c.tokens.clear(), true),
