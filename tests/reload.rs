@@ -141,6 +141,32 @@ fn a_change_of_rules_leaves_every_connection_open() {
 }
 
 #[test]
+fn a_reload_says_which_listeners_it_changed() {
+    let running = Running::start();
+    let site = &running.site;
+    let port = format!("127.0.0.1:{}\"", site.elastic);
+    let with_login = running.config.replace(&port, &format!("{port}, auth: {{token: s3cret-token}}"));
+    assert_ne!(with_login, running.config);
+    std::fs::write(running.path(), &with_login).unwrap();
+    let said = running.reload("configuration reloaded");
+    assert!(said.contains("changed=listener of the Elasticsearch API (auth)") && !said.contains("s3cret"), "{said}");
+    assert_eq!(get(&format!("http://127.0.0.1:{}/", site.elastic)).unwrap().0, 401);
+    // What can't be taken over is named beside what was.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = format!("127.0.0.1:{}\"", taken.local_addr().unwrap().port());
+    let partly = with_login.replace(&port, &other).replace("rules: {files", "rules: {interval: 30s, files");
+    std::fs::write(running.path(), partly).unwrap();
+    let said = running.reload("configuration only partly reloaded");
+    assert!(said.contains("changed=rules") && said.contains("Elasticsearch API keeps its previous listener"), "{said}");
+    let (_, text) = running.ask("/ready");
+    assert!(
+        text.contains("\nwarning: the last reload changed rules, but failed in part: Elasticsearch API keeps"),
+        "{text}"
+    );
+    assert_eq!(running.process.stop(), 0);
+}
+
+#[test]
 fn a_faulty_rule_file_leaves_everything_running_and_says_so() {
     let running = Running::start();
     running.wait_for_rule("A");
@@ -179,7 +205,7 @@ fn a_part_whose_port_is_in_use_goes_back_to_its_old_configuration() {
     // A listener: nothing is interrupted.
     let other = running.config.replace(&format!("127.0.0.1:{}\"", site.elastic), &format!("127.0.0.1:{port}\""));
     std::fs::write(running.path(), &other).unwrap();
-    let said = running.reload("configuration only partly reloaded");
+    let said = running.reload("configuration not reloaded: all parts keep their previous configuration");
     assert!(
         said.contains("Elasticsearch API keeps its previous listener") && said.contains("port is in use"),
         "{said}"
@@ -197,7 +223,7 @@ fn a_part_whose_port_is_in_use_goes_back_to_its_old_configuration() {
     // Its clients stay where they are.
     assert_ne!(other, running.config);
     std::fs::write(running.path(), &other).unwrap();
-    let said = running.reload("configuration only partly reloaded");
+    let said = running.reload("configuration not reloaded: all parts keep their previous configuration");
     assert!(said.contains("broker keeps running with its previous configuration"), "{said}");
     writer.write(100);
     until("lines are indexed", Duration::from_secs(60), || match site.count_by_loki(r#"{service="writer"}"#)? {

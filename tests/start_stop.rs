@@ -199,7 +199,7 @@ fn sighup_takes_the_new_configuration_and_keeps_every_position() {
     std::fs::write(&path, wider.replace(&format!("127.0.0.1:{}\"", site.elastic), &format!("127.0.0.1:{port}\"")))
         .unwrap();
     hang_up(&running);
-    told("configuration only partly reloaded");
+    told("configuration not reloaded: all parts keep their previous configuration");
     site.wait_ready();
     assert_eq!(running.stop(), 0);
 }

@@ -162,7 +162,7 @@ fn what_would_fail_or_do_nothing_is_reported() {
         (
             "data_dir: x\n".to_owned(),
             0,
-            "the configuration has no role such as `agent` or `aggregator`: nothing will run",
+            "warning: millrace.yaml:1:1: the configuration has no role such as `agent` or `aggregator`: nothing will run",
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -174,6 +174,23 @@ fn what_would_fail_or_do_nothing_is_reported() {
         let (got, _, errors) = validate(folder);
         assert_eq!(got, code, "{text}{errors}");
         assert!(errors.contains(want) && errors.is_empty() == want.is_empty(), "{text}{errors}");
+    }
+}
+
+#[test]
+fn validate_says_what_it_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "millrace.yaml", "data_dir: data\n");
+    let (code, text, _) = validate(folder);
+    assert_eq!((code, text.as_str()), (0, "OK: no role is configured; data in data\n"));
+    if !Path::new("/etc/millrace/millrace.yaml").exists() {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        let output = command.args(["validate", "--data-dir", "data"]).current_dir(folder).env_clear().output().unwrap();
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            "OK: the defaults (no -c, and no /etc/millrace/millrace.yaml): broker, aggregator, rules, notify; data in data\n"
+        );
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::metrics::{AgentMetrics, PauseReason};
 
@@ -62,6 +64,8 @@ struct CurrentState {
     reached: bool,
     unread: Option<u64>,
     troubles: BTreeMap<String, String>,
+    /// When the log last answered.
+    answered: Option<Instant>,
 }
 
 /// ConditionState by the parts of an agent. Cheap to clone.
@@ -102,12 +106,28 @@ impl Conditions {
             Some(what) => now.troubles.insert(of.to_owned(), what),
             None => now.troubles.remove(of),
         };
+        self.show(&now);
     }
 
     /// The log answered for the first time: reading begins.
     pub fn reach(&self) {
         let mut now = self.0.now.lock();
-        (now.reached, now.unread) = (true, None);
+        (now.reached, now.unread, now.answered) = (true, None, Some(Instant::now()));
+        self.show(&now);
+    }
+
+    /// The log answered.
+    pub fn answered(&self) {
+        self.0.now.lock().answered = Some(Instant::now());
+    }
+
+    /// Whether it did so recently.
+    pub fn has_answered_within(&self, span: Duration) -> bool {
+        self.0.now.lock().answered.is_some_and(|at| at.elapsed() < span)
+    }
+
+    fn show(&self, now: &CurrentState) {
+        self.0.metrics.log_ready.set(i64::from(now.reached && now.troubles.is_empty()));
     }
 
     /// So much waits in files until then.

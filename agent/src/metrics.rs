@@ -28,6 +28,7 @@ pub mod names {
     pub const WAITING_LINES: &str = "waiting_lines";
     pub const WAITING_BYTES: &str = "waiting_bytes";
     pub const MAX_WAITING_BYTES: &str = "max_waiting_bytes";
+    pub const LOG_READY: &str = "log_ready";
     pub const PAUSES: &str = "pauses";
     pub const PAUSED: &str = "paused";
     pub const FILES: &str = "files";
@@ -160,6 +161,8 @@ pub struct AgentMetrics {
     pub waiting_bytes: Gauge,
     /// Limit of `waiting_bytes`.
     pub max_waiting_bytes: Gauge,
+    /// Whether the log answers and takes what is sent.
+    pub log_ready: Gauge,
     /// Times that reading paused because the log is slow or unreachable, by reason.
     pub pauses: Family<PauseReason, Counter>,
     /// Whether reading is paused now, by reason.
@@ -248,6 +251,8 @@ impl AgentMetrics {
         r.register(names::WAITING_LINES, "Lines read and not yet acknowledged", m.waiting_lines.clone());
         r.register(names::WAITING_BYTES, "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
         r.register(names::MAX_WAITING_BYTES, "Limit of the memory that holds lines", m.max_waiting_bytes.clone());
+        let help = "Whether the log answers and takes what is sent (1) or not (0); an idle agent asks it every 15 s";
+        r.register(names::LOG_READY, help, m.log_ready.clone());
         let help = "Times that reading paused because the log is slow or unreachable, by reason";
         r.register(names::PAUSES, help, m.pauses.clone());
         r.register(

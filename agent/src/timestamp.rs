@@ -3,9 +3,7 @@
 //! In: a line, the time of reading. Out: ns since 1970, or nothing (then the time of reading is taken). Touches nothing.
 
 use chrono::format::{Item, Parsed, StrftimeItems, parse_and_remainder};
-use chrono::{
-    DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset as _, TimeZone as _, Utc,
-};
+use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset as _, TimeZone, Utc};
 use millrace_log::value::Faults;
 use regex::bytes::Regex;
 use schemars::JsonSchema;
@@ -179,7 +177,7 @@ impl TimeReader {
             Format::Rfc3339 => {
                 let time = if remainder { text.split([' ', '\t', ']', '"', ',', '|']).next()? } else { text };
                 match DateTime::parse_from_rfc3339(time) {
-                    Ok(time) => time.timestamp_nanos_opt(),
+                    Ok(time) => Some(saturating_ns(&time)),
                     // No zone: in the source's own.
                     Err(_) => {
                         let time: NaiveDateTime = time.parse().ok()?;
@@ -208,13 +206,13 @@ impl TimeReader {
     }
 
     fn local(&self, time: NaiveDateTime) -> Option<i64> {
-        self.offset.from_local_datetime(&time).single()?.timestamp_nanos_opt()
+        Some(saturating_ns(&self.offset.from_local_datetime(&time).single()?))
     }
 
     fn resolve(&self, parsed: Parsed, read_ns: i64) -> Option<i64> {
         if let Some(seconds) = parsed.timestamp() {
             let nanos = i64::from(parsed.nanosecond().unwrap_or(0));
-            return seconds.checked_mul(1_000_000_000)?.checked_add(nanos);
+            return Some(seconds.saturating_mul(1_000_000_000).saturating_add(nanos));
         }
         let zone = parsed.offset().and_then(FixedOffset::east_opt).unwrap_or(self.offset);
         let read = DateTime::from_timestamp_nanos(read_ns).with_timezone(&zone);
@@ -231,7 +229,7 @@ impl TimeReader {
         };
         candidates
             .into_iter()
-            .filter_map(|date| zone.from_local_datetime(&date.and_time(time)).single()?.timestamp_nanos_opt())
+            .filter_map(|date| Some(saturating_ns(&zone.from_local_datetime(&date.and_time(time)).single()?)))
             .min_by_key(|ns| ns.abs_diff(read_ns))
     }
 }
@@ -241,16 +239,24 @@ fn unix(text: &str, units: i64) -> Option<i64> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let per_unit = 1_000_000_000 / units;
-    let mut ns = whole.parse::<i64>().ok()?.checked_mul(per_unit)?;
+    // More digits than this are no time, however far away.
+    let mut ns = whole.parse::<i128>().ok()?.saturating_mul(per_unit.into());
     let mut scale = per_unit;
     for digit in fraction.bytes() {
         if !digit.is_ascii_digit() {
             return None;
         }
         scale /= 10;
-        ns = ns.checked_add(i64::from(digit - b'0') * scale)?;
+        ns = ns.saturating_add((i64::from(digit - b'0') * scale).into());
     }
-    Some(if negative { -ns } else { ns })
+    let ns = if negative { -ns } else { ns };
+    Some(i64::try_from(ns).unwrap_or(if negative { i64::MIN } else { i64::MAX }))
+}
+
+/// A time in ns since 1970; the nearest end of what these can say for one before 1677 or after 2262. The index puts such
+/// events at the time when they were read, with a mark.
+pub fn saturating_ns<Z: TimeZone>(time: &DateTime<Z>) -> i64 {
+    time.timestamp_nanos_opt().unwrap_or(if time.timestamp() < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// The readable start of a line: times stand within the first bytes.
@@ -297,6 +303,14 @@ mod tests {
             ("%b %e %H:%M:%S", None, None, "UTC", "Jan  2 00:00:00 host app: x", Some(READ + day)),
             ("%H:%M:%S", None, None, "UTC", "23:59:59 x", Some(READ - 1_000_000_000)),
             ("%s", None, None, "UTC", "1767225600 x", Some(READ)),
+            // Beyond what ns since 1970 can say.
+            ("rfc3339", None, None, "UTC", "9999-12-31T00:00:00Z x", Some(i64::MAX)),
+            ("rfc3339", None, None, "UTC", "0001-01-01T00:00:00 x", Some(i64::MIN)),
+            ("unix", None, None, "UTC", "99999999999 x", Some(i64::MAX)),
+            ("unix", None, None, "UTC", "-99999999999999999999 x", Some(i64::MIN)),
+            ("unix_ns", None, None, "UTC", "9223372036854775807 x", Some(i64::MAX)),
+            ("%s", None, None, "UTC", "99999999999 x", Some(i64::MAX)),
+            ("%Y-%m-%d", None, None, "UTC", "3000-01-01 x", Some(i64::MAX)),
         ];
         for (format, regex, field, timezone, line, want) in table {
             let config = TimestampConfig {

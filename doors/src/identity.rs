@@ -109,12 +109,6 @@ impl Identity {
     pub fn unlimited(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), rights: Rights::all() }
     }
-
-    /// Somebody who may do nothing: for what needs no login.
-    pub fn nobody() -> Self {
-        let rights = Rights { roles: Arc::new([]), tenants: Tenants::All, selector: None };
-        Self { name: Self::ANONYMOUS.into(), rights }
-    }
 }
 
 /// Somebody who came by a session of the page. In the extensions of their requests.

@@ -71,10 +71,11 @@ fn count(readers: &Readers, plan: &Plan, change: u64, aggregation: Arc<Aggregati
         let live = readers.docs.is_live(&plan.tenant, doc, source, position, change);
         live.map_err(|error| failed("the list of documents", error))
     };
+    let mut read = 0;
     let ended = match part {
         Part::Head(chunks) => {
             let mut groups = (u32::MAX, StreamGroups::default());
-            head::each_row(&chunks, plan, |(chunk, _), batch, row| {
+            head::each_row(&chunks, plan, &mut read, |(chunk, _), batch, row| {
                 if chunk != groups.0 {
                     groups = (chunk, StreamGroups::default());
                 }
@@ -90,18 +91,16 @@ fn count(readers: &Readers, plan: &Plan, change: u64, aggregation: Arc<Aggregati
             let counted = readers
                 .reader(&split)
                 .map_err(CountError::Split)
-                .and_then(|reader| reader.count(plan, &mut partial, live));
+                .and_then(|reader| reader.count(plan, &mut partial, &mut read, live));
             match counted {
-                Ok(bytes) => {
-                    readers.metrics.query_bytes.inc_by(bytes);
-                    Ok(())
-                }
+                Ok(()) => Ok(()),
                 Err(CountError::NeedsRows) => Err(Ended::NeedsRows),
                 Err(CountError::Split(error)) => Err(Ended::Failed(readers.fault(&split, error))),
                 Err(CountError::Documents(error)) => Err(Ended::Failed(error)),
             }
         }
     };
+    readers.metrics.query_bytes.inc_by(read);
     match ended {
         Ok(()) => Ok(Some(partial)),
         Err(Ended::NeedsRows) => Ok(None),

@@ -157,7 +157,6 @@ pub struct HeadScan {
     runs: Vec<std::vec::IntoIter<Place>>,
     /// The first row of each run that has one (for [`Order::Any`]: runs one after the other).
     next: BinaryHeap<Next>,
-    bytes_read: u64,
 }
 
 /// The next row of a run; the greatest is the one that comes first.
@@ -190,11 +189,11 @@ impl PartialEq for Next {
 impl Eq for Next {}
 
 impl HeadScan {
-    /// Finds the rows and sorts them in runs; lines are copied as batches are asked for.
-    pub fn new(chunks: Vec<Arc<Chunk>>, plan: &Plan) -> Result<Self, OverBudget> {
-        let (mut runs, mut run, mut bytes_read) = (Vec::new(), Vec::new(), 0);
-        each_row(&chunks, plan, |place, batch, row| {
-            bytes_read += batch.line(row).len() as u64;
+    /// Finds the rows and sorts them in runs; lines are copied as batches are asked for. Adds the bytes of all lines that
+    /// are looked at to `read`, whatever comes of it.
+    pub fn new(chunks: Vec<Arc<Chunk>>, plan: &Plan, read: &mut u64) -> Result<Self, OverBudget> {
+        let (mut runs, mut run) = (Vec::new(), Vec::new());
+        each_row(&chunks, plan, read, |place, _, _| {
             run.push(place);
             if run.len() >= RUN_ROWS {
                 let full = std::mem::take(&mut run);
@@ -203,7 +202,7 @@ impl HeadScan {
             Ok::<_, OverBudget>(())
         })?;
         runs.push(sorted(&chunks, plan.order, run));
-        let mut scan = Self { chunks, runs, next: BinaryHeap::new(), bytes_read };
+        let mut scan = Self { chunks, runs, next: BinaryHeap::new() };
         for number in 0..scan.runs.len() {
             scan.advance(number, plan.order);
         }
@@ -218,17 +217,14 @@ impl HeadScan {
             self.next.push(Next { order, key, place, run });
         }
     }
-
-    /// Bytes of lines looked at since the last call.
-    pub fn take_bytes_read(&mut self) -> u64 {
-        std::mem::take(&mut self.bytes_read)
-    }
 }
 
-/// Calls `take` for each row that a plan asks for, in the order of the chunks. Blocking.
+/// Calls `take` for each row that a plan asks for, in the order of the chunks. Adds the bytes of all lines that are looked
+/// at to `read`, also when it ends with an error. Blocking.
 pub fn each_row<E: From<OverBudget>>(
     chunks: &[Arc<Chunk>],
     plan: &Plan,
+    read: &mut u64,
     mut take: impl FnMut(Place, &RowBatch, &Row) -> Result<(), E>,
 ) -> Result<(), E> {
     let needles = Needles::new(&plan.needles);
@@ -259,6 +255,7 @@ pub fn each_row<E: From<OverBudget>>(
                 let line = batch.line(row);
                 watch.step(line.len())?;
                 bytes += line.len() as u64;
+                *read += line.len() as u64;
                 if needles.may_match(line) {
                     take((c, r), batch, row)?;
                 }

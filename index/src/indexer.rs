@@ -11,7 +11,9 @@ use std::time::Duration;
 use millrace_log::client::Consumed;
 use millrace_log::clock::SharedClock;
 use millrace_log::dead_letter::dead_letter;
-use millrace_log::record::{Decoder, Event, Labels, Position, Record, RecordError, SourceId, Tenant, TopicPartition};
+use millrace_log::record::{
+    Decoder, Event, Labels, MAX_KAFKA_LAG_MS, Position, Record, RecordError, SourceId, Tenant, TopicPartition,
+};
 
 use crate::catalog::{SourceKey, SourceState};
 use crate::config::IndexConfig;
@@ -235,7 +237,7 @@ impl Indexer {
                 (None, Err(error)) => Err(error.to_string()),
             };
             let event = match event.and_then(|event| self.bounded(event)) {
-                Ok(event) => event,
+                Ok(event) => within_time(event, consumed.record.timestamp_ms, now_ms),
                 Err(reason) => {
                     counts.dead_letter.add(bytes);
                     self.bury(consumed, &reason, now_ms);
@@ -327,7 +329,9 @@ impl Indexer {
         let end = (max.saturating_sub(3)..=max).rev().find(|at| !is_inside(at)).unwrap_or(max);
         event.line.truncate(end);
         event.cut = true;
+        event.metadata = event.metadata.with("truncated", "true").with("truncated_bytes", &(bytes - end).to_string());
         self.metrics.cut_lines.inc();
+        self.metrics.cut_bytes.inc_by((bytes - end) as u64);
         Ok(event)
     }
 
@@ -338,6 +342,20 @@ impl Indexer {
         self.part.memory += letter.value.as_ref().map_or(0, bytes::Bytes::len) + 512;
         self.part.dead_letters.push(letter);
     }
+}
+
+/// An event at a time that queries can ask for: the end of their range is exclusive, and what is beyond ns since 1970 was
+/// put at the nearest end of them. Such an event is at the time when it was read, with a mark.
+fn within_time(mut event: Event, record_ms: i64, now_ms: i64) -> Event {
+    // The time of the record is that of reading, less a day for times that are further back.
+    let read_ms = match event.time_ns {
+        i64::MAX => record_ms,
+        i64::MIN => record_ms.saturating_add(MAX_KAFKA_LAG_MS),
+        _ => return event,
+    };
+    event.metadata = event.metadata.with("timestamp", "out_of_range");
+    event.time_ns = read_ms.clamp(0, now_ms.max(0)).saturating_mul(1_000_000);
+    event
 }
 
 /// A record of another producer, as one line of the stream `{topic="…"}`.

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub dead_letters: Family<TopicLabel, Counter>,
     /// Lines that were cut.
     pub cut_lines: Counter,
+    /// Bytes cut off them.
+    pub cut_bytes: Counter,
     /// Dead letters that the dead-letter topic refused for good.
     pub dead_letters_refused: Counter,
     /// Holes, lag and pauses of the consumer.
@@ -85,6 +87,7 @@ impl Metrics {
         r.register("duplicate_lines", "Events that were in the index already", m.duplicates.clone());
         r.register("dead_letter_lines", "Records sent to the dead-letter topic", m.dead_letters.clone());
         r.register("cut_lines", "Lines cut at `index.max_line_bytes`", m.cut_lines.clone());
+        r.register("cut_bytes", "Bytes cut off lines at `index.max_line_bytes`", m.cut_bytes.clone());
         r.register(
             "dead_letter_refused_lines",
             "Dead letters that the dead-letter topic refused for good",

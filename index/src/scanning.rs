@@ -50,7 +50,7 @@ enum Unopened {
 }
 
 /// A source and its next batch, as a blocking thread gives them back; no batch: it has ended.
-type Refill = Result<(Source, Option<RowBatch>, u64), StorageError>;
+type Refill = Result<(Source, Option<RowBatch>), StorageError>;
 type Running = Pin<Box<dyn Future<Output = Refill> + Send>>;
 
 /// The next batches of one source: one that is being merged and one that is being read.
@@ -148,7 +148,12 @@ impl Scan {
         let lease = plan.budget.lease(SOURCE_BYTES)?;
         Ok(Box::pin(self.readers.run(&self.plan.budget, move || {
             let source = match unopened {
-                Unopened::Head(chunks) => Source::Head(HeadScan::new(chunks, &plan)?),
+                Unopened::Head(chunks) => {
+                    let mut read = 0;
+                    let scan = HeadScan::new(chunks, &plan, &mut read);
+                    readers.metrics.query_bytes.inc_by(read);
+                    Source::Head(scan?)
+                }
                 Unopened::Split(split) => {
                     let reader = readers.reader(&split).map_err(|e| readers.fault(&split, e))?;
                     let scan = reader.scan(&plan);
@@ -164,10 +169,6 @@ impl Scan {
     fn refill(&self, source: Source) -> Running {
         let (readers, plan, change) = (Arc::clone(&self.readers), Arc::clone(&self.plan), self.change);
         Box::pin(self.readers.run(&self.plan.budget, move || next_batch(&readers, &plan, change, source)))
-    }
-
-    fn count(&self, bytes: u64) {
-        self.readers.metrics.query_bytes.inc_by(bytes);
     }
 
     /// Batches as they come, several sources at a time.
@@ -199,8 +200,7 @@ impl Scan {
         }
         let budget = self.plan.budget.clone();
         let Some(filled) = budget.within(self.running.next()).await? else { return Ok(None) };
-        let (source, batch, bytes) = filled?;
-        self.count(bytes);
+        let (source, batch) = filled?;
         let Some(batch) = batch else { return Ok(Some(RowBatch::default())) };
         let running = self.refill(source);
         self.running.push(running);
@@ -336,12 +336,7 @@ impl Scan {
         }
     }
 
-    fn filled(
-        &mut self,
-        at: usize,
-        (source, batch, bytes): (Source, Option<RowBatch>, u64),
-    ) -> Result<(), StorageError> {
-        self.count(bytes);
+    fn filled(&mut self, at: usize, (source, batch): (Source, Option<RowBatch>)) -> Result<(), StorageError> {
         let Some(batch) = batch else { return Ok(()) };
         let held = batch.text.len() + batch.rows.len() * ROW_BYTES;
         let lease = self.plan.budget.lease(2 * held + SOURCE_BYTES)?;
@@ -355,24 +350,20 @@ impl Scan {
     }
 }
 
-/// Reads on until there is a batch with a live row. `bytes` is what this call read of lines.
+/// Reads on until there is a batch with a live row. What is read of lines is counted, whatever comes of it.
 fn next_batch(readers: &Readers, plan: &Plan, change: u64, mut source: Source) -> Refill {
-    let mut bytes = 0;
     loop {
         plan.budget.check()?;
         let batch = match &mut source {
-            Source::Head(scan) => {
-                bytes += scan.take_bytes_read();
-                scan.next()
-            }
+            Source::Head(scan) => scan.next(),
             Source::Split(split, scan) => {
                 let before = scan.bytes_read();
                 let next = scan.next();
-                bytes += scan.bytes_read().saturating_sub(before);
+                readers.metrics.query_bytes.inc_by(scan.bytes_read().saturating_sub(before));
                 next.transpose().map_err(|e| readers.fault(split, e))?
             }
         };
-        let Some(batch) = batch else { return Ok((source, None, bytes)) };
+        let Some(batch) = batch else { return Ok((source, None)) };
         let mut fault = None;
         let batch = rows::retain(batch, |row| match &row.doc {
             None => true,
@@ -388,7 +379,7 @@ fn next_batch(readers: &Readers, plan: &Plan, change: u64, mut source: Source) -
             return Err(failed("the list of documents", error));
         }
         if !batch.rows.is_empty() {
-            return Ok((source, Some(batch), bytes));
+            return Ok((source, Some(batch)));
         }
     }
 }

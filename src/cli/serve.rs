@@ -57,6 +57,7 @@ impl Served {
             Self::Every { flags, .. } | Self::One { flags, .. } | Self::Routes { flags } => flags,
         };
         let mut written = validate::written(flags)?;
+        let whole = written.whole().map_err(|error| Failure::new(Code::Config, error));
         let all = &mut written.config;
         match self {
             Self::Every { paths, .. } => {
@@ -68,6 +69,7 @@ impl Served {
             }
             Self::Routes { .. } => {
                 if all.broker.as_ref().is_none_or(|broker| broker.routes.is_empty()) {
+                    whole?;
                     let text = "the configuration has no `broker.routes`: there is nothing to route";
                     return Err(Failure::text(Code::Config, text));
                 }
@@ -76,8 +78,9 @@ impl Served {
                 // What is not a role holds for each.
                 let (data_dir, access, limits) = (all.data_dir.clone(), all.access.clone(), all.limits.clone());
                 let mut config = Config { data_dir, access, limits, ..Config::default() };
-                let missing = |section: &str| {
-                    Failure::text(Code::Config, format!("the configuration has no section `{section}`"))
+                let missing = |section: &str| match whole {
+                    Err(unreadable) => unreadable,
+                    Ok(()) => Failure::text(Code::Config, format!("the configuration has no section `{section}`")),
                 };
                 match role {
                     Role::Agent => config.agent = Some(all.agent.take().ok_or_else(|| missing("agent"))?),
@@ -121,12 +124,17 @@ fn serve(served: Served) -> Result<(), Failure> {
         // From now on SIGHUP does not end the process.
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         warn(&settings);
+        let has_role = !settings.config.has_no_role();
         let mut roles_beside_agent = is_more_than_an_agent(&settings.config);
         let mut process = tokio::select! {
             started = served.start(settings) => started?,
             () = signals.next() => return Ok(()),
         };
-        tracing::info!(addresses = %process.addresses(), "millrace runs");
+        if has_role {
+            tracing::info!(addresses = %process.addresses(), "millrace runs");
+        } else {
+            tracing::warn!("millrace runs without any role and listens nowhere: configure a role and reload");
+        }
         notify(State::Ready, "running");
         let ended = loop {
             tokio::select! {
@@ -214,7 +222,11 @@ fn report(outcome: &Outcome, addresses: &Addresses) {
     for refused in &outcome.refused {
         tracing::error!("{refused}");
     }
-    tracing::error!(%changed, %addresses, "configuration only partly reloaded: the parts named above keep their previous configuration");
+    if outcome.changed.is_empty() {
+        tracing::error!(%addresses, "configuration not reloaded: all parts keep their previous configuration");
+    } else {
+        tracing::error!(%changed, %addresses, "configuration only partly reloaded: the parts named above keep their previous configuration");
+    }
     notify(State::Ready, "running, parts of it with the previous configuration, see the journal");
 }
 

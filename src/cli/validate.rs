@@ -36,7 +36,30 @@ pub fn validate(flags: &ConfigFlags) -> Result<(), Failure> {
     };
     roles.extend(count(config.broker.as_ref().map_or(0, |broker| broker.routes.len()), "route"));
     roles.extend(count(config.exports.len(), "export"));
-    print(&format!("OK: {}; data in {}\n", roles.join(", "), config.data_dir.display()))
+    if roles.is_empty() {
+        roles.push("no role is configured".to_owned());
+    }
+    let of = match source(flags) {
+        Source::Named(_) => String::new(),
+        Source::Usual => format!("{}: ", config::DEFAULT_FILE),
+        Source::Defaults => format!("the defaults (no -c, and no {}): ", config::DEFAULT_FILE),
+    };
+    print(&format!("OK: {of}{}; data in {}\n", roles.join(", "), config.data_dir.display()))
+}
+
+/// Where the configuration comes from.
+enum Source<'f> {
+    Named(&'f Path),
+    Usual,
+    Defaults,
+}
+
+fn source(flags: &ConfigFlags) -> Source<'_> {
+    match &flags.config {
+        Some(path) => Source::Named(path),
+        None if Path::new(config::DEFAULT_FILE).exists() => Source::Usual,
+        None => Source::Defaults,
+    }
 }
 
 /// Reads the named file, else the usual one, else the defaults of every role.
@@ -47,11 +70,10 @@ pub fn read(flags: &ConfigFlags) -> Result<config::Config, Failure> {
 /// The same before its sections and what they name are checked.
 pub fn written(flags: &ConfigFlags) -> Result<Written, Failure> {
     let variables = environment::of_process();
-    let usual = Path::new(config::DEFAULT_FILE);
-    let read = match &flags.config {
-        Some(path) => Written::read(path, &variables),
-        None if usual.exists() => Written::read(usual, &variables),
-        None => Written::embedded(&variables),
+    let read = match source(flags) {
+        Source::Named(path) => Written::read(path, &variables),
+        Source::Usual => Written::read(Path::new(config::DEFAULT_FILE), &variables),
+        Source::Defaults => Written::embedded(&variables),
     };
     let mut written = read.map_err(|error| Failure::new(Code::Config, error))?;
     if let Some(folder) = &flags.data_dir {

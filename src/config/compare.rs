@@ -8,21 +8,33 @@ use millrace_log::value::{ByteSize, Span};
 use millrace_log::yaml::{LocatedFault, MapEntry, Node, Place, Value, nearest};
 use serde_json::{Map, Value as Json};
 
+use super::damage::Damage;
+
 /// The schema and the faults found so far.
 pub struct Check<'s> {
     root: &'s Json,
     /// Everything wrong, in the order of the file.
     pub faults: Vec<LocatedFault>,
+    /// What is left out of the value for that.
+    pub damage: Damage,
+    /// Where the tree itself is wrong, as variables are that are not set.
+    broken: Vec<Place>,
+    /// The node at hand.
+    path: String,
 }
 
 impl<'s> Check<'s> {
-    /// Checks against a root schema with `$defs`.
-    pub fn new(root: &'s Json) -> Self {
-        Self { root, faults: Vec::new() }
+    /// Checks against a root schema with `$defs` a tree in which faults were found before.
+    pub fn new(root: &'s Json, faults: Vec<LocatedFault>) -> Self {
+        let broken = faults.iter().map(|fault| fault.place.clone()).collect();
+        Self { root, faults, damage: Damage::default(), broken, path: String::new() }
     }
 
-    /// Checks a node; the answer is `None` where a fault was reported.
+    /// Checks a node. The answer is `None` where it can't be read at all, and leaves out what below it can't.
     pub fn node(&mut self, node: &Node, schema: &'s Json) -> Option<Json> {
+        if matches!(node.value, Value::Scalar { .. }) && self.broken.contains(&node.place) {
+            return None;
+        }
         let schema = self.resolve(schema);
         if *schema == Json::Bool(true) {
             return self.anything(node);
@@ -46,8 +58,13 @@ impl<'s> Check<'s> {
             Value::Map(entries) if kinds.contains(&"object") || kinds.is_empty() => self.map(node, entries, schema),
             Value::List(items) if kinds.contains(&"array") => {
                 let of = schema.get("items").unwrap_or(&Json::Bool(true));
-                let checked: Vec<Option<Json>> = items.iter().map(|item| self.node(item, of)).collect();
-                checked.into_iter().collect::<Option<Vec<Json>>>().map(Json::Array)
+                let checked: Vec<Option<Json>> =
+                    items.iter().enumerate().map(|(i, item)| self.below(&format!("[{i}]"), item, of)).collect();
+                if checked.iter().any(Option::is_none) {
+                    let kept = checked.iter().enumerate().filter(|(_, item)| item.is_some()).map(|(i, _)| i);
+                    self.damage.keep(self.path.clone(), kept.collect());
+                }
+                Some(Json::Array(checked.into_iter().flatten().collect()))
             }
             Value::Scalar { .. } if node.is_null() && kinds == ["object"] => {
                 // `section:` with nothing below it: all defaults.
@@ -56,6 +73,27 @@ impl<'s> Check<'s> {
             Value::Scalar { text, plain } => self.scalar(node, text, *plain, &kinds, schema),
             _ => self.wrong(node, &kinds),
         }
+    }
+
+    /// Checks a key or an entry of the node at hand, and notes it where it is left out.
+    fn below(&mut self, key: &str, node: &Node, schema: &'s Json) -> Option<Json> {
+        let outer = self.path.len();
+        if !key.starts_with('[') && outer > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        let checked = self.node(node, schema);
+        if checked.is_none() {
+            self.damage.leave_out(self.path.clone());
+        }
+        self.path.truncate(outer);
+        checked
+    }
+
+    /// Notes a key that is no part of the value.
+    fn leave_out(&mut self, key: &str) {
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        self.damage.leave_out(path);
     }
 
     fn resolve(&self, mut schema: &'s Json) -> &'s Json {
@@ -209,56 +247,55 @@ impl<'s> Check<'s> {
         }
     }
 
-    /// The first choice without a fault, or the faults of the last.
+    /// The first choice without a fault, or what the last leaves, and its faults.
     fn any(&mut self, node: &Node, choices: &[&'s Json]) -> Option<Json> {
-        let before = self.faults.len();
+        let (faults, damage) = (self.faults.len(), self.damage.clone());
+        let mut value = None;
         for choice in choices {
-            self.faults.truncate(before);
-            if let Some(value) = self.node(node, choice) {
-                return Some(value);
+            self.faults.truncate(faults);
+            self.damage = damage.clone();
+            value = self.node(node, choice);
+            if self.faults.len() == faults && value.is_some() {
+                break;
             }
         }
-        None
+        value
     }
 
     fn map(&mut self, node: &Node, entries: &[MapEntry], schema: &'s Json) -> Option<Json> {
         let none = Map::new();
         let known = schema.get("properties").and_then(Json::as_object);
         let open = schema.get("additionalProperties").filter(|open| **open != Json::Bool(false));
-        let mut good = true;
         let mut out = Map::new();
         for (i, entry) in entries.iter().enumerate() {
             if let Some(first) = entries.iter().take(i).find(|e| e.key == entry.key) {
                 let message = format!("duplicate key `{}`, first at {}", entry.key, first.place);
-                good &= self.fault(&entry.place, message).is_some();
+                self.fault(&entry.place, message);
+                self.leave_out(&entry.key);
                 continue;
             }
-            let of = known.and_then(|known| known.get(&entry.key)).or(open);
-            let checked = match of {
-                Some(of) => self.node(&entry.node, of),
-                None => {
-                    let names = known.unwrap_or(&none).keys().map(String::as_str);
-                    let hint = suggestion(&entry.key, names.clone());
-                    let all = if hint.is_empty() && names.clone().count() > 0 {
-                        format!(": expected one of {}", names.collect::<Vec<_>>().join(", "))
-                    } else {
-                        hint
-                    };
-                    self.fault(&entry.place, format!("unknown key `{}`{all}", entry.key))
-                }
+            let Some(of) = known.and_then(|known| known.get(&entry.key)).or(open) else {
+                let names = known.unwrap_or(&none).keys().map(String::as_str);
+                let hint = suggestion(&entry.key, names.clone());
+                let all = if hint.is_empty() && names.clone().count() > 0 {
+                    format!(": expected one of {}", names.collect::<Vec<_>>().join(", "))
+                } else {
+                    hint
+                };
+                self.fault(&entry.place, format!("unknown key `{}`{all}", entry.key));
+                self.leave_out(&entry.key);
+                continue;
             };
-            match checked {
-                Some(value) => drop(out.insert(entry.key.clone(), value)),
-                None => good = false,
+            if let Some(value) = self.below(&entry.key, &entry.node, of) {
+                out.insert(entry.key.clone(), value);
             }
         }
         let required = schema.get("required").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
-        for name in required.iter().filter_map(Json::as_str) {
-            if !entries.iter().any(|e| e.key == name) {
-                good &= self.fault(&node.place, format!("missing key `{name}`")).is_some();
-            }
+        let required: Vec<&str> = required.iter().filter_map(Json::as_str).collect();
+        for name in required.iter().filter(|name| !entries.iter().any(|e| e.key == **name)) {
+            self.fault(&node.place, format!("missing key `{name}`"));
         }
-        good.then_some(Json::Object(out))
+        required.iter().all(|name| out.contains_key(*name)).then_some(Json::Object(out))
     }
 }
 

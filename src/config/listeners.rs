@@ -94,10 +94,11 @@ pub fn listeners(config: &Config, values: &Json) -> Vec<Listener> {
 /// Reports each address that an earlier listener has already.
 pub fn check(listeners: &[Listener], faults: &mut Faults) {
     for (i, later) in listeners.iter().enumerate() {
-        let taken = listeners
-            .iter()
-            .take(i)
-            .find(|earlier| earlier.is_udp == later.is_udp && excludes(&earlier.address, &later.address));
+        let taken = listeners.iter().take(i).find(|earlier| {
+            earlier.is_udp == later.is_udp
+                && excludes(&earlier.address, &later.address)
+                && !is_of_one_otlp(earlier, later)
+        });
         if let Some(earlier) = taken {
             let address = &later.address;
             let message = if earlier.address == *address {
@@ -110,6 +111,17 @@ pub fn check(listeners: &[Listener], faults: &mut Faults) {
             };
             faults.add(&later.key, message);
         }
+    }
+}
+
+/// Whether two listeners are those of one OTLP source at one address: the source reports that itself.
+fn is_of_one_otlp(a: &Listener, b: &Listener) -> bool {
+    let source = |of: &Listener| of.key.rsplit_once('.').map(|(source, key)| (source.to_owned(), key.to_owned()));
+    match (source(a), source(b)) {
+        (Some((a_source, a_key)), Some((b_source, b_key))) => {
+            a_source == b_source && a_key == "http" && b_key == "grpc" && a.address == b.address
+        }
+        _ => false,
     }
 }
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::compare::Check;
+use super::damage::Damage;
 use super::environment::{self, Variables};
 use super::outside::Outside;
 use super::schema::{schema, schema_of};
@@ -54,10 +55,11 @@ pub struct Written {
     tree: Node,
     values: Json,
     faults: Vec<LocatedFault>,
+    damage: Damage,
 }
 
 impl Written {
-    /// Reads a file. An error are faults that keep the sections from being typed.
+    /// Reads a file. An error are faults that leave no section to check.
     pub fn read(path: &Path, variables: &Variables) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -80,24 +82,35 @@ impl Written {
         let mut faults = Vec::new();
         environment::expand(&mut tree, variables, &mut faults);
         environment::overlay(&mut tree, variables, &mut faults);
-        let (config, values) = typed::<Config>(&tree, &schema(), faults)?;
+        let Typed { value: config, written: values, mut faults, damage } = typed::<Config>(&tree, &schema(), faults)?;
         let mut found = Faults::default();
-        config.check(&mut found);
-        let faults = located(&tree, found);
-        Ok(Self { config, tree, values, faults })
+        config.check(&damage, &mut found);
+        faults.extend(located(&tree, &damage, found));
+        Ok(Self { config, tree, values, faults, damage })
     }
 
     /// The configuration alone, if its sections find nothing wrong.
-    pub fn config(self) -> Result<Config, ConfigError> {
+    pub fn config(mut self) -> Result<Config, ConfigError> {
+        in_order(&mut self.faults);
         if self.faults.is_empty() { Ok(self.config) } else { Err(ConfigError::Faults { faults: self.faults }) }
+    }
+
+    /// An error if something could not be read, so that what seems to be missing may be there.
+    pub fn whole(&self) -> Result<(), ConfigError> {
+        if self.damage == Damage::default() {
+            return Ok(());
+        }
+        let mut faults = self.faults.clone();
+        in_order(&mut faults);
+        Err(ConfigError::Faults { faults })
     }
 
     /// The configuration with everything that a start reads, if nothing is wrong with either. Blocks.
     pub fn settings(mut self) -> Result<Settings, ConfigError> {
-        let mut outside = Outside::check(&self.config, self.values);
+        let mut outside = Outside::check(&self.config, self.values, &self.damage);
         let mut faults = self.faults;
-        faults.extend(located(&self.tree, outside.faults));
-        faults.sort_by_key(|fault| (fault.place.line(), fault.place.column()));
+        faults.extend(located(&self.tree, &self.damage, outside.faults));
+        in_order(&mut faults);
         faults.append(&mut outside.in_files);
         if !faults.is_empty() {
             return Err(ConfigError::Faults { faults });
@@ -106,23 +119,18 @@ impl Written {
         if let Some(agent) = &mut self.config.agent {
             warnings.within("agent", |w| agent.warn(w));
         }
-        Ok(Settings { config: self.config, values: outside.values, warnings: located(&self.tree, warnings) })
+        let warnings = located(&self.tree, &self.damage, warnings);
+        Ok(Settings { config: self.config, values: outside.values, warnings })
     }
 }
 
-/// Reads and checks a file.
-pub fn load(path: &Path, variables: &Variables) -> Result<Config, ConfigError> {
-    Written::read(path, variables)?.config()
+fn in_order(faults: &mut [LocatedFault]) {
+    faults.sort_by_key(|fault| (fault.place.line(), fault.place.column()));
 }
 
 /// Checks the text of a file; `file` is its name for messages.
 pub fn parse(file: &str, text: &str, variables: &Variables) -> Result<Config, ConfigError> {
     Written::typed(rooted(file, text)?, variables)?.config()
-}
-
-/// Checks the text of a file and everything that a start with it reads. Blocks.
-pub fn parse_settings(file: &str, text: &str, variables: &Variables) -> Result<Settings, ConfigError> {
-    Written::typed(rooted(file, text)?, variables)?.settings()
 }
 
 fn rooted(file: &str, text: &str) -> Result<Node, ConfigError> {
@@ -136,38 +144,47 @@ pub fn parse_as<T: DeserializeOwned + JsonSchema>(
     check: impl FnOnce(&T, &mut Faults),
 ) -> Result<T, ConfigError> {
     let root = rooted(file, text)?;
-    let (typed, _) = typed(&root, &schema_of::<T>(), Vec::new())?;
+    let Typed { value, damage, mut faults, .. } = typed(&root, &schema_of::<T>(), Vec::new())?;
     let mut found = Faults::default();
-    check(&typed, &mut found);
-    if found.is_empty() { Ok(typed) } else { Err(ConfigError::Faults { faults: located(&root, found) }) }
+    check(&value, &mut found);
+    faults.extend(located(&root, &damage, found));
+    if faults.is_empty() { Ok(value) } else { Err(ConfigError::Faults { faults }) }
 }
 
-/// Types a tree by a schema; also the values as they were written.
-fn typed<T: DeserializeOwned>(
-    root: &Node,
-    schema: &Json,
-    mut faults: Vec<LocatedFault>,
-) -> Result<(T, Json), ConfigError> {
-    let mut by_schema = Check::new(schema);
-    let json = by_schema.node(root, schema);
-    faults.append(&mut by_schema.faults);
-    if let (Some(json), true) = (json, faults.is_empty()) {
-        match serde_json::from_value::<T>(json.clone()) {
-            Ok(typed) => return Ok((typed, json)),
+/// What of a tree fits its types.
+struct Typed<T> {
+    value: T,
+    /// Its values as they are written.
+    written: Json,
+    faults: Vec<LocatedFault>,
+    damage: Damage,
+}
+
+/// Types a tree by a schema, without what does not fit. An error are faults that leave nothing to type.
+fn typed<T: DeserializeOwned>(root: &Node, schema: &Json, faults: Vec<LocatedFault>) -> Result<Typed<T>, ConfigError> {
+    let mut by_schema = Check::new(schema, faults);
+    let written = by_schema.node(root, schema);
+    let (mut faults, damage) = (by_schema.faults, by_schema.damage);
+    if let Some(written) = written {
+        match serde_json::from_value::<T>(written.clone()) {
+            Ok(value) => return Ok(Typed { value, written, faults, damage }),
+            // What was left out may be the cause.
+            Err(_) if !faults.is_empty() => {}
             Err(error) => faults.push(LocatedFault::new(root.place.clone(), error.to_string())),
         }
     }
     Err(ConfigError::Faults { faults })
 }
 
-/// Finds the places of faults.
-fn located(root: &Node, faults: Faults) -> Vec<LocatedFault> {
+/// Finds the places of faults that stand on their own.
+fn located(root: &Node, damage: &Damage, faults: Faults) -> Vec<LocatedFault> {
     let locate = |fault: millrace_log::value::Fault| {
         let place = match fault.inside {
             Some((line, column)) => root.place_inside(&fault.path, line, column),
             None => root.place_of(&fault.path).clone(),
         };
-        LocatedFault::new(place, format!("{}: {}", fault.path, fault.message))
+        let path = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path) };
+        LocatedFault::new(place, format!("{path}{}", fault.message))
     };
-    faults.into_vec().into_iter().map(locate).collect()
+    damage.remaining(faults.into_vec()).into_iter().map(locate).collect()
 }

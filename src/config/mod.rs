@@ -5,6 +5,8 @@
 
 /// The section `broker:`.
 pub mod broker_section;
+/// What could not be read, and what follows from that.
+pub mod damage;
 /// The sections as types.
 pub mod types;
 /// Their JSON schema.
@@ -24,7 +26,7 @@ pub mod settings;
 /// From a file to a checked configuration.
 pub mod load;
 
-pub use load::{ConfigError, Written, load, parse, parse_as, parse_settings};
+pub use load::{ConfigError, Written, parse, parse_as};
 pub use millrace_log::yaml::LocatedFault;
 pub use schema::schema;
 pub use settings::Settings;
@@ -85,6 +87,27 @@ mod tests {
                  variable `level`",
             ]
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_hides_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("millrace.yaml");
+        let rules = folder.path().join("rules");
+        std::fs::create_dir(&rules).unwrap();
+        let text = format!(
+            "data_dirr: /x\n\
+             agent:\n  sources:\n    - type: fil\n    - {{type: file, include: [/var/log/*.log], labls: {{}}, transforms: [niose]}}\n    \
+             - {{type: otlp, http: '127.0.0.1:4318', grpc: '127.0.0.1:4318'}}\n    - {{type: syslog, tcp: 'nowhere'}}\n\
+             aggregator:\n  kafka: {{topics: [logs, logs]}}\n  http: {{auth: {{tokn: x}}, listen: '0.0.0.0:3100'}}\n  \
+             elasticsearch: {{max_requests: lots}}\n  retention: {{age: '${{AGE}}'}}\n\
+             rules: {{files: ['{}']}}\n\
+             notify: {{config_file: /no/such/file, listen: nowhere}}\n",
+            rules.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let found = Written::read(&file, &Variables::new()).unwrap().settings().unwrap_err().to_string();
+        insta::assert_snapshot!(found.replace(&folder.path().display().to_string(), "DIR"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use millrace_notify::routing::Routing;
 use millrace_rules::file::{find_files, read_file};
 use serde_json::{Map, Value as Json};
 
+use super::damage::Damage;
 use super::listeners;
 use super::types::Config;
 
@@ -40,7 +41,7 @@ pub struct Outside {
 
 impl Outside {
     /// Checks everything. `written` are the values as they stand in the file. Blocks.
-    pub fn check(config: &Config, written: Json) -> Self {
+    pub fn check(config: &Config, written: Json, damage: &Damage) -> Self {
         let mut found = Self::default();
         match serde_json::to_value(config) {
             Ok(values) => found.values = values,
@@ -49,9 +50,13 @@ impl Outside {
         let mut values = std::mem::take(&mut found.values);
         found.walk(&mut values, &written, "");
         found.values = values;
-        let listeners = listeners::listeners(config, &found.values);
+        let mut listeners = listeners::listeners(config, &found.values);
+        // An address beside what can't be read may be a default that is not meant.
+        listeners.retain(|listener| !damage.explains(&damage.in_file(&listener.key)));
         listeners::check(&listeners, &mut found.faults);
-        found.access(config, &listeners);
+        if !damage.is_in("access") {
+            found.access(config, &listeners);
+        }
         found.data_dir(&config.data_dir);
         if let Some(rules) = &config.rules {
             found.rules(&rules.files);
@@ -206,7 +211,7 @@ impl Outside {
         for (i, pattern) in patterns.iter().enumerate() {
             let key = format!("rules.files[{i}]");
             match find_files(std::slice::from_ref(pattern)) {
-                Err(mut faults) => self.in_files.append(&mut faults),
+                Err(faults) => faults.into_iter().for_each(|fault| self.faults.add(&key, fault.to_string())),
                 Ok(files) => {
                     if files.is_empty() {
                         self.warnings.add(&key, format!("no file matches `{pattern}`: no rule is evaluated from it"));
@@ -214,6 +219,13 @@ impl Outside {
                     for file in files {
                         if !file.exists() {
                             self.faults.add(&key, format!("rule file `{}` does not exist", file.display()));
+                        } else if file.is_dir() {
+                            let message = format!(
+                                "`{}` is a folder: name its files, as in `{}`",
+                                file.display(),
+                                file.join("*.yaml").display()
+                            );
+                            self.faults.add(&key, message);
                         } else if let Err(faults) = read_file(&file) {
                             self.in_files.extend(
                                 faults.into_iter().filter(|fault| !self.in_files.contains(fault)).collect::<Vec<_>>(),

@@ -91,7 +91,6 @@ pub async fn start(
     let state = LokiState::new(events, Arc::clone(&shared), Arc::clone(&ingest), clock(), cost, queries.clone());
     let alerts = Arc::new(alerts.clone());
     let page = PageState { store: page_store, engine: shared, alerts, clock: clock(), queries: queries.clone() };
-    let max_body = aggregator_config.elasticsearch.max_body_decompressed.0;
     let elastic = elastic::router(ElasticState {
         store,
         ingest,
@@ -100,7 +99,8 @@ pub async fn start(
         topics: aggregator_config.kafka.topics.clone().into(),
         clock: clock(),
         queries,
-        max_body_bytes: usize::try_from(max_body).unwrap_or(usize::MAX),
+        max_body: aggregator_config.elasticsearch.max_body.0,
+        max_body_decompressed: aggregator_config.elasticsearch.max_body_decompressed.0,
         budget: millrace_log::push::DecodeBudget::of_process(),
     });
     let loki = Routes::new().merge(loki::router(state)).merge(web::router(page));

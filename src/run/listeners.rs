@@ -73,20 +73,30 @@ struct Bound {
     stop: CancellationToken,
 }
 
+/// What became of the listeners.
+#[derive(Default)]
+pub struct TakenOver {
+    /// Those that are new, closed or otherwise than before, with the names of the keys that differ.
+    pub changed: Vec<String>,
+    /// Those that go on as they were, and why.
+    pub failures: Vec<(Api, Failure)>,
+}
+
 /// All listeners.
 #[derive(Default)]
 pub struct Listeners(Vec<Bound>);
 
 impl Listeners {
     /// Binds what the settings want and is not there yet, and gives up what they no longer want. Where an address can't
-    /// be bound, the listener before it goes on; the failures say which.
-    pub async fn take_over(&mut self, settings: &Settings, scope: Scope, access: &Access) -> Vec<(Api, Failure)> {
+    /// be bound, the listener before it goes on.
+    pub async fn take_over(&mut self, settings: &Settings, scope: Scope, access: &Access) -> TakenOver {
         let wanted = wanted(settings, scope, access);
-        let mut failures = Vec::new();
+        let mut taken_over = TakenOver::default();
         self.0.retain(|bound| {
             let stays = wanted.iter().any(|wanted| wanted.api == bound.wanted.api);
             if !stays {
                 bound.stop.cancel();
+                taken_over.changed.push(format!("listener of the {} (closed)", bound.wanted.api.name()));
             }
             stays
         });
@@ -96,12 +106,16 @@ impl Listeners {
             if old.is_some_and(|at| self.0[at].wanted.values == wanted.values) {
                 continue;
             }
+            let what = match old {
+                Some(at) => differing(&self.0[at].wanted.values, &wanted.values).join(", "),
+                None => "opened".to_owned(),
+            };
             match self.replace(old, wanted).await {
-                Ok(()) => {}
-                Err(failure) => failures.push((api, failure)),
+                Ok(()) => taken_over.changed.push(format!("listener of the {} ({what})", api.name())),
+                Err(failure) => taken_over.failures.push((api, failure)),
             }
         }
-        failures
+        taken_over
     }
 
     async fn replace(&mut self, old: Option<usize>, wanted: Wanted) -> Result<(), Failure> {
@@ -189,6 +203,17 @@ impl Listeners {
     }
 }
 
+/// Keys by which two listeners differ: never their values, among which are secrets.
+fn differing(before: &Json, now: &Json) -> Vec<String> {
+    let keys =
+        |values: &Json| values.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let mut all = [keys(before), keys(now)].concat();
+    all.sort();
+    all.dedup();
+    all.retain(|key| before.get(key) != now.get(key));
+    all
+}
+
 async fn bind(wanted: Wanted) -> Result<Bound, Failure> {
     let listener = HttpListener::open_async(wanted.settings.clone()).await.map_err(failure)?;
     Ok(bound(wanted, listener))
@@ -223,6 +248,7 @@ async fn bind_once_free(wanted: Wanted) -> Result<Bound, Failure> {
 fn wanted(settings: &Settings, scope: Scope, access: &Access) -> Vec<Wanted> {
     let config = &settings.config;
     let value = |path: &[&str]| settings.value(path).clone();
+    let values = |paths: &[&[&str]]| -> Json { paths.iter().map(|path| (path.join("."), value(path))).collect() };
     let http = |name: &str, key: &'static str, listen: &str, tls: &Option<TlsConfig>| {
         let mut http = HttpSettings::new(name, key, listen);
         http.access = Some(access.clone());
@@ -234,8 +260,11 @@ fn wanted(settings: &Settings, scope: Scope, access: &Access) -> Vec<Wanted> {
         && let Some(listen) = &broker.server.http
     {
         let settings = http("broker's status", "broker.http", listen, &broker.server.http_tls);
-        let values = [value(&["broker", "http"]), value(&["broker", "http_tls"])];
-        all.push(Wanted { api: Api::Status, settings, values: Json::from(values.to_vec()) });
+        all.push(Wanted {
+            api: Api::Status,
+            settings,
+            values: values(&[&["broker", "http"], &["broker", "http_tls"]]),
+        });
     }
     if scope == Scope::Routes {
         return all;
@@ -247,8 +276,8 @@ fn wanted(settings: &Settings, scope: Scope, access: &Access) -> Vec<Wanted> {
     {
         let mut settings = http("agent's status", "agent.http", listen, &agent.http_tls);
         settings.login = agent.http_auth.clone();
-        let values = ["http", "http_auth", "http_tls"].map(|key| value(&["agent", key]));
-        all.push(Wanted { api: Api::Status, settings, values: Json::from(values.to_vec()) });
+        let values = values(&[&["agent", "http"], &["agent", "http_auth"], &["agent", "http_tls"]]);
+        all.push(Wanted { api: Api::Status, settings, values });
     }
     if let Some(aggregator) = &config.aggregator {
         let part = &aggregator.http;
@@ -265,6 +294,7 @@ fn wanted(settings: &Settings, scope: Scope, access: &Access) -> Vec<Wanted> {
         settings.login = part.auth.clone();
         settings.requests.max_body = part.max_body.0;
         settings.requests.max_body_key = "aggregator.elasticsearch.max_body";
+        settings.render = millrace_aggregator::elastic::refused;
         settings.requests.max_concurrent = part.max_requests;
         all.push(Wanted { api: Api::Elasticsearch, settings, values: value(&["aggregator", "elasticsearch"]) });
     }
@@ -274,8 +304,8 @@ fn wanted(settings: &Settings, scope: Scope, access: &Access) -> Vec<Wanted> {
         let name = config.rules.as_ref().map_or(Tenant::DEFAULT, |rules| rules.tenant.as_str());
         let tenant = Tenant::new(name).unwrap_or_default();
         settings.tenants = TenantRule { header: None, default: Some(tenant.clone()), implied: tenant };
-        let values = [value(&["notify", "listen"]), value(&["notify", "tls"]), value(&["rules", "tenant"])];
-        all.push(Wanted { api: Api::Alertmanager, settings, values: Json::from(values.to_vec()) });
+        let values = values(&[&["notify", "listen"], &["notify", "tls"], &["rules", "tenant"]]);
+        all.push(Wanted { api: Api::Alertmanager, settings, values });
     }
     all
 }

@@ -109,7 +109,7 @@ impl Process {
     /// neither as it should nor as it did.
     pub async fn reload(&mut self, settings: Settings) -> Result<Outcome, Failure> {
         let outcome = self.parts.take_over(settings).await?;
-        self.note(&outcome.refused);
+        self.note(&outcome);
         let changed = if outcome.changed.is_empty() { "nothing".to_owned() } else { outcome.changed.join(", ") };
         let refused = outcome.refused.iter().map(|text| format!("; refused: {text}"));
         self.audit_reload(format!("SIGHUP; changed: {changed}{}", refused.collect::<String>()));
@@ -118,7 +118,8 @@ impl Process {
 
     /// Notes that a new configuration was refused as a whole.
     pub fn refuse(&self, failure: &Failure) {
-        self.note(&[format!("all parts keep running with the previous configuration: {failure}")]);
+        let refused = vec![format!("all parts keep running with the previous configuration: {failure}")];
+        self.note(&Outcome { refused, ..Outcome::default() });
         self.audit_reload(format!("SIGHUP; refused: {failure}"));
     }
 
@@ -126,13 +127,13 @@ impl Process {
         self.parts.site.access.note(AuditEvent { event: AuditEvent::RELOAD, detail, ..AuditEvent::default() });
     }
 
-    fn note(&self, refused: &[String]) {
-        if !refused.is_empty() {
+    fn note(&self, outcome: &Outcome) {
+        let failed = !outcome.refused.is_empty();
+        if failed {
             self.reloads.failures.inc();
         }
-        self.reloads.last_successful.set(i64::from(refused.is_empty()));
-        let text = format!("the last reload failed: {}", refused.join("; "));
-        self.parts.site.notices.set("reload", (!refused.is_empty()).then_some(text));
+        self.reloads.last_successful.set(i64::from(!failed));
+        self.parts.site.notices.set("reload", failed.then(|| outcome.to_string()));
     }
 
     /// Where the process listens.

@@ -4,6 +4,7 @@
 //! the parts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -48,6 +49,18 @@ pub struct Outcome {
     pub changed: Vec<String>,
     /// What runs with its previous configuration, and why.
     pub refused: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (changed, refused) = (self.changed.join(", "), self.refused.join("; "));
+        match (changed.as_str(), refused.as_str()) {
+            ("", "") => f.write_str("the last reload changed nothing"),
+            (_, "") => write!(f, "the last reload changed {changed}"),
+            ("", _) => write!(f, "the last reload failed: {refused}"),
+            _ => write!(f, "the last reload changed {changed}, but failed in part: {refused}"),
+        }
+    }
 }
 
 /// All parts.
@@ -114,7 +127,7 @@ impl Parts {
         take_over_logins(logins, &settings).await.map_err(|error| Failure::text(Code::Config, error))?;
         self.logins = logins_of(&settings);
         let opened = self.listeners.take_over(&settings, self.scope, &self.site.access).await;
-        if let Some((_, failure)) = opened.into_iter().next() {
+        if let Some((_, failure)) = opened.failures.into_iter().next() {
             return Err(failure);
         }
         self.listeners.fill(&mut self.addresses);
@@ -152,7 +165,9 @@ impl Parts {
                 Err(error) => outcome.refused.push(format!("the previous logins remain active: {error}")),
             }
         }
-        for (api, failure) in self.listeners.take_over(&settings, self.scope, &self.site.access).await {
+        let mut taken_over = self.listeners.take_over(&settings, self.scope, &self.site.access).await;
+        outcome.changed.append(&mut taken_over.changed);
+        for (api, failure) in taken_over.failures {
             outcome.refused.push(format!("{} keeps its previous listener: {failure}", api.name()));
         }
         self.listeners.fill(&mut self.addresses);

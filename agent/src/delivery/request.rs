@@ -59,7 +59,10 @@ pub(super) async fn send(context: &DeliveryContext, flow: &Flow, to: &TopicParti
         }
     };
     flow.answered(began.elapsed());
-    let Err(error) = answer else { return Sent::All };
+    let Err(error) = answer else {
+        context.conditions.answered();
+        return Sent::All;
+    };
     let ClientError::Refused { failed, retriable, source, .. } = &error else {
         return Sent::Retry((0..count).collect(), error);
     };

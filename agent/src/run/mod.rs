@@ -9,6 +9,8 @@ mod guards;
 mod limits;
 /// What runs, and its stop.
 mod running;
+/// Whether the log is there while nothing is sent.
+mod probe;
 /// The topic, before anything is read.
 mod topic;
 
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::guards::{CloseGates, CloseSpool, CloseTaps, StopReading};
 use self::limits::{behind_bytes, waiting_bytes};
+use self::probe::Probe;
 use self::running::{Running, Tasks};
 use self::topic::TopicWait;
 use crate::backlog::Backlog;
@@ -280,6 +283,8 @@ impl Agent {
             metrics: self.metrics.clone(),
         };
         let (checkpoint_interval, limit) = (self.config.checkpoint_interval.0, self.config.shutdown_timeout.0);
+        let probe =
+            Probe { producer: self.producer.clone(), topic: topic.clone(), conditions: self.conditions.clone() };
         let reading = self.start_reading(topic, queues, wake, scanned_ms)?;
         let mut running = Running {
             sources,
@@ -292,7 +297,10 @@ impl Agent {
             senders,
             checkpoint,
         };
-        let reason = running.until_stop(checkpoint_interval, &cancel).await;
+        let reason = tokio::select! {
+            reason = running.until_stop(checkpoint_interval, &cancel) => reason,
+            never = probe.run() => match never {},
+        };
         running.stop(reason, limit).await
     }
 

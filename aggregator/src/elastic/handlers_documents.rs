@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::asked::{Answer, Asked, selected, tenant};
 use super::bulk;
+use super::content::Content;
 use super::error::ApiError;
 use super::search::{self, UrlParams};
 use super::state::{ElasticState, REFRESH_AT_MOST, Scoped};
@@ -31,7 +32,11 @@ pub(super) async fn wait_for_index(state: &ElasticState) -> Result<(), ApiError>
     Ok(request.budget().within(state.store.caught_up(REFRESH_AT_MOST)).await??)
 }
 
-pub(super) async fn bulk_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+pub(super) async fn bulk_documents(
+    Scoped(state): Scoped,
+    Asked { who, index, params }: Asked,
+    body: Content,
+) -> Answer {
     let index = (!index.is_empty()).then_some(index.as_str());
     let answer = bulk::bulk(&state, &who, index, &body).await?;
     refreshed(&state, &params).await?;
@@ -55,7 +60,7 @@ async fn write(
 pub(super) async fn add(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Bytes,
+    body: Content,
 ) -> Result<Response, ApiError> {
     write(&state, who, &index, None, DocOp::Create, &params, &body).await
 }
@@ -65,7 +70,7 @@ pub(super) async fn index_document(
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
+    body: Content,
 ) -> Result<Response, ApiError> {
     let op = if params.get("op_type").is_some_and(|op| op == "create") { DocOp::Create } else { DocOp::Index };
     write(&state, tenant(who), &index, Some(id), op, &params, &body).await
@@ -76,7 +81,7 @@ pub(super) async fn create_document(
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
-    body: Bytes,
+    body: Content,
 ) -> Result<Response, ApiError> {
     write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body).await
 }

@@ -9,6 +9,7 @@ use millrace_log::record::Tenant;
 use serde_json::{Value, json};
 
 use super::asked::{Answer, Asked, body_json, selected};
+use super::content::Content;
 use super::error::ApiError;
 use super::search::{self, UrlParams};
 use super::state::{ElasticState, Scoped};
@@ -41,7 +42,7 @@ async fn one_search(
 pub(super) async fn search_documents(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Bytes,
+    body: Content,
 ) -> Answer {
     let request = state.queries.begin(&who).await?;
     Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
@@ -50,7 +51,7 @@ pub(super) async fn search_documents(
 pub(super) async fn search_many(
     Scoped(state): Scoped,
     Asked { who, index: default_index, params }: Asked,
-    body: Bytes,
+    body: Content,
 ) -> Answer {
     let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
     if lines.is_empty() || !lines.len().is_multiple_of(2) {
@@ -94,7 +95,11 @@ pub(super) async fn search_many(
     Ok(Json(json!({"took": took, "responses": answers})))
 }
 
-pub(super) async fn count_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+pub(super) async fn count_documents(
+    Scoped(state): Scoped,
+    Asked { who, index, params }: Asked,
+    body: Content,
+) -> Answer {
     let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))

@@ -30,6 +30,8 @@ mod accepted;
 mod templates;
 /// What the handlers share.
 mod state;
+/// Bodies of requests.
+mod content;
 /// Names, fields, health.
 mod indices;
 /// Writes.
@@ -47,9 +49,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::extract::{Path, Request};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -60,6 +61,8 @@ use serde_json::{Value, json};
 
 pub use accepted::Accepted;
 use asked::{Answer, Asked, body_json, selected, tenant};
+pub use content::refused;
+use content::{Content, product_header};
 use error::ApiError;
 use handlers_documents::{
     add, bulk_documents, create_document, get_document, get_source, index_document, wait_for_index,
@@ -80,7 +83,6 @@ pub fn router(state: ElasticState) -> Routes {
     use Need::{Admin, Login, Read, Write};
     const WRITE: Need = Write(Bodies::NoForms);
     const ADMIN: Need = Admin(Bodies::NoForms);
-    let limit = state.max_body_bytes;
     Routes::new()
         .on(Login, Get, "/", root)
         .on(Login, Get, "/_cluster/health", health)
@@ -116,7 +118,6 @@ pub fn router(state: ElasticState) -> Routes {
         .on(Read, Get, "/{index}/_source/{id}", get_source)
         .fallback(Login, no_handler)
         .method_not_allowed(no_method)
-        .layer(DefaultBodyLimit::max(limit))
         .layer(tower_http::decompression::RequestDecompressionLayer::new())
         .layer(axum::middleware::from_fn(commands_are_no_indices))
         .layer(axum::middleware::map_response(product))
@@ -127,7 +128,7 @@ async fn put_template(
     Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Content,
 ) -> Answer {
     state.templates.put(tenant(who), name, body_json(&body)?)?;
     Ok(Json(json!({"acknowledged": true})))
@@ -164,11 +165,8 @@ async fn no_data_streams() -> ApiError {
     ApiError::not_yet("_data_stream")
 }
 
-/// Clients of Elasticsearch 8 refuse servers without this header.
 async fn product(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(HeaderName::from_static("x-elastic-product"), HeaderValue::from_static("Elasticsearch"));
+    product_header(&mut response);
     response
 }
 
@@ -245,11 +243,30 @@ async fn cat_indices(Scoped(state): Scoped, Asked { who, index, params }: Asked)
             .collect();
         return Ok(Json(rows).into_response());
     }
-    let text: String = rows.map(|(name, count)| format!("green open {name} 1 0 {count}\n")).collect();
-    Ok(text.into_response())
+    let row = |(name, count): (String, u64)| {
+        ["green".to_owned(), "open".to_owned(), name, "1".to_owned(), "0".to_owned(), count.to_string()]
+    };
+    let head = ["health", "status", "index", "pri", "rep", "docs.count"].map(str::to_owned);
+    let is_headed = params.get("v").is_some_and(|v| v != "false");
+    Ok(table(is_headed.then_some(head).into_iter().chain(rows.map(row)).collect()).into_response())
 }
 
-async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+/// Rows with columns below each other.
+fn table(rows: Vec<[String; 6]>) -> String {
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; 6]| {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join(" ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Content) -> Answer {
     let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
     let body = body_json(&body)?;

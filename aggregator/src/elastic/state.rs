@@ -54,8 +54,10 @@ pub struct ElasticState {
     pub clock: SharedClock,
     /// Where searches begin, and what one may cost.
     pub queries: Queries,
+    /// Bytes of a body at most, as sent.
+    pub max_body: u64,
     /// Bytes of a body at most, decompressed.
-    pub max_body_bytes: usize,
+    pub max_body_decompressed: u64,
     /// Memory for decoding bodies.
     pub budget: DecodeBudget,
 }

@@ -94,7 +94,8 @@ fn server_over(
         topics: ["logs".to_owned()].into(),
         clock,
         queries: queries.clone(),
-        max_body_bytes: 64 << 20,
+        max_body: 1 << 20,
+        max_body_decompressed: 2 << 20,
         budget: millrace_log::push::DecodeBudget::new(64 << 20),
     };
     Server { router: super::router(state).open_for_tests(), store, queries, _run: run, _dir: dir }
@@ -774,6 +775,67 @@ async fn names_and_fields_are_told() {
     assert_eq!(server.ask("GET /", "").await.1["tagline"], "You Know, for Search");
     let (_, rows) = server.ask("GET /_cat/indices/things?format=json", "").await;
     assert_eq!(rows[0]["docs.count"], "6");
+}
+
+#[tokio::test]
+async fn lists_of_indices_have_a_head_if_it_is_asked_for() {
+    let (empty, filled) = (server(), filled().await);
+    let head = "health status index pri rep docs.count";
+    for (server, path, want) in [
+        (&empty, "/_cat/indices/no*?v", format!("{head}\n")),
+        (&empty, "/_cat/indices/no*?v=true", format!("{head}\n")),
+        (&empty, "/_cat/indices/no*?v=false", String::new()),
+        (&empty, "/_cat/indices/no*", String::new()),
+        (&filled, "/_cat/indices/things", "green open things 1 0 6\n".to_owned()),
+        (
+            &filled,
+            "/_cat/indices/things?v",
+            "health status index  pri rep docs.count\ngreen  open   things 1   0   6\n".to_owned(),
+        ),
+    ] {
+        assert_eq!(server.ask(&format!("GET {path}"), "").await, (200, Value::from(want)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_beyond_a_limit_are_refused_in_json_with_the_key() {
+    let server = server();
+    let gzip = |plain: &[u8]| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut writer, plain).unwrap();
+        writer.finish().unwrap()
+    };
+    let bomb = gzip(&vec![b' '; 3 << 20]);
+    let text = "2097152 are allowed (`aggregator.elasticsearch.max_body_decompressed`)";
+    for (what, encoding, body, status, kind, text) in [
+        ("POST /_bulk", "gzip", bomb.clone(), 413, "content_too_large_exception", text),
+        ("POST /things/_search", "gzip", bomb.clone(), 413, "content_too_large_exception", text),
+        ("PUT /things/_doc/1", "identity", vec![b' '; 3 << 20], 413, "content_too_large_exception", text),
+        ("POST /_bulk", "gzip", b"no gzip".to_vec(), 400, "parse_exception", "body can't be read: "),
+        ("POST /_bulk", "gzip", bomb[..bomb.len() / 2].to_vec(), 400, "parse_exception", "body can't be read: "),
+    ] {
+        let (method, path) = what.split_once(' ').unwrap();
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.header("content-encoding", encoding).body(Body::from(body)).unwrap();
+        let (got, answer) = server.send(request).await;
+        assert_eq!((got, answer["status"].as_u64()), (status, Some(status.into())), "{what} {answer}");
+        assert_eq!(answer["error"]["type"], kind, "{what} {answer}");
+        assert!(answer["error"]["reason"].as_str().unwrap().contains(text), "{what} {answer}");
+    }
+    // What the listener itself refuses is said alike.
+    let (parts, ()) = Request::new(()).into_parts();
+    let refusal = millrace_doors::limits::too_large(11, 10, "aggregator.elasticsearch.max_body");
+    let answer = super::refused(&parts, refusal);
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (413, &"application/json".parse().unwrap())
+    );
+    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let json: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        json["error"]["reason"],
+        "body has 11 bytes or more, 10 are allowed (aggregator.elasticsearch.max_body)"
+    );
 }
 
 #[tokio::test]

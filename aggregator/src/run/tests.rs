@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use millrace_log::clock::ManualClock;
 use millrace_log::dead_letter::HEADER_REASON;
 use millrace_log::fs::SimFs;
-use millrace_log::record::{HeaderName, Record, Tenant};
+use millrace_log::record::{Event, HeaderName, Labels, Record, Tenant, encode};
 use millrace_log::value::{ByteSize, Span};
 use millrace_logql::storage::{
     BatchStream, LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, Scan, Stats, Storage, StorageError,
@@ -26,7 +26,7 @@ use crate::fake::{FakeLog, document, event, record};
 use millrace_index::docs::DocumentStore as _;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::publish::Step;
-use millrace_index::scan::{Aggregation, Budget, EventStore, Kind, Partial, Plan};
+use millrace_index::scan::{Aggregation, Budget, EventStore, GroupBy, Kind, Partial, Plan, Windows};
 
 const NOW_NS: i64 = 1_000_000 * 1_000_000_000;
 
@@ -66,6 +66,18 @@ async fn lines(store: &Index, plan: Plan) -> Result<Vec<String>, StorageError> {
         lines.extend(batch.rows.iter().map(|r| String::from_utf8_lossy(batch.line(r)).into_owned()));
     }
     Ok(lines)
+}
+
+/// Lines with their times and metadata.
+async fn rows(store: &Index, plan: Plan) -> Vec<(String, i64, Labels)> {
+    let batches: Vec<_> = store.scan(plan).await.unwrap().collect().await;
+    let of = |batch: millrace_index::scan::RowBatch| {
+        let row = |r: &millrace_index::scan::Row| {
+            (String::from_utf8_lossy(batch.line(r)).into_owned(), r.time_ns, r.metadata.clone().unwrap_or_default())
+        };
+        batch.rows.iter().map(row).collect::<Vec<_>>()
+    };
+    batches.into_iter().flat_map(|batch| of(batch.unwrap())).collect()
 }
 
 /// An aggregator that runs, and how to end it.
@@ -410,7 +422,70 @@ async fn long_lines_are_cut_and_long_documents_go_to_the_dead_letters() {
         ["document has 1025 bytes, 1024 are allowed (`aggregator.index.max_line_bytes`)"]
     );
     assert_eq!(running.aggregator.shared.metrics.cut_lines.get(), 2);
+    assert_eq!(running.aggregator.shared.metrics.cut_bytes.get(), 2 + 2);
+    let marks =
+        |lines: Vec<(String, i64, Labels)>| lines.into_iter().map(|(line, _, marks)| (line.len(), marks.to_json()));
+    let marks: Vec<_> = marks(rows(&running.store(), plan()).await).filter(|(length, _)| *length > 20).collect();
+    let cut = |by: &str| format!(r#"{{"truncated":"true","truncated_bytes":"{by}"}}"#);
+    assert_eq!(marks, [(1024, "{}".to_owned()), (1024, cut("2")), (1023, cut("2"))]);
     assert!(running.aggregator.ledger().balanced);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_beyond_all_times_are_found_at_the_time_of_reading_with_a_mark() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let read_ms = NOW_NS / 1_000_000 - 5000;
+    let at = |n: u64, time_ns: i64| encode(&Event { time_ns, ..event(0, n) }, read_ms);
+    let times = [i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1, 7];
+    log.put("logs", 0, (1..).zip(times).map(|(n, time_ns)| at(n, time_ns)));
+    // A foreign record with a time that no nanoseconds reach, and one of a clock ahead of the index's.
+    log.put("logs", 0, [Record { timestamp_ms: i64::MAX, value: Some(Bytes::from("far")), ..Record::default() }]);
+    log.put("logs", 0, [encode(&Event { time_ns: i64::MAX, ..event(0, 9) }, read_ms + 9000)]);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    let mut found = rows(&running.store(), plan()).await;
+    found.sort();
+    let (mark, read_ns) = (r#"{"timestamp":"out_of_range"}"#, read_ms * 1_000_000);
+    let want = [
+        ("far", NOW_NS, mark),
+        ("source=0 n=1", read_ns, mark),
+        ("source=0 n=2", read_ns, mark),
+        ("source=0 n=3", i64::MAX - 1, "{}"),
+        ("source=0 n=4", i64::MIN + 1, "{}"),
+        ("source=0 n=5", 7, "{}"),
+        ("source=0 n=9", NOW_NS, mark),
+    ];
+    let found: Vec<_> = found.iter().map(|(line, time_ns, marks)| (line.as_str(), *time_ns, marks.to_json())).collect();
+    assert_eq!(found, want.map(|(line, time_ns, marks)| (line, time_ns, marks.to_owned())));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metric_of_bytes_read_counts_all_lines_that_were_looked_at() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    fill(&log, 2, 10..20);
+    let running = start(dir.path(), &log, config()).await;
+    running.caught_up().await;
+    let store = running.store();
+    assert!(store.splits().is_empty(), "all is recent");
+    let all = 2 * 10 * "source=0 n=10".len() as u64;
+    let needles = vec![LineNeedle { text: b"nowhere".to_vec(), ignore_case: false }];
+    let windows = Windows { first_end_ns: NOW_NS, step_ns: 1, count: 1, range_ns: NOW_NS };
+    let counted = Arc::new(Aggregation { windows, group: GroupBy::None, test: None });
+    let read = &running.aggregator.shared.metrics.query_bytes;
+    for (what, plan) in [("lines that no filter lets through", Plan { needles, ..plan() }), ("all lines", plan())] {
+        let before = read.get();
+        drop(lines(&store, plan.clone()).await.unwrap());
+        assert_eq!(read.get() - before, all, "{what}");
+        drop(store.aggregate(plan, Arc::clone(&counted)).await.unwrap());
+        assert_eq!(read.get() - before, 2 * all, "{what}, counted");
+    }
+    // What was read before a limit ended the query was read all the same.
+    let before = read.get();
+    let limits = QueryLimits { max_bytes_read: 10, ..QueryLimits::default() };
+    drop(lines(&store, Plan { budget: Budget::new(limits, &CancellationToken::new()), ..plan() }).await.unwrap_err());
+    assert!(read.get() > before);
     running.stop().await.unwrap();
 }
 

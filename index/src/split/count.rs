@@ -37,15 +37,28 @@ impl From<NoPartial> for CountError {
 }
 
 impl SplitReader {
-    /// Adds the rows that a plan asks for. `live` says whether a document is shown. Blocking. Gives the bytes of lines that
-    /// were decompressed.
+    /// Adds the rows that a plan asks for. `live` says whether a document is shown. Blocking. Adds the bytes of lines that
+    /// were decompressed to `read`, also when it ends with an error.
     pub fn count(
         &self,
         plan: &Plan,
         partial: &mut Partial,
+        read: &mut u64,
         live: impl Fn(&DocIdentity, SourceId, Position) -> Result<bool, StorageError>,
-    ) -> Result<u64, CountError> {
+    ) -> Result<(), CountError> {
         let mut blocks = Blocks::open(self.clone(), plan.clone())?;
+        let counted = self.count_blocks(plan, &mut blocks, partial, live);
+        *read += blocks.bytes_read;
+        counted
+    }
+
+    fn count_blocks(
+        &self,
+        plan: &Plan,
+        blocks: &mut Blocks,
+        partial: &mut Partial,
+        live: impl Fn(&DocIdentity, SourceId, Position) -> Result<bool, StorageError>,
+    ) -> Result<(), CountError> {
         let mut groups = StreamGroups::default();
         let reads_lines = partial.tests_lines() || !plan.needles.is_empty();
         let watch = plan.budget.watch();
@@ -76,6 +89,6 @@ impl SplitReader {
                 partial.add(&mut groups, stream, labels, metadata, head.time_ns, line, place.len())?;
             }
         }
-        Ok(blocks.bytes_read)
+        Ok(())
     }
 }

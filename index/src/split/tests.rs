@@ -309,7 +309,7 @@ proptest! {
                 want.add(&mut groups, i % 3, labels, metadata, time_ns, &line, line.len()).unwrap();
             }
             let mut got = Partial::new(Arc::clone(&aggregation), &plan.budget).unwrap();
-            split.count(plan, &mut got, |_, _, _| Ok(true)).unwrap();
+            split.count(plan, &mut got, &mut 0, |_, _, _| Ok(true)).unwrap();
             prop_assert_eq!((got.lines, got.bytes, got.passed), (want.lines, want.bytes, want.passed));
             prop_assert_eq!(got.into_groups(), want.into_groups());
         }

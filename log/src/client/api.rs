@@ -35,6 +35,11 @@ pub trait BatchProducer: Send + Sync + 'static {
 
     /// Number of partitions of a topic, created with `partitions` if it does not exist.
     async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32, ClientError>;
+
+    /// Asks the log whether it knows a topic, whatever it answers: an error says why there is no answer. Cheap.
+    async fn probe(&self, _topic: &str) -> Result<(), ClientError> {
+        Ok(())
+    }
 }
 
 /// A record as it stands on the log.

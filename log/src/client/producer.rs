@@ -347,6 +347,15 @@ impl BatchProducer for WireProducer {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+
+    async fn probe(&self, topic: &str) -> Result<(), ClientError> {
+        match self.cluster.partitions(topic).await {
+            Ok(_) => Ok(()),
+            // That is an answer.
+            Err(WireError::Refused { .. }) => Ok(()),
+            Err(error) => Err(ClientError::unreachable(&self.brokers, error)),
+        }
+    }
 }
 
 impl WireProducer {

@@ -352,8 +352,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         self.generation = generation;
         let before = std::mem::take(&mut self.places);
         self.awaited.clear();
-        let assignment = self.reader.assignment();
-        for (tp, committed, topic_id) in assignment.partitions {
+        for (tp, committed, topic_id) in self.reader.assignment() {
             self.status.show(&tp);
             self.control.reached(committed.map(|next| (tp.clone(), next)));
             let outdated = before.outdated(&tp, topic_id);

@@ -13,7 +13,7 @@ use super::batch::Batch;
 use super::control::Control;
 use super::delivery::{Delivery, Keeping, Known, Offered, Setback};
 use super::interval::Interval;
-use super::reader::{GroupAssignment, LogReader, Positioned, Start};
+use super::reader::{Assigned, LogReader, Positioned, Start};
 use super::status::ConsumerStatus;
 use crate::client::{ClientError, Limits, StartAt};
 use crate::record::TopicPartition;
@@ -170,10 +170,10 @@ impl LogReader for FakeReader {
         self.is_member().then_some(self.generation)
     }
 
-    fn assignment(&self) -> GroupAssignment {
+    fn assignment(&self) -> Vec<Assigned> {
         let world = self.fake.world.lock();
         let of = |tp: &TopicPartition| (tp.clone(), committed(&world, tp), self.ids.get(tp).copied().flatten());
-        GroupAssignment { generation: self.generation, partitions: self.places.keys().map(of).collect() }
+        self.places.keys().map(of).collect()
     }
 
     fn partitions(&self, _: &str) -> Result<Vec<i32>, ClientError> {

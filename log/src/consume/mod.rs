@@ -57,7 +57,7 @@ pub use control::{Control, ControlError, Ends};
 pub use delivery::{Delivery, Keeping, Known, Offered, Setback};
 pub use interval::{Hole, HoleCause, Interval};
 pub use metrics::{ConsumerMetrics, Owner};
-pub use reader::{GroupAssignment, LogReader, Positioned, Start};
+pub use reader::{Assigned, LogReader, Positioned, Start};
 pub use sessions::sessions;
 pub use settings::ConsumerSettings;
 pub use status::{ConsumerStatus, Counts, Pause};

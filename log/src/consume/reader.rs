@@ -40,14 +40,9 @@ impl Positioned for SourceRecord {
     }
 }
 
-/// What a consumer group gave to this reader.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GroupAssignment {
-    /// Changes with each assignment.
-    pub generation: u64,
-    /// Its partitions, the offsets that the group had committed (none: from the oldest record on), the ids of their topics.
-    pub partitions: Vec<(TopicPartition, Option<i64>, Option<TopicId>)>,
-}
+/// What a consumer group gave to a reader: a partition, the offset that the group had committed (none: from the oldest
+/// record on), the id of its topic.
+pub type Assigned = (TopicPartition, Option<i64>, Option<TopicId>);
 
 /// What the consumer's thread asks of the log. Calls block.
 pub trait LogReader: Send + 'static {
@@ -60,8 +55,8 @@ pub trait LogReader: Send + 'static {
     }
 
     /// The group's assignment in full.
-    fn assignment(&self) -> GroupAssignment {
-        GroupAssignment::default()
+    fn assignment(&self) -> Vec<Assigned> {
+        Vec::new()
     }
 
     /// Partitions of a topic, empty if there is no such topic.
@@ -158,8 +153,8 @@ impl<R: Readable + Positioned> LogReader for GroupReader<R> {
         Some(Self::generation(self))
     }
 
-    fn assignment(&self) -> GroupAssignment {
-        GroupAssignment { generation: Self::generation(self), partitions: Self::assigned(self) }
+    fn assignment(&self) -> Vec<Assigned> {
+        Self::assigned(self)
     }
 
     fn partitions(&self, topic: &str) -> Result<Vec<i32>, ClientError> {
@@ -204,7 +199,7 @@ impl<R: LogReader + ?Sized> LogReader for Box<R> {
         (**self).group()
     }
 
-    fn assignment(&self) -> GroupAssignment {
+    fn assignment(&self) -> Vec<Assigned> {
         (**self).assignment()
     }
 

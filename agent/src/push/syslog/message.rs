@@ -11,6 +11,7 @@ use syslog_loose::{Variant, parse_message_with_year_exact_tz};
 
 use crate::config::syslog::SyslogFormat;
 use crate::name::plain_name;
+use crate::timestamp::saturating_ns;
 
 /// Metadata of one message at most; what is beyond stays in no field.
 const MAX_FIELDS: usize = 48;
@@ -78,7 +79,7 @@ impl MessageReader {
                 fields.push((field_name(&format!("{}_{name}", element.id)), value.to_string()));
             }
         }
-        let time_ns = message.timestamp.and_then(|time| time.timestamp_nanos_opt());
+        let time_ns = message.timestamp.map(|time| saturating_ns(&time));
         let (labels, metadata) = self.sort(fields);
         Read { text: line, time_ns, labels: Labels::new(labels), metadata: Labels::new(metadata) }
     }
