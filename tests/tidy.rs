@@ -86,6 +86,25 @@ fn routers_are_open_in_tests_only() {
     assert!(seen > 3, "tests open routers");
 }
 
+/// HTTP clients are made where the section `outgoing` is kept to, where commands say whom they trust, and for the provider of
+/// logins, which has authorities of its own.
+#[test]
+fn http_clients_are_made_in_three_places_only() {
+    let client = regex::Regex::new(r"\b(reqwest::)?Client(Builder)?::(builder|new)\(").unwrap();
+    let mut found = Vec::new();
+    for path in CRATES.iter().flat_map(|of| files(&root().join(of).join("src"), "rs")) {
+        let name = path.strip_prefix(root()).unwrap().to_string_lossy().trim_start_matches("./").to_owned();
+        let text = read(&path);
+        let before_tests = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let is_test = name.contains("/tests/") || name.ends_with("tests.rs");
+        if !is_test && before_tests.contains("reqwest") && client.is_match(before_tests) {
+            found.push(name);
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["doors/src/access/oidc/provider.rs", "log/src/outgoing.rs", "src/cli/door.rs"]);
+}
+
 /// No crate has a ring of files, and modules stand in the order in which they build on each other.
 #[test]
 fn imports_within_crates_point_up() {

@@ -120,7 +120,8 @@ impl Scene {
         };
         let config = ElasticBulkConfig { kafka, url: self.server.uri(), ..ElasticBulkConfig::default() };
         let dead = Arc::clone(&self.producer);
-        let export = ElasticBulk::new(config, dead, SystemClock::shared(), metrics.clone()).unwrap();
+        let outgoing = millrace_log::outgoing::Outgoing::default();
+        let export = ElasticBulk::new(config, dead, SystemClock::shared(), metrics.clone(), &outgoing).unwrap();
         let (status, token) = (export.status(), CancellationToken::new());
         let stop = token.clone();
         let task = tokio::spawn(async move { export.run(stop).await.unwrap() });

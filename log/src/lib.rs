@@ -22,6 +22,10 @@ pub mod store;
 pub mod alert;
 /// Errors with their causes, in one line.
 pub mod causes;
+/// Networks: addresses that begin alike.
+pub mod network;
+/// Requests to other systems by HTTP, and where they may go.
+pub mod outgoing;
 /// Time as a seam: the system's clock, or one that a test moves.
 pub mod clock;
 /// Numbers as records hold them.

@@ -22,6 +22,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use millrace_log::alert::{AlertSink, Fingerprint, NewAlert, SinkError};
 use millrace_log::clock::{SharedClock, span_ns};
+use millrace_log::outgoing::Outgoing;
 use millrace_log::store::{Store, run_blocking};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
@@ -65,7 +66,7 @@ pub struct GroupedAlerts {
 pub struct Notifier {
     parts: Arc<Parts>,
     flush: Arc<Flush>,
-    client: Option<reqwest::Client>,
+    outgoing: Option<Outgoing>,
     wake: Notify,
     /// A flush has left room for the next.
     freed: Arc<Notify>,
@@ -87,15 +88,15 @@ impl Notifier {
         config: NotifyConfig,
         data_dir: &Path,
         clock: SharedClock,
-        client: &reqwest::Client,
+        outgoing: &Outgoing,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, NotifyError> {
         if !config.forward.is_empty() {
             let message = "notify.forward is not supported yet: remove it".to_owned();
             return Err(NotifyError::Config { message });
         }
-        let plan = Plan::read(&config, client)?;
-        Self::open_plan(config, plan, Some(client.clone()), data_dir, clock, registry)
+        let plan = Plan::read(&config, outgoing)?;
+        Self::open_plan(config, plan, Some(outgoing.clone()), data_dir, clock, registry)
     }
 
     /// As [`Notifier::open`], with integrations of the caller's.
@@ -113,7 +114,7 @@ impl Notifier {
     fn open_plan(
         config: NotifyConfig,
         plan: Plan,
-        client: Option<reqwest::Client>,
+        outgoing: Option<Outgoing>,
         data_dir: &Path,
         clock: SharedClock,
         registry: &mut Registry,
@@ -145,7 +146,7 @@ impl Notifier {
             write_order: Mutex::default(),
         });
         let flush = Arc::new(Flush::new(&parts));
-        let notifier = Self { flush, client, wake: Notify::new(), freed: Arc::default(), started_ns: now_ns, parts };
+        let notifier = Self { flush, outgoing, wake: Notify::new(), freed: Arc::default(), started_ns: now_ns, parts };
         notifier.count();
         Ok(Arc::new(notifier))
     }
@@ -156,8 +157,8 @@ impl Notifier {
     /// # Errors
     /// All faults of the file at once; a client can't be made.
     pub fn reload(&self) -> Result<(), NotifyError> {
-        let Some(client) = &self.client else { return Ok(()) };
-        let plan = Plan::read(&self.parts.config, client).inspect_err(|_| {
+        let Some(outgoing) = &self.outgoing else { return Ok(()) };
+        let plan = Plan::read(&self.parts.config, outgoing).inspect_err(|_| {
             tracing::error!("alertmanager.yml has errors, the previous one remains active");
         })?;
         let plan = Arc::new(plan);

@@ -1,8 +1,10 @@
 //! The plan at work: the routing of `alertmanager.yml`, with the integrations of the route's receiver.
 //!
-//! In: the file, a client for webhooks. Out: what a reload replaces as one. Touches the file.
+//! In: the file, and where webhooks may go. Out: what a reload replaces as one. Touches the file.
 
 use std::sync::Arc;
+
+use millrace_log::outgoing::Outgoing;
 
 use crate::config::NotifyConfig;
 use crate::error::NotifyError;
@@ -22,7 +24,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Reads the file that the configuration names.
-    pub(crate) fn read(config: &NotifyConfig, client: &reqwest::Client) -> Result<Self, NotifyError> {
+    pub(crate) fn read(config: &NotifyConfig, outgoing: &Outgoing) -> Result<Self, NotifyError> {
         let routing = match &config.config_file {
             Some(path) => Routing::read(path)?,
             None => Routing::default(),
@@ -33,7 +35,7 @@ impl Plan {
                 integrations.push(Arc::new(LogReceiver));
             }
             for webhook in &receiver.webhooks {
-                integrations.push(Arc::new(WebhookReceiver::new(webhook.clone(), client, config.timeout.0)?));
+                integrations.push(Arc::new(WebhookReceiver::new(webhook.clone(), outgoing, config.timeout.0)?));
             }
         }
         if integrations.is_empty() {

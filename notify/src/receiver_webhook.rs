@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::routing::{Auth, Credential, Webhook};
 use millrace_log::alert::LabelSet;
 use millrace_log::causes::chain;
 use millrace_log::go;
+use millrace_log::outgoing::{Forbidden, Outgoing, OutgoingClient, Redirects};
 use millrace_log::store::run_blocking;
 
 /// Bytes of a failing answer that are shown.
@@ -25,7 +27,7 @@ const SHOWN_ANSWER_BYTES: usize = 200;
 #[derive(Debug)]
 pub struct WebhookReceiver {
     config: Webhook,
-    client: reqwest::Client,
+    client: OutgoingClient,
     timeout: Duration,
 }
 
@@ -105,15 +107,13 @@ fn common(alerts: &[NotifiedAlert], of: impl Fn(&NotifiedAlert) -> &LabelSet) ->
 }
 
 impl WebhookReceiver {
-    /// Takes the shared client, or makes one of its own where redirects must not be followed.
-    pub fn new(config: Webhook, shared: &reqwest::Client, usual_timeout: Duration) -> Result<Self, NotifyError> {
-        let client = if config.http.follow_redirects {
-            shared.clone()
-        } else {
-            reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().map_err(|source| {
-                NotifyError::Prepare { what: "a client for webhooks".to_owned(), source: Box::new(source) }
-            })?
-        };
+    /// With a client that follows redirects to the same host, or none.
+    pub fn new(config: Webhook, outgoing: &Outgoing, usual_timeout: Duration) -> Result<Self, NotifyError> {
+        let redirects = if config.http.follow_redirects { Redirects::SameHost } else { Redirects::None };
+        let client = outgoing.client(redirects, None).map_err(|source| NotifyError::Prepare {
+            what: "a client for webhooks (are the system's certificates installed, ca-certificates?)".to_owned(),
+            source: Box::new(source),
+        })?;
         let timeout = config.timeout.unwrap_or(usual_timeout);
         Ok(Self { config, client, timeout })
     }
@@ -176,9 +176,13 @@ impl Integration for WebhookReceiver {
             Ok(body) => body,
             Err(error) => return Outcome::Refused { reason: format!("the message can't be written: {error}") },
         };
-        let mut request = self
-            .client
-            .post(url)
+        let request = match self.client.request(Method::POST, &url) {
+            Ok(request) => request,
+            Err(error @ Forbidden::Url) => return Outcome::Refused { reason: error.to_string() },
+            // Until a reload allows it.
+            Err(error) => return Outcome::Again { reason: error.to_string() },
+        };
+        let mut request = request
             .timeout(self.timeout)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("Millrace/", env!("CARGO_PKG_VERSION")))
@@ -222,6 +226,21 @@ async fn shown(mut answer: reqwest::Response) -> String {
 mod tests {
     use super::*;
     use crate::alert::Alert;
+
+    #[tokio::test]
+    async fn addresses_that_receivers_must_not_reach_are_not_asked() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let url = Credential::Literal("http://169.254.169.254/latest".to_owned());
+        let http = crate::routing::HttpConfig::default();
+        let config = Webhook { url, send_resolved: true, max_alerts: 0, timeout: None, http };
+        let receiver = WebhookReceiver::new(config, &Outgoing::default(), Duration::from_secs(5)).unwrap();
+        let outcome = receiver.attempt(&message(Vec::new())).await;
+        let Outcome::Again { reason } = outcome else { panic!("{outcome:?}") };
+        assert!(
+            reason.contains("link-local or metadata address") && reason.contains("outgoing.allow_hosts"),
+            "{reason}"
+        );
+    }
 
     fn told(pairs: &[(&str, &str)], summary: &str, resolved: bool) -> NotifiedAlert {
         let map = |pairs: &[(&str, &str)]| -> LabelSet {

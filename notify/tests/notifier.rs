@@ -244,8 +244,8 @@ async fn open_http(folder: &std::path::Path, hook: &str, more: &str) -> Arc<Noti
     let config = NotifyConfig { config_file: Some(file), external_url: "http://am/".into(), ..NotifyConfig::default() };
     // reqwest is built without a crypto provider of its own; plain HTTP needs none, but the client wants to see one.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::new();
-    Notifier::open(config, folder, SystemClock::shared(), &client, &mut Registry::default()).unwrap()
+    let outgoing = millrace_log::outgoing::Outgoing::default();
+    Notifier::open(config, folder, SystemClock::shared(), &outgoing, &mut Registry::default()).unwrap()
 }
 
 async fn wait_for(what: &str, mut good: impl AsyncFnMut() -> bool) {

@@ -77,7 +77,8 @@ impl Served {
             Self::One { role, .. } => {
                 // What is not a role holds for each.
                 let (data_dir, access, limits) = (all.data_dir.clone(), all.access.clone(), all.limits.clone());
-                let mut config = Config { data_dir, access, limits, ..Config::default() };
+                let outgoing = all.outgoing.clone();
+                let mut config = Config { data_dir, access, limits, outgoing, ..Config::default() };
                 let missing = |section: &str| match whole {
                     Err(unreadable) => unreadable,
                     Ok(()) => Failure::text(Code::Config, format!("the configuration has no section `{section}`")),

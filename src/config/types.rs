@@ -9,6 +9,7 @@ use millrace_aggregator::config::AggregatorConfig;
 use millrace_doors::access::config::AccessConfig;
 use millrace_exports::config::ExportConfig;
 use millrace_log::client::ConnectionConfig;
+use millrace_log::outgoing::OutgoingConfig;
 use millrace_log::push::budget::DEFAULT_BYTES;
 use millrace_log::value::{ByteSize, Faults};
 use millrace_notify::NotifyConfig;
@@ -38,6 +39,8 @@ pub struct Config {
     pub rules: Option<RulesConfig>,
     /// Notifies people: groups alerts and sends them to receivers.
     pub notify: Option<NotifyConfig>,
+    /// Where requests to other systems may go.
+    pub outgoing: OutgoingConfig,
     /// What all requests of the process may take together.
     pub limits: LimitsConfig,
     /// Consumers that feed other systems.
@@ -71,6 +74,7 @@ impl Default for Config {
             aggregator: None,
             rules: None,
             notify: None,
+            outgoing: OutgoingConfig::default(),
             limits: LimitsConfig::default(),
             exports: Vec::new(),
             streams: Vec::new(),
@@ -133,6 +137,7 @@ impl Config {
             faults.add("limits.decode_memory", format!("is {}: must be at least 1MiB", self.limits.decode_memory));
         }
         faults.within("access", |f| check_access(&self.access, f));
+        faults.within("outgoing", |f| self.outgoing.check(f));
         if let Some(agent) = &self.agent {
             faults.within("agent", |f| agent.check(f));
         }

@@ -9,6 +9,7 @@ use millrace_exports::elastic_bulk::ElasticBulk;
 use millrace_exports::metrics::ExportMetrics;
 use millrace_log::client::BatchProducer;
 use millrace_log::consume::ConsumerStatus;
+use millrace_log::outgoing::Outgoing;
 use prometheus_client::registry::Registry;
 
 use super::part::Part;
@@ -19,6 +20,7 @@ use crate::stages::{STOP_LIMIT, Stages};
 /// Starts all exports; what they can't use goes to `dead_letters`.
 pub fn start(
     configs: &[ExportConfig],
+    outgoing: &Outgoing,
     dead_letters: &Arc<dyn BatchProducer>,
     site: &Site,
     stages: &mut Stages<Part>,
@@ -29,7 +31,8 @@ pub fn start(
     let mut statuses = Vec::new();
     for ExportConfig::Elasticsearch(export) in configs.iter().cloned() {
         let name = export.name.clone();
-        let opened = ElasticBulk::new(export, Arc::clone(dead_letters), Arc::clone(&site.clock), metrics.clone());
+        let opened =
+            ElasticBulk::new(export, Arc::clone(dead_letters), Arc::clone(&site.clock), metrics.clone(), outgoing);
         let opened = opened.map_err(|error| Failure::new(Code::Config, error))?;
         statuses.push((name, opened.status()));
         all.push(opened);

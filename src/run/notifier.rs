@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use millrace_log::outgoing::Outgoing;
 use millrace_log::store::StoreError;
 use millrace_notify::{Notifier, NotifyError};
 use prometheus_client::registry::Registry;
@@ -18,18 +19,14 @@ use crate::stages::{STOP_LIMIT, Stages};
 
 /// Opens the notifier and runs it.
 pub async fn start(config: &Config, site: &Site, stages: &mut Stages<Part>) -> Result<Arc<Notifier>, Failure> {
-    let client = reqwest::Client::builder().build().map_err(|error| {
-        let text =
-            "can't create the HTTP client of the receivers: are the system's certificates installed (ca-certificates)?";
-        Failure::new(Code::Config, anyhow::Error::new(error).context(text))
-    })?;
+    let outgoing = Outgoing::new(&config.outgoing);
     let open = || {
         let (notify, data_dir) = (config.notify.clone().unwrap_or_default(), config.data_dir.clone());
-        let (clock, client) = (Arc::clone(&site.clock), client.clone());
+        let (clock, outgoing) = (Arc::clone(&site.clock), outgoing.clone());
         async move {
             let opened = tokio::task::spawn_blocking(move || {
                 let mut registry = Registry::default();
-                let notifier = Notifier::open(notify, &data_dir, clock, &client, &mut registry).map_err(Some)?;
+                let notifier = Notifier::open(notify, &data_dir, clock, &outgoing, &mut registry).map_err(Some)?;
                 Ok((notifier, registry))
             });
             opened.await.unwrap_or(Err(None))

@@ -109,7 +109,7 @@ impl Part {
                 let by_rules = config.rules.is_some() && config.aggregator.is_some();
                 (config.notify.is_some() || by_rules).then_some(())?;
                 // With `tls`, which makes the scheme of its links.
-                vec![value(&["notify"])]
+                vec![value(&["notify"]), value(&["outgoing"])]
             }
             Self::Rules => {
                 config.aggregator.as_ref()?;
@@ -121,7 +121,7 @@ impl Part {
             Self::Apis => return None,
             Self::Exports => {
                 config.aggregator.as_ref().filter(|_| !config.exports.is_empty())?;
-                vec![value(&["exports"]), value(&["aggregator", "kafka"])]
+                vec![value(&["exports"]), value(&["outgoing"]), value(&["aggregator", "kafka"])]
             }
             Self::Agent => {
                 config.agent.as_ref()?;

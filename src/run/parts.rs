@@ -14,6 +14,7 @@ use millrace_doors::access::Access;
 use millrace_doors::access::config::AuditKafkaConfig;
 use millrace_doors::routes::{Need, Routes};
 use millrace_log::consume::ConsumerStatus;
+use millrace_log::outgoing::Outgoing;
 use millrace_log::push::DecodeBudget;
 use millrace_notify::Notifier;
 use millrace_rules::Rules;
@@ -341,7 +342,13 @@ impl Parts {
             Part::Apis => return Ok(false),
             Part::Exports => {
                 let connection = config.aggregator.clone().unwrap_or_default().kafka.connection();
-                self.exports = exports::start(&config.exports, &index::producer(&connection)?, site, stages)?;
+                self.exports = exports::start(
+                    &config.exports,
+                    &Outgoing::new(&config.outgoing),
+                    &index::producer(&connection)?,
+                    site,
+                    stages,
+                )?;
             }
             Part::Agent => {
                 let config_of_agent = config.agent.clone().unwrap_or_default();

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName};
+use millrace_log::network::Network;
 use millrace_log::value::{Secret, ValueError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::config::{AccessConfig, Network, expiry_ms};
+use super::config::{AccessConfig, expiry_ms};
 use super::grant::rights;
 use super::hash::{EntryDigest, HashError, PasswordDigest, REVOKED, TokenHash};
 use super::oidc::plan::{Plan, PlanError};

@@ -3,8 +3,7 @@
 //! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing:
 //! files are read by `book.rs`.
 
-use std::net::IpAddr;
-
+use millrace_log::network::Network;
 use millrace_log::record::is_topic_name;
 use millrace_log::value::{Faults, Secret, Span};
 use schemars::JsonSchema;
@@ -32,7 +31,7 @@ pub struct AccessConfig {
     /// Host names by which browsers and proxies reach the endpoints, besides IP addresses and `localhost`. Endpoints on
     /// loopback answer no other names; other endpoints answer any name unless some are listed here.
     pub hosts: Vec<String>,
-    /// Allows HTTP endpoints beyond loopback without a login: everybody who reaches them may read and change everything.
+    /// Allows HTTP endpoints and Kafka listeners beyond loopback without a login: everybody who reaches them may read and change everything.
     pub insecure: bool,
     /// What becomes of audit events: logins, refusals, deletions, reloads.
     pub audit: AuditConfig,
@@ -160,40 +159,6 @@ fn user_header() -> String {
     "X-Forwarded-User".to_owned()
 }
 
-/// An address, or all that begin like one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: u128,
-    bits: u32,
-}
-
-impl Network {
-    /// Reads `10.0.0.7`, `10.0.0.0/24`, `fd00::/8`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            None => (text.parse::<IpAddr>().ok()?, None),
-            Some((address, bits)) => (address.parse().ok()?, Some(bits.parse::<u32>().ok()?)),
-        };
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(width);
-        (bits <= width).then(|| Self { address: number(address), bits: bits + 128 - width })
-    }
-
-    /// Whether an address is in it.
-    pub fn has(&self, address: IpAddr) -> bool {
-        let differing = number(address) ^ self.address;
-        self.bits == 0 || differing.leading_zeros() >= self.bits
-    }
-}
-
-/// IPv4 addresses as they are mapped into IPv6.
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
 impl AccessConfig {
     /// Whether no login is configured.
     pub fn is_open(&self) -> bool {
@@ -305,26 +270,6 @@ pub fn expiry_ms(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn networks_have_their_addresses() {
-        for (network, address, want) in [
-            ("10.0.0.7", "10.0.0.7", true),
-            ("10.0.0.7", "::ffff:10.0.0.7", true),
-            ("10.0.0.7", "10.0.0.8", false),
-            ("10.0.0.0/24", "10.0.0.200", true),
-            ("10.0.0.0/24", "10.0.1.0", false),
-            ("0.0.0.0/0", "10.0.1.0", true),
-            ("0.0.0.0/0", "fd00::1", false),
-            ("fd00::/8", "fd12::1", true),
-            ("::/0", "10.0.0.1", true),
-        ] {
-            assert_eq!(Network::parse(network).unwrap().has(address.parse().unwrap()), want, "{network} {address}");
-        }
-        for wrong in ["", "10.0.0", "10.0.0.0/33", "10.0.0.0/x", "host"] {
-            assert_eq!(Network::parse(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn times_of_expiry_are_days_or_moments() {

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use millrace_log::client::{BatchProducer, Consumed};
 use millrace_log::clock::SharedClock;
 use millrace_log::consume::{ConsumerStatus, Pause};
+use millrace_log::outgoing::Outgoing;
 use millrace_log::record::Decoder;
 use tokio_util::sync::CancellationToken;
 
@@ -63,8 +64,9 @@ impl ElasticBulk {
         dead_letters: Arc<dyn BatchProducer>,
         clock: SharedClock,
         metrics: ExportMetrics,
+        outgoing: &Outgoing,
     ) -> Result<Self, ExportError> {
-        let server = Server::new(&config)?;
+        let server = Server::new(&config, outgoing)?;
         let name = ExportName { export: config.name.clone() };
         metrics.show(&name);
         let status = metrics.status(&name);

@@ -3,8 +3,8 @@
 //! In: documents. Out: the outcome of each, or why the request was not taken as a whole. Touches the network.
 
 use millrace_log::causes::chain;
-use reqwest::redirect::Policy;
-use reqwest::{StatusCode, header};
+use millrace_log::outgoing::{Outgoing, OutgoingClient, Redirects};
+use reqwest::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
@@ -16,7 +16,7 @@ use crate::error::ExportError;
 pub(super) struct Server {
     url: String,
     login: Login,
-    client: reqwest::Client,
+    client: OutgoingClient,
 }
 
 /// How the server is told who asks. Not `Debug`: it holds secrets.
@@ -56,7 +56,7 @@ pub(super) enum SendFault {
 
 impl Server {
     /// Reads secrets and makes the client.
-    pub fn new(config: &ElasticBulkConfig) -> Result<Self, ExportError> {
+    pub fn new(config: &ElasticBulkConfig, outgoing: &Outgoing) -> Result<Self, ExportError> {
         let secret = |source| ExportError::Secret { name: config.name.clone(), source };
         let login = if !config.username.is_empty() {
             Login::Basic(config.username.clone(), config.password.reveal().map_err(secret)?)
@@ -67,8 +67,9 @@ impl Server {
             }
         };
         // Following a redirect would turn the request into a GET, whose answer says nothing of the documents.
-        let client = reqwest::Client::builder().timeout(config.timeout.0).redirect(Policy::none());
-        let client = client.build().map_err(|source| ExportError::Client { name: config.name.clone(), source })?;
+        let client = outgoing
+            .client(Redirects::None, Some(config.timeout.0))
+            .map_err(|source| ExportError::Client { name: config.name.clone(), source })?;
         Ok(Self { url: format!("{}/_bulk", config.url.trim_end_matches('/')), login, client })
     }
 
@@ -81,7 +82,9 @@ impl Server {
     pub async fn send(&self, documents: &[Document]) -> Result<Vec<Outcome>, SendFault> {
         let other = |error: reqwest::Error| SendFault::Other(chain(&error.without_url()));
         let body = documents.iter().map(|document| &document.body[..]).collect::<Vec<_>>().concat();
-        let mut request = self.client.post(&self.url).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
+        let request = self.client.request(Method::POST, &self.url);
+        let request = request.map_err(|error| SendFault::Other(error.to_string()))?;
+        let mut request = request.header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
         request = match &self.login {
             Login::None => request,
             Login::Basic(user, password) => request.basic_auth(user, Some(password)),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use millrace_log::client::ClientError;
 use millrace_log::clock::ManualClock;
+use millrace_log::outgoing::Outgoing;
 use millrace_log::record::{
     DocIdentity, DocOp, Event, Labels, Position, Record, SourceId, Tenant, TopicPartition, encode,
 };
@@ -66,7 +67,7 @@ fn with(config: ElasticBulkConfig, graveyard: &Arc<Graveyard>) -> ElasticBulk {
     // Some other test of this process may have installed it already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let dead: Arc<dyn BatchProducer> = graveyard.clone();
-    ElasticBulk::new(config, dead, ManualClock::at_ns(0), ExportMetrics::default()).unwrap()
+    ElasticBulk::new(config, dead, ManualClock::at_ns(0), ExportMetrics::default(), &Outgoing::default()).unwrap()
 }
 
 /// A version of document `a`.
