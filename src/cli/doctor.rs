@@ -13,7 +13,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// Asks for the ledger twice and shows it; exit 1 if a hop does not add up, or nobody knows how far it is behind.
 pub fn doctor(door: &DoorFlags, json: bool) -> Result<(), Failure> {
     let view = block_on(async {
-        let client = reqwest::Client::new();
+        let client = door.client()?;
         let first = door.ledger(&client).await?;
         if json {
             print(&format!("{}\n", serde_json::to_string_pretty(&first)?))?;

@@ -1,8 +1,11 @@
 //! Address and login of a running process, with the flags and variables of `logcli`.
 //!
-//! In: flags and environment. Out: requests, and answers or errors. Side effects: network.
+//! In: flags and environment. Out: requests, and answers or errors. Side effects: network; reads certificates.
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use millrace_doors::tenant::TENANT_HEADER;
 use reqwest::StatusCode;
 
 use crate::exit::{Code, Failure};
@@ -43,9 +46,77 @@ pub struct DoorFlags {
         help_heading = "Connection options"
     )]
     pub password: String,
+    /// CA certificates to trust besides those of the system, PEM
+    #[arg(
+        long = "ca",
+        alias = "ca-cert",
+        value_name = "FILE",
+        env = "LOKI_CA_CERT_PATH",
+        help_heading = "Connection options"
+    )]
+    pub ca: Option<PathBuf>,
+    /// Client certificate, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOKI_CLIENT_CERT_PATH",
+        requires = "key",
+        help_heading = "Connection options"
+    )]
+    pub cert: Option<PathBuf>,
+    /// Private key of the client certificate, PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOKI_CLIENT_KEY_PATH",
+        requires = "cert",
+        help_heading = "Connection options"
+    )]
+    pub key: Option<PathBuf>,
+    /// Tenant, for logins that are for several
+    #[arg(
+        long = "org-id",
+        value_name = "TENANT",
+        env = "LOKI_ORG_ID",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Connection options"
+    )]
+    pub org_id: String,
+}
+
+fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::text(Code::Usage, format!("{flag} {}: {error}", path.display())))
 }
 
 impl DoorFlags {
+    /// A client that trusts what the flags say, and shows the certificate that they name. Redirects are not followed: another
+    /// host would get the login.
+    pub fn client(&self) -> Result<reqwest::Client, Failure> {
+        let wrong = |flag: &str, path: &Path, error: reqwest::Error| {
+            let text = format!("{flag} {}: {}", path.display(), millrace_log::causes::chain(&error));
+            Failure::text(Code::Usage, text)
+        };
+        let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        if let Some(ca) = &self.ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(&read("--ca", ca)?);
+            let certificates = certificates.map_err(|error| wrong("--ca", ca, error))?;
+            if certificates.is_empty() {
+                return Err(Failure::text(Code::Usage, format!("--ca {}: no certificate in it", ca.display())));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            let pem = [read("--cert", cert)?, b"\n".to_vec(), read("--key", key)?].concat();
+            builder =
+                builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| wrong("--cert", cert, error))?);
+        }
+        builder.build().map_err(|error| {
+            let text = "can't create the HTTP client: are the system's certificates installed (ca-certificates)?";
+            Failure::new(Code::Usage, anyhow::Error::new(error).context(text))
+        })
+    }
+
     /// The whole address of a path.
     pub fn url(&self, path: &str) -> String {
         // `host:port` alone is what people type.
@@ -66,7 +137,10 @@ impl DoorFlags {
 
     /// A request with the login.
     pub fn get(&self, client: &reqwest::Client, path: &str) -> reqwest::RequestBuilder {
-        let request = client.get(self.url(path));
+        let mut request = client.get(self.url(path));
+        if !self.org_id.is_empty() {
+            request = request.header(TENANT_HEADER, &self.org_id);
+        }
         match self.authorization() {
             Some(value) => request.header(reqwest::header::AUTHORIZATION, value),
             None => request,
@@ -76,7 +150,10 @@ impl DoorFlags {
     /// Sends; an answer that is no success is an error with the server's text.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
         let answer = request.send().await.map_err(|error| {
-            let text = format!("{} does not answer: is Millrace running there?", self.addr);
+            let text = match self.is_tls_fault(&error) {
+                true => format!("TLS to {} failed: does --ca name the authority of its certificate?", self.addr),
+                false => format!("{} does not answer: is Millrace running there?", self.addr),
+            };
             Failure::new(Code::Unavailable, anyhow::Error::new(error).context(text))
         })?;
         let status = answer.status();
@@ -93,6 +170,12 @@ impl DoorFlags {
             StatusCode::BAD_REQUEST => Failure::text(Code::Usage, text.to_owned()),
             _ => Failure::text(Code::Unavailable, format!("{} answers {status}: {text}", self.addr)),
         })
+    }
+
+    /// Whether somebody answered, and was not trusted.
+    fn is_tls_fault(&self, error: &reqwest::Error) -> bool {
+        let text = millrace_log::causes::chain(error).to_ascii_lowercase();
+        self.url("").starts_with("https") && ["certificate", "tls", "handshake"].iter().any(|word| text.contains(word))
     }
 
     /// The ledger of the process.
@@ -117,6 +200,10 @@ mod tests {
             token: token.to_owned(),
             username: username.to_owned(),
             password: password.to_owned(),
+            ca: None,
+            cert: None,
+            key: None,
+            org_id: String::new(),
         };
         for (flags, url, authorization) in [
             (flags("http://h:1/", "", "", ""), "http://h:1/api/v1/ledger", None),
@@ -128,5 +215,69 @@ mod tests {
             assert_eq!(flags.url("/api/v1/ledger"), url);
             assert_eq!(flags.authorization().as_deref(), authorization);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn endpoints_with_a_private_authority_and_client_certificates_are_reached() {
+        use millrace_doors::config::{ClientAuth, TlsConfig};
+        use rcgen::generate_simple_self_signed;
+
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let certified = |name: &str| {
+            let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            (
+                file(&format!("{name}.pem"), made.cert.pem()),
+                file(&format!("{name}.key"), made.signing_key.serialize_pem()),
+            )
+        };
+        let ((server, server_key), (own, own_key)) = (certified("server"), certified("own"));
+        let text = |path: &Path| path.display().to_string();
+        let mut config = crate::config::Config { data_dir: folder.path().join("data"), ..Default::default() };
+        let mut broker = crate::config::Config::embedded().broker.unwrap();
+        broker.server.listen = "127.0.0.1:0".to_owned();
+        broker.server.http = Some("127.0.0.1:0".to_owned());
+        broker.server.http_tls = Some(TlsConfig {
+            cert_file: text(&server),
+            key_file: text(&server_key),
+            client_auth: ClientAuth::Required,
+            client_ca_file: text(&own),
+            ..TlsConfig::default()
+        });
+        config.broker = Some(broker);
+        let process = crate::run::Process::start_config(config).await.unwrap();
+        let port = process.addresses().status.unwrap().port();
+        let asked = async |ca: Option<&Path>, pair: Option<(&Path, &Path)>| {
+            let flags = DoorFlags {
+                addr: format!("https://localhost:{port}"),
+                token: String::new(),
+                username: String::new(),
+                password: String::new(),
+                ca: ca.map(Path::to_owned),
+                cert: pair.map(|(cert, _)| cert.to_owned()),
+                key: pair.map(|(_, key)| key.to_owned()),
+                org_id: String::new(),
+            };
+            let client = flags.client().map_err(|failure| failure.to_string())?;
+            flags.ledger(&client).await.map(drop).map_err(|failure| failure.to_string())
+        };
+        let pair = Some((own.as_path(), own_key.as_path()));
+        assert_eq!(asked(Some(&server), pair).await, Ok(()));
+        for (ca, pair, want) in [
+            (None, pair, "does --ca name the authority"),
+            (Some(own.as_path()), pair, "does --ca name the authority"),
+            (Some(server_key.as_path()), pair, "no certificate in it"),
+            (Some(server.as_path()), Some((own.as_path(), server.as_path())), "--cert"),
+            (Some(Path::new("none")), None, "--ca none: No such file"),
+        ] {
+            let error = asked(ca, pair).await.unwrap_err();
+            assert!(error.contains(want), "{ca:?}: {error}");
+        }
+        assert!(asked(Some(&server), None).await.is_err(), "without the certificate that is required");
+        process.stop().await.unwrap();
     }
 }

@@ -112,7 +112,7 @@ async fn of_agent(args: &TapArgs) -> Result<(), Failure> {
         asked.append_pair("limit", &limit.to_string());
     }
     let path = format!("/api/v1/tap?{}", asked.finish());
-    let answer = args.door.send(args.door.get(&reqwest::Client::new(), &path)).await?;
+    let answer = args.door.send(args.door.get(&args.door.client()?, &path)).await?;
     let mut pieces = answer.bytes_stream();
     let mut rest = Vec::new();
     while let Some(piece) = pieces.next().await {

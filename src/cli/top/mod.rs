@@ -45,13 +45,13 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
         return runtime.block_on(once(&args.door, interval));
     }
     // Errors of the terminal or of the connection are reported before the screen is taken over.
-    let first = runtime.block_on(args.door.ledger(&reqwest::Client::new()))?;
+    let client = args.door.client()?;
+    let first = runtime.block_on(args.door.ledger(&client))?;
     let mut model = Model::new(&args.door.addr);
     model.take(Ok(Look::now(first)));
     let (looks, mut seen) = mpsc::channel(1);
     let door = args.door.clone();
     let looking = runtime.spawn(async move {
-        let client = reqwest::Client::new();
         let mut turns = tokio::time::interval(interval);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         turns.tick().await;
@@ -101,7 +101,7 @@ pub fn top(args: &TopArgs) -> Result<(), Failure> {
 }
 
 async fn once(door: &DoorFlags, interval: Duration) -> Result<(), Failure> {
-    let client = reqwest::Client::new();
+    let client = door.client()?;
     let mut model = Model::new(&door.addr);
     model.take(Ok(Look::now(door.ledger(&client).await?)));
     tokio::time::sleep(interval).await;
