@@ -91,6 +91,22 @@ fn endpoints_that_other_hosts_reach_need_a_login() {
     for (text, want) in [
         (with(""), all),
         (with("access: {insecure: true}\n"), &[]),
+        (
+            "broker: {listen: \"0.0.0.0:9092\"}\n".to_owned(),
+            &["broker.listen: address `0.0.0.0:9092` is open to other hosts and has no login: configure a listener"],
+        ),
+        (
+            format!(
+                "{token}broker:\n  listeners: [{{name: a, listen: \"127.0.0.1:9092\"}}, {{name: b, listen: \"[::]:9093\"}}]\n"
+            ),
+            &["broker.listeners[1].listen: address `[::]:9093` is open"],
+        ),
+        ("access: {insecure: true}\nbroker: {listen: \"0.0.0.0:9092\"}\n".to_owned(), &[]),
+        (
+            "broker: {listeners: [{name: a, listen: \"0.0.0.0:9092\", sasl: {}}], users: [{name: a, password: b}]}\n"
+                .to_owned(),
+            &[],
+        ),
         (with(&token), &[]),
         ("aggregator: {http: {listen: \"0.0.0.0:3100\", auth: {token: s3cret}}}\n".to_owned(), &[]),
         ("aggregator: {http: {listen: \"127.0.0.2:3100\"}}\n".to_owned(), &[]),

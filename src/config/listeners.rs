@@ -25,10 +25,15 @@ pub struct Listener {
 impl Listener {
     /// Whether other hosts reach it, as far as the address alone says.
     pub fn is_exposed(&self) -> bool {
-        match host_and_port(&self.address) {
-            Some((Host::Address(address), _)) => !address.is_loopback(),
-            Some((Host::Name(_), _)) | None => false,
-        }
+        is_exposed(&self.address)
+    }
+}
+
+/// Whether other hosts reach an address, as far as it alone says.
+pub fn is_exposed(address: &str) -> bool {
+    match host_and_port(address) {
+        Some((Host::Address(address), _)) => !address.is_loopback(),
+        Some((Host::Name(_), _)) | None => false,
     }
 }
 

@@ -168,7 +168,11 @@ impl Outside {
             );
             self.warnings.add("access.oidc.redirect_url", message);
         }
-        if config.access.insecure || !config.access.is_open() {
+        if config.access.insecure {
+            return;
+        }
+        self.kafka_listeners(config);
+        if !config.access.is_open() {
             return;
         }
         for listener in listeners.iter().filter(|listener| listener.is_http && listener.is_exposed()) {
@@ -194,6 +198,20 @@ impl Outside {
                 listener.address
             );
             self.faults.add(&listener.key, message);
+        }
+    }
+
+    /// Listeners of the broker that other hosts reach, and may use without a login.
+    fn kafka_listeners(&mut self, config: &Config) {
+        let Some(broker) = config.broker.as_ref().map(|broker| &broker.server) else { return };
+        for (i, listener) in broker.all_listeners().iter().enumerate() {
+            if !listener.has_login() && listeners::is_exposed(&listener.listen) {
+                let key = match broker.listeners.is_empty() {
+                    true => "broker.listen".to_owned(),
+                    false => format!("broker.listeners[{i}].listen"),
+                };
+                self.faults.add(&key, listener.open_text(&listener.listen));
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use millrace_broker::storage::StorageError;
-use millrace_broker::{Broker, BrokerConfig, BrokerError};
+use millrace_broker::{Broker, BrokerConfig, BrokerError, ListenerConfig};
 use millrace_exports::config::ExportConfig;
 use millrace_log::client::ConnectionConfig;
 use millrace_log::fs::RealFs;
@@ -17,7 +17,7 @@ use super::failure::broker_failure;
 use super::part::Part;
 use super::site::Site;
 use crate::config::{Config, reachable};
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
 use crate::stages::{STOP_LIMIT, Stages};
 use crate::status::ReadyCheck;
 
@@ -36,7 +36,8 @@ pub async fn start(
     site: &Site,
     stages: &mut Stages<Part>,
 ) -> Result<RunningBroker, Failure> {
-    let configured: Vec<String> = broker.all_listeners().into_iter().map(|listener| listener.listen).collect();
+    let configured_listeners = broker.all_listeners();
+    let configured: Vec<String> = configured_listeners.iter().map(|listener| listener.listen.clone()).collect();
     let folder = config.data_dir.join("log");
     let open = || async {
         // Each part fills a registry of its own: opening is asynchronous, a lock must not be held over it.
@@ -48,6 +49,7 @@ pub async fn start(
     let in_use = |error: &BrokerError| matches!(error, BrokerError::Storage(StorageError::InUse { .. }));
     let (broker, registry) = site.open(open, in_use).await.map_err(broker_failure)?;
     broker.bind().await.map_err(broker_failure)?;
+    check_exposed(&broker, &configured_listeners, config.access.insecure)?;
     let storage = Arc::clone(broker.storage());
     let running = RunningBroker {
         listens: configured.into_iter().zip(broker.addresses().into_iter().map(|(_, address)| address)).collect(),
@@ -56,6 +58,16 @@ pub async fn start(
     stages.start(Part::Broker, "broker", STOP_LIMIT, |token| async move { Ok(broker.run(token).await?) });
     site.registries.put(Part::Broker.name(), registry);
     Ok(running)
+}
+
+/// Names may lead to addresses that other hosts reach: only now is it known.
+fn check_exposed(broker: &Broker, configured: &[ListenerConfig], is_insecure: bool) -> Result<(), Failure> {
+    for ((_, address), listener) in broker.addresses().into_iter().zip(configured) {
+        if !is_insecure && !address.ip().is_loopback() && !listener.has_login() {
+            return Err(Failure::text(Code::Config, format!("broker: {}", listener.open_text(address))));
+        }
+    }
+    Ok(())
 }
 
 /// The configuration with the addresses that the broker was bound to: with port 0 they differ from those written.

@@ -27,6 +27,22 @@ pub struct ListenerConfig {
     pub limits: LimitsConfig,
 }
 
+impl ListenerConfig {
+    /// Whether clients must say who they are.
+    pub fn has_login(&self) -> bool {
+        let requires = |tls: &TlsConfig| tls.client_auth == ClientAuth::Required;
+        self.sasl.is_some() || self.tls.as_ref().is_some_and(requires)
+    }
+
+    /// What to say of one that other hosts reach at an address, without a login.
+    pub fn open_text(&self, address: impl std::fmt::Display) -> String {
+        format!(
+            "address `{address}` is open to other hosts and has no login: configure a listener with `sasl` or with \
+             `tls.client_auth: required`, listen on 127.0.0.1, or set `access.insecure: true`"
+        )
+    }
+}
+
 /// SASL of a listener.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
