@@ -101,6 +101,15 @@ GET /-/healthy public
 GET /-/ready public
 ";
 
+/// Of `agent.http` and of `broker.http`.
+const STATUS: &str = "\
+GET /ready public
+GET /-/healthy public
+GET /metrics whole
+GET /api/v1/ledger whole
+GET /api/v1/tap read
+";
+
 /// Somebody who asks: token, and whether a need is met.
 struct Asker {
     name: &'static str,
@@ -261,14 +270,43 @@ async fn logins_are_taken_over_by_a_reload_for_every_listener() {
 async fn nobody_gets_at_an_endpoint_without_its_role() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start_config(config(folder.path(), access())).await.unwrap();
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let addresses = process.addresses();
-    let mut faults = Vec::new();
-    for (api, address, want) in [
+    let apis = [
         (Api::Loki, addresses.http, LOKI),
         (Api::Elasticsearch, addresses.elasticsearch, ELASTICSEARCH),
         (Api::Alertmanager, addresses.alertmanager, ALERTMANAGER),
-    ] {
+    ];
+    check_endpoints(&process, apis).await;
+    process.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_at_the_status_of_an_agent_or_a_broker_without_its_role() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = config(folder.path(), access());
+    let only = |agent: bool| {
+        let mut one = Config { data_dir: all.data_dir.clone(), access: all.access.clone(), ..Config::default() };
+        let free = Some("127.0.0.1:0".to_owned());
+        if agent {
+            one.agent = Some(millrace_agent::AgentConfig { http: free, ..Default::default() });
+        } else {
+            one.broker.clone_from(&all.broker);
+            one.broker.as_mut().unwrap().server.http = free;
+        }
+        one
+    };
+    for config in [only(true), only(false)] {
+        let process = Process::start_config(config).await.unwrap();
+        check_endpoints(&process, [(Api::Status, process.addresses().status, STATUS)]).await;
+        process.stop().await.unwrap();
+    }
+}
+
+/// Asks for each endpoint as everybody.
+async fn check_endpoints<const N: usize>(process: &Process, apis: [(Api, Option<SocketAddr>, &str); N]) {
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let mut faults = Vec::new();
+    for (api, address, want) in apis {
         let list = process.parts.routes_of(api);
         assert_eq!(lines(&list), want, "endpoints of the {}: add a line for a new one", api.name());
         let asked = list.iter().flat_map(|route| {
@@ -288,5 +326,4 @@ async fn nobody_gets_at_an_endpoint_without_its_role() {
         }
     }
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-    process.stop().await.unwrap();
 }
