@@ -96,12 +96,13 @@ impl Conditions {
     }
 
     /// The log does not take what goes to a partition, or takes it again.
-    pub fn trouble(&self, of: &str, what: Option<String>) {
+    /// Whether that is new.
+    pub fn trouble(&self, of: &str, what: Option<String>) -> bool {
         let mut now = self.0.now.lock();
         match what {
-            Some(what) => now.troubles.insert(of.to_owned(), what),
-            None => now.troubles.remove(of),
-        };
+            Some(what) => now.troubles.insert(of.to_owned(), what).is_none(),
+            None => now.troubles.remove(of).is_some(),
+        }
     }
 
     /// The log answered for the first time: reading begins.
