@@ -12,6 +12,7 @@ use super::asked::{Answer, Asked, body_json, selected};
 use super::error::ApiError;
 use super::search::{self, UrlParams};
 use super::state::{ElasticState, Scoped};
+use super::unpacked::Unpacked;
 
 /// Searches of one `_msearch` at most.
 const MAX_SEARCHES: usize = 200;
@@ -41,18 +42,19 @@ async fn one_search(
 pub(super) async fn search_documents(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Bytes,
+    body: Unpacked,
 ) -> Answer {
     let request = state.queries.begin(&who).await?;
-    Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
+    Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body.bytes)?).await?))
 }
 
 pub(super) async fn search_many(
     Scoped(state): Scoped,
     Asked { who, index: default_index, params }: Asked,
-    body: Bytes,
+    body: Unpacked,
 ) -> Answer {
-    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
+    let lines: Vec<&[u8]> =
+        body.bytes.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
     if lines.is_empty() || !lines.len().is_multiple_of(2) {
         return Err(ApiError {
             status: 400,
@@ -94,8 +96,12 @@ pub(super) async fn search_many(
     Ok(Json(json!({"took": took, "responses": answers})))
 }
 
-pub(super) async fn count_documents(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+pub(super) async fn count_documents(
+    Scoped(state): Scoped,
+    Asked { who, index, params }: Asked,
+    body: Unpacked,
+) -> Answer {
     let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
-    Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))
+    Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body.bytes)?).await?))
 }

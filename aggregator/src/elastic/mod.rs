@@ -38,6 +38,8 @@ mod bulk;
 mod search;
 /// Tenant, indices, parameters and body of a request.
 mod asked;
+/// Bodies, decompressed within limits.
+mod unpacked;
 /// Handlers of documents.
 mod handlers_documents;
 /// Handlers of searches.
@@ -47,8 +49,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request};
+use axum::extract::{Path, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -71,6 +72,7 @@ pub use search::fuzzing;
 pub use state::ElasticState;
 use state::{Mounted, Scoped};
 pub use templates::Templates;
+use unpacked::Unpacked;
 
 /// The version that clients adapt to: the last one that all of them speak.
 const VERSION: &str = "7.10.2";
@@ -80,7 +82,6 @@ pub fn router(state: ElasticState) -> Routes {
     use Need::{Admin, Login, Read, Write};
     const WRITE: Need = Write(Bodies::NoForms);
     const ADMIN: Need = Admin(Bodies::NoForms);
-    let limit = state.max_body_bytes;
     Routes::new()
         .on(Login, Get, "/", root)
         .on(Login, Get, "/_cluster/health", health)
@@ -116,8 +117,6 @@ pub fn router(state: ElasticState) -> Routes {
         .on(Read, Get, "/{index}/_source/{id}", get_source)
         .fallback(Login, no_handler)
         .method_not_allowed(no_method)
-        .layer(DefaultBodyLimit::max(limit))
-        .layer(tower_http::decompression::RequestDecompressionLayer::new())
         .layer(axum::middleware::from_fn(commands_are_no_indices))
         .layer(axum::middleware::map_response(product))
         .with_state(Mounted(Arc::new(state)))
@@ -127,9 +126,9 @@ async fn put_template(
     Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path(name): Path<String>,
-    body: Bytes,
+    body: Unpacked,
 ) -> Answer {
-    state.templates.put(tenant(who), name, body_json(&body)?)?;
+    state.templates.put(tenant(who), name, body_json(&body.bytes)?)?;
     Ok(Json(json!({"acknowledged": true})))
 }
 
@@ -249,10 +248,10 @@ async fn cat_indices(Scoped(state): Scoped, Asked { who, index, params }: Asked)
     Ok(text.into_response())
 }
 
-async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Bytes) -> Answer {
+async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Unpacked) -> Answer {
     let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
-    let body = body_json(&body)?;
+    let body = body_json(&body.bytes)?;
     let wanted = params.get("fields").cloned().or_else(|| {
         let list = body.get("fields")?;
         list.as_str()
