@@ -353,6 +353,78 @@ fn records_that_a_target_refuses_are_dead_letters_exactly_once() {
     assert_eq!(scene.broker.stop(), 0);
 }
 
+/// Number of a series of the router's metrics, by the start of its line.
+fn metric(http: u16, series: &str) -> f64 {
+    let text = support::get(&format!("http://127.0.0.1:{http}/metrics")).map(|(_, text)| text).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    line.and_then(|rest| rest.rsplit(' ').next()).and_then(|value| value.parse().ok()).unwrap_or(0.0)
+}
+
+#[test]
+fn a_record_whose_time_nobody_takes_is_one_dead_letter_with_another_time() {
+    let mut scene = Scene::new();
+    let bounds = [("message.timestamp.before.max.ms", "3600000")];
+    scene.topic("strict", &bounds);
+    scene.topic("millrace.dlq", &bounds);
+    let config = scene.router("router", "1", "    - {from: logs, to: strict}\n");
+    let router = Running::start("router", &config);
+    let now_ms = SystemClock.now_ms();
+    let old_ms = now_ms - 10 * 3_600_000;
+    let is_old = |n: usize| n == 77 || n == 180;
+    let records: Vec<Record> = (0..400)
+        .map(|n| Record { timestamp_ms: if is_old(n) { old_ms } else { now_ms }, ..record(n, now_ms) })
+        .collect();
+    scene.send(records);
+    scene.until_routed(&[&config]);
+    assert_eq!(router.stop(), 0);
+    let sent = scene.sent.clone();
+    assert_routed(read_all(&scene.connection, "strict"), &sent, |n| !is_old(n), false);
+    let letters = read_all(&scene.connection, "millrace.dlq");
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    for (_, letter) in letters {
+        let header = |name: &str| String::from_utf8(letter.header(name).unwrap().to_vec()).unwrap();
+        assert_eq!(header("dlq.reason"), "route logs-to-strict to strict: its time is out of the target's bounds");
+        assert_eq!(header("dlq.timestamp"), old_ms.to_string());
+        assert!(letter.timestamp_ms >= now_ms, "{}", letter.timestamp_ms);
+        assert!(letter.value.is_some());
+    }
+    assert_eq!(scene.broker.stop(), 0);
+}
+
+#[test]
+fn a_letter_that_nobody_takes_is_tried_with_growing_waits_and_reported() {
+    let mut scene = Scene::new();
+    scene.topic("small", &[("max.message.bytes", "2000")]);
+    // Takes nothing at all.
+    scene.topic("millrace.dlq", &[("max.message.bytes", "1")]);
+    let config = scene.router("router", "1", "    - {from: logs, to: small}\n");
+    let http = free_port();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("  routing:", &format!("  http: \"127.0.0.1:{http}\"\n  routing:"))).unwrap();
+    let router = Running::start("router", &config);
+    let mut random = StdRng::seed_from_u64(7);
+    let now_ms = SystemClock.now_ms();
+    scene.send((0..20).map(|n| Record { value: Some(noise(&mut random, 5_000)), ..record(n, now_ms) }).collect());
+    let ready = |http: u16| support::get(&format!("http://127.0.0.1:{http}/ready")).unwrap_or_default();
+    let why = "`millrace.dlq` refuses the dead letter of logs-0@0";
+    until("the pause is reported", Duration::from_secs(30), || {
+        let (status, text) = ready(http);
+        if text.contains(why) { Ok(()) } else { Err(format!("{status} {text}")) }
+    });
+    until("the lag is known", Duration::from_secs(30), || match metric(http, "millrace_route_lag_records{") {
+        lag if lag >= 20.0 => Ok(()),
+        lag => Err(lag.to_string()),
+    });
+    let aborted = metric(http, "millrace_route_aborted_transactions_total{");
+    assert!(aborted < 20.0, "{aborted} transactions given up");
+    let larger = [("max.message.bytes".to_owned(), "1000000".to_owned())];
+    scene.runtime.block_on(scene.admin.alter_topic("millrace.dlq", &larger, &[])).unwrap();
+    scene.until_routed(&[&config]);
+    assert_eq!(router.stop(), 0);
+    assert_eq!(read_all(&scene.connection, "millrace.dlq").len(), 20);
+    assert_eq!(scene.broker.stop(), 0);
+}
+
 #[test]
 fn routers_of_the_same_route_share_it_and_take_over_from_a_dead_one() {
     let mut scene = Scene::new();

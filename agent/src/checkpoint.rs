@@ -25,7 +25,8 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes what changed; durable when this returns.
+    /// Writes what changed; durable when this returns. Does not wait for a disk that is full: what was not written is
+    /// written by the next call.
     pub async fn write(&self) -> Result<(), AgentError> {
         let (state, metrics) = (self.state.clone(), self.metrics.clone());
         // Not the time of now: a file that was born and rotated since the last scan is still to be found.
@@ -53,9 +54,12 @@ impl Checkpoint {
                 }
             }
             // Being alive is worth a sync now and then, but not every second on an idle host.
-            if changed > 0 || state.last_alive_ms()?.is_none_or(|last| scanned_ms - last > ALIVE_EVERY_MS) {
+            if changed > 0
+                || state.is_unsynced()
+                || state.last_alive_ms()?.is_none_or(|last| scanned_ms - last > ALIVE_EVERY_MS)
+            {
                 state.alive(scanned_ms)?;
-                state.sync()?;
+                state.try_sync()?;
                 metrics.checkpoints.inc();
                 metrics.checkpoint_seconds.inc_by(started.elapsed().as_secs_f64());
             }

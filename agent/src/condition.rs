@@ -100,13 +100,21 @@ impl Conditions {
     }
 
     /// The log does not take what goes to a partition, or takes it again.
-    pub fn trouble(&self, of: &str, what: Option<String>) {
+    /// Whether that is new.
+    pub fn trouble(&self, of: &str, what: Option<String>) -> bool {
         let mut now = self.0.now.lock();
         match what {
-            Some(what) => now.troubles.insert(of.to_owned(), what),
-            None => now.troubles.remove(of),
-        };
-        self.show(&now);
+            Some(what) => {
+                let is_new = now.troubles.insert(of.to_owned(), what).is_none();
+                self.show(&now);
+                is_new
+            }
+            None => {
+                let is_new = now.troubles.remove(of).is_some();
+                self.show(&now);
+                is_new
+            }
+        }
     }
 
     /// The log answered for the first time: reading begins.

@@ -120,3 +120,10 @@ pub enum AgentError {
         part: &'static str,
     },
 }
+
+impl AgentError {
+    /// Whether it is the disk's, and may be over once that has room again.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Database { source: sled::Error::Io(_), .. })
+    }
+}

@@ -323,6 +323,8 @@ impl BatchSource for Source {
         p.identity = Identity::new(SourceId::random());
         state.put(p.identity.id, &self.to_state(&p))?;
         state.remove(old)?;
+        // Not under the lock: a full disk is waited for.
+        drop(p);
         state.sync()
     }
 }

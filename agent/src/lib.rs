@@ -56,6 +56,8 @@ pub mod config;
 pub mod transform_test;
 
 // It becomes part of a batch.
+/// The database of positions.
+mod database;
 /// What must survive a crash: sources and checkpoints, synced before anything relies on them.
 pub mod state;
 /// Live tail: records on their way, for whoever wants to look.

@@ -1,6 +1,6 @@
 //! What the agent must know after a crash: its sources with their checkpoints, synced before anything relies on them.
 //!
-//! In: [`SourceState`]s. Out: `Ok` when they are on the disk. Touches one folder: `VERSION`, `LOCK`, sled's files.
+//! In: [`SourceState`]s. Out: `Ok` when they are on the disk. Touches one folder: `VERSION`, `LOCK`, the database.
 //!
 //! | tree | key | value |
 //! |---|---|---|
@@ -13,12 +13,13 @@
 //! Rule for changes: readers ignore fields they don't know, writers only add; a change that an older reader would
 //! misread raises [`FORMAT_VERSION`].
 //!
-//! sled does its own input and output, so the database does not go through the file-system trait (`millrace_log::fs`) that
-//! the spool (`push/spool.rs`) is written through, and neither does the lock beside it; only `VERSION` does. Crashes are
-//! tested by killing agents (`agent/tests/`).
+//! A change stays in memory until a sync has written it. A sync that the disk fails, because it is full for example, closes
+//! the database, which takes nothing after an error; the next one opens it anew and writes again what was not durable.
+//! [`State::sync`] waits for that and reports it; [`State::try_sync`] tries once. So a full disk makes wait whoever needs
+//! something to be durable, and no position is lost.
 //!
-//! sled 0.34 writes with `sync_file_range` on Linux, which syncs neither the disk's cache nor the file's length: after
-//! its `flush` this module calls fsync on the database file, and once, at the start, on the folders that name it.
+//! The database and the lock beside it do not go through the file-system trait (`millrace_log::fs`) that the spool
+//! (`push/spool.rs`) is written through; only `VERSION` does. Crashes are tested by killing agents (`agent/tests/`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,12 +27,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use millrace_log::fs::{Filesystem as _, RealFs, replace};
 use millrace_log::record::SourceId;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use crate::condition::Conditions;
+use crate::database::{Database, Tree};
 use crate::error::AgentError;
 use crate::fingerprint::Print;
 use crate::ledger::Count;
@@ -40,8 +47,10 @@ use crate::split::Mark;
 /// Version of the folder's contents that this code reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// How long a database that was closed in this process may hold its lock.
-const RELEASE: Duration = Duration::from_secs(10);
+/// Wait after a sync that failed; doubles up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Between two looks at the end while it waits.
+const LOOK: Duration = Duration::from_millis(50);
 const ALIVE: &[u8] = b"alive_ms";
 const SPOOL: &[u8] = b"spool";
 /// Before the name of a topic.
@@ -145,15 +154,35 @@ impl From<StoredPath> for PathBuf {
     }
 }
 
+/// A change that is not durable yet: the value, or that there is none, and which of all changes it is.
+#[derive(Debug, Clone)]
+struct Change {
+    value: Option<Vec<u8>>,
+    number: u64,
+}
+
+/// What is not durable yet.
+#[derive(Debug, Default)]
+struct Unsynced {
+    changes: BTreeMap<(Tree, Vec<u8>), Change>,
+    number: u64,
+}
+
 /// The agent's folder with its database.
 #[derive(Debug)]
 pub struct State {
     folder: PathBuf,
-    db: sled::Db,
-    sources: sled::Tree,
-    receivers: sled::Tree,
-    meta: sled::Tree,
-    database_file: File,
+    unsynced: Mutex<Unsynced>,
+    /// `None` after an error, until it is opened anew.
+    database: Mutex<Option<Database>>,
+    /// Where a disk that fails is reported.
+    conditions: OnceLock<Conditions>,
+    /// Nothing is waited for any more.
+    cancel: OnceLock<CancellationToken>,
+    stopping: AtomicBool,
+    /// Errors that the next syncs meet.
+    #[cfg(test)]
+    pub(crate) faults: Mutex<Vec<io::ErrorKind>>,
     // Held for its lock.
     _lock: File,
 }
@@ -175,21 +204,137 @@ impl State {
             Err(fs::TryLockError::Error(source)) => return Err(failed("locking")(source)),
         }
         check_version(folder)?;
-        let of_db = |source| AgentError::Database { path: folder.to_owned(), source };
-        wait_for_release(&folder.join("db")).map_err(failed("locking the database in"))?;
-        let db =
-            sled::Config::new().path(folder).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(of_db)?;
-        let sources = db.open_tree("sources").map_err(of_db)?;
-        let receivers = db.open_tree("receivers").map_err(of_db)?;
-        let meta = db.open_tree("meta").map_err(of_db)?;
-        let database_file = File::open(folder.join("db")).map_err(failed("opening the database in"))?;
-        let state = Self { folder: folder.to_owned(), db, sources, receivers, meta, database_file, _lock: lock };
-        state.sync()?;
+        let database = Database::open(folder)?;
+        database.sync()?;
         RealFs.sync_dir(folder).map_err(failed("syncing"))?;
         if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
             RealFs.sync_dir(parent).map_err(failed("syncing the parent of"))?;
         }
-        Ok(state)
+        Ok(Self {
+            folder: folder.to_owned(),
+            unsynced: Mutex::default(),
+            database: Mutex::new(Some(database)),
+            conditions: OnceLock::new(),
+            cancel: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            #[cfg(test)]
+            faults: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Reports a disk that fails there.
+    pub(crate) fn report_to(&self, conditions: &Conditions) {
+        self.conditions.get_or_init(|| conditions.clone());
+    }
+
+    /// From then on no sync waits for the disk.
+    pub(crate) fn wait_until(&self, cancel: &CancellationToken) {
+        self.cancel.get_or_init(|| cancel.clone());
+    }
+
+    /// From now on no sync waits for the disk.
+    pub(crate) fn stop_waiting(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.cancel.get().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    fn change(&self, tree: Tree, key: &[u8], value: Option<Vec<u8>>) {
+        let mut unsynced = self.unsynced.lock();
+        unsynced.number += 1;
+        let number = unsynced.number;
+        unsynced.changes.insert((tree, key.to_vec()), Change { value, number });
+    }
+
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, AgentError> {
+        self.patiently(|| {
+            let changed = self.unsynced.lock().changes.get(&(tree, key.to_vec())).map(|change| change.value.clone());
+            match changed {
+                Some(value) => Ok(value),
+                None => self.with_database(|database| database.get(tree, key)),
+            }
+        })
+    }
+
+    /// Opens the database if it is closed, and closes it after an error.
+    fn with_database<T>(&self, work: impl FnOnce(&Database) -> Result<T, AgentError>) -> Result<T, AgentError> {
+        let mut open = self.database.lock();
+        let database = match open.take() {
+            Some(database) => database,
+            None => Database::open(&self.folder)?,
+        };
+        let done = work(&database)?;
+        *open = Some(database);
+        Ok(done)
+    }
+
+    /// Repeats what the disk fails until it succeeds or the agent stops. Blocks.
+    fn patiently<T>(&self, mut work: impl FnMut() -> Result<T, AgentError>) -> Result<T, AgentError> {
+        let mut wait = RETRY.0;
+        loop {
+            let error = match work() {
+                Err(error) if error.may_pass() && !self.is_stopping() => error,
+                done => return done,
+            };
+            self.trouble(Some(&error));
+            let mut left = wait;
+            while !left.is_zero() && !self.is_stopping() {
+                std::thread::sleep(LOOK.min(left));
+                left = left.saturating_sub(LOOK);
+            }
+            wait = (wait * 2).min(RETRY.1);
+        }
+    }
+
+    /// The disk fails, or works again.
+    fn trouble(&self, error: Option<&AgentError>) {
+        let Some(conditions) = self.conditions.get() else { return };
+        let of = format!("disk of {}", self.folder.display());
+        let what = error.map(|error| format!("{error}; the agent waits and tries again"));
+        if conditions.trouble(&of, what.clone()) {
+            match what {
+                Some(error) => tracing::warn!(error, "positions can't be written"),
+                None => tracing::info!(folder = %self.folder.display(), "positions are written again"),
+            }
+        }
+    }
+
+    /// Whether something is not durable yet.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        !self.unsynced.lock().changes.is_empty()
+    }
+
+    /// As [`State::sync`], without waiting for a disk that fails. Blocks.
+    pub fn try_sync(&self) -> Result<(), AgentError> {
+        let synced = self.write();
+        match &synced {
+            Ok(()) => self.trouble(None),
+            Err(error) if error.may_pass() => self.trouble(Some(error)),
+            Err(_) => {}
+        }
+        synced
+    }
+
+    fn write(&self) -> Result<(), AgentError> {
+        self.with_database(|database| {
+            #[cfg(test)]
+            if let Some(kind) = self.faults.lock().pop() {
+                return Err(AgentError::Database { path: self.folder.clone(), source: io::Error::from(kind).into() });
+            }
+            let changes = self.unsynced.lock().changes.clone();
+            for ((tree, key), change) in &changes {
+                database.set(*tree, key, change.value.as_deref())?;
+            }
+            database.sync()?;
+            // What changed meanwhile is for the next one.
+            let is_written =
+                |at: &(Tree, Vec<u8>), now: &Change| changes.get(at).is_some_and(|c| c.number == now.number);
+            self.unsynced.lock().changes.retain(|at, now| !is_written(at, now));
+            Ok(())
+        })
     }
 
     /// The folder's path.
@@ -201,7 +346,7 @@ impl State {
     pub fn put(&self, id: SourceId, state: &SourceState) -> Result<(), AgentError> {
         let json =
             serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: id.to_string(), source })?;
-        self.sources.insert(id.0, json).map_err(|e| self.failed(e))?;
+        self.change(Tree::Sources, &id.0, Some(json));
         Ok(())
     }
 
@@ -209,14 +354,14 @@ impl State {
     pub fn put_receiver(&self, name: &str, state: &ReceiverState) -> Result<(), AgentError> {
         let json =
             serde_json::to_vec(state).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })?;
-        self.receivers.insert(name, json).map_err(|e| self.failed(e))?;
+        self.change(Tree::Receivers, name.as_bytes(), Some(json));
         Ok(())
     }
 
     /// A source that is no file. An entry that can't be read stops the start: its numbers would be given again.
     pub fn receiver(&self, name: &str) -> Result<Option<ReceiverState>, AgentError> {
-        let found = self.receivers.get(name).map_err(|e| self.failed(e))?;
-        let read = |json: sled::IVec| {
+        let found = self.get(Tree::Receivers, name.as_bytes())?;
+        let read = |json: Vec<u8>| {
             serde_json::from_slice(&json).map_err(|source| AgentError::StateEntry { key: name.to_owned(), source })
         };
         found.map(read).transpose()
@@ -224,16 +369,23 @@ impl State {
 
     /// Forgets a source; durable only after [`State::sync`].
     pub fn remove(&self, id: SourceId) -> Result<(), AgentError> {
-        self.sources.remove(id.0).map_err(|e| self.failed(e))?;
+        self.change(Tree::Sources, &id.0, None);
         Ok(())
     }
 
     /// All sources. An entry that can't be read stops the start: reading its file anew would double its lines.
     pub fn all(&self) -> Result<Vec<(SourceId, SourceState)>, AgentError> {
         let mut all = Vec::new();
-        for entry in &self.sources {
-            let (key, json) = entry.map_err(|e| self.failed(e))?;
-            let Ok(id) = <[u8; 16]>::try_from(key.as_ref()) else { continue };
+        let mut entries: BTreeMap<Vec<u8>, Vec<u8>> =
+            self.with_database(|database| database.all(Tree::Sources))?.into_iter().collect();
+        for ((_, key), change) in self.unsynced.lock().changes.iter().filter(|((tree, _), _)| *tree == Tree::Sources) {
+            match &change.value {
+                Some(value) => entries.insert(key.clone(), value.clone()),
+                None => entries.remove(key),
+            };
+        }
+        for (key, json) in entries {
+            let Ok(id) = <[u8; 16]>::try_from(key) else { continue };
             let state = serde_json::from_slice(&json)
                 .map_err(|source| AgentError::StateEntry { key: SourceId(id).to_string(), source })?;
             all.push((SourceId(id), state));
@@ -243,7 +395,7 @@ impl State {
 
     /// Notes up to when the agent has seen the folders; durable only after [`State::sync`].
     pub fn alive(&self, now_ms: i64) -> Result<(), AgentError> {
-        self.meta.insert(ALIVE, &now_ms.to_be_bytes()).map_err(|e| self.failed(e))?;
+        self.change(Tree::Meta, ALIVE, Some(now_ms.to_be_bytes().to_vec()));
         Ok(())
     }
 
@@ -251,48 +403,50 @@ impl State {
     /// partition when the topic grows. Fewer than remembered means another topic of the same name. Durable. Blocks.
     pub fn partitions_of(&self, topic: &str, now: i32) -> Result<i32, AgentError> {
         let key = [PARTITIONS, topic.as_bytes()].concat();
-        let value = self.meta.get(&key).map_err(|e| self.failed(e))?;
-        let known = value.and_then(|v| <[u8; 4]>::try_from(v.as_ref()).ok()).map(i32::from_be_bytes);
+        let value = self.get(Tree::Meta, &key)?;
+        let known = value.and_then(|v| <[u8; 4]>::try_from(v).ok()).map(i32::from_be_bytes);
         if let Some(known) = known.filter(|known| (1..=now).contains(known)) {
             return Ok(known);
         }
-        self.meta.insert(key, &now.to_be_bytes()).map_err(|e| self.failed(e))?;
+        self.change(Tree::Meta, &key, Some(now.to_be_bytes().to_vec()));
         self.sync()?;
         Ok(now)
     }
 
     /// How far the log has the spool: segment and offset.
     pub fn spool_cursor(&self) -> Result<Option<(u64, u64)>, AgentError> {
-        let value = self.meta.get(SPOOL).map_err(|e| self.failed(e))?;
-        let halves = |v: sled::IVec| Some((v.get(..8)?.try_into().ok()?, v.get(8..16)?.try_into().ok()?));
+        let value = self.get(Tree::Meta, SPOOL)?;
+        let halves = |v: Vec<u8>| Some((v.get(..8)?.try_into().ok()?, v.get(8..16)?.try_into().ok()?));
         Ok(value.and_then(halves).map(|(segment, offset)| (u64::from_be_bytes(segment), u64::from_be_bytes(offset))))
     }
 
     /// Keeps how far the log has the spool; durable only after [`State::sync`].
     pub fn keep_spool_cursor(&self, segment: u64, offset: u64) -> Result<(), AgentError> {
         let value = [segment.to_be_bytes(), offset.to_be_bytes()].concat();
-        self.meta.insert(SPOOL, value).map_err(|e| self.failed(e))?;
+        self.change(Tree::Meta, SPOOL, Some(value));
         Ok(())
     }
 
     /// Up to when an agent has seen the folders; `None` at the very first start.
     pub fn last_alive_ms(&self) -> Result<Option<i64>, AgentError> {
-        let value = self.meta.get(ALIVE).map_err(|e| self.failed(e))?;
-        Ok(value.and_then(|v| <[u8; 8]>::try_from(v.as_ref()).ok()).map(i64::from_be_bytes))
+        let value = self.get(Tree::Meta, ALIVE)?;
+        Ok(value.and_then(|v| <[u8; 8]>::try_from(v).ok()).map(i64::from_be_bytes))
     }
 
-    /// Returns when all changes made before are on the disk. Blocks.
+    /// Returns when all changes made before are on the disk: waits for one that is full. Blocks.
     pub fn sync(&self) -> Result<(), AgentError> {
-        self.db.flush().map_err(|e| self.failed(e))?;
-        self.database_file.sync_all().map_err(|source| AgentError::File {
-            what: "syncing",
-            path: self.folder.clone(),
-            source,
-        })
+        self.patiently(|| self.try_sync())
     }
+}
 
-    fn failed(&self, source: sled::Error) -> AgentError {
-        AgentError::Database { path: self.folder.clone(), source }
+impl Drop for State {
+    fn drop(&mut self) {
+        // What is not durable was not promised to anybody; what is kept need not be read again.
+        if self.is_unsynced()
+            && let Err(error) = self.write()
+        {
+            tracing::warn!(%error, "last positions not written, some lines are read again");
+        }
     }
 }
 
@@ -318,31 +472,10 @@ fn check_version(folder: &Path) -> Result<(), AgentError> {
     }
 }
 
-/// Waits until sled can lock its file. Nobody else works in the folder, but threads of a database that was closed a moment
-/// ago in this process, and children of it that have not yet begun their own program, hold the lock a little longer.
-fn wait_for_release(file: &Path) -> io::Result<()> {
-    let file = match File::open(file) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let deadline = Instant::now() + RELEASE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return file.unlock(),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            // sled says what is wrong.
-            Err(fs::TryLockError::WouldBlock) => return Ok(()),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::wait_for_release;
 
     fn sample() -> SourceState {
         SourceState {
@@ -384,6 +517,40 @@ mod tests {
         assert_eq!(state.last_alive_ms().unwrap(), Some(123));
         let path: PathBuf = sample().path.into();
         assert_eq!(path.as_os_str().as_bytes(), [b'/', 0xff]);
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for_and_loses_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let conditions = Conditions::new(&crate::metrics::AgentMetrics::default(), 1);
+        conditions.reach();
+        {
+            let state = State::open(folder.path()).unwrap();
+            state.report_to(&conditions);
+            state.put(SourceId([7; 16]), &sample()).unwrap();
+            *state.faults.lock() = vec![io::ErrorKind::StorageFull; 3];
+            let error = state.try_sync().unwrap_err();
+            assert!(error.may_pass() && state.is_unsynced(), "{error}");
+            let trouble = conditions.ready().unwrap_err();
+            assert!(trouble.contains(&folder.path().display().to_string()), "{trouble}");
+            // Changed while the disk is full, and read as it is now.
+            state.put(SourceId([7; 16]), &SourceState { seen_ms: 8, ..sample() }).unwrap();
+            state.put(SourceId([8; 16]), &sample()).unwrap();
+            state.alive(123).unwrap();
+            assert_eq!(state.all().unwrap().len(), 2);
+            assert_eq!(state.last_alive_ms().unwrap(), Some(123));
+            state.sync().unwrap();
+            assert!(state.faults.lock().is_empty() && !state.is_unsynced());
+            assert_eq!(conditions.ready(), Ok(()));
+            // Asked to stop, nobody waits.
+            state.remove(SourceId([8; 16])).unwrap();
+            *state.faults.lock() = vec![io::ErrorKind::StorageFull];
+            state.stop_waiting();
+            assert!(state.sync().unwrap_err().may_pass());
+        }
+        let state = State::open(folder.path()).unwrap();
+        assert_eq!(state.all().unwrap(), [(SourceId([7; 16]), SourceState { seen_ms: 8, ..sample() })]);
+        assert_eq!(state.last_alive_ms().unwrap(), Some(123));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | `dlq.stage` | who refused it: `agent`, `transform`, `decode`, `index`, `export elasticsearch` … |
 //! | `dlq.time` | when, RFC 3339 in UTC |
 //! | `dlq.from` | where it was or should have gone: `topic-partition@offset`, or `topic-partition` before it had an offset |
+//! | `dlq.timestamp` | the record's own time, ms since 1970, where the topic of the letters refuses it and the letter has the time of `dlq.time`; absent else |
 //! | `dlq.cut` | bytes that the value had, where it was too long for a letter and is cut; absent else |
 //!
 //! A record that is refused twice carries two of each: the last one counts, as in Kafka's `lastHeader`.
@@ -37,6 +38,8 @@ pub const HEADER_FROM: &str = "dlq.from";
 pub const HEADER_REPLAY: &str = "dlq.replay";
 /// When it was sent back, RFC 3339.
 pub const HEADER_REPLAY_TIME: &str = "dlq.replay.time";
+/// The record's own time, ms since 1970, where the letter has another.
+pub const HEADER_TIMESTAMP: &str = "dlq.timestamp";
 /// Bytes of the value before it was cut for the letter.
 pub const HEADER_CUT: &str = "dlq.cut";
 /// Bytes of a record's value in a letter at most, and of its key and headers together: so that the usual `max.message.bytes`
@@ -86,7 +89,8 @@ pub fn replayed(mut letter: Record, letter_place: &str, identity: SourceId, now_
     let stage = letter.header(HEADER_STAGE).cloned().unwrap_or_default();
     let keeps = BEHIND_THE_LOG.iter().any(|start| stage.starts_with(start.as_bytes()));
     let fixed = letter.header(HEADER_FIXED).and_then(|bytes| Fixed::decode(bytes).ok());
-    let marks = [HEADER_REASON, HEADER_STAGE, HEADER_TIME, HEADER_FROM, HEADER_REPLAY, HEADER_REPLAY_TIME];
+    let marks =
+        [HEADER_REASON, HEADER_STAGE, HEADER_TIME, HEADER_FROM, HEADER_TIMESTAMP, HEADER_REPLAY, HEADER_REPLAY_TIME];
     letter.headers.retain(|(name, _)| !marks.contains(&name.as_ref()));
     letter.timestamp_ms = letter.timestamp_ms.clamp(now_ms - MAX_KAFKA_LAG_MS, now_ms);
     if let Some(fixed) = fixed {

@@ -96,7 +96,10 @@ impl Feeder {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let start = self.old.first().map_or(self.first_new, |first| first.segment);
         let mut at = SpoolCursor { segment: start, offset: 0 };
-        if let Some((segment, offset)) = self.state.spool_cursor()? {
+        let state = self.state.clone();
+        let known = tokio::task::spawn_blocking(move || state.spool_cursor()).await;
+        let known = known.unwrap_or(Err(AgentError::Ended { part: "feeder of the spool" }))?;
+        if let Some((segment, offset)) = known {
             at = at.max(SpoolCursor { segment, offset });
         }
         let mut progress = FeedState { at, oldest: start, flight: Flight::default(), partitions: HashMap::new() };

@@ -151,6 +151,7 @@ impl Agent {
         }
         let taps = Taps::default();
         let conditions = Conditions::new(&metrics, budget.max());
+        state.report_to(&conditions);
         let intake = IntakeContext {
             budget: intake_budget,
             state: state.clone(),
@@ -243,6 +244,7 @@ impl Agent {
         // However this future ends, live tails and the writer of the spool end, too.
         let _close_taps = CloseTaps(self.taps.clone());
         let close_spool = CloseSpool(self.intake.clone());
+        self.state.wait_until(&cancel);
         let spool = self.start_spool()?;
         // Sources answer from the start, even while the log can't be reached.
         let may_finish = self.files.is_empty() && !self.pushed.is_empty();

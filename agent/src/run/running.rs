@@ -16,6 +16,9 @@ use crate::error::AgentError;
 /// Waited at least for what must end soon.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// Longest wait between checkpoints while the disk fails, unless they are rarer anyway.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
 /// Tasks of one kind, and what stops them.
 #[derive(Default)]
 pub(super) struct Tasks {
@@ -60,6 +63,7 @@ impl Running {
         let mut outcome = Ok(());
         let mut finished = false;
         let mut read = None;
+        let (mut wait, mut retry_at) = (Duration::ZERO, Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -86,9 +90,20 @@ impl Running {
                     break;
                 }
                 _ = ticks.tick() => {
-                    outcome = self.checkpoint.write().await;
-                    if outcome.is_err() {
-                        break;
+                    if Instant::now() < retry_at {
+                        continue;
+                    }
+                    match self.checkpoint.write().await {
+                        Ok(()) => wait = Duration::ZERO,
+                        // What is not written yet stays in memory; the condition of the agent says why.
+                        Err(error) if error.may_pass() => {
+                            wait = (wait * 2).min(RETRY_MAX).max(checkpoint_interval);
+                            retry_at = Instant::now() + wait;
+                        }
+                        Err(error) => {
+                            outcome = Err(error);
+                            break;
+                        }
                     }
                 }
             }
@@ -103,6 +118,7 @@ impl Running {
         let Self { mut sources, close_gates, close_spool, mut feeders, reading, stop_reading, mut senders, .. } = self;
         let deadline = Instant::now() + limit;
         let soon = || deadline.max(Instant::now() + GRACE);
+        self.checkpoint.state.stop_waiting();
         drop(stop_reading);
         sources.stop.cancel();
         let mut outcome = reason.outcome;

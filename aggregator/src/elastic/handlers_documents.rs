@@ -4,19 +4,19 @@
 
 use axum::Extension;
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, Query as UrlQuery};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use millrace_log::record::{DocOp, Tenant};
 use serde_json::{Value, json};
 
 use super::asked::{Answer, Asked, selected, tenant};
 use super::bulk;
-use super::content::Content;
 use super::error::ApiError;
 use super::search::{self, UrlParams};
 use super::state::{ElasticState, REFRESH_AT_MOST, Scoped};
+use super::unpacked::Unpacked;
 
 /// Waits for the index if the request asks so.
 async fn refreshed(state: &ElasticState, params: &UrlParams) -> Result<(), ApiError> {
@@ -35,10 +35,10 @@ pub(super) async fn wait_for_index(state: &ElasticState) -> Result<(), ApiError>
 pub(super) async fn bulk_documents(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Content,
+    body: Unpacked,
 ) -> Answer {
     let index = (!index.is_empty()).then_some(index.as_str());
-    let answer = bulk::bulk(&state, &who, index, &body).await?;
+    let answer = bulk::bulk(&state, &who, index, &body.bytes).await?;
     refreshed(&state, &params).await?;
     Ok(Json(answer))
 }
@@ -60,9 +60,9 @@ async fn write(
 pub(super) async fn add(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Content,
+    body: Unpacked,
 ) -> Result<Response, ApiError> {
-    write(&state, who, &index, None, DocOp::Create, &params, &body).await
+    write(&state, who, &index, None, DocOp::Create, &params, &body.bytes).await
 }
 
 pub(super) async fn index_document(
@@ -70,10 +70,10 @@ pub(super) async fn index_document(
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
-    body: Content,
+    body: Unpacked,
 ) -> Result<Response, ApiError> {
     let op = if params.get("op_type").is_some_and(|op| op == "create") { DocOp::Create } else { DocOp::Index };
-    write(&state, tenant(who), &index, Some(id), op, &params, &body).await
+    write(&state, tenant(who), &index, Some(id), op, &params, &body.bytes).await
 }
 
 pub(super) async fn create_document(
@@ -81,9 +81,9 @@ pub(super) async fn create_document(
     who: Option<Extension<Tenant>>,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
-    body: Content,
+    body: Unpacked,
 ) -> Result<Response, ApiError> {
-    write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body).await
+    write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body.bytes).await
 }
 
 /// The hit of one document.

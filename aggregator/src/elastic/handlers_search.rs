@@ -9,10 +9,10 @@ use millrace_log::record::Tenant;
 use serde_json::{Value, json};
 
 use super::asked::{Answer, Asked, body_json, selected};
-use super::content::Content;
 use super::error::ApiError;
 use super::search::{self, UrlParams};
 use super::state::{ElasticState, Scoped};
+use super::unpacked::Unpacked;
 
 /// Searches of one `_msearch` at most.
 const MAX_SEARCHES: usize = 200;
@@ -42,18 +42,19 @@ async fn one_search(
 pub(super) async fn search_documents(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Content,
+    body: Unpacked,
 ) -> Answer {
     let request = state.queries.begin(&who).await?;
-    Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body)?).await?))
+    Ok(Json(one_search(&state, request.budget(), who, &index, &params, &body_json(&body.bytes)?).await?))
 }
 
 pub(super) async fn search_many(
     Scoped(state): Scoped,
     Asked { who, index: default_index, params }: Asked,
-    body: Content,
+    body: Unpacked,
 ) -> Answer {
-    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
+    let lines: Vec<&[u8]> =
+        body.bytes.split(|b| *b == b'\n').filter(|l| !l.iter().all(u8::is_ascii_whitespace)).collect();
     if lines.is_empty() || !lines.len().is_multiple_of(2) {
         return Err(ApiError {
             status: 400,
@@ -98,9 +99,9 @@ pub(super) async fn search_many(
 pub(super) async fn count_documents(
     Scoped(state): Scoped,
     Asked { who, index, params }: Asked,
-    body: Content,
+    body: Unpacked,
 ) -> Answer {
     let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
-    Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body)?).await?))
+    Ok(Json(search::count_of(&state, request.budget(), who, selection, &params, &body_json(&body.bytes)?).await?))
 }

@@ -30,8 +30,8 @@ mod accepted;
 mod templates;
 /// What the handlers share.
 mod state;
-/// Bodies of requests.
-mod content;
+/// Refusals of the listener in the API's format.
+mod refusals;
 /// Names, fields, health.
 mod indices;
 /// Writes.
@@ -40,6 +40,8 @@ mod bulk;
 mod search;
 /// Tenant, indices, parameters and body of a request.
 mod asked;
+/// Bodies, decompressed within limits.
+mod unpacked;
 /// Handlers of documents.
 mod handlers_documents;
 /// Handlers of searches.
@@ -61,19 +63,20 @@ use serde_json::{Value, json};
 
 pub use accepted::Accepted;
 use asked::{Answer, Asked, body_json, selected, tenant};
-pub use content::refused;
-use content::{Content, product_header};
 use error::ApiError;
 use handlers_documents::{
     add, bulk_documents, create_document, get_document, get_source, index_document, wait_for_index,
 };
 use handlers_search::{count_documents, search_documents, search_many};
 use indices::Selection;
+use refusals::product_header;
+pub use refusals::refused;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use search::fuzzing;
 pub use state::ElasticState;
 use state::{Mounted, Scoped};
 pub use templates::Templates;
+use unpacked::Unpacked;
 
 /// The version that clients adapt to: the last one that all of them speak.
 const VERSION: &str = "7.10.2";
@@ -118,7 +121,6 @@ pub fn router(state: ElasticState) -> Routes {
         .on(Read, Get, "/{index}/_source/{id}", get_source)
         .fallback(Login, no_handler)
         .method_not_allowed(no_method)
-        .layer(tower_http::decompression::RequestDecompressionLayer::new())
         .layer(axum::middleware::from_fn(commands_are_no_indices))
         .layer(axum::middleware::map_response(product))
         .with_state(Mounted(Arc::new(state)))
@@ -128,9 +130,9 @@ async fn put_template(
     Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path(name): Path<String>,
-    body: Content,
+    body: Unpacked,
 ) -> Answer {
-    state.templates.put(tenant(who), name, body_json(&body)?)?;
+    state.templates.put(tenant(who), name, body_json(&body.bytes)?)?;
     Ok(Json(json!({"acknowledged": true})))
 }
 
@@ -266,10 +268,10 @@ fn table(rows: Vec<[String; 6]>) -> String {
     rows.iter().map(line).collect()
 }
 
-async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Content) -> Answer {
+async fn field_caps(Scoped(state): Scoped, Asked { who, index, params }: Asked, body: Unpacked) -> Answer {
     let request = state.queries.begin(&who).await?;
     let selection = selected(&state, request.budget(), &who, &index, &params).await?;
-    let body = body_json(&body)?;
+    let body = body_json(&body.bytes)?;
     let wanted = params.get("fields").cloned().or_else(|| {
         let list = body.get("fields")?;
         list.as_str()

@@ -51,6 +51,7 @@ impl BatchProducer for Straight {
 }
 
 struct Server {
+    budget: millrace_log::push::DecodeBudget,
     router: axum::Router,
     store: Arc<MemoryStore>,
     queries: Queries,
@@ -86,6 +87,7 @@ fn server_over(
     .unwrap();
     #[allow(clippy::disallowed_methods)] // A test; aborted when it ends.
     let run = AbortOnDropHandle::new(tokio::spawn(run.run(CancellationToken::new())));
+    let budget = millrace_log::push::DecodeBudget::new(64 << 20);
     let state = ElasticState {
         store: events,
         ingest,
@@ -94,11 +96,11 @@ fn server_over(
         topics: ["logs".to_owned()].into(),
         clock,
         queries: queries.clone(),
-        max_body: 1 << 20,
-        max_body_decompressed: 2 << 20,
-        budget: millrace_log::push::DecodeBudget::new(64 << 20),
+        max_body: 64 << 20,
+        max_body_decompressed: 64 << 20,
+        budget: budget.clone(),
     };
-    Server { router: super::router(state).open_for_tests(), store, queries, _run: run, _dir: dir }
+    Server { router: super::router(state).open_for_tests(), store, queries, budget, _run: run, _dir: dir }
 }
 
 impl Server {
@@ -299,6 +301,67 @@ async fn compressed_bodies_are_read() {
     let (status, answer) = server.send(request.unwrap()).await;
     assert_eq!((status, &answer["errors"]), (200, &json!(false)), "{answer}");
     assert_eq!(server.ask("GET /a/_count", "").await.1["count"], 1);
+}
+
+#[tokio::test]
+async fn bodies_are_decompressed_within_limits_and_the_memory_that_all_share() {
+    let server = server();
+    let gzip = |bytes: usize| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"{}").unwrap();
+        gzip.write_all(&vec![b' '; bytes]).unwrap();
+        gzip.finish().unwrap()
+    };
+    let ask = async |path: &str, encoding: &str, body: Vec<u8>| {
+        let request =
+            Request::post(path).header("content-encoding", encoding).header("content-type", "application/json");
+        let (status, answer) = server.send(request.body(Body::from(body)).unwrap()).await;
+        let text = answer["error"]["reason"].as_str().unwrap_or_default().to_owned();
+        (status, answer["error"]["type"].as_str().unwrap_or_default().to_owned(), text)
+    };
+    let wants = |got: (u16, String, String), status: u16, kind: &str, text: &str| {
+        assert!(
+            (got.0, got.1.as_str()) == (status, kind) && got.2.contains(text),
+            "{got:?}, not {status} {kind} {text}"
+        );
+    };
+    const LARGE: &str = "content_too_large_exception";
+    let whole: Vec<u8> = [b"{}".as_slice(), &vec![b' '; 5 << 20]].concat();
+    for (path, encoding, body, status, kind, text) in [
+        ("/_search", "gzip", gzip(1 << 20), 200, "", ""),
+        ("/_search", "gzip", gzip(5 << 20), 413, LARGE, "4194304 are allowed (the limit of searches)"),
+        ("/_search", "identity", whole, 413, LARGE, "4194304 are allowed (the limit of searches)"),
+        ("/a,b/_count", "gzip", gzip(5 << 20), 413, LARGE, "(the limit of searches)"),
+        ("/_msearch", "gzip", gzip(17 << 20), 413, LARGE, "16777216 are allowed (the limit of multi-searches)"),
+        (
+            "/_search",
+            "gzip",
+            format!("[{}1]", "1,".repeat(1 << 20)).into_bytes(),
+            400,
+            "parse_exception",
+            "decompressed",
+        ),
+        (
+            "/_search",
+            "identity",
+            format!("[{}1]", "1,".repeat(1_500_000)).into_bytes(),
+            413,
+            LARGE,
+            "`limits.decode_memory`",
+        ),
+        ("/a/_bulk", "gzip", gzip(65 << 20), 413, LARGE, "`limits.decode_memory`"),
+        ("/a/_bulk", "br", gzip(1), 415, "media_type_header_exception", "[br]"),
+        ("/_search", "snappy", gzip(1), 415, "media_type_header_exception", "[snappy]"),
+    ] {
+        wants(ask(path, encoding, body).await, status, kind, text);
+    }
+    let mut others = server.budget.begin();
+    others.grow(63 << 20).unwrap();
+    for path in ["/_search", "/_msearch", "/a/_count", "/a/_bulk", "/a/_doc"] {
+        wants(ask(path, "gzip", gzip(3 << 20)).await, 429, "circuit_breaking_exception", "`limits.decode_memory`");
+    }
+    drop(others);
+    assert_eq!(server.budget.state().0, 0, "all of it is given back");
 }
 
 #[tokio::test]
@@ -806,13 +869,9 @@ async fn bodies_beyond_a_limit_are_refused_in_json_with_the_key() {
         writer.finish().unwrap()
     };
     let bomb = gzip(&vec![b' '; 3 << 20]);
-    let text = "2097152 are allowed (`aggregator.elasticsearch.max_body_decompressed`)";
     for (what, encoding, body, status, kind, text) in [
-        ("POST /_bulk", "gzip", bomb.clone(), 413, "content_too_large_exception", text),
-        ("POST /things/_search", "gzip", bomb.clone(), 413, "content_too_large_exception", text),
-        ("PUT /things/_doc/1", "identity", vec![b' '; 3 << 20], 413, "content_too_large_exception", text),
-        ("POST /_bulk", "gzip", b"no gzip".to_vec(), 400, "parse_exception", "body can't be read: "),
-        ("POST /_bulk", "gzip", bomb[..bomb.len() / 2].to_vec(), 400, "parse_exception", "body can't be read: "),
+        ("POST /_bulk", "gzip", b"no gzip".to_vec(), 400, "parse_exception", "can't be decompressed"),
+        ("POST /_bulk", "gzip", bomb[..bomb.len() / 2].to_vec(), 400, "parse_exception", "can't be decompressed"),
     ] {
         let (method, path) = what.split_once(' ').unwrap();
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");

@@ -97,6 +97,11 @@ impl SourceRecord {
         self.value.as_ref().map_or(0, Bytes::len)
     }
 
+    /// Its time in the log, ms since 1970.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.timestamp_ms
+    }
+
     /// The last value of a header.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers().filter(|(known, _)| *known == name).last()?.1

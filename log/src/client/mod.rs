@@ -34,7 +34,7 @@ pub mod transactional;
 pub use api::{BatchProducer, Consumed, Limits, Unreadable};
 pub use consumer::WireConsumer;
 pub use error::ClientError;
-pub use output::Output;
+pub use output::{Output, TIME_REFUSED};
 pub use producer::{DELIVERY_TIMEOUT, WireProducer};
 pub use wanted_topic::WantedTopic;
 

@@ -25,7 +25,12 @@ pub struct Output {
     pub add: Vec<(&'static str, String)>,
     /// Without its value, as a last resort for what nobody takes.
     pub without_value: bool,
+    /// Another time than the record's, ms since 1970.
+    pub timestamp_ms: Option<i64>,
 }
+
+/// The reason where a target refuses the time of a record.
+pub const TIME_REFUSED: &str = "its time is out of the target's bounds";
 
 /// Writes a record with what its output changes.
 pub(super) fn push(records: &mut Records, record: &SourceRecord, output: &Output, scratch: &mut Vec<u8>) {
@@ -42,7 +47,8 @@ pub(super) fn push(records: &mut Records, record: &SourceRecord, output: &Output
         }
         None => &record.headers,
     };
-    records.push_copied(record.timestamp_ms, record.key.as_deref(), value, (headers, record.header_count), &more);
+    let time = output.timestamp_ms.unwrap_or(record.timestamp_ms);
+    records.push_copied(time, record.key.as_deref(), value, (headers, record.header_count), &more);
 }
 
 /// Why a target refuses a record for good.
@@ -51,7 +57,7 @@ pub(super) fn reason(error: &WireError) -> String {
         Some(Code::MessageTooLarge | Code::RecordListTooLarge) => {
             "larger than `max.message.bytes` of the target".to_owned()
         }
-        Some(Code::InvalidTimestamp) => "its time is out of the target's bounds".to_owned(),
+        Some(Code::InvalidTimestamp) => TIME_REFUSED.to_owned(),
         Some(Code::InvalidRecord) => {
             "the target takes no such record (without a key, it can't be compacted)".to_owned()
         }

@@ -41,6 +41,23 @@ impl<R> Batch<R> {
         self.stretches.iter().map(|stretch| (stretch.interval.topic_partition(), stretch.interval.to)).collect()
     }
 
+    /// Takes all records out, partition by partition; [`Batch::refill`] puts them back.
+    pub fn take_records(&mut self) -> (Vec<R>, Vec<usize>) {
+        let counts = self.stretches.iter().map(|stretch| stretch.records.len()).collect();
+        let mut stretches = self.stretches.iter_mut();
+        let mut all = stretches.next().map(|first| std::mem::take(&mut first.records)).unwrap_or_default();
+        stretches.for_each(|stretch| all.append(&mut stretch.records));
+        (all, counts)
+    }
+
+    /// Puts back what [`Batch::take_records`] took.
+    pub fn refill(&mut self, records: Vec<R>, counts: &[usize]) {
+        let mut records = records.into_iter();
+        for (stretch, count) in self.stretches.iter_mut().zip(counts) {
+            stretch.records.extend(records.by_ref().take(*count));
+        }
+    }
+
     /// All records, partition by partition.
     pub fn into_records(self) -> Vec<R> {
         let mut stretches = self.stretches.into_iter();

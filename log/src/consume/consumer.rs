@@ -440,7 +440,7 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
             if self.serve()? {
                 return Ok(Some(true));
             }
-            if asked.elapsed() >= LAG_WITHOUT_ROOM {
+            if asked.elapsed() >= LAG_WITHOUT_ROOM || (self.status.lag().is_none() && asked.elapsed() >= LAG) {
                 self.look_at_lag(true);
                 asked = Instant::now();
             }

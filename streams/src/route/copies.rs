@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use millrace_log::client::Output;
 use millrace_log::client::group::SourceRecord;
-use millrace_log::dead_letter::{HEADER_FROM, HEADER_REASON, HEADER_STAGE, HEADER_TIME};
+use millrace_log::client::{Output, TIME_REFUSED};
+use millrace_log::dead_letter::{HEADER_FROM, HEADER_REASON, HEADER_STAGE, HEADER_TIME, HEADER_TIMESTAMP};
 use millrace_log::record::HEADER_LABELS;
 
 use super::selector::{Selector, Verdict, judge};
@@ -32,6 +32,26 @@ pub(super) struct Route {
 pub(super) struct Dead {
     pub reason: String,
     pub without_value: bool,
+    /// With the time of the letter: nobody takes the record's own.
+    pub retimed: bool,
+}
+
+impl Dead {
+    /// A letter of the record as it is, but for a time that would be refused again.
+    pub fn new(reason: String) -> Self {
+        let retimed = reason == TIME_REFUSED;
+        Self { reason, without_value: false, retimed }
+    }
+
+    /// The letter was refused too: changes what may be the cause. False if nothing is left that could be changed.
+    pub fn change(&mut self, refusal: &str) -> bool {
+        let change = if (refusal == TIME_REFUSED || self.without_value) && !self.retimed {
+            &mut self.retimed
+        } else {
+            &mut self.without_value
+        };
+        !std::mem::replace(change, true)
+    }
 }
 
 /// Where records go, and for each output the number of its route.
@@ -69,6 +89,7 @@ impl Copies {
                     replace,
                     add: Vec::new(),
                     without_value: false,
+                    timestamp_ms: None,
                 });
                 copies.of_route.push(number);
             }
@@ -110,18 +131,23 @@ pub(super) fn dead_letter(
     };
     // None for a record that can't be read: nobody knows where it would go.
     let to = if output.topic.is_empty() { String::new() } else { format!(" to {}", output.topic) };
+    let mut add = vec![
+        (HEADER_REASON, format!("route {route}{to}: {}{left_out}", dead.reason)),
+        (HEADER_STAGE, STAGE.to_owned()),
+        (HEADER_TIME, time),
+        (HEADER_FROM, format!("{}@{}", record.partition, record.offset)),
+    ];
+    if dead.retimed {
+        add.push((HEADER_TIMESTAMP, record.timestamp_ms().to_string()));
+    }
     Output {
         record: output.record,
         partition: record.partition.partition % targets.partitions_of(topic),
         topic: Arc::clone(topic),
         replace: None,
-        add: vec![
-            (HEADER_REASON, format!("route {route}{to}: {}{left_out}", dead.reason)),
-            (HEADER_STAGE, STAGE.to_owned()),
-            (HEADER_TIME, time),
-            (HEADER_FROM, format!("{}@{}", record.partition, record.offset)),
-        ],
+        add,
         without_value: dead.without_value,
+        timestamp_ms: dead.retimed.then_some(now_ms),
     }
 }
 
@@ -145,5 +171,44 @@ impl Verdicts {
         let made: Arc<[Verdict]> = all();
         self.by_header.insert(bytes.to_vec(), Arc::clone(&made));
         made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_that_is_refused_changes_until_nothing_is_left_to_change() {
+        for (refusals, want) in [
+            // (refusals, first of the record itself), ((without value, retimed) after each, whether it is worth a try)
+            (
+                vec!["too large", "too large", "too large", "too large"],
+                vec![(false, false, true), (true, false, true), (true, true, true), (true, true, false)],
+            ),
+            (
+                vec![TIME_REFUSED, "too large", TIME_REFUSED],
+                vec![(false, true, true), (true, true, true), (true, true, false)],
+            ),
+            (
+                vec!["too large", TIME_REFUSED, "too large", "too large"],
+                vec![(false, false, true), (false, true, true), (true, true, true), (true, true, false)],
+            ),
+        ] {
+            let mut dead: Option<Dead> = None;
+            let mut got = Vec::new();
+            for refusal in &refusals {
+                let is_new = match &mut dead {
+                    Some(dead) => dead.change(refusal),
+                    None => {
+                        dead = Some(Dead::new((*refusal).to_owned()));
+                        true
+                    }
+                };
+                let Some(Dead { without_value, retimed, .. }) = &dead else { continue };
+                got.push((*without_value, *retimed, is_new));
+            }
+            assert_eq!(got, want, "{refusals:?}");
+        }
     }
 }

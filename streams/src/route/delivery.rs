@@ -13,7 +13,6 @@ use millrace_log::client::transactional::{Source, TransactionError, TransactionW
 use millrace_log::client::{Limits, Output};
 use millrace_log::clock::SharedClock;
 use millrace_log::consume::{Batch, ConsumerStatus, Delivery, Keeping, Offered, Pause, Setback};
-use tokio_util::sync::CancellationToken;
 
 use super::config::RoutingConfig;
 use super::copies::{Copies, Dead, Route, Verdicts, dead_letter};
@@ -26,6 +25,11 @@ const IDLE: Duration = Duration::from_millis(250);
 const CAREFUL_RECORDS: usize = 200;
 /// Transactions in a row without a refusal after which a pass is no longer careful.
 const CAREFUL_FOR: u32 = 20;
+/// Transactions of one batch that may be given up in a row without a wait: a refused record alone, its letter, and that
+/// letter without what is refused.
+const AT_ONCE: u32 = 4;
+/// Wait after further ones as long as each finds another record that is refused; grows up to five times as much.
+const NEXT_REFUSED: Duration = Duration::from_millis(10);
 /// What to set when two routers have one name.
 pub(super) const FENCED_HINT: &str = "give each its own `broker.routing.instance`";
 
@@ -47,7 +51,24 @@ pub(super) struct ToTargets {
     pub verdicts: Verdicts,
     /// After a refusal batches are small for a while: others of the kind may follow, and each costs a transaction.
     pub careful: u32,
-    pub token: CancellationToken,
+    /// What is known of the batch that is offered again after a wait.
+    pub attempt: Option<Attempt>,
+}
+
+/// A batch whose transaction was given up, and begins anew later.
+pub(super) struct Attempt {
+    dead: HashMap<usize, Dead>,
+    /// A refused record takes its neighbours with it: those are sent one by one the next time.
+    suspects: HashSet<usize>,
+    given_up: u32,
+    wait: Duration,
+    until: Instant,
+}
+
+impl Attempt {
+    fn new(dead: HashMap<usize, Dead>, wait: Duration) -> Self {
+        Self { dead, suspects: HashSet::new(), given_up: 0, wait, until: Instant::now() }
+    }
 }
 
 impl Delivery for ToTargets {
@@ -68,11 +89,16 @@ impl Delivery for ToTargets {
         }
     }
 
-    fn offer(&mut self, batch: Batch<SourceRecord>) -> Result<Offered<SourceRecord>, Setback> {
+    fn offer(&mut self, mut batch: Batch<SourceRecord>) -> Result<Offered<SourceRecord>, Setback> {
+        if self.attempt.as_ref().is_some_and(|attempt| Instant::now() < attempt.until) {
+            return Ok(Offered::Full(batch));
+        }
         let (generation, next) = (batch.generation, batch.next());
-        let records = batch.into_records();
-        let Some(refused) = self.copy(Source { generation, records: &records, next: &next }).map_err(setback)? else {
-            return Ok(Offered::Closed);
+        let (records, counts) = batch.take_records();
+        let copied = self.copy(Source { generation, records: &records, next: &next }).map_err(setback)?;
+        let Some(refused) = copied else {
+            batch.refill(records, &counts);
+            return Ok(Offered::Full(batch));
         };
         self.careful = if refused { CAREFUL_FOR } else { self.careful.saturating_sub(1) };
         Ok(Offered::Stored)
@@ -93,30 +119,27 @@ fn unreadable(records: &[SourceRecord], copies: &mut Copies, has_topic: bool) ->
     if !has_topic {
         copies.keep(|output| reason(output).is_none());
     }
-    let dead = copies
-        .outputs
-        .iter()
-        .enumerate()
-        .filter_map(|(i, output)| Some((i, Dead { reason: reason(output)?.to_owned(), without_value: false })));
+    let dead =
+        copies.outputs.iter().enumerate().filter_map(|(i, output)| Some((i, Dead::new(reason(output)?.to_owned()))));
     dead.collect()
 }
 
 impl ToTargets {
-    /// Copies one batch. Whether there was a record that is refused for good; `None`: stopped, nothing was copied.
+    /// Copies one batch. Whether there was a record that is refused for good; `None`: the transaction was given up, and is
+    /// begun anew once [`Attempt::until`] is over. Meanwhile the consumer does its other work.
     fn copy(&mut self, source: Source<'_>) -> Result<Option<bool>, TransactionError> {
         let scene = Arc::clone(&self.scene);
         let mut copies = Copies::decide(&scene.routes, source.records, &self.targets, &mut self.verdicts);
-        let mut dead = unreadable(source.records, &mut copies, !scene.routing.dead_letter_topic.is_empty());
-        // A refused record takes its neighbours with it: those are sent one by one the next time.
-        let mut suspects: HashSet<usize> = HashSet::new();
-        let mut wait = scene.routing.min_backoff.0;
+        let unreadable = unreadable(source.records, &mut copies, !scene.routing.dead_letter_topic.is_empty());
+        let attempt = self.attempt.take();
+        let mut attempt = attempt.unwrap_or_else(|| Attempt::new(unreadable, scene.routing.min_backoff.0));
         loop {
             // Nearly always all of them go as they are.
-            let sent = match dead.is_empty() {
+            let sent = match attempt.dead.is_empty() {
                 true => Cow::Borrowed(&copies.outputs[..]),
-                false => Cow::Owned(self.sent(source.records, &copies, &dead)),
+                false => Cow::Owned(self.sent(source.records, &copies, &attempt.dead)),
             };
-            let refused = match self.writer.write(source, &sent, &|i| suspects.contains(&i)) {
+            let refused = match self.writer.write(source, &sent, &|i| attempt.suspects.contains(&i)) {
                 Ok(()) => break,
                 Err(error) => {
                     scene.metrics.aborted_transactions.get_or_create(&scene.name).inc();
@@ -126,35 +149,16 @@ impl ToTargets {
                     }
                 }
             };
-            for (i, reason) in refused {
-                if suspects.insert(i) {
-                    continue;
-                }
-                let route = copies.route(&scene.routes, i).map_or("", |route| route.name.as_str());
-                let record = copies.outputs.get(i).and_then(|output| source.records.get(output.record));
-                let at = record.map(|record| format!("{}@{}", record.partition, record.offset)).unwrap_or_default();
-                if scene.routing.dead_letter_topic.is_empty() {
-                    let why = format!(
-                        "the target of route `{route}` refuses {at} for good ({reason}) and there is no \
-                         `dead_letter_topic`: the route waits"
-                    );
-                    scene.status.pause(Pause::DeadLetters, &why);
-                    if sleep_unless(&self.token, wait) {
-                        return Ok(None);
-                    }
-                    wait = (wait * 2).min(scene.routing.max_backoff.0);
-                    continue;
-                }
-                tracing::warn!(route, from = scene.name.from, at, reason, "record goes to the dead letters");
-                match dead.remove(&i) {
-                    None => drop(dead.insert(i, Dead { reason, without_value: false })),
-                    Some(was) => drop(dead.insert(i, Dead { reason: was.reason, without_value: true })),
-                }
+            attempt.given_up += 1;
+            if let Some(wait) = scene.after_refusals(source, &copies, &mut attempt, refused) {
+                attempt.until = Instant::now() + wait;
+                self.attempt = Some(attempt);
+                return Ok(None);
             }
         }
         scene.status.resume(Pause::DeadLetters);
-        scene.count(source.records, &copies, &dead);
-        Ok(Some(!dead.is_empty()))
+        scene.count(source.records, &copies, &attempt.dead);
+        Ok(Some(!attempt.dead.is_empty()))
     }
 
     /// The outputs, those that are refused as dead letters.
@@ -173,6 +177,65 @@ impl ToTargets {
 }
 
 impl Scene {
+    /// Refused records become dead letters, refused letters change. How long to wait before the transaction begins anew;
+    /// `None`: at once.
+    fn after_refusals(
+        &self,
+        source: Source<'_>,
+        copies: &Copies,
+        attempt: &mut Attempt,
+        refused: Vec<(usize, String)>,
+    ) -> Option<Duration> {
+        let mut helpless = false;
+        for (i, reason) in refused {
+            if attempt.suspects.insert(i) {
+                continue;
+            }
+            let route = copies.route(&self.routes, i).map_or("", |route| route.name.as_str());
+            let record = copies.outputs.get(i).and_then(|output| source.records.get(output.record));
+            let at = record.map(|record| format!("{}@{}", record.partition, record.offset)).unwrap_or_default();
+            if self.routing.dead_letter_topic.is_empty() {
+                let why = format!(
+                    "the target of route `{route}` refuses {at} for good ({reason}) and there is no \
+                     `dead_letter_topic`: the route waits"
+                );
+                self.status.pause(Pause::DeadLetters, &why);
+                helpless = true;
+                continue;
+            }
+            let changed = match attempt.dead.get_mut(&i) {
+                Some(dead) => dead.change(&reason),
+                None => {
+                    tracing::warn!(route, from = self.name.from, at, reason, "record goes to the dead letters");
+                    attempt.dead.insert(i, Dead::new(reason.clone())).is_none()
+                }
+            };
+            if !changed {
+                let topic = &self.routing.dead_letter_topic;
+                let why = format!(
+                    "`{topic}` refuses the dead letter of {at} by route `{route}` for good ({reason}), also without its \
+                     value and with the time of now: check the settings of the topic; the route tries again"
+                );
+                self.status.pause(Pause::DeadLetters, &why);
+                helpless = true;
+            }
+        }
+        if helpless {
+            let wait = attempt.wait;
+            attempt.wait = (wait * 2).min(self.routing.max_backoff.0);
+            return Some(wait);
+        }
+        let further = attempt.given_up.checked_sub(AT_ONCE).filter(|further| *further > 0)?;
+        let (given_up, dead) = (attempt.given_up, attempt.dead.len());
+        let why = format!(
+            "transaction of `{}` was given up {given_up} times in a row: {dead} of its records are refused for good and go \
+             to the dead letters",
+            self.name.from
+        );
+        self.status.pause(Pause::Transaction, &why);
+        Some((NEXT_REFUSED * further).min(NEXT_REFUSED * 5))
+    }
+
     /// Counts what a committed transaction did.
     fn count(&self, records: &[SourceRecord], copies: &Copies, dead: &HashMap<usize, Dead>) {
         let mut per_route = vec![(0_u64, 0_u64, 0_u64); self.routes.len()];
@@ -203,16 +266,4 @@ impl Scene {
         self.metrics.read_records.get_or_create(&self.name).inc_by(records.len() as u64);
         self.metrics.transactions.get_or_create(&self.name).inc();
     }
-}
-
-/// Sleeps on this thread in small steps; whether it was cancelled.
-fn sleep_unless(token: &CancellationToken, wait: Duration) -> bool {
-    let until = Instant::now() + wait;
-    while Instant::now() < until {
-        if token.is_cancelled() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(50).min(wait));
-    }
-    token.is_cancelled()
 }

@@ -133,6 +133,6 @@ fn copy(
     };
     let (clock, status) = (Arc::clone(&scene.clock), scene.status.clone());
     let verdicts = Verdicts::default();
-    let delivery = ToTargets { scene, writer, targets, verdicts, careful: 0, token: token.clone() };
+    let delivery = ToTargets { scene, writer, targets, verdicts, careful: 0, attempt: None };
     Consumer::new(reader, delivery, settings, clock, status, Control::default(), token).run()
 }
