@@ -59,8 +59,8 @@ const WAITING: usize = 32;
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// Codes of the login provider that are redeemed at once: each waits for the provider.
 const REDEEMED_AT_ONCE: usize = 16;
-/// How long the provider is left alone where none is configured.
-const NO_PROVIDER: Duration = Duration::from_secs(3600);
+/// How often it is looked whether the provider is to be asked: at once after a failure that a token found.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Passwords that are remembered.
 const MAX_REMEMBERED: usize = 1024;
 
@@ -163,11 +163,10 @@ impl Access {
         loop {
             let oidc = self.oidc();
             let looking = async {
-                let wait = match oidc {
-                    Some(oidc) => oidc.look_after().await,
-                    None => NO_PROVIDER,
-                };
-                tokio::time::sleep(wait).await;
+                if let Some(oidc) = &oidc {
+                    oidc.look_after().await;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
             };
             tokio::select! {
                 () = stop.cancelled() => return,

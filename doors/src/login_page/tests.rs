@@ -13,6 +13,7 @@ use super::*;
 use crate::access::Audit;
 use crate::access::config::{AccessConfig, TokenConfig, UserConfig};
 use crate::access::hash::{TokenHash, hash_password};
+use crate::access::oidc::config::OidcConfig;
 use crate::access::oidc::tests::config as oidc_config;
 use crate::access::oidc::tests::fake::Fake;
 use crate::browser::Bodies;
@@ -247,8 +248,7 @@ async fn logins_that_come_back_wrong_are_refused() {
         assert!(events.len() == 1 && events[0].0 == "login_failed", "{name}: {events:?}");
     }
     fake.set_down(true);
-    let back = browser.access.oidc().unwrap();
-    back.look_after().await;
+    browser.access.oidc().unwrap().provider.refresh(std::time::Duration::ZERO).await;
     let begun = browser.get("/login/oidc?next=//evil.example").await;
     assert_eq!(begun.status, 303, "what was known of the provider remains");
     assert!(browser.access.notice().unwrap().contains("known keys remain valid"));
@@ -332,8 +332,9 @@ async fn sessions_end_when_their_login_changes_at_a_reload() {
     let before =
         AccessConfig { users: vec![user("hunter2", Role::Admin)], tokens: vec![token("mlr_x", "")], ..config(&fake) };
     type Edit<'e> = &'e dyn Fn(&mut AccessConfig);
-    type Change = dyn Fn(&mut crate::access::oidc::config::OidcConfig);
-    let oidc: &dyn Fn(&mut AccessConfig, &Change) = &|config, edit| edit(config.oidc.as_mut().unwrap());
+    fn oidc(config: &mut AccessConfig) -> &mut OidcConfig {
+        config.oidc.as_mut().unwrap()
+    }
     let cases: [(&str, &str, Edit<'_>, bool); 13] = [
         ("alice", "nothing", &|_| {}, true),
         ("alice", "another login", &|c| c.tokens.clear(), true),
@@ -344,9 +345,9 @@ async fn sessions_end_when_their_login_changes_at_a_reload() {
         ("reader", "nothing", &|_| {}, true),
         ("reader", "the token", &|c| c.tokens[0] = token("mlr_y", ""), false),
         ("reader", "its end", &|c| c.tokens[0] = token("mlr_x", "2100-01-01"), false),
-        ("oidc", "the secret of the client", &|c| oidc(c, &|o| o.client_secret = Secret::new("x")), true),
-        ("oidc", "the grants", &|c| oidc(c, &|o| drop(o.grants.pop())), false),
-        ("oidc", "the client", &|c| oidc(c, &|o| o.client_id = "other".to_owned()), false),
+        ("oidc", "the secret of the client", &|c| oidc(c).client_secret = Secret::new("x"), true),
+        ("oidc", "the grants", &|c| drop(oidc(c).grants.pop()), false),
+        ("oidc", "the client", &|c| oidc(c).client_id = "other".to_owned(), false),
         ("oidc", "the provider", &|c| c.oidc = None, false),
     ];
     for (who, what, edit, stays) in cases {

@@ -37,6 +37,9 @@ use token::{Claims, TokenError, verify};
 use crate::identity::Identity;
 use crate::metrics::HttpMetrics;
 
+/// How often description and keys are fetched while the provider answers.
+const FETCH_EVERY: Duration = Duration::from_secs(300);
+
 /// Why a login failed: for the person, and for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failed {
@@ -240,10 +243,10 @@ impl Oidc {
         Some(format!("login provider {issuer} has failed for {} s: {error}; {keys}", since.as_secs()))
     }
 
-    /// Fetches description and keys; how long to wait for the next time.
-    pub async fn look_after(&self) -> Duration {
-        self.provider.refresh(Duration::ZERO).await;
-        if self.provider.trouble().is_some() { Duration::from_secs(10) } else { Duration::from_secs(300) }
+    /// Fetches description and keys if that was some minutes ago, or failed the last time, whoever asked for them then.
+    pub async fn look_after(&self) {
+        let pause = if self.provider.trouble().is_some() { Duration::ZERO } else { FETCH_EVERY };
+        self.provider.refresh(pause).await;
     }
 }
 
