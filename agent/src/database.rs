@@ -27,6 +27,9 @@ pub(crate) enum Tree {
     Meta,
 }
 
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -68,7 +71,7 @@ impl Database {
     }
 
     /// All keys of a tree with their values.
-    pub fn all(&self, tree: Tree) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AgentError> {
+    pub fn all(&self, tree: Tree) -> Result<Vec<Row>, AgentError> {
         let one = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
             entry.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(|e| self.failed(e))
         };

@@ -246,7 +246,6 @@ mod tests {
             key_file: text(&server_key),
             client_auth: ClientAuth::Required,
             client_ca_file: text(&own),
-            ..TlsConfig::default()
         });
         config.broker = Some(broker);
         let process = crate::run::Process::start_config(config).await.unwrap();
