@@ -11,6 +11,7 @@ use axum::body::HttpBody as _;
 use axum::response::Response;
 use futures::{FutureExt as _, StreamExt as _};
 use http::request::Parts;
+use http_body_util::{BodyStream, StreamBody};
 
 use crate::identity::Identity;
 use crate::login::Gate;
@@ -63,6 +64,7 @@ impl LoginWatch {
         if answer.body().size_hint().upper().is_some() {
             return answer;
         }
-        answer.map(|body| Body::from_stream(body.into_data_stream().take_until(self.ended().boxed())))
+        // Frames, not bytes: answers over gRPC end with trailers.
+        answer.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(self.ended().boxed()))))
     }
 }

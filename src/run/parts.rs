@@ -178,8 +178,20 @@ impl Parts {
             before.extend(self.stop_part(*part).await.map(|started| (*part, started)));
         }
         self.site.again = true;
+        let mut has_gone_back = false;
         for part in changed {
-            self.replace_part(part, &settings, before.remove(&part), &mut outcome).await?;
+            let started = before.remove(&part);
+            // Those that find the log by the broker's listeners stay with the ones that are there.
+            if has_gone_back
+                && matches!(part, Part::Audit | Part::Routes)
+                && let Some(started) = &started
+            {
+                self.start_part(part, &started.settings).await?;
+                continue;
+            }
+            let refused = outcome.refused.len();
+            self.replace_part(part, &settings, started, &mut outcome).await?;
+            has_gone_back |= part == Part::Broker && outcome.refused.len() > refused;
         }
         self.read_files(&settings, &mut outcome).await;
         self.serve();

@@ -455,16 +455,17 @@ impl<L: LogReader, D: Delivery<Record = L::Record>> Consumer<L, D> {
         let mut stalled: Vec<String> = Vec::new();
         self.stalls.keep(|tp| self.places.get(tp).is_some());
         for (tp, _) in self.places.iter() {
-            let end = if ask {
+            let (start, end) = if ask {
                 match self.reader.watermarks(tp) {
-                    Ok((_, end)) => Some(end),
+                    Ok((start, end)) => (Some(start), Some(end)),
                     // The others would take as long.
                     Err(_) => return,
                 }
             } else {
-                self.reader.end(tp)
+                (None, self.reader.end(tp))
             };
-            if let (Some(end), Some(reached)) = (end, self.control.position(tp)) {
+            // A group without offsets reads from the start.
+            if let (Some(end), Some(reached)) = (end, self.control.position(tp).or(start)) {
                 lag += u64::try_from(end - reached).unwrap_or(0);
                 known += 1;
                 let stays = self.stalls.look(tp, reached, end, self.lag_at);
