@@ -85,7 +85,7 @@ try {
   await line("written while away").waitFor({ timeout: 10000 });
   assert.equal(await page.locator("#lines li").count(), 3, "each line once");
   await page.getByRole("button", { name: "Stop tail" }).click();
-  await status.filter({ hasText: /Live tail stopped at .*3 lines came/ }).waitFor();
+  await status.filter({ hasText: /Live tail stopped at .*3 lines received/ }).waitFor();
   assert.equal(new URL(page.url()).searchParams.get("tail"), null);
 
   // It says why it can't follow a query.
