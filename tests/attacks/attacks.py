@@ -55,7 +55,7 @@ def together(count, work):
     return seen
 
 
-@attack("Loki push: 1 GiB of one letter by gzip, three at once", 400, 413)
+@attack("Loki push: 1 GiB of one letter by gzip, three at once", 400, 413, 429)
 def loki_gzip_bomb(ports):
     body = wire.gzip_of(b'{"streams":[{"stream":{"a":"b"},"values":[["1","', b"x" * (1 << 20), 1024)
     return together(3, lambda _: push(ports, body, {**JSON, "Content-Encoding": "gzip"}))
@@ -67,7 +67,7 @@ def loki_empty_streams(ports):
     return together(3, lambda _: push(ports, body, PROTOBUF))
 
 
-@attack("Loki push: JSON nested 1,000,000 deep", 400)
+@attack("Loki push: JSON nested 1,000,000 deep", 400, 413)
 def loki_nesting(ports):
     return [push(ports, b"[" * 1_000_000, JSON), push(ports, b'{"streams":' * 300_000, JSON)]
 
@@ -226,7 +226,7 @@ def alerts(ports):
     silence = {"matchers": [{"name": "a", "value": "(a{1000}){1000}", "isRegex": True}], "createdBy": "x", "comment": "x",
                "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2099-01-01T00:00:00Z"}
     return [
-        post("/api/v2/alerts", [{"labels": {"alertname": "Flood", "n": str(i)}} for i in range(100_000)]),
+        post("/api/v2/alerts", [{"labels": {"alertname": "Flood", "m": str(i)}} for i in range(100_000)]),
         post("/api/v2/alerts", [{"labels": {"alertname": "x" * 1_000_000}}]),
         post("/api/v2/silences", silence),
     ]
