@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use millrace_log::snapshot_files::clear_unfinished;
+
 use crate::error::AgentError;
 
 /// How long a database that was closed in this process may hold its lock.
@@ -47,6 +49,7 @@ impl Database {
         let failed = |what| move |source| AgentError::File { what, path: folder.to_owned(), source };
         let of_db = |source| AgentError::Database { path: folder.to_owned(), source };
         wait_for_release(&folder.join("db")).map_err(failed("locking the database in"))?;
+        clear_unfinished(folder).map_err(failed("clearing snapshots in"))?;
         let db =
             sled::Config::new().path(folder).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(of_db)?;
         let sources = db.open_tree("sources").map_err(of_db)?;
@@ -118,5 +121,22 @@ pub(crate) fn wait_for_release(file: &Path) -> io::Result<()> {
             Err(fs::TryLockError::WouldBlock) => return Ok(()),
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_a_full_disk_left_unfinished_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path()).unwrap();
+        database.set(Tree::Meta, b"a", Some(b"b")).unwrap();
+        database.sync().unwrap();
+        drop(database);
+        fs::write(folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap();
+        let database = Database::open(folder.path()).unwrap();
+        assert_eq!(database.get(Tree::Meta, b"a").unwrap().as_deref(), Some(&b"b"[..]));
     }
 }

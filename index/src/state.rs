@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use millrace_log::snapshot_files::clear_unfinished;
 use parking_lot::Mutex;
 
 /// Why state can't be opened, read or written.
@@ -67,6 +68,7 @@ impl StateDb {
     /// Opens or makes the database in a folder, which is then durable itself.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         std::fs::create_dir_all(dir).map_err(StateError::io("making", dir))?;
+        clear_unfinished(dir).map_err(StateError::io("clearing snapshots in", dir))?;
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(64 << 20)
@@ -130,6 +132,18 @@ pub fn sync_dir(dir: &Path) -> Result<(), StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_that_a_full_disk_left_unfinished_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = StateDb::open(dir.path()).unwrap();
+        db.tree("t").unwrap().insert("a", "b").unwrap();
+        db.sync().unwrap();
+        drop(db);
+        std::fs::write(dir.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap();
+        let tree = StateDb::open(dir.path()).unwrap().tree("t").unwrap();
+        assert_eq!(tree.get("a").unwrap().as_deref(), Some(&b"b"[..]));
+    }
 
     #[test]
     fn what_was_synced_is_there_in_a_copy_of_the_folder() {

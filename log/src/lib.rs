@@ -16,6 +16,8 @@ pub mod value;
 pub mod go;
 /// YAML files as trees with lines and columns, and the faults of files.
 pub mod yaml;
+/// Snapshots of databases that a full disk left unfinished.
+pub mod snapshot_files;
 /// Small state on disk, synced: named trees of keys and JSON values.
 pub mod store;
 /// Alerts, and the trait by which they are handed to a notifier.

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::snapshot_files::clear_unfinished;
+
 /// Version of the trees' contents that this code reads and writes.
 ///
 /// Values are JSON objects: readers ignore fields that they don't know and writers only add; a change that an older
@@ -91,6 +93,7 @@ impl Store {
             Err(fs::TryLockError::Error(source)) => return Err(failed("locking")(source)),
         }
         check_version(path)?;
+        clear_unfinished(path).map_err(failed("clearing snapshots in"))?;
         let db = sled::Config::new()
             .path(path)
             .cache_capacity(16 << 20)
@@ -226,6 +229,18 @@ mod tests {
         drop((tree, store));
         let tree = Store::open(&path).unwrap().tree("t").unwrap();
         assert_eq!(tree.all::<i32>().unwrap(), [(b"b".to_vec(), 2)]);
+    }
+
+    #[test]
+    fn a_snapshot_that_a_full_disk_left_unfinished_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.tree("t").unwrap().apply([Change::Put(b"a".to_vec(), &1)]).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        fs::write(folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap();
+        let tree = Store::open(folder.path()).unwrap().tree("t").unwrap();
+        assert_eq!(tree.all::<i32>().unwrap(), [(b"a".to_vec(), 1)]);
     }
 
     #[test]
