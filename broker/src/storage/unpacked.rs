@@ -39,7 +39,7 @@ pub(super) fn check_records(header: &Header, batch: &[u8], limits: RecordLimits)
     // Most batches are sound: only of the others must be said what is wrong.
     let look = |plain: &[u8], most: u64| match is_sound(header.count, plain, times) {
         true if plain.len() as u64 <= most => Ok(()),
-        _ => look_through(header, Slice(plain), most, times),
+        _ => look_through(header, plain, most, times),
     };
     if header.codec() == 0 {
         return look(packed, u64::MAX);
@@ -50,12 +50,13 @@ pub(super) fn check_records(header: &Header, batch: &[u8], limits: RecordLimits)
     }
     let mut buffer = BUFFERS.lock().pop().unwrap_or_default();
     buffer.clear();
-    let stream = || open_records(header, batch).map_err(|_| UNREADABLE);
-    let whole = stream()?.take(WHOLE as u64 + 1).read_to_end(&mut buffer);
-    let checked = match whole {
-        Ok(length) if length <= WHOLE => look(&buffer, limits.unpacked),
-        // Larger, or damaged: the record is named that stands there.
-        _ => look_through(header, Stream(stream()?), limits.unpacked, times),
+    let open = || open_records(header, batch).map_err(|_| UNREADABLE);
+    let mut stream = open()?;
+    let checked = match stream.by_ref().take(WHOLE as u64).read_to_end(&mut buffer) {
+        Ok(length) if length < WHOLE => look(&buffer, limits.unpacked),
+        Ok(_) => look_through(header, buffer.as_slice().chain(stream), limits.unpacked, times),
+        // Damaged: what stands before that says which record is at fault.
+        Err(_) => look_through(header, open()?, limits.unpacked, times),
     };
     let mut buffers = BUFFERS.lock();
     if buffers.len() < SPARE && buffer.capacity() <= 2 * WHOLE {
@@ -86,31 +87,18 @@ impl Times {
     }
 }
 
-struct Frame<'a> {
-    left: &'a [u8],
-}
-
-impl Frame<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (found, left) = self.left.split_first_chunk()?;
-        self.left = left;
-        Some(*found)
-    }
-}
-
 /// What its blocks claim: readers make room for that before they decompress.
 fn most_of_snappy(packed: &[u8]) -> u64 {
     let claimed = |block: &[u8]| snap::raw::decompress_len(block).map_or(0, |length| length as u64);
     if !packed.starts_with(XERIAL_MAGIC) {
         return claimed(packed);
     }
-    let mut from = Frame { left: packed.get(XERIAL_HEADER..).unwrap_or_default() };
+    let mut left = packed.get(XERIAL_HEADER..).unwrap_or_default();
     let mut sum = 0u64;
-    while let Some(length) = from.take() {
-        let length = u32::from_be_bytes(length) as usize;
-        let Some(block) = from.left.get(..length) else { break };
+    while let Some((length, behind)) = left.split_first_chunk() {
+        let Some((block, rest)) = behind.split_at_checked(u32::from_be_bytes(*length) as usize) else { break };
         sum = sum.saturating_add(claimed(block));
-        from.left = from.left.get(length..).unwrap_or_default();
+        left = rest;
     }
     sum
 }
@@ -184,65 +172,9 @@ fn long(rest: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-/// Where records are read from, byte by byte or past many.
-trait Source {
-    fn byte(&mut self) -> io::Result<u8>;
-    fn skip(&mut self, count: u64) -> io::Result<()>;
-    fn is_at_end(&mut self) -> io::Result<bool>;
-}
-
-struct Slice<'a>(&'a [u8]);
-
-impl Source for Slice<'_> {
-    fn byte(&mut self) -> io::Result<u8> {
-        let (byte, left) = self.0.split_first().ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.0 = left;
-        Ok(*byte)
-    }
-
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        self.0 = self.0.get(count..).ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(())
-    }
-
-    fn is_at_end(&mut self) -> io::Result<bool> {
-        Ok(self.0.is_empty())
-    }
-}
-
-/// What a decompressor gives; nothing of it is kept.
-struct Stream<R>(R);
-
-impl<R: BufRead> Source for Stream<R> {
-    fn byte(&mut self) -> io::Result<u8> {
-        let byte = *self.0.fill_buf()?.first().ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.0.consume(1);
-        Ok(byte)
-    }
-
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        let mut left = count;
-        while left > 0 {
-            let there = self.0.fill_buf()?.len();
-            if there == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let some = usize::try_from(left).unwrap_or(usize::MAX).min(there);
-            self.0.consume(some);
-            left -= some as u64;
-        }
-        Ok(())
-    }
-
-    fn is_at_end(&mut self) -> io::Result<bool> {
-        Ok(self.0.fill_buf()?.is_empty())
-    }
-}
-
 /// Counts what is read.
-struct Counted<S> {
-    from: S,
+struct Counted<R> {
+    from: R,
     /// Bytes that may still be read of the record, and of the batch.
     record: u64,
     batch: u64,
@@ -266,7 +198,28 @@ impl From<io::Error> for Fault {
     }
 }
 
-impl<S: Source> Counted<S> {
+impl<R: BufRead> Counted<R> {
+    #[inline]
+    fn byte(&mut self) -> io::Result<u8> {
+        let byte = *self.from.fill_buf()?.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.from.consume(1);
+        Ok(byte)
+    }
+
+    fn skip(&mut self, count: u64) -> io::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let there = self.from.fill_buf()?.len();
+            if there == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let some = usize::try_from(left).unwrap_or(usize::MAX).min(there);
+            self.from.consume(some);
+            left -= some as u64;
+        }
+        Ok(())
+    }
+
     #[inline]
     fn took(&mut self, bytes: u64) -> Result<(), Fault> {
         self.record = self.record.checked_sub(bytes).ok_or(Fault::Malformed("it is longer than its length says"))?;
@@ -279,7 +232,7 @@ impl<S: Source> Counted<S> {
         let mut value = 0u64;
         for n in 0..10 {
             self.took(1)?;
-            let byte = self.from.byte()?;
+            let byte = self.byte()?;
             value |= u64::from(byte & 0x7f).wrapping_shl(7 * n);
             if byte & 0x80 == 0 {
                 return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
@@ -295,7 +248,7 @@ impl<S: Source> Counted<S> {
         match u64::try_from(length) {
             Ok(length) => {
                 self.took(length)?;
-                Ok(self.from.skip(length)?)
+                Ok(self.skip(length)?)
             }
             Err(_) if length == -1 && may_be_null => Ok(()),
             Err(_) => Err(Fault::Malformed("a length of it is negative")),
@@ -311,7 +264,7 @@ impl<S: Source> Counted<S> {
             return Err(Fault::TooLarge);
         }
         self.took(1)?;
-        self.from.byte()?;
+        self.byte()?;
         let timestamp_delta = self.number()?;
         if let Some(time) = self.times.wrong(timestamp_delta) {
             return Err(Fault::Time(time));
@@ -334,7 +287,7 @@ impl<S: Source> Counted<S> {
 }
 
 /// Reads all records of a batch, which may take `most` bytes together.
-fn look_through(header: &Header, from: impl Source, most: u64, times: Times) -> Result<(), AppendError> {
+fn look_through(header: &Header, from: impl BufRead, most: u64, times: Times) -> Result<(), AppendError> {
     let mut from = Counted { from, record: 0, batch: most, times };
     for place in 0..header.count {
         from.record(place).map_err(|fault| match fault {
@@ -347,9 +300,9 @@ fn look_through(header: &Header, from: impl Source, most: u64, times: Times) -> 
             Fault::Unreadable => UNREADABLE,
         })?;
     }
-    match from.from.is_at_end() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(AppendError::Invalid("it contains more than the number of records in its header")),
+    match from.from.fill_buf() {
+        Ok([]) => Ok(()),
+        Ok(_) => Err(AppendError::Invalid("it contains more than the number of records in its header")),
         Err(_) => Err(UNREADABLE),
     }
 }
@@ -521,7 +474,7 @@ mod tests {
             // The same where it is read as a stream.
             let (header, bytes) = batch_with(4, *count, &packed(Codec::Zstd(0), records));
             let times = Times { base: header.base_timestamp, within: limits(MIB).times_ms };
-            let got = look_through(&header, Stream(open_records(&header, &bytes).unwrap()), MIB, times);
+            let got = look_through(&header, open_records(&header, &bytes).unwrap(), MIB, times);
             assert_eq!(got.map_or_else(|error| error.to_string(), |()| "ok".to_owned()), *want, "{name}, stream");
         }
     }
@@ -591,7 +544,7 @@ mod tests {
                 bytes[place] = byte;
             }
             let sound = is_sound(header.count, &bytes[HEADER..], ANY);
-            prop_assert_eq!(sound, look_through(&header, Slice(&bytes[HEADER..]), u64::MAX, ANY).is_ok());
+            prop_assert_eq!(sound, look_through(&header, &bytes[HEADER..], u64::MAX, ANY).is_ok());
             prop_assert!(sound || is_changed);
         }
 
