@@ -67,7 +67,9 @@ pub enum OverBudget {
         allowed: String,
     },
     /// Requests together hold all the memory there is for them, and this is one of the newest.
-    #[error("queries together need more than max_memory_total ({allowed} bytes): repeat the query later")]
+    #[error(
+        "queries together need more than `aggregator.index.query.max_memory_total` ({allowed} bytes): repeat the query later"
+    )]
     Crowded {
         /// Size of the pool in bytes.
         allowed: u64,

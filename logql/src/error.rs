@@ -50,7 +50,9 @@ pub enum QueryError {
         message: String,
     },
     /// Requests together hold all the memory there is for them.
-    #[error("queries together need more than max_memory_total ({allowed} bytes): repeat the query later")]
+    #[error(
+        "queries together need more than `aggregator.index.query.max_memory_total` ({allowed} bytes): repeat the query later"
+    )]
     Crowded {
         /// Size of that memory in bytes.
         allowed: u64,

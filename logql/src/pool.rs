@@ -1,5 +1,5 @@
 //! Memory that all requests of a process hold together. When it is used up, the newest requests are ended, so that those that
-//! have done most of their work come to an end.
+//! have done most of their work come to an end; small ones only when ending all others isn't enough.
 //!
 //! In: bytes that requests take and give back. Out: whether a request may go on. Touches nothing.
 
@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+/// A request is small while it holds no more than the pool's size divided by this.
+const SMALL: u64 = 64;
 
 /// The memory of all requests. Clones are one pool.
 #[derive(Debug, Clone)]
@@ -89,7 +92,8 @@ impl Share {
         self.pool.0.max
     }
 
-    /// Ends requests, the newest first, until the others fit. Never one that is older than this one.
+    /// Ends requests, the newest first, until the others fit: first large ones, then also small ones, so that a dashboard's queries
+    /// live through somebody's heavy ones. One that is older than this one only if it is large and this one small.
     #[cold]
     fn shed_newest(&self) {
         let holders = self.pool.0.holders.lock();
@@ -97,17 +101,21 @@ impl Share {
         let is_ending = |holder: &&Arc<Holder>| holder.is_shed.load(Ordering::Relaxed);
         // What these hold comes back soon.
         let mut freed: u64 = holders.iter().filter(is_ending).map(|holder| holder.used.load(Ordering::Relaxed)).sum();
-        for holder in holders.iter().rev() {
-            if freed >= over {
-                return;
-            }
-            let used = holder.used.load(Ordering::Relaxed);
-            if used > 0 && !holder.is_shed.swap(true, Ordering::Relaxed) {
-                self.pool.0.shed.fetch_add(1, Ordering::Relaxed);
-                freed = freed.saturating_add(used);
-            }
-            if Arc::ptr_eq(holder, &self.holder) {
-                return;
+        let small = self.pool.0.max / SMALL;
+        for least in [small, 0] {
+            let may_end_older = self.holder.used.load(Ordering::Relaxed) <= least;
+            for holder in holders.iter().rev() {
+                if freed >= over {
+                    return;
+                }
+                let used = holder.used.load(Ordering::Relaxed);
+                if used > least && !holder.is_shed.swap(true, Ordering::Relaxed) {
+                    self.pool.0.shed.fetch_add(1, Ordering::Relaxed);
+                    freed = freed.saturating_add(used);
+                }
+                if Arc::ptr_eq(holder, &self.holder) && !may_end_older {
+                    break;
+                }
             }
         }
     }
@@ -142,6 +150,23 @@ mod tests {
         assert_eq!((pool.used(), pool.shed()), (65, 2));
         drop(old);
         assert_eq!((pool.used(), pool.0.holders.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn small_ones_are_ended_last() {
+        let pool = MemoryPool::new(640);
+        let (old, heavy, small) = (pool.begin(), pool.begin(), pool.begin());
+        assert!(old.take(320) && heavy.take(320));
+        assert!(small.take(10), "the newest of the large ones makes room");
+        assert_eq!((old.is_shed(), heavy.is_shed()), (false, true));
+        drop(heavy);
+        assert!(!old.take(320), "ending itself is enough");
+        assert!(!small.is_shed());
+        let pool = MemoryPool::new(640);
+        let many: Vec<_> = (0..66).map(|_| pool.begin()).collect();
+        assert!(many[..64].iter().all(|share| share.take(10)));
+        assert!(!many[65].take(10), "of small ones the newest goes");
+        assert!(many[..65].iter().all(|share| !share.is_shed()));
     }
 
     #[test]
