@@ -85,10 +85,15 @@ pub enum SinkError {
         faults: Vec<String>,
     },
     /// The notifier holds as many alerts as it may.
-    #[error("notifier holds {held} alerts, `notify.max_alerts` allows no more: {refused} alerts were refused")]
+    #[error(
+        "notifier holds {held} alerts and takes new ones up to {max} (`notify.max_alerts`; of reports by the API three quarters of \
+         it): {refused} alerts were refused"
+    )]
     Full {
         /// Alerts held.
         held: usize,
+        /// From how many on new ones of this sender are refused.
+        max: usize,
         /// Alerts refused.
         refused: usize,
     },

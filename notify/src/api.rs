@@ -352,6 +352,11 @@ async fn post_alerts(Shared(notifier): Shared<Arc<Notifier>>, body: Bytes) -> Re
     match notifier.take(alerts).await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(error @ SinkError::Invalid { .. }) => (StatusCode::BAD_REQUEST, Json(error.to_string())).into_response(),
+        // Prometheus and its kind repeat what fires: what is refused now comes again.
+        Err(error @ SinkError::Full { .. }) => {
+            tracing::warn!(%error, "posted alerts were rejected");
+            (StatusCode::TOO_MANY_REQUESTS, Json(error.to_string())).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "posted alerts were rejected");
             (StatusCode::INTERNAL_SERVER_ERROR, Json(error.to_string())).into_response()

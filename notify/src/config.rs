@@ -24,7 +24,8 @@ pub struct NotifyConfig {
     pub external_url: String,
     /// Alertmanagers to forward alerts to instead of notifying receivers. Not supported yet: must be empty.
     pub forward: Vec<String>,
-    /// Maximum number of active alerts; further ones are rejected with an error.
+    /// Maximum number of active alerts; further ones are rejected with an error. Reports by the API fill three quarters of it at
+    /// most (then 429): a flood from outside leaves room for this process's rules.
     pub max_alerts: usize,
     /// Maximum number of messages sent concurrently.
     pub concurrency: usize,

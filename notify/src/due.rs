@@ -1,12 +1,9 @@
 //! Groups that are due and wait to be flushed. A flood of one alert holds up no other: alert names take turns.
 //!
-//! In: keys of groups, with the name of their alert. Out: the next to be flushed, and a [`Slot`] for each while its first attempts
-//! are under way. Touches nothing.
+//! In: keys of groups, with the name of their alert. Out: the next to be flushed. Touches nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-
-use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// Keys of groups that are due, each once. Bounded by the groups that there are.
 #[derive(Debug, Default)]
@@ -14,11 +11,14 @@ pub(crate) struct Due {
     /// Names that have groups waiting; the first is next.
     turns: VecDeque<Arc<str>>,
     keys: HashMap<Arc<str>, VecDeque<String>>,
+    /// How many keys there are: looked at after each flush.
+    waiting: usize,
 }
 
 impl Due {
     /// Adds a group behind those of the same name.
     pub(crate) fn push(&mut self, name: &str, key: String) {
+        self.waiting += 1;
         if let Some(keys) = self.keys.get_mut(name) {
             keys.push_back(key);
             return;
@@ -32,45 +32,19 @@ impl Due {
     pub(crate) fn pop(&mut self) -> Option<String> {
         let name = self.turns.pop_front()?;
         let keys = self.keys.get_mut(&name)?;
-        let key = keys.pop_front();
+        let key = keys.pop_front()?;
+        self.waiting -= 1;
         if keys.is_empty() {
             self.keys.remove(&name);
         } else {
             self.turns.push_back(name);
         }
-        key
-    }
-
-    /// Whether none waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        Some(key)
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.keys.values().map(VecDeque::len).sum()
-    }
-}
-
-/// The place of a flush whose first attempts are under way. Free again when they have ended, so that flushes that pause between
-/// attempts hold up nobody.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    permit: Option<OwnedSemaphorePermit>,
-    freed: Arc<Notify>,
-}
-
-impl Slot {
-    /// A place; `freed` hears when it is free again.
-    pub(crate) fn new(permit: OwnedSemaphorePermit, freed: Arc<Notify>) -> Self {
-        Self { permit: Some(permit), freed }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        drop(self.permit.take());
-        self.freed.notify_one();
+        self.waiting
     }
 }
 
@@ -87,6 +61,6 @@ mod tests {
         assert_eq!(due.len(), 6);
         let order: Vec<_> = std::iter::from_fn(|| due.pop()).collect();
         assert_eq!(order, ["1", "4", "5", "2", "6", "3"]);
-        assert!(due.is_empty() && due.keys.is_empty());
+        assert!(due.len() == 0 && due.keys.is_empty());
     }
 }

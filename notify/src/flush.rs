@@ -8,10 +8,10 @@ use std::sync::Arc;
 use millrace_log::alert::Fingerprint;
 use millrace_log::store::run_blocking;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
-use crate::due::Slot;
 use crate::notification::{Notification, Stage, Verdict};
 use crate::parts::Parts;
 use crate::record;
@@ -43,7 +43,7 @@ impl Flush {
     }
 
     /// One flush of a group: freeze, notify each integration, and forget what is over and notified.
-    pub(crate) async fn run(self: Arc<Self>, key: String, slot: Slot, stop: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, key: String, slot: OwnedSemaphorePermit, stop: CancellationToken) {
         let now_ns = self.parts.clock.now_ns();
         let plan = self.parts.plan();
         let Some(batch) = self.parts.state.lock().freeze(&key, now_ns).map(Arc::new) else { return };

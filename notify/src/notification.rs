@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use millrace_log::alert::Fingerprint;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::dedup::Reason;
-use crate::due::Slot;
 use crate::group::Batch;
 use crate::integration::{Integration, Message};
 use crate::routing::Route;
@@ -29,7 +29,7 @@ pub(crate) struct Notification {
     /// How long sending may take.
     pub(crate) time_limit: Duration,
     /// The place of its flush, until its first attempt has failed.
-    pub(crate) slot: Arc<Mutex<Option<Slot>>>,
+    pub(crate) slot: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
     /// Set when the program stops.
     pub(crate) stop: CancellationToken,
     /// Alerts that fire.

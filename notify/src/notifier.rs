@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alert::Alert;
 use crate::config::NotifyConfig;
-use crate::due::{Due, Slot};
+use crate::due::Due;
 use crate::error::NotifyError;
 use crate::failing::Failing;
 use crate::flush::Flush;
@@ -68,8 +68,6 @@ pub struct Notifier {
     flush: Arc<Flush>,
     outgoing: Option<Outgoing>,
     wake: Notify,
-    /// A flush has left room for the next.
-    freed: Arc<Notify>,
     started_ns: i64,
 }
 
@@ -146,7 +144,7 @@ impl Notifier {
             write_order: Mutex::default(),
         });
         let flush = Arc::new(Flush::new(&parts));
-        let notifier = Self { flush, outgoing, wake: Notify::new(), freed: Arc::default(), started_ns: now_ns, parts };
+        let notifier = Self { flush, outgoing, wake: Notify::new(), started_ns: now_ns, parts };
         notifier.count();
         Ok(Arc::new(notifier))
     }
@@ -235,13 +233,16 @@ impl Notifier {
         groups
     }
 
-    /// Takes reports; good ones are durable when it returns. Others are named in the error.
+    /// Takes reports that came by the API; good ones are durable when it returns. Others are named in the error.
+    ///
+    /// They fill three quarters of `max_alerts` at most: a flood from outside leaves room for the rules of this process.
     pub async fn take(self: &Arc<Self>, reports: Vec<NewAlert>) -> Result<(), SinkError> {
+        let max = self.parts.config.max_alerts;
         let own = self.clone();
-        run_blocking(move || own.take_blocking(reports)).await
+        run_blocking(move || own.take_blocking(reports, max - max / 4)).await
     }
 
-    fn take_blocking(&self, reports: Vec<NewAlert>) -> Result<(), SinkError> {
+    fn take_blocking(&self, reports: Vec<NewAlert>, max: usize) -> Result<(), SinkError> {
         let _order = self.parts.write_order.lock();
         let now_ns = self.parts.clock.now_ns();
         let mut faults = Vec::new();
@@ -260,7 +261,7 @@ impl Notifier {
                 let fingerprint = alert.fingerprint();
                 let alert = match state.alerts.get(&fingerprint) {
                     Some(old) => alert.merged_over(old, now_ns),
-                    None if state.alerts.len() >= self.parts.config.max_alerts => {
+                    None if state.alerts.len() >= max => {
                         refused += 1;
                         continue;
                     }
@@ -281,7 +282,7 @@ impl Notifier {
             self.parts.metrics.store_failures.inc();
         })?;
         if refused > 0 {
-            return Err(SinkError::Full { held, refused });
+            return Err(SinkError::Full { held, max, refused });
         }
         if faults.is_empty() { Ok(()) } else { Err(SinkError::Invalid { faults }) }
     }
@@ -305,14 +306,6 @@ impl Notifier {
             if next_ns <= now_ns {
                 next_ns = self.find_due(now_ns, &mut due);
             }
-            while !due.is_empty()
-                && let Ok(permit) = Arc::clone(&self.parts.slots).try_acquire_owned()
-                && let Some(key) = due.pop()
-            {
-                let slot = Slot::new(permit, Arc::clone(&self.freed));
-                let handle = flushes.spawn(self.flush.clone().run(key.clone(), slot, token.clone()).boxed());
-                keys.insert(handle.id(), key);
-            }
             self.parts.metrics.due.set(i64::try_from(due.len()).unwrap_or(i64::MAX));
             let wait_ns = u64::try_from(next_ns.saturating_sub(now_ns)).unwrap_or(0);
             // A year at most: tokio's timers have a bound of their own.
@@ -320,8 +313,13 @@ impl Notifier {
             tokio::select! {
                 () = token.cancelled() => break,
                 () = self.wake.notified() => next_ns = i64::MIN,
-                () = self.freed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
+                slot = Arc::clone(&self.parts.slots).acquire_owned(), if due.len() > 0 => {
+                    if let (Ok(slot), Some(key)) = (slot, due.pop()) {
+                        let handle = flushes.spawn(self.flush.clone().run(key.clone(), slot, token.clone()).boxed());
+                        keys.insert(handle.id(), key);
+                    }
+                }
                 _ = maintenance.tick() => self.maintain().await,
                 Some(ended) = flushes.join_next_with_id() => {
                     next_ns = next_ns.min(self.end_flush(&ended.map(|(id, ())| id), &mut keys));
@@ -422,6 +420,8 @@ pub struct Inbox(pub Arc<Notifier>);
 #[async_trait::async_trait]
 impl AlertSink for Inbox {
     async fn send(&self, alerts: Vec<NewAlert>) -> Result<(), SinkError> {
-        self.0.take(alerts).await
+        let notifier = self.0.clone();
+        let max = notifier.parts.config.max_alerts;
+        run_blocking(move || notifier.take_blocking(alerts, max)).await
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use millrace_log::alert::NewAlert;
+use millrace_log::alert::{AlertSink as _, NewAlert, SinkError};
 use millrace_log::clock::SystemClock;
 use millrace_notify::integration::Outcome;
-use millrace_notify::{Notifier, NotifyConfig};
+use millrace_notify::{Inbox, Notifier, NotifyConfig};
 use prometheus_client::registry::Registry;
 use support::*;
 use tower::ServiceExt;
@@ -228,8 +228,33 @@ async fn too_many_alerts_are_refused_and_told() {
         Notifier::open_with(config, routing(ROUTE), Vec::new(), folder.path(), clock, &mut Registry::default())
             .unwrap();
     let error = notifier.take(vec![a("1"), a("2"), a("1")]).await.unwrap_err();
-    assert_eq!(error.to_string(), "notifier holds 1 alerts, `notify.max_alerts` allows no more: 1 alerts were refused");
+    assert_eq!(
+        error.to_string(),
+        "notifier holds 1 alerts and takes new ones up to 1 (`notify.max_alerts`; of reports by the API three quarters of it): \
+         1 alerts were refused"
+    );
     assert_eq!(notifier.alerts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_by_the_api_leaves_room_for_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TokioClock::shared();
+    let config = NotifyConfig { max_alerts: 8, ..NotifyConfig::default() };
+    let notifier =
+        Notifier::open_with(config, routing(ROUTE), Vec::new(), folder.path(), clock, &mut Registry::default())
+            .unwrap();
+    let numbered =
+        |name: &str| (0..9).map(|n| alert(&[("alertname", name), ("n", &n.to_string())])).collect::<Vec<_>>();
+    let refused = |error: SinkError| match error {
+        SinkError::Full { held, max, refused } => (held, max, refused),
+        error => panic!("{error}"),
+    };
+    assert_eq!(refused(notifier.take(numbered("Flood")).await.unwrap_err()), (6, 6, 3));
+    let rules = Inbox(notifier.clone());
+    rules.send(vec![alert(&[("alertname", "Rule")])]).await.unwrap();
+    assert_eq!(refused(rules.send(numbered("Rules")).await.unwrap_err()), (8, 8, 8));
+    notifier.take(vec![alert(&[("alertname", "Flood"), ("n", "0")])]).await.unwrap();
 }
 
 // ---- by HTTP, in real time ----
