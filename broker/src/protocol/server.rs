@@ -131,7 +131,7 @@ impl Broker {
             };
             let socket = TcpListener::bind(&listen).await.map_err(fault)?;
             let address = socket.local_addr().map_err(fault)?;
-            if !address.ip().is_loopback() && !listener.config.is_authenticated() {
+            if !address.ip().is_loopback() && !listener.config.has_login() {
                 tracing::warn!(
                     listener = listener.name, %address,
                     "Kafka listener is open to other hosts without authentication: bind it to 127.0.0.1, or set `sasl` or `tls.client_auth: required` in `broker.listeners`"

@@ -155,8 +155,13 @@ pub enum AppendError {
         what: &'static str,
     },
     /// Outside of the window (INVALID_TIMESTAMP).
-    #[error("timestamp {timestamp_ms} is outside of [{earliest_ms}, {latest_ms}], the range that the topic accepts")]
+    #[error(
+        "timestamp {timestamp_ms} is outside of [{earliest_ms}, {latest_ms}], the range that the topic accepts{}",
+        place.map(|place| format!(" (record {place} of the batch)")).unwrap_or_default()
+    )]
     Timestamp {
+        /// Which record of the batch, from 0 on; `None`: the header says it.
+        place: Option<i32>,
         /// The offending timestamp.
         timestamp_ms: i64,
         /// Earliest taken.

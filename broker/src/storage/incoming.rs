@@ -163,7 +163,7 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
     // The header's, which need not be those of its records. -1 means that records carry none.
     for timestamp_ms in [header.max_timestamp, header.base_timestamp] {
         if timestamp_ms != -1 && !(earliest_ms..=latest_ms).contains(&timestamp_ms) {
-            return Err(AppendError::Timestamp { timestamp_ms, earliest_ms, latest_ms });
+            return Err(AppendError::Timestamp { place: None, timestamp_ms, earliest_ms, latest_ms });
         }
     }
     Ok(Some((earliest_ms, latest_ms)))

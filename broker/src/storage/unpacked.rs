@@ -295,7 +295,7 @@ fn look_through(header: &Header, from: impl BufRead, most: u64, times: Times) ->
             Fault::Malformed(what) => AppendError::Record { place, what },
             Fault::Time(timestamp_ms) => {
                 let (earliest_ms, latest_ms) = times.within.unwrap_or((i64::MIN, i64::MAX));
-                AppendError::Timestamp { timestamp_ms, earliest_ms, latest_ms }
+                AppendError::Timestamp { place: Some(place), timestamp_ms, earliest_ms, latest_ms }
             }
             Fault::Unreadable => UNREADABLE,
         })?;
@@ -509,7 +509,11 @@ mod tests {
         for (base, delta, want) in [
             (5, 0, "ok"),
             (5, 995, "ok"),
-            (5, 996, "timestamp 1001 is outside of [0, 1000]"),
+            (
+                5,
+                996,
+                "timestamp 1001 is outside of [0, 1000], the range that the topic accepts (record 0 of the batch)",
+            ),
             (5, -6, "ok"),
             (5, -7, "timestamp -2 is outside of [0, 1000]"),
             (5, 1 << 62, "timestamp 4611686018427387909 is outside of [0, 1000]"),

@@ -165,11 +165,6 @@ impl LimitsConfig {
 }
 
 impl ListenerConfig {
-    /// Whether every client of it has shown who it is.
-    pub fn is_authenticated(&self) -> bool {
-        self.sasl.is_some() || self.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required)
-    }
-
     /// Reports what types can't say.
     pub fn check(&self, faults: &mut Faults) {
         let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');

@@ -57,7 +57,9 @@ impl From<AppendError> for Refused {
         let (code, message) = (append_code(&error), error.to_string());
         let places = match error {
             AppendError::NoKey { places } => places,
-            AppendError::Record { place, .. } | AppendError::Unpacked { place: Some(place), .. } => vec![place],
+            AppendError::Record { place, .. }
+            | AppendError::Unpacked { place: Some(place), .. }
+            | AppendError::Timestamp { place: Some(place), .. } => vec![place],
             _ => Vec::new(),
         };
         Self { code, message, places }
