@@ -48,7 +48,7 @@ pub struct Condition {
     pub reached: bool,
     /// Until then: bytes of files that wait to be read, about, once they were looked at.
     pub unread: Option<u64>,
-    /// What the log answered last, by topic and partition; empty while it takes everything.
+    /// What is in the way, by topic and partition, or by folder; empty while the log takes everything and positions can be written.
     pub troubles: BTreeMap<String, String>,
 }
 
@@ -99,22 +99,15 @@ impl Conditions {
         }
     }
 
-    /// The log does not take what goes to a partition, or takes it again.
-    /// Whether that is new.
+    /// Something is in the way, or no longer: of what goes to a partition, or in a folder. Whether that is new.
     pub fn trouble(&self, of: &str, what: Option<String>) -> bool {
         let mut now = self.0.now.lock();
-        match what {
-            Some(what) => {
-                let is_new = now.troubles.insert(of.to_owned(), what).is_none();
-                self.show(&now);
-                is_new
-            }
-            None => {
-                let is_new = now.troubles.remove(of).is_some();
-                self.show(&now);
-                is_new
-            }
-        }
+        let is_new = match what {
+            Some(what) => now.troubles.insert(of.to_owned(), what).is_none(),
+            None => now.troubles.remove(of).is_some(),
+        };
+        self.show(&now);
+        is_new
     }
 
     /// The log answered for the first time: reading begins.

@@ -104,7 +104,7 @@ impl Database {
 
 /// Waits until sled can lock its file. Nobody else works in the folder, but threads of a database that was closed a moment
 /// ago in this process, and children of it that have not yet begun their own program, hold the lock a little longer.
-pub(crate) fn wait_for_release(file: &Path) -> io::Result<()> {
+fn wait_for_release(file: &Path) -> io::Result<()> {
     let file = match File::open(file) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -138,5 +138,22 @@ mod tests {
         fs::write(folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap();
         let database = Database::open(folder.path()).unwrap();
         assert_eq!(database.get(Tree::Meta, b"a").unwrap().as_deref(), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn a_database_whose_lock_is_let_go_a_moment_later_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Database::open(folder.path()).unwrap());
+        let file = folder.path().join("db");
+        wait_for_release(&file).unwrap();
+        let held = File::open(&file).unwrap();
+        held.lock().unwrap();
+        let opening = std::thread::spawn({
+            let folder = folder.path().to_owned();
+            move || Database::open(&folder).map(drop)
+        });
+        std::thread::yield_now();
+        held.unlock().unwrap();
+        opening.join().unwrap().unwrap();
     }
 }

@@ -161,7 +161,7 @@ pub struct AgentMetrics {
     pub waiting_bytes: Gauge,
     /// Limit of `waiting_bytes`.
     pub max_waiting_bytes: Gauge,
-    /// Whether the log answers and takes what is sent.
+    /// Whether the log takes what is sent, and positions can be written.
     pub log_ready: Gauge,
     /// Times that reading paused because the log is slow or unreachable, by reason.
     pub pauses: Family<PauseReason, Counter>,
@@ -251,7 +251,7 @@ impl AgentMetrics {
         r.register(names::WAITING_LINES, "Lines read and not yet acknowledged", m.waiting_lines.clone());
         r.register(names::WAITING_BYTES, "Memory that holds lines not yet acknowledged", m.waiting_bytes.clone());
         r.register(names::MAX_WAITING_BYTES, "Limit of the memory that holds lines", m.max_waiting_bytes.clone());
-        let help = "Whether the log answers and takes what is sent (1) or not (0); an idle agent asks it every 15 s";
+        let help = "Whether the log takes what is sent and positions can be written (1) or not (0); an idle agent asks the log every 15 s";
         r.register(names::LOG_READY, help, m.log_ready.clone());
         let help = "Times that reading paused because the log is slow or unreachable, by reason";
         r.register(names::PAUSES, help, m.pauses.clone());
