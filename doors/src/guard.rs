@@ -179,8 +179,10 @@ impl Guarded {
             };
             asked.who = Some(entered.who.clone());
             let login = LoginWatch::new(&guard.gate, &head, peer, &entered.who);
-            asked.login = Some(login.clone());
-            head.extensions.insert(login);
+            if let Some(login) = &login {
+                head.extensions.insert(login.clone());
+            }
+            asked.login = login;
             guard.check_session(&head, &entered)?;
             asked.tenant = guard.tenants.of(&head.headers, &entered.who)?;
             head.extensions.insert(entered.who);

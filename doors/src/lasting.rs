@@ -11,6 +11,7 @@ use axum::body::HttpBody as _;
 use axum::response::Response;
 use futures::{FutureExt as _, StreamExt as _};
 use http::request::Parts;
+use http::{HeaderName, header};
 use http_body_util::{BodyStream, StreamBody};
 
 use crate::identity::Identity;
@@ -33,11 +34,17 @@ struct Asked {
 }
 
 impl LoginWatch {
-    /// Watches over the login of a request.
-    pub(crate) fn new(gate: &Arc<Gate>, head: &Parts, peer: &Peer, who: &Identity) -> Self {
+    /// Watches over the login of a request; `None` where no login ever ends. Keeps what the gate looks at, not the request.
+    pub(crate) fn new(gate: &Arc<Gate>, head: &Parts, peer: &Peer, who: &Identity) -> Option<Self> {
+        let book = gate.access.as_ref()?.book();
         let (mut own, ()) = http::Request::new(()).into_parts();
-        own.headers = head.headers.clone();
-        Self(Arc::new(Asked { gate: Arc::clone(gate), head: own, peer: peer.clone(), who: who.clone() }))
+        let fixed = [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static("x-forwarded-for")];
+        for name in fixed.iter().chain(book.proxy_header()) {
+            for value in head.headers.get_all(name) {
+                own.headers.append(name, value.clone());
+            }
+        }
+        Some(Self(Arc::new(Asked { gate: Arc::clone(gate), head: own, peer: peer.clone(), who: who.clone() })))
     }
 
     /// Ends when the login has ended.

@@ -5,8 +5,6 @@
 
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
@@ -100,11 +98,7 @@ impl Desk<'_> {
         // Checked as if it had come in the header: one way in for all.
         let (mut as_header, ()) = http::Request::new(()).into_parts();
         as_header.headers = self.head.headers.clone();
-        let value = if user.is_empty() {
-            format!("Bearer {password}")
-        } else {
-            format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-        };
+        let value = if user.is_empty() { format!("Bearer {password}") } else { crate::login::basic(&user, &password) };
         let value = HeaderValue::from_str(&value).map_err(|_| Refusal::bad("form can't be read"))?;
         as_header.headers.insert(header::AUTHORIZATION, value);
         as_header.headers.remove(header::COOKIE);

@@ -42,9 +42,11 @@ impl Visit<'_> {
         let next = local(&next);
         let begun = async {
             let redirect_url = self.redirect_url()?;
-            let (value, attempt) = self.access.attempts().begin(next, self.access.now_ms()).map_err(|error| {
-                Failed { status: StatusCode::SERVICE_UNAVAILABLE, text: error.to_string(), user: String::new() }
-            })?;
+            let (value, attempt) = self
+                .access
+                .attempts()
+                .begin(next, self.access.now_ms())
+                .map_err(|error| Failed::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
             Ok((value, self.oidc.authorization(&attempt, &redirect_url).await?))
         };
         match begun.await {
@@ -65,7 +67,7 @@ impl Visit<'_> {
             let answer = failed(failure.status, &failure.text, next);
             Returned::Refused(failure, self.forget(answer))
         };
-        let bad = |text: String| Failed { status: StatusCode::BAD_REQUEST, text, user: String::new() };
+        let bad = |text: String| Failed::new(StatusCode::BAD_REQUEST, text);
         let attempt = match self.access.attempts().returned(own, &given("state"), self.access.now_ms()) {
             Ok(attempt) => attempt,
             // The cookie stays: it may be that of another window, whose login is under way.
@@ -82,12 +84,12 @@ impl Visit<'_> {
         let error = given("error");
         if !error.is_empty() {
             let text = format!("the login provider refused: {}", refusal(&error, &given("error_description")));
-            return refused(Failed { status: StatusCode::FORBIDDEN, text, user: String::new() }, &attempt.next);
+            return refused(Failed::new(StatusCode::FORBIDDEN, text), &attempt.next);
         }
         let finished = async {
             let Ok(_place) = self.access.redeeming().try_acquire() else {
                 let text = "too many logins at once: try again in a moment".to_owned();
-                return Err(Failed { status: StatusCode::SERVICE_UNAVAILABLE, text, user: String::new() });
+                return Err(Failed::new(StatusCode::SERVICE_UNAVAILABLE, text));
             };
             let redirect_url = self.redirect_url()?;
             self.oidc.finish(&given("code"), &attempt, &redirect_url, self.access.now_ms()).await
@@ -129,13 +131,10 @@ impl Visit<'_> {
                 let scheme = if self.is_tls { "https" } else { "http" };
                 Ok(format!("{scheme}://{authority}{CALLBACK}"))
             }
-            None => Err(Failed {
-                status: StatusCode::MISDIRECTED_REQUEST,
-                text:
-                    "this host name is not configured: set access.oidc.redirect_url, or list the name in access.hosts"
-                        .to_owned(),
-                user: String::new(),
-            }),
+            None => Err(Failed::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this host name is not configured: set access.oidc.redirect_url, or list the name in access.hosts",
+            )),
         }
     }
 }

@@ -300,6 +300,11 @@ impl Book {
         self.proxy.as_ref().is_some_and(|proxy| proxy.networks.iter().any(|network| network.has(address)))
     }
 
+    /// The header by which the trusted proxy names users.
+    pub(crate) fn proxy_header(&self) -> Option<&HeaderName> {
+        self.proxy.as_ref().map(|proxy| &proxy.header)
+    }
+
     /// Whom the proxy names. `Some(None)`: somebody who may not come in.
     pub(crate) fn proxied(&self, address: IpAddr, headers: &HeaderMap) -> Option<Option<Identity>> {
         let proxy = self.proxy.as_ref().filter(|_| self.is_proxy(address))?;

@@ -52,14 +52,15 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+    /// Of nobody that is known.
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), user: String::new() }
     }
 
     fn provider(error: &ProviderError) -> Self {
         let status = match error {
             ProviderError::Refused(_) => StatusCode::UNAUTHORIZED,
-            ProviderError::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            ProviderError::Unknown | ProviderError::Client(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         };
         Self::new(status, format!("the login provider failed: {error}"))
@@ -119,9 +120,7 @@ impl Oidc {
             self.provider.refresh(provider::PAUSE).await;
         }
         let Some(known) = self.provider.known() else {
-            let reason = self.provider.trouble().map(|(_, error)| error).unwrap_or_default();
-            let text = format!("the login provider can't be reached: {reason}");
-            return Err(Failed::new(StatusCode::SERVICE_UNAVAILABLE, text));
+            return Err(self.unreachable());
         };
         let mut url = known.authorization.clone();
         url.query_pairs_mut()
@@ -206,12 +205,14 @@ impl Oidc {
                 }
             }),
             Some(Err(error)) => Err(Failed::new(StatusCode::UNAUTHORIZED, error.to_string())),
-            None => {
-                let reason = unavailable().unwrap_or_default();
-                let text = format!("the login provider can't be reached: {reason}");
-                Err(Failed::new(StatusCode::SERVICE_UNAVAILABLE, text))
-            }
+            None => Err(self.unreachable()),
         }
+    }
+
+    /// Nothing is known of the provider yet.
+    fn unreachable(&self) -> Failed {
+        let reason = self.provider.trouble().map(|(_, error)| error).unwrap_or_default();
+        Failed::new(StatusCode::SERVICE_UNAVAILABLE, format!("the login provider can't be reached: {reason}"))
     }
 
     fn known(&self, claims: &Claims) -> Result<Known, Failed> {

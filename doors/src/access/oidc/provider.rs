@@ -7,9 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header;
+use millrace_log::causes::chain;
 use parking_lot::RwLock;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
@@ -68,6 +67,11 @@ pub enum ProviderError {
         /// The name.
         found: String,
     },
+    /// No request can be sent.
+    #[error(
+        "can't create the HTTP client: {0}: are the system's certificates installed (ca-certificates), or is `access.oidc.ca_file` right?"
+    )]
+    Client(String),
     /// It refuses a code.
     #[error("it refused the login: {0}")]
     Refused(String),
@@ -115,7 +119,8 @@ pub(super) struct Tokens {
 pub(crate) struct Provider {
     issuer: String,
     authorities: Vec<u8>,
-    client: Option<Client>,
+    /// Or why there is none.
+    client: Result<Client, String>,
     state: RwLock<State>,
     /// One fetch at a time; when the last one began.
     fetching: Mutex<Option<Instant>>,
@@ -125,16 +130,11 @@ pub(crate) struct Provider {
 impl Provider {
     /// The one of a plan; nothing is asked of it yet.
     pub fn new(plan: &Plan, metrics: HttpMetrics) -> Self {
-        let mut state = State::default();
-        let built = client(&plan.authorities);
-        if let Err(error) = &built {
-            state.trouble = Some((Instant::now(), error.to_string()));
-        }
         Self {
             issuer: plan.config.issuer.clone(),
             authorities: plan.authorities.clone(),
-            client: built.ok(),
-            state: RwLock::new(state),
+            client: client(&plan.authorities).map_err(|error| chain(&error)),
+            state: RwLock::default(),
             fetching: Mutex::new(None),
             metrics,
         }
@@ -255,8 +255,7 @@ impl Provider {
             } else {
                 // RFC 6749, 2.3.1: both are encoded before they are joined.
                 let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-                let pair = format!("{}:{}", encoded(&plan.config.client_id), encoded(&plan.secret));
-                request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)));
+                request = request.basic_auth(encoded(&plan.config.client_id), Some(encoded(&plan.secret)));
             }
         }
         Ok(request
@@ -273,8 +272,7 @@ impl Provider {
     }
 
     fn client(&self) -> Result<&Client, ProviderError> {
-        // Without a client the trouble says why.
-        self.client.as_ref().ok_or(ProviderError::Unknown)
+        self.client.as_ref().map_err(|reason| ProviderError::Client(reason.clone()))
     }
 
     async fn get_json<T: serde::de::DeserializeOwned>(
