@@ -47,8 +47,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// Waits after failures.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Kafka's code for a topic that is there already.
-const TOPIC_EXISTS: i16 = 36;
 
 /// Name of the counter of events (`_total` is added).
 const EVENTS: &str = "millrace_audit_events";
@@ -167,9 +165,9 @@ impl AuditQueue {
 
     /// The oldest events as records.
     fn batch(&self) -> Vec<Record> {
-        let state = self.0.state.lock();
-        let oldest = state.waiting.iter().take(MAX_BATCH);
-        oldest.map(|(time_ns, number, event)| record(event, *time_ns, self.0.source, *number)).collect()
+        // Encoded without the lock: requests wait for it.
+        let oldest: Vec<_> = self.0.state.lock().waiting.iter().take(MAX_BATCH).cloned().collect();
+        oldest.iter().map(|(time_ns, number, event)| record(event, *time_ns, self.0.source, *number)).collect()
     }
 
     /// The oldest events are done with.
@@ -344,7 +342,7 @@ impl AuditWriter {
         let mut admin = Admin::connect(&self.connection).await?;
         match admin.topic(&self.config.topic).await {
             Ok(_) => return Ok(()),
-            Err(error) if error.code() == Some(3) => {}
+            Err(error) if error.is_topic_missing() => {}
             Err(error) => return Err(error),
         }
         let retention = self.config.retention.0.as_millis().to_string();
@@ -356,7 +354,7 @@ impl AuditWriter {
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         };
         match admin.create_topic(&new, false).await {
-            Err(error) if error.code() != Some(TOPIC_EXISTS) => Err(error),
+            Err(error) if !error.is_topic_there() => Err(error),
             _ => Ok(()),
         }
     }

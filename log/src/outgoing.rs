@@ -2,7 +2,7 @@
 //!
 //! In: the section `outgoing`, URLs. Out: requests, or why their host is refused. Touches the network: names are resolved
 //! here, and what they resolve to is checked before it is connected to, so that a name whose address changes gets around
-//! nothing. TLS is verified; redirects are followed to the same host only.
+//! nothing. TLS is verified; redirects are followed to the same host only, or not at all.
 //!
 //! Through a proxy (`HTTPS_PROXY`) it is the proxy that resolves names: then names and literal addresses of URLs are checked, and
 //! the addresses of the proxy itself.

@@ -133,6 +133,16 @@ impl AdminError {
         Self::Refused { brokers: brokers.to_owned(), what, name: screaming(&known), code, message, cure }
     }
 
+    /// Whether the log says that there is no such topic.
+    pub fn is_topic_missing(&self) -> bool {
+        self.code() == Some(ResponseError::UnknownTopicOrPartition.code())
+    }
+
+    /// Whether the log says that there is such a topic already.
+    pub fn is_topic_there(&self) -> bool {
+        self.code() == Some(ResponseError::TopicAlreadyExists.code())
+    }
+
     /// Kafka's number of the code, if the cluster refused.
     pub fn code(&self) -> Option<i16> {
         match self {

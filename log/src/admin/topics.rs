@@ -269,7 +269,7 @@ impl Admin {
                     return Ok(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
                 }
                 // Made is not yet told to all nodes.
-                Err(error) if error.code() != Some(3) || tokio::time::Instant::now() > deadline => return Err(error),
+                Err(error) if !error.is_topic_missing() || tokio::time::Instant::now() > deadline => return Err(error),
                 _ => tokio::time::sleep(RETRY).await,
             }
         }

@@ -59,10 +59,7 @@ impl<R> Batch<R> {
     }
 
     /// All records, partition by partition.
-    pub fn into_records(self) -> Vec<R> {
-        let mut stretches = self.stretches.into_iter();
-        let mut all = stretches.next().map(|first| first.records).unwrap_or_default();
-        stretches.for_each(|stretch| all.extend(stretch.records));
-        all
+    pub fn into_records(mut self) -> Vec<R> {
+        self.take_records().0
     }
 }

@@ -276,7 +276,7 @@ impl Administration {
     async fn create_topic(&mut self, new: &NewTopic, if_missing: bool, dry_run: bool) -> Result<(), Failure> {
         let (partitions, made) = match self.admin.create_topic(new, dry_run).await {
             Ok(partitions) => (partitions, true),
-            Err(error) if if_missing && error.code() == Some(36) => {
+            Err(error) if if_missing && error.is_topic_there() => {
                 let there = self.admin.topic(&new.name).await.map_err(failed)?;
                 (i32::try_from(there.partitions.len()).unwrap_or(i32::MAX), false)
             }

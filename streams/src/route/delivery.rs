@@ -203,14 +203,12 @@ impl Scene {
                 helpless = true;
                 continue;
             }
-            let changed = match attempt.dead.get_mut(&i) {
-                Some(dead) => dead.change(&reason),
-                None => {
-                    tracing::warn!(route, from = self.name.from, at, reason, "record goes to the dead letters");
-                    attempt.dead.insert(i, Dead::new(reason.clone())).is_none()
-                }
+            let Some(dead) = attempt.dead.get_mut(&i) else {
+                tracing::warn!(route, from = self.name.from, at, reason, "record goes to the dead letters");
+                attempt.dead.insert(i, Dead::new(reason));
+                continue;
             };
-            if !changed {
+            if !dead.change(&reason) {
                 let topic = &self.routing.dead_letter_topic;
                 let why = format!(
                     "`{topic}` refuses the dead letter of {at} by route `{route}` for good ({reason}), also without its \

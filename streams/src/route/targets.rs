@@ -11,9 +11,6 @@ use millrace_log::client::ConnectionConfig;
 
 use super::config::RoutingConfig;
 
-const UNKNOWN_TOPIC: i16 = 3;
-const TOPIC_EXISTS: i16 = 36;
-
 /// What is known of the targets.
 #[derive(Debug)]
 pub(super) struct Targets {
@@ -39,7 +36,7 @@ impl Targets {
         let source = loop {
             match admin.topic(from).await {
                 Ok(topic) => break topic,
-                Err(error) if error.code() == Some(UNKNOWN_TOPIC) => {
+                Err(error) if error.is_topic_missing() => {
                     tracing::debug!(from, "routes wait for their source");
                     tokio::time::sleep(routing.min_backoff.0.max(Duration::from_millis(500))).await;
                 }
@@ -66,7 +63,7 @@ impl Targets {
 async fn ensure(admin: &mut Admin, from: &str, topic: &str, partitions: i32) -> Result<i32, AdminError> {
     match admin.topic(topic).await {
         Ok(found) => Ok(i32::try_from(found.partitions.len()).unwrap_or(i32::MAX)),
-        Err(error) if error.code() == Some(UNKNOWN_TOPIC) => {
+        Err(error) if error.is_topic_missing() => {
             let new = NewTopic { name: topic.to_owned(), partitions, replication: -1, settings: Vec::new() };
             match admin.create_topic(&new, false).await {
                 Ok(count) => {
@@ -74,7 +71,7 @@ async fn ensure(admin: &mut Admin, from: &str, topic: &str, partitions: i32) -> 
                     Ok(count)
                 }
                 // Another router was faster.
-                Err(error) if error.code() == Some(TOPIC_EXISTS) => {
+                Err(error) if error.is_topic_there() => {
                     let found = admin.topic(topic).await?;
                     Ok(i32::try_from(found.partitions.len()).unwrap_or(i32::MAX))
                 }
