@@ -4,9 +4,9 @@
 //! In: a future per stage that ends when its token is cancelled. Out: which stage ended by itself, and what each
 //! said at the stop. Touches the clock (limits). Owns every task of the process that lives as long as it.
 //!
-//! Start: broker, routes, index, notifier, rules, exports, agent, then the APIs: nobody asks a part that is not there yet.
-//! Stop: agent, exports, APIs, and the others in reverse. The agent goes first, so that nothing new comes in; the broker goes last, so that everything
-//! that waits for an acknowledgement still gets it.
+//! Start: broker, audit events, routes, index, notifier, rules, exports, agent, then the APIs: nobody asks a part that is not
+//! there yet. Stop: agent, exports, APIs, and the others in reverse. The agent goes first, so that nothing new comes in; the
+//! broker goes last, so that everything that waits for an acknowledgement still gets it.
 
 use std::future::Future;
 use std::time::Duration;

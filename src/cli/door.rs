@@ -93,14 +93,13 @@ impl DoorFlags {
     /// A client that trusts what the flags say, and shows the certificate that they name. Redirects are not followed: another
     /// host would get the login.
     pub fn client(&self) -> Result<reqwest::Client, Failure> {
-        let wrong = |flag: &str, path: &Path, error: reqwest::Error| {
-            let text = format!("{flag} {}: {}", path.display(), millrace_log::causes::chain(&error));
-            Failure::text(Code::Usage, text)
-        };
         let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         if let Some(ca) = &self.ca {
             let certificates = reqwest::Certificate::from_pem_bundle(&read("--ca", ca)?);
-            let certificates = certificates.map_err(|error| wrong("--ca", ca, error))?;
+            let certificates = certificates.map_err(|error| {
+                let text = format!("--ca {}: {}", ca.display(), millrace_log::causes::chain(&error));
+                Failure::text(Code::Usage, text)
+            })?;
             if certificates.is_empty() {
                 return Err(Failure::text(Code::Usage, format!("--ca {}: no certificate in it", ca.display())));
             }
@@ -108,8 +107,12 @@ impl DoorFlags {
         }
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             let pem = [read("--cert", cert)?, b"\n".to_vec(), read("--key", key)?].concat();
-            builder =
-                builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| wrong("--cert", cert, error))?);
+            let identity = reqwest::Identity::from_pem(&pem).map_err(|error| {
+                let (cert, key) = (cert.display(), key.display());
+                let text = format!("--cert {cert}, --key {key}: {}", millrace_log::causes::chain(&error));
+                Failure::text(Code::Usage, text)
+            })?;
+            builder = builder.identity(identity);
         }
         builder.build().map_err(|error| {
             let text = "can't create the HTTP client: are the system's certificates installed (ca-certificates)?";
@@ -174,7 +177,9 @@ impl DoorFlags {
 
     /// Whether somebody answered, and was not trusted.
     fn is_tls_fault(&self, error: &reqwest::Error) -> bool {
-        let text = millrace_log::causes::chain(error).to_ascii_lowercase();
+        // Not its own text, which has the address.
+        let causes = std::error::Error::source(error).map(millrace_log::causes::chain);
+        let text = causes.unwrap_or_default().to_ascii_lowercase();
         self.url("").starts_with("https") && ["certificate", "tls", "handshake"].iter().any(|word| text.contains(word))
     }
 

@@ -121,13 +121,8 @@ pub fn check(listeners: &[Listener], faults: &mut Faults) {
 
 /// Whether two listeners are those of one OTLP source at one address: the source reports that itself.
 fn is_of_one_otlp(a: &Listener, b: &Listener) -> bool {
-    let source = |of: &Listener| of.key.rsplit_once('.').map(|(source, key)| (source.to_owned(), key.to_owned()));
-    match (source(a), source(b)) {
-        (Some((a_source, a_key)), Some((b_source, b_key))) => {
-            a_source == b_source && a_key == "http" && b_key == "grpc" && a.address == b.address
-        }
-        _ => false,
-    }
+    let source = a.key.strip_suffix(".http");
+    source.is_some() && source == b.key.strip_suffix(".grpc") && a.address == b.address
 }
 
 /// Whether two addresses can't be listened on at the same time.

@@ -39,7 +39,7 @@ pub struct Config {
     pub rules: Option<RulesConfig>,
     /// Notifies people: groups alerts and sends them to receivers.
     pub notify: Option<NotifyConfig>,
-    /// Where requests to other systems may go.
+    /// Where receivers of alerts and exports may send requests.
     pub outgoing: OutgoingConfig,
     /// What all requests of the process may take together.
     pub limits: LimitsConfig,

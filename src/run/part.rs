@@ -7,8 +7,7 @@ use serde_json::Value as Json;
 
 use crate::config::Settings;
 
-/// A part of a process. The stop is in reverse of this order; so is the start in this order, but for the APIs, which begin
-/// last.
+/// A part of a process. Parts start in this order, but for the APIs, which begin last, and stop in reverse of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The partitioned log with its listeners.

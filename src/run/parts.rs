@@ -187,6 +187,8 @@ impl Parts {
                 && let Some(started) = &started
             {
                 self.start_part(part, &started.settings).await?;
+                let kept = format!("{} keeps running with its previous configuration, as the broker does", part.name());
+                outcome.refused.push(kept);
                 continue;
             }
             let refused = outcome.refused.len();
