@@ -130,7 +130,8 @@ pub struct QueryConfig {
     pub max_entries: usize,
     /// Maximum memory.
     pub max_memory: ByteSize,
-    /// Maximum memory of all queries together. Beyond it, the newest queries are ended with an error.
+    /// Maximum memory of all queries of the APIs and the page together; those of rules are not counted. Beyond it, the
+    /// newest queries are ended with an error.
     pub max_memory_total: ByteSize,
     /// Maximum number of concurrent queries, 256 at most; others wait.
     pub max_concurrent: usize,

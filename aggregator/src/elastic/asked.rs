@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, Query as UrlQuery};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -50,7 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 }
 
 /// The body; null if there is none.
-pub(super) fn body_json(body: &Bytes) -> Result<Value, ApiError> {
+pub(super) fn body_json(body: &[u8]) -> Result<Value, ApiError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }

@@ -3,7 +3,6 @@
 //! In: requests. Out: answers in Elasticsearch's JSON. Touches nothing but the index.
 
 use axum::Json;
-use axum::body::Bytes;
 use millrace_index::scan::Budget;
 use millrace_log::record::Tenant;
 use serde_json::{Value, json};
@@ -31,7 +30,7 @@ async fn one_search(
     let selection = selected(state, budget, &who, index, params).await?;
     // Clients that can't send a body with GET put it into the address.
     let of_url = match params.get("source") {
-        Some(text) if body.is_null() => body_json(&Bytes::copy_from_slice(text.as_bytes()))?,
+        Some(text) if body.is_null() => body_json(text.as_bytes())?,
         _ => Value::Null,
     };
     let body = if body.is_null() { &of_url } else { body };
@@ -73,8 +72,7 @@ pub(super) async fn search_many(
     let request = state.queries.begin(&who).await?;
     for pair in lines.chunks_exact(2) {
         let [head, body] = pair else { continue };
-        let json = |line: &[u8]| body_json(&Bytes::copy_from_slice(line));
-        let (head, body) = (json(head)?, json(body)?);
+        let (head, body) = (body_json(head)?, body_json(body)?);
         let index = match head.get("index") {
             Some(Value::String(index)) => index.clone(),
             Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),

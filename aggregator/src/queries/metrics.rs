@@ -60,7 +60,7 @@ impl Collector for Now {
             ("millrace_queries_memory_bytes", "Memory that all queries hold", bytes(self.memory.used())),
             (
                 "millrace_queries_memory_limit_bytes",
-                "Limit of that memory (`index.query.max_memory_total`)",
+                "Limit of that memory (`aggregator.index.query.max_memory_total`)",
                 bytes(self.memory.max()),
             ),
         ] {

@@ -43,10 +43,12 @@ pub struct Queries {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Others took all places for as long as the request had.
-    #[error("the limit `index.query.max_concurrent` is reached")]
+    #[error(
+        "no place became free in time (`aggregator.index.query.max_concurrent`, of one tenant `max_concurrent_per_tenant`): repeat the query later"
+    )]
     Busy,
     /// Too many of its tenant wait already.
-    #[error("the limit `index.query.max_queued` of one tenant is reached")]
+    #[error("too many queries of this tenant wait (`aggregator.index.query.max_queued`): repeat the query later")]
     Queue,
     /// The program stops.
     #[error("server is stopping: repeat the request later")]
