@@ -11,10 +11,9 @@ use millrace_log::record::MAX_LABELS;
 use super::foreign::Keys;
 use super::parts::{Multiline, Remark, Timestamp};
 use super::pattern;
-use super::result::{Field, Out, add, body, ours, path_at, prune, remove, steps_from, variables};
+use super::rejection::{Rejection, refused};
+use super::result::{Field, Out, add, body, ours, prune, remove, steps_from, variables};
 use super::step::{self, TransformStep};
-use crate::config::environment::Variables;
-use crate::config::{ConfigError, parse};
 use millrace_log::yaml::Place;
 
 /// One entry of `agent.sources`.
@@ -30,6 +29,8 @@ pub struct Source {
     pub exclude: Vec<(String, Place)>,
     /// Names are ours already ([`Source::label`]).
     pub labels: Vec<(String, String, Place)>,
+    /// Names that labels have in the other program and can't have here, and what they are here.
+    renamed: Vec<(String, String, Place)>,
     /// Whose lines.
     pub tenant: Option<(String, Place)>,
     /// `beginning` or `end`.
@@ -60,6 +61,11 @@ impl Source {
         let plain: String = name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
         let ours = match plain.as_str() {
             "utf8" | "plain" | "ascii" | "usascii" => return,
+            "utf16" | "utf16bom" => {
+                let text = "names no byte order: set to that of Windows, low byte first; `utf-16be` is the other";
+                draft.note(place, key, text);
+                "utf-16le"
+            }
             "utf16le" | "utf16lebom" => "utf-16le",
             "utf16be" | "utf16bebom" => "utf-16be",
             "latin1" | "iso88591" => "latin-1",
@@ -87,6 +93,7 @@ impl Source {
             include: Vec::new(),
             exclude: Vec::new(),
             labels: Vec::new(),
+            renamed: Vec::new(),
             tenant: None,
             read_from: None,
             max_line_bytes: None,
@@ -120,6 +127,9 @@ impl Source {
     /// Sets a label; a later one replaces an earlier one of the same name. Gives the name as it is now.
     pub fn label(&mut self, name: &str, value: &str, place: &Place) -> String {
         let ours = label_name(name);
+        if ours != name {
+            self.renamed.push((name.to_owned(), ours.clone(), place.clone()));
+        }
         match self.labels.iter_mut().find(|(known, ..)| *known == ours) {
             Some(known) => (known.1, known.2) = (value.to_owned(), place.clone()),
             None => self.labels.push((ours.clone(), value.to_owned(), place.clone())),
@@ -156,6 +166,8 @@ pub struct Draft {
     notes: Vec<Remark>,
     /// Whether the other program expands `${VAR}` in its file.
     pub expands: bool,
+    /// The other program's file.
+    pub original: String,
     tree: Vec<Field>,
 }
 
@@ -170,6 +182,7 @@ impl Draft {
             left: Vec::new(),
             notes: Vec::new(),
             expands,
+            original: String::new(),
             tree: Vec::new(),
         }
     }
@@ -231,6 +244,14 @@ impl Draft {
         }
     }
 
+    /// Notes that a label has another name here.
+    pub fn note_renamed(&mut self, theirs: &str, ours: &str, place: &Place) {
+        if theirs != ours {
+            let text = format!("is `{ours}` here: names have letters, digits and `_`");
+            self.note(place, format!("label `{theirs}`"), text);
+        }
+    }
+
     /// Takes a source out, to change it; the caller puts it back.
     pub fn take_source(&mut self, title: &str) -> Option<Source> {
         let at = self.sources.iter().position(|source| source.title == title)?;
@@ -272,6 +293,7 @@ impl Draft {
     pub fn finish(&mut self) {
         let nothing = std::mem::take(&mut self.sources);
         for source in nothing {
+            source.renamed.iter().for_each(|(theirs, ours, place)| self.note_renamed(theirs, ours, place));
             if source.include.is_empty() {
                 let what = source.title.clone();
                 self.leave(&source.place, what, "no files to read", "add `include` by hand");
@@ -282,11 +304,13 @@ impl Draft {
         self.tree = self.build();
         // Each round takes out one thing at least.
         for _ in 0..1000 {
-            let faults = self.faults();
+            let mut faults = refused(&self.tree);
             if faults.is_empty() {
                 break;
             }
-            for (path, message) in faults {
+            // The first of each value, from the end: numbers of entries before stay what they are.
+            faults.dedup_by(|later, first| later.0 == first.0);
+            for (path, message) in faults.into_iter().rev() {
                 self.take_out(&path, &message);
             }
         }
@@ -390,59 +414,15 @@ impl Draft {
         Out::Map(fields)
     }
 
-    /// Paths and messages of what our own check refuses whatever the variables of the environment hold.
-    fn faults(&self) -> Vec<(String, String)> {
-        let text = body(&self.tree);
-        let names = variables(&text);
-        let found = |value: &str| -> Vec<(String, String)> {
-            let given: Variables = names.iter().map(|name| (name.clone(), value.to_owned())).collect();
-            match parse("result", &text, &given) {
-                Ok(_) => Vec::new(),
-                Err(ConfigError::Faults { faults }) => {
-                    let path = |fault: crate::config::LocatedFault| {
-                        let path = match &fault.place {
-                            Place::File { line, .. } => path_at(&text, *line),
-                            Place::Variable(_) => String::new(),
-                        };
-                        (path, fault.message)
-                    };
-                    faults.into_iter().map(path).collect()
-                }
-                Err(error) => vec![(String::new(), error.to_string())],
-            }
-        };
-        let first = found("127.0.0.1:1");
-        if first.is_empty() || names.is_empty() {
-            return first;
-        }
-        let others: Vec<Vec<(String, String)>> = ["x", "http://127.0.0.1:1"].map(found).into();
-        first.into_iter().filter(|(path, _)| others.iter().all(|list| list.iter().any(|(p, _)| p == path))).collect()
-    }
-
     fn take_out(&mut self, path: &str, message: &str) {
         let steps: Vec<&str> = path.split('\u{1f}').filter(|step| !step.is_empty()).collect();
         // A transform is left out whole, and those behind it too: they may need what it does.
         if let Some(at) = steps.iter().position(|step| *step == "transforms")
             && let Some(index) = steps.get(at + 1)
         {
-            let name = |index: usize| {
-                let before = steps.get(..=at).unwrap_or_default().join(".").replace(".[", "[");
-                format!("{before}[{index}]")
-            };
-            // Diagnostics of VRL have several lines, of which the first says what is wrong.
-            let message = message.split_once(": ").map_or(message, |(_, rest)| rest).lines().next().unwrap_or_default();
             let first: usize = index.trim_matches(['[', ']']).parse().unwrap_or_default();
-            for (i, place) in
-                steps_from(&mut self.tree, steps.get(..=at).unwrap_or_default(), first).into_iter().enumerate()
-            {
-                let place = place.unwrap_or_else(|| Place::Variable("result".into()));
-                if i == 0 {
-                    self.leave(&place, name(first), format!("Millrace rejects it: {message}"), "add it by hand");
-                } else {
-                    let why = format!("follows {}, which was not converted", name(first));
-                    self.leave(&place, name(first + i), why, "add both by hand, in this order");
-                }
-            }
+            let removed = steps_from(&mut self.tree, steps.get(..=at).unwrap_or_default(), first);
+            self.leave_steps(removed, message);
             prune(&mut self.tree);
             return;
         }
@@ -453,6 +433,26 @@ impl Draft {
         self.leave(&place, name, format!("Millrace rejects it: {message}"), "set it by hand");
         // What holds nothing any more goes too.
         prune(&mut self.tree);
+    }
+
+    /// Reports a transform that is refused, and those behind it.
+    fn leave_steps(&mut self, removed: Vec<Option<Place>>, message: &str) {
+        let known: Vec<&TransformStep> = self.sources.iter().flat_map(|source| &source.steps).collect();
+        let named: Vec<(Place, String)> = removed
+            .into_iter()
+            .map(|place| match known.iter().find(|step| Some(&step.place) == place.as_ref()) {
+                Some(step) => (step.place.clone(), step.what.clone()),
+                None => (place.unwrap_or_else(|| Place::Variable("result".into())), "transform".to_owned()),
+            })
+            .collect();
+        let Some((first, behind)) = named.split_first() else { return };
+        let rejection = Rejection::of(message);
+        let (place, why) = (rejection.place_in(&self.original, &first.0), format!("Millrace rejects it: {rejection}"));
+        self.leave(&place, &first.1, why, "add it by hand");
+        for (place, what) in behind {
+            let why = format!("follows `{}`, which was not converted", first.1);
+            self.leave(place, what, why, "add both by hand, in this order");
+        }
     }
 
     /// The whole file: what it is, what was left, and the configuration.
@@ -498,6 +498,8 @@ fn bounded(mut source: Source, left: &mut Vec<Remark>) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::environment::Variables;
+    use crate::config::parse;
 
     fn at(line: usize) -> Place {
         Place::File { file: "f".into(), line, column: 1 }

@@ -18,7 +18,16 @@ pub fn processors(node: &Node, path: &str, sources: &mut [Source], draft: &mut D
             let conditional = settings.get("when").is_some();
             match entry.key.as_str() {
                 "add_fields" | "add_labels" if !conditional => {
-                    let (key, target) = if entry.key == "add_labels" { ("labels", "") } else { ("fields", "") };
+                    // Without a target, fields are below `fields`, as those of an input: labels here.
+                    let target = settings.get("target").and_then(Node::text).filter(|target| *target != "fields");
+                    let (key, target) = match entry.key.as_str() {
+                        "add_labels" => ("labels", ""),
+                        _ => ("fields", target.unwrap_or_default()),
+                    };
+                    if !target.is_empty() {
+                        let text = format!("fields below `{target}` are labels that begin with `{target}_`");
+                        draft.note(&entry.place, format!("{name}.target"), text);
+                    }
                     for (label, value, place) in settings.get(key).map(|node| node.flat(target)).unwrap_or_default() {
                         for source in sources.iter_mut() {
                             source.label(&label, &value, &place);

@@ -17,6 +17,8 @@ mod result;
 mod step;
 /// Remarks, multi-line rules, time formats.
 mod parts;
+/// Why Millrace refuses a transform, and where.
+mod rejection;
 /// What is converted and what is left out.
 mod draft;
 /// The stages of Promtail's pipelines.
@@ -107,6 +109,7 @@ fn draft(format: Format, path: &Path) -> Result<Draft, ImportError> {
         Format::Filebeat => filebeat::import(path, &text)?,
         Format::FluentBit => fluent_bit::import(path, &text)?,
     };
+    draft.original = text;
     draft.finish();
     Ok(draft)
 }

@@ -105,7 +105,10 @@ fn reason_of(stage: &str) -> (&'static str, &'static str) {
         "replace" => ("changes the line", "VRL `replace`, or a transform `{type: redact, patterns: [...]}`"),
         "template" => ("computes values by a Go template", "VRL: `upcase`, `replace`, `join` and others"),
         "pack" => ("wraps the line in JSON", "nothing: metadata is kept beside the line"),
-        "metrics" => ("makes metrics from lines", "recording rules (`rules.files`), or a metric query in Grafana"),
+        "metrics" => (
+            "makes metrics from lines",
+            "a metric query in Grafana, such as `sum(rate({app=\"x\"}[5m]))`, or an alert in `rules.files`",
+        ),
         "labelallow" => ("removes labels", "only the wanted labels under `labels`"),
         "geoip" => ("looks up addresses in a database", "enrichment after querying"),
         "eventlogmessage" => ("reads Windows events", "Promtail, for these"),
@@ -259,7 +262,9 @@ fn from_fields(
                     program.push(parsed.assignment());
                     last = Some(parsed);
                 }
-                program.push(step::set_from_field(parsed, &format!(".{target}.{}", label_name(&entry.key)), path));
+                let ours = label_name(&entry.key);
+                draft.note_renamed(&entry.key, &ours, &entry.place);
+                program.push(step::set_from_field(parsed, &format!(".{target}.{ours}"), path));
             }
             _ => {
                 let instead = format!("VRL: `.{target}.{} = ...` in a transform of the source", label_name(&entry.key));

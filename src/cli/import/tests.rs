@@ -90,6 +90,77 @@ fn files_become_what_is_wanted() {
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }
 
+/// Format, text, what the remarks say, what the result has.
+type Said = (Format, &'static str, &'static [&'static str], &'static [&'static str]);
+
+#[test]
+fn nothing_is_left_out_or_renamed_silently() {
+    let promtail = "scrape_configs:\n  - encoding: UTF-16\n    static_configs:\n      - labels: {__path__: /a, weird-label: x}\n    \
+                    pipeline_stages:\n      - json: {expressions: {user.id: id}}\n      - labels: {user.id: }\n      - metrics: {a: b}\n";
+    let vector = "[sources.app]\ntype = \"file\"\ninclude = [\"/a\"]\n[transforms.parse]\ntype = \"remap\"\ninputs = [\"app\"]\n\
+                  source = \"\"\"\n.a = 1\n.b = no_such_function(.message)\n\"\"\"\n[transforms.after]\ntype = \"filter\"\ninputs = [\"parse\"]\n\
+                  condition = \".a == 1\"\n[sinks.out]\ntype = \"kafka\"\ninputs = [\"after\"]\nbootstrap_servers = \"k:9092\"\n\
+                  topic = \"logs\"\nbuffer.type = \"disk\"\nhealthcheck.enabled = false\nbatch.max_events = 7\n";
+    let elastic = "sources: {app: {type: file, include: [/a]}}\nsinks:\n  out:\n    type: elasticsearch\n    inputs: [app]\n    \
+                   endpoints: [\"http://es:9200\"]\n    buffer: {type: disk}\n    healthcheck: false\n";
+    let filebeat = "filebeat.inputs:\n  - type: filestream\n    paths: [/a]\n    processors:\n      - add_fields: {target: project, fields: {name: x}}\n      \
+                    - add_fields: {target: '', fields: {top: y}}\n      - add_fields: {fields: {plain: z}}\n";
+    let cases: &[Said] = &[
+        (
+            Format::Promtail,
+            promtail,
+            &[
+                "odd:2:15: scrape_configs[0].encoding: names no byte order: set to that of Windows",
+                "odd:4:45: label `weird-label`: is `weird_label` here",
+                "odd:7:18: label `user.id`: is `user_id` here",
+                "instead: a metric query in Grafana, such as",
+            ],
+            &["encoding: utf-16le", "weird_label: x"],
+        ),
+        (
+            Format::Vector,
+            vector,
+            &[
+                "odd:9:1: transforms.parse (remap): Millrace rejects it: error[E105]: call to undefined function in \
+                 `.b = no_such_function(.message)`",
+                "odd:11:13: transforms.after (filter): follows `transforms.parse (remap)`, which was not converted",
+                "sinks.out.buffer: the files are the buffer",
+                "sinks.out.healthcheck: Millrace starts without it",
+                "sinks.out.batch: Millrace sizes its requests itself",
+            ],
+            &["- k:9092"],
+        ),
+        (
+            Format::Vector,
+            elastic,
+            &["sinks.out.buffer: the log is the buffer", "sinks.out.healthcheck: Millrace starts without it"],
+            &["type: elasticsearch"],
+        ),
+        (
+            Format::Filebeat,
+            filebeat,
+            &["odd:5:10: filebeat.inputs[0].processors[0].add_fields.target: fields below `project` are labels"],
+            &["project_name: x", "top: y", "plain: z"],
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd");
+    for (format, text, said, has) in cases {
+        std::fs::write(&path, text).unwrap();
+        let draft = draft(*format, &path).unwrap();
+        let remarks: Vec<String> = draft.left().iter().chain(draft.notes()).map(ToString::to_string).collect();
+        let remarks = remarks.join("\n").replace(&path.display().to_string(), "odd");
+        for want in *said {
+            assert!(remarks.contains(want), "{format:?}: {want}\n{remarks}");
+        }
+        let result = draft.render(format.name(), "odd");
+        for want in *has {
+            assert!(result.contains(want), "{format:?}: {want}\n{result}");
+        }
+        crate::config::parse("odd", &result, &Variables::new()).unwrap_or_else(|error| panic!("{error}\n{result}"));
+    }
+}
+
 #[test]
 fn files_of_another_program_are_refused() {
     for (format, name) in [

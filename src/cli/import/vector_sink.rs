@@ -37,6 +37,32 @@ pub fn sink(entry: &MapEntry, reached: &[usize], draft: &mut Draft) {
     draft.leave(&entry.place, format!("{path} ({kind})"), "the agent writes to Kafka only", instead);
 }
 
+/// How a sink delivers is decided otherwise here, and said.
+fn delivery(keys: &Keys<'_>, buffer: &str, draft: &mut Draft) {
+    for (key, text) in [
+        ("acknowledgements", "a position moves only after the lines were taken"),
+        ("batch", "Millrace sizes its requests itself (of an agent: `agent.batch_bytes`)"),
+        ("buffer", buffer),
+        ("healthcheck", "Millrace starts without it: `/ready` and `millrace doctor` say what does not answer"),
+        ("message_timeout_ms", "lines are sent again until they are taken"),
+        ("socket_timeout_ms", "`socket.timeout.ms` in `agent.kafka.options`, if it is needed"),
+        ("headers_key", "labels and metadata are in headers of their own"),
+        ("rate_limit_duration_secs", "lines are sent as fast as they are taken; a transform `throttle` drops some"),
+        ("rate_limit_num", "lines are sent as fast as they are taken; a transform `throttle` drops some"),
+        ("request", "Millrace retries until the lines are taken, with as many requests at once as it needs"),
+    ] {
+        if let Some(found) = keys.entry(key) {
+            draft.note(&found.place, keys.name(key), text);
+        }
+    }
+}
+
+/// Why an agent needs no buffer.
+const FILES_ARE_THE_BUFFER: &str =
+    "the files are the buffer: a position moves only after the log has the lines; `agent.spool` is one for pushes";
+/// Why an export needs none.
+const LOG_IS_THE_BUFFER: &str = "the log is the buffer: an export continues where it was";
+
 fn kafka(entry: &MapEntry, keys: &Keys<'_>, draft: &mut Draft) {
     if draft.has_kafka() {
         let instead = "a transform `{type: route, topic: ...}`, or `broker.routes`";
@@ -109,21 +135,8 @@ fn kafka(entry: &MapEntry, keys: &Keys<'_>, draft: &mut Draft) {
             "the value is the line as written; labels and metadata are in headers",
         );
     }
-    keys.pass(&[
-        "type",
-        "inputs",
-        "acknowledgements",
-        "batch",
-        "buffer",
-        "healthcheck",
-        "message_timeout_ms",
-        "socket_timeout_ms",
-        "headers_key",
-        "rate_limit_duration_secs",
-        "rate_limit_num",
-        "bootstrap_servers",
-        "topic",
-    ]);
+    delivery(keys, FILES_ARE_THE_BUFFER, draft);
+    keys.pass(&["type", "inputs", "bootstrap_servers", "topic"]);
     draft.leave_rest(keys);
 }
 
@@ -170,15 +183,11 @@ fn loki(entry: &MapEntry, keys: &Keys<'_>, reached: &[usize], draft: &mut Draft)
             }
         }
     }
+    delivery(keys, FILES_ARE_THE_BUFFER, draft);
     keys.pass(&[
         "type",
         "inputs",
-        "acknowledgements",
-        "batch",
-        "buffer",
-        "healthcheck",
         "encoding",
-        "request",
         "auth",
         "tls",
         "compression",
@@ -239,15 +248,11 @@ fn elasticsearch(entry: &MapEntry, keys: &Keys<'_>, draft: &mut Draft) {
             "add the authority to the system's",
         );
     }
+    delivery(keys, LOG_IS_THE_BUFFER, draft);
     keys.pass(&[
         "type",
         "inputs",
-        "acknowledgements",
-        "batch",
-        "buffer",
-        "healthcheck",
         "encoding",
-        "request",
         "compression",
         "mode",
         "api_version",

@@ -56,9 +56,10 @@ pub fn leave(entry: &MapEntry, draft: &mut Draft) {
         ),
         "dedupe" => ("drops repeated events", "nothing for lines of files: each is indexed once"),
         "reduce" => ("joins events", "`multiline` of the source, for consecutive lines"),
-        "log_to_metric" | "metric_to_log" | "aggregate" | "tag_cardinality_limit" => {
-            ("is about metrics", "recording rules (`rules.files`), or a metric query in Grafana")
-        }
+        "log_to_metric" | "metric_to_log" | "aggregate" | "tag_cardinality_limit" => (
+            "is about metrics",
+            "a metric query in Grafana, such as `sum(rate({app=\"x\"}[5m]))`, or an alert in `rules.files`",
+        ),
         "lua" => ("changes events by a program in Lua", "the same in VRL, in a transform of the source"),
         _ => ("is an unknown transform", "the same in VRL, in a transform of the source"),
     };
