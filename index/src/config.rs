@@ -3,6 +3,9 @@
 //! In: the parts `index` and `retention` of the section `aggregator:`. Out: typed values with defaults, and faults that types
 //! can't say. Touches nothing.
 
+use std::collections::BTreeMap;
+
+use millrace_log::record::Tenant;
 use millrace_log::value::{ByteSize, Faults, Span};
 use millrace_logql::storage::QueryLimits;
 use schemars::JsonSchema;
@@ -20,16 +23,48 @@ pub struct RetentionConfig {
     pub age: Option<Span>,
     /// The oldest splits are deleted when all splits together take more than this on disk. Absent: no limit.
     pub size: Option<ByteSize>,
+    /// Retention of single tenants, by name.
+    pub tenants: BTreeMap<String, TenantRetention>,
+}
+
+/// Retention of one tenant.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantRetention {
+    /// A split of the tenant is deleted when its newest event is older than this. Absent: as for all.
+    pub age: Option<Span>,
+    /// The tenant's oldest splits are deleted when its splits take more than this on disk. Absent: no limit of its own; the one
+    /// for all splits together applies as well.
+    pub size: Option<ByteSize>,
 }
 
 impl RetentionConfig {
+    /// Age beyond which a tenant's splits are deleted.
+    pub fn age_of(&self, tenant: &str) -> Option<Span> {
+        self.tenants.get(tenant).and_then(|own| own.age).or(self.age)
+    }
+
     /// Reports what types can\'t say.
     pub fn check(&self, faults: &mut Faults) {
-        if self.age.is_some_and(|age| age < Span::secs(60)) {
-            faults.add("age", "is below a minute: events would go before anyone can ask for them");
+        let own = self.tenants.iter().map(|(name, own)| (format!("tenants.{name}."), own.age, own.size));
+        for (prefix, age, size) in own.chain([(String::new(), self.age, self.size)]) {
+            if age.is_some_and(|age| age < Span::secs(60)) {
+                faults
+                    .add(&format!("{prefix}age"), "is below a minute: events would go before anyone can ask for them");
+            }
+            if size.is_some_and(|size| size < ByteSize::mib(1)) {
+                faults.add(&format!("{prefix}size"), "is below 1MiB: events would go before anyone can ask for them");
+            }
         }
-        if self.size.is_some_and(|size| size < ByteSize::mib(1)) {
-            faults.add("size", "is below 1MiB: events would go before anyone can ask for them");
+        check_tenants(self.tenants.keys(), faults);
+    }
+}
+
+/// Reports names in `tenants` that no tenant can have.
+pub fn check_tenants<'n>(names: impl Iterator<Item = &'n String>, faults: &mut Faults) {
+    for name in names {
+        if let Err(error) = Tenant::new(name) {
+            faults.add(&format!("tenants.{name}"), error.to_string());
         }
     }
 }
@@ -140,6 +175,26 @@ pub struct QueryConfig {
     pub max_concurrent_per_tenant: Option<usize>,
     /// Maximum number of queries of one tenant that wait; further ones are refused (429).
     pub max_queued: usize,
+    /// Limits of single tenants, by name. Those of `rules.tenant` apply to rules too.
+    pub tenants: BTreeMap<String, TenantQueries>,
+}
+
+/// Limits of one tenant's queries. Those left out are those of all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantQueries {
+    /// Maximum duration.
+    pub timeout: Option<Span>,
+    /// Maximum bytes of lines read.
+    pub max_bytes_read: Option<ByteSize>,
+    /// Maximum number of series of a metric query.
+    pub max_series: Option<usize>,
+    /// Maximum number of entries of a log query.
+    pub max_entries: Option<usize>,
+    /// Maximum memory of one query.
+    pub max_memory: Option<ByteSize>,
+    /// Maximum number of concurrent queries.
+    pub max_concurrent: Option<usize>,
 }
 
 impl Default for QueryConfig {
@@ -155,6 +210,7 @@ impl Default for QueryConfig {
             max_concurrent: 16,
             max_concurrent_per_tenant: None,
             max_queued: 100,
+            tenants: BTreeMap::new(),
         }
     }
 }
@@ -171,22 +227,36 @@ impl QueryConfig {
         }
     }
 
-    /// The number of concurrent queries that one tenant may have.
+    /// The same of one tenant.
+    pub fn limits_of(&self, tenant: &str) -> QueryLimits {
+        let all = self.limits();
+        let Some(own) = self.tenants.get(tenant) else { return all };
+        QueryLimits {
+            timeout: own.timeout.map_or(all.timeout, |span| span.0),
+            max_bytes_read: own.max_bytes_read.map_or(all.max_bytes_read, |size| size.0),
+            max_series: own.max_series.unwrap_or(all.max_series),
+            max_entries: own.max_entries.unwrap_or(all.max_entries),
+            max_memory_bytes: own.max_memory.map_or(all.max_memory_bytes, |size| size.0),
+        }
+    }
+
+    /// The number of concurrent queries that one tenant may have, unless `tenants` says otherwise.
     pub fn per_tenant(&self) -> usize {
         self.max_concurrent_per_tenant.unwrap_or(self.max_concurrent - self.max_concurrent / 4)
     }
 
     /// Reports what types can\'t say.
     pub fn check(&self, faults: &mut Faults) {
-        faults.not_zero("timeout", self.timeout);
-        faults.at_least("max_bytes_read", self.max_bytes_read.0, 1);
-        faults.at_least("max_series", self.max_series, 1);
-        faults.at_least("max_entries", self.max_entries, 1);
-        faults.at_least("max_memory", self.max_memory.0, 1 << 20);
-        if self.max_memory_total < self.max_memory {
-            faults
-                .add("max_memory_total", "must be at least `max_memory`: one query could use up what there is for all");
+        self.check_limits(&self.limits(), faults);
+        for (name, own) in &self.tenants {
+            faults.within(&format!("tenants.{name}"), |f| {
+                self.check_limits(&self.limits_of(name), f);
+                if own.max_concurrent.is_some_and(|most| !(1..=self.max_concurrent).contains(&most)) {
+                    f.add("max_concurrent", "must lie between 1 and the `max_concurrent` of all");
+                }
+            });
         }
+        check_tenants(self.tenants.keys(), faults);
         faults.at_least("max_concurrent", self.max_concurrent, 1);
         faults.at_least("max_queued", self.max_queued, 1);
         if let Some(per_tenant) = self.max_concurrent_per_tenant {
@@ -199,5 +269,59 @@ impl QueryConfig {
             let message = format!("is {}: at most {MOST_CONCURRENT}, each query takes threads", self.max_concurrent);
             faults.add("max_concurrent", message);
         }
+    }
+
+    fn check_limits(&self, limits: &QueryLimits, faults: &mut Faults) {
+        faults.not_zero("timeout", Span(limits.timeout));
+        faults.at_least("max_bytes_read", limits.max_bytes_read, 1);
+        faults.at_least("max_series", limits.max_series, 1);
+        faults.at_least("max_entries", limits.max_entries, 1);
+        faults.at_least("max_memory", limits.max_memory_bytes, 1 << 20);
+        if self.max_memory_total.0 < limits.max_memory_bytes {
+            faults
+                .add("max_memory", "must be at most `max_memory_total`: one query could use up what there is for all");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_tenants_are_checked_and_stand_over_those_of_all() {
+        let queries: QueryConfig = serde_json::from_value(serde_json::json!({
+            "timeout": "30s",
+            "tenants": {
+                "pay": {"timeout": "5s", "max_series": 7, "max_concurrent": 2},
+                "odd": {"timeout": "0s", "max_memory": "4GiB", "max_concurrent": 17},
+                "a|b": {},
+            },
+        }))
+        .unwrap();
+        let (pay, other) = (queries.limits_of("pay"), queries.limits_of("other"));
+        assert_eq!((pay.timeout.as_secs(), pay.max_series, pay.max_entries), (5, 7, 5000));
+        assert_eq!((other.timeout.as_secs(), other.max_series), (30, 500));
+        let retention: RetentionConfig = serde_json::from_value(serde_json::json!({
+            "age": "30d", "tenants": {"pay": {"age": "90d"}, "tiny": {"size": "1KiB", "age": "1s"}, "big": {"size": "1GiB"}},
+        }))
+        .unwrap();
+        let ages = ["pay", "big", "other"].map(|tenant| retention.age_of(tenant));
+        assert_eq!(ages, [90, 30, 30].map(|days| Some(Span::secs(days * 24 * 3600))));
+        let mut faults = Faults::default();
+        faults.within("query", |f| queries.check(f));
+        faults.within("retention", |f| retention.check(f));
+        let paths: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.path).collect();
+        assert_eq!(
+            paths,
+            [
+                "query.tenants.odd.timeout",
+                "query.tenants.odd.max_memory",
+                "query.tenants.odd.max_concurrent",
+                "query.tenants.a|b",
+                "retention.tenants.tiny.age",
+                "retention.tenants.tiny.size",
+            ]
+        );
     }
 }

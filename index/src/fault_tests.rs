@@ -350,7 +350,7 @@ impl Room {
     /// A round of upkeep that merges two splits into one, and drops those older than `age`.
     fn upkeep(&self, age: Option<Span>) -> Upkeep {
         let config = IndexConfig { merge_splits: 2, ..IndexConfig::default() };
-        Upkeep::new(self.tools.clone(), config, RetentionConfig { age, size: None })
+        Upkeep::new(self.tools.clone(), config, RetentionConfig { age, ..RetentionConfig::default() })
     }
 
     /// All lines by tenant, sorted, and the documents; every split is checked as a whole, and through its words.

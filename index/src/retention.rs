@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::record::Tenant;
+use millrace_log::value::ByteSize;
 
 use crate::catalog::{Replacement, SplitId, SplitRecord};
 use crate::config::{IndexConfig, RetentionConfig};
@@ -101,27 +102,27 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Drops splits by age, then by size.
+    /// Drops splits by age, then by the sizes of tenants, then by that of all.
     fn expire(&mut self) -> Result<(), PublishError> {
         let mut doomed: Vec<Arc<LiveSplit>> = Vec::new();
         let mut rest = self.tools.shared.index.splits();
         rest.sort_by_key(|s| newest_ns(&s.record));
-        if let Some(age) = self.retention.age {
+        let now_ns = self.tools.clock.now_ns();
+        let is_old = |split: &LiveSplit| {
+            let age = self.retention.age_of(&split.record.meta.tenant)?;
             let age_ns = i64::try_from(age.0.as_nanos()).unwrap_or(i64::MAX);
-            let limit = self.tools.clock.now_ns().saturating_sub(age_ns);
-            let (old, young): (Vec<_>, Vec<_>) = rest.into_iter().partition(|s| newest_ns(&s.record) < limit);
-            doomed.extend(old);
-            rest = young;
+            Some(newest_ns(&split.record) < now_ns.saturating_sub(age_ns))
+        };
+        doomed.extend(rest.extract_if(.., |split| is_old(split).unwrap_or(false)));
+        for (tenant, own) in &self.retention.tenants {
+            let Some(size) = own.size else { continue };
+            let is_of = |split: &LiveSplit| split.record.meta.tenant == *tenant;
+            let mut sum: u64 = rest.iter().filter(|split| is_of(split)).map(|s| s.record.meta.disk_bytes).sum();
+            doomed.extend(rest.extract_if(.., |split| is_of(split) && exceeds(&mut sum, size, split)));
         }
         if let Some(size) = self.retention.size {
             let mut sum: u64 = rest.iter().map(|s| s.record.meta.disk_bytes).sum();
-            for split in rest {
-                if sum <= size.0 {
-                    break;
-                }
-                sum -= split.record.meta.disk_bytes;
-                doomed.push(split);
-            }
+            doomed.extend(rest.extract_if(.., |split| exceeds(&mut sum, size, split)));
         }
         let mut by_tenant: BTreeMap<String, Vec<Arc<LiveSplit>>> = BTreeMap::new();
         for split in doomed {
@@ -240,6 +241,15 @@ impl Upkeep {
         self.tools.shared.metrics.merges.inc();
         Ok(())
     }
+}
+
+/// Whether splits take more than they may with this one, which then no longer counts.
+fn exceeds(sum: &mut u64, size: ByteSize, split: &LiveSplit) -> bool {
+    let is_over = *sum > size.0;
+    if is_over {
+        *sum -= split.record.meta.disk_bytes;
+    }
+    is_over
 }
 
 /// Newest event of a split; events dated ahead count as of their publication, or they would keep it for ever.

@@ -9,13 +9,14 @@ use millrace_aggregator::config::AggregatorConfig;
 use millrace_aggregator::elastic::{self, Accepted, ElasticState, Templates};
 use millrace_aggregator::ingest::{Ingest, IngestRun};
 use millrace_aggregator::loki::{self, LokiLimits, LokiState};
-use millrace_aggregator::queries::{Capacity, PlaceLimits, Queries};
+use millrace_aggregator::queries::{Capacity, Limits, PlaceLimits, Queries};
 use millrace_aggregator::run::{Aggregator, AggregatorError};
 use millrace_aggregator::web::{self, PageState};
 use millrace_doors::routes::Routes;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::scan::EventStore;
 use millrace_log::client::{BatchProducer, ConnectionConfig, DELIVERY_TIMEOUT, WireProducer};
+use millrace_log::record::Tenant;
 use millrace_logql::Engine;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -77,10 +78,19 @@ pub async fn start(
     let engine = Engine::new(Arc::new(LogqlStorage(Arc::clone(&events))));
     let shutdown = CancellationToken::new();
     let query = &aggregator_config.index.query;
-    let places =
-        PlaceLimits { concurrent: query.max_concurrent, per_tenant: query.per_tenant(), queued: query.max_queued };
+    let named = || query.tenants.iter().filter_map(|(name, own)| Some((Tenant::new(name).ok()?, own)));
+    let limits = Limits {
+        all: query.limits(),
+        tenants: named().map(|(tenant, _)| (tenant.clone(), query.limits_of(tenant.as_str()))).collect(),
+    };
+    let places = PlaceLimits {
+        concurrent: query.max_concurrent,
+        per_tenant: query.per_tenant(),
+        of_tenants: named().filter_map(|(tenant, own)| Some((tenant, own.max_concurrent?))).collect(),
+        queued: query.max_queued,
+    };
     let capacity = Capacity { places, memory: query.max_memory_total.0 };
-    let queries = Queries::new(query.limits(), capacity, shutdown.clone());
+    let queries = Queries::new(limits, capacity, shutdown.clone());
     let mut registry = Registry::default();
     queries.register(&mut registry);
     site.registries.put("queries", registry);

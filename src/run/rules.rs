@@ -38,7 +38,7 @@ pub async fn start(
         let has_tls = config.aggregator.as_ref().is_some_and(|aggregator| aggregator.http.tls.is_some());
         rules_config.external_url = format!("{}://{address}", if has_tls { "https" } else { "http" });
     }
-    let limits = config.aggregator.clone().unwrap_or_default().index.query.limits();
+    let limits = config.aggregator.clone().unwrap_or_default().index.query.limits_of(&rules_config.tenant);
     let open = || {
         // How far agents elsewhere lag nobody knows: evaluations stand at the clock.
         let evaluator = Arc::new(QueryEvaluator::new(engine.clone(), limits.clone(), || i64::MAX));

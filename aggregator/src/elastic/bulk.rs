@@ -294,7 +294,7 @@ async fn append(state: &ElasticState, tenant: &Tenant, items: &mut [Item]) {
 
 fn refused(error: &IngestError) -> ApiError {
     let (status, kind) = match error {
-        IngestError::Full { .. } => (429, "es_rejected_execution_exception"),
+        error if error.is_too_much() => (429, "es_rejected_execution_exception"),
         error if error.is_retriable() => (503, "unavailable_shards_exception"),
         _ => (400, "illegal_argument_exception"),
     };

@@ -72,7 +72,7 @@ fn server_over(
     limits: QueryLimits,
 ) -> Server {
     let dir = tempfile::tempdir().unwrap();
-    let queries = Queries::new(limits, Capacity::of(max_concurrent), CancellationToken::new());
+    let queries = Queries::new(limits.into(), Capacity::of(max_concurrent), CancellationToken::new());
     let producer = Arc::new(Straight { store: Arc::clone(&store), decoder: Mutex::default() });
     let clock = ManualClock::at_ns(super::time::parse(NOW).unwrap());
     let (ingest, run) = Ingest::open(

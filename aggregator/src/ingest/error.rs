@@ -6,16 +6,41 @@ use std::sync::Arc;
 
 use millrace_index::state::StateError;
 use millrace_log::client::ClientError;
+use millrace_log::record::Tenant;
 use millrace_log::value::{ByteSize, Span};
 
 /// Why a push was not acknowledged.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
     /// Too much waits for the log.
-    #[error("{max} of pushed events wait for the log already (ingest.max_in_flight): repeat the request later")]
+    #[error(
+        "{max} of pushed events wait for the log already (`aggregator.ingest.max_in_flight`): repeat the request later"
+    )]
     Full {
         /// The limit.
         max: ByteSize,
+    },
+    /// Too much of one tenant waits for the log.
+    #[error(
+        "{max} of pushed events of tenant `{tenant}` wait for the log already (three quarters of `aggregator.ingest.max_in_flight`): \
+         repeat the request later"
+    )]
+    FullOfTenant {
+        /// The limit.
+        max: ByteSize,
+        /// Whose.
+        tenant: Tenant,
+    },
+    /// A tenant pushes more than it may.
+    #[error(
+        "tenant `{tenant}` pushes more than {max} a second (`max_rate` of `aggregator.ingest`, or of its entry in `tenants` there): \
+         repeat the request later, or have the limit raised"
+    )]
+    Rate {
+        /// The limit.
+        max: ByteSize,
+        /// Whose.
+        tenant: Tenant,
     },
     /// The log did not answer in time.
     #[error("log did not confirm the push within {after}: repeat the request later; is the broker running?")]
@@ -64,6 +89,11 @@ pub enum IngestError {
 }
 
 impl IngestError {
+    /// Whether the caller sends too much for now: 429.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::FullOfTenant { .. } | Self::Rate { .. })
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_retriable(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Damaged { .. })

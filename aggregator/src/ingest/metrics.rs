@@ -12,6 +12,7 @@ mod names {
     pub const ACKNOWLEDGED_BYTES: &str = "acknowledged_bytes";
     pub const EQUAL_LINES: &str = "equal_lines";
     pub const UNACKNOWLEDGED_LINES: &str = "unacknowledged_lines";
+    pub const OVER_RATE_BYTES: &str = "over_rate_bytes";
     pub const RETRIES: &str = "retries";
     pub const RECREATED_TOPICS: &str = "recreated_topics";
     pub const IN_FLIGHT_BYTES: &str = "in_flight_bytes";
@@ -28,6 +29,8 @@ pub(crate) struct Metrics {
     pub equal: Counter,
     /// Pushed events answered with an error.
     pub refused: Counter,
+    /// Bytes of pushes rejected because their tenant pushed more than it may.
+    pub over_rate: Counter,
     /// Batches sent again.
     pub retries: Counter,
     /// Times that the push topic was missing and was created again.
@@ -49,6 +52,8 @@ impl Metrics {
             m.equal.clone(),
         );
         r.register(names::UNACKNOWLEDGED_LINES, "Pushed events answered with an error", m.refused.clone());
+        let help = "Bytes of pushes rejected because their tenant pushed more than `max_rate`";
+        r.register(names::OVER_RATE_BYTES, help, m.over_rate.clone());
         r.register(names::RETRIES, "Batches sent again after a failure", m.retries.clone());
         let help = "Times that the push topic was missing in the log and was created again";
         r.register(names::RECREATED_TOPICS, help, m.recreated.clone());

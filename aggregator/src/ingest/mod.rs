@@ -28,7 +28,7 @@ use millrace_log::client::{BatchProducer, WantedTopic};
 use millrace_log::clock::SharedClock;
 use millrace_log::record::{Labels, Position, SourceId, Tenant};
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,8 @@ mod metrics;
 mod positions;
 /// What the log took last.
 mod recent;
+/// How much may wait for the log.
+mod room;
 /// What waits for a partition.
 mod parcel;
 /// One task per partition.
@@ -54,9 +56,10 @@ pub use error::IngestError;
 pub use event::PushEvent;
 
 use metrics::Metrics;
-use parcel::{InFlight, Parcel};
+use parcel::Parcel;
 use positions::Positions;
 use recent::{Key, Recent};
+use room::Room;
 
 /// Where an event of a request went.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +74,7 @@ enum Destination {
 pub struct Ingest {
     source: SourceId,
     partitions: Vec<mpsc::Sender<Parcel>>,
-    budget: Arc<Semaphore>,
+    room: Arc<Room>,
     recent: Arc<Recent>,
     config: IngestConfig,
     metrics: Arc<Metrics>,
@@ -87,9 +90,6 @@ impl std::fmt::Debug for Ingest {
 pub struct IngestRun {
     workers: Vec<send::Worker>,
 }
-
-/// Bytes that one permit of the budget stands for: a semaphore counts in u32.
-const BYTES_PER_PERMIT: u64 = 256;
 
 impl Ingest {
     /// Opens the folder (made if new) and reserves numbers; nothing is sent before [`IngestRun::run`].
@@ -126,8 +126,8 @@ impl Ingest {
                 metrics: Arc::clone(&metrics),
             });
         }
-        let budget = Arc::new(Semaphore::new(permits(config.max_in_flight.0) as usize));
-        Ok((Arc::new(Self { source, partitions: senders, budget, recent, config, metrics }), IngestRun { workers }))
+        let room = Arc::new(Room::new(&config, Arc::clone(&metrics)));
+        Ok((Arc::new(Self { source, partitions: senders, room, recent, config, metrics }), IngestRun { workers }))
     }
 
     /// The limits that doors check before they hand over events.
@@ -148,11 +148,10 @@ impl Ingest {
     }
 
     async fn append_inner(&self, events: Vec<PushEvent>) -> Result<Vec<(SourceId, Position)>, IngestError> {
-        if events.is_empty() {
-            return Ok(Vec::new());
-        }
+        let Some(first) = events.first() else { return Ok(Vec::new()) };
         let cost: usize = events.iter().map(PushEvent::cost).sum();
-        let permit = self.admit(cost)?;
+        // A request is of one tenant.
+        let room = Arc::new(self.room.take(&first.tenant, cost as u64)?);
         let keys: Vec<Option<Key>> = events.iter().map(|event| self.recent.key(event)).collect();
         let known = self.recent.find(&keys);
         let mut places: Vec<Destination> = Vec::with_capacity(events.len());
@@ -193,7 +192,7 @@ impl Ingest {
             }
             let Some(sender) = self.partitions.get(partition) else { return Err(IngestError::Stopping) };
             let (reply, answer) = oneshot::channel();
-            match sender.try_send(Parcel { events, keys, reply, permit: Arc::clone(&permit) }) {
+            match sender.try_send(Parcel { events, keys, reply, room: Arc::clone(&room) }) {
                 Ok(()) => waiting.push((partition, answer)),
                 Err(mpsc::error::TrySendError::Full(_)) => {
                     return Err(IngestError::Full { max: self.config.max_in_flight });
@@ -201,7 +200,7 @@ impl Ingest {
                 Err(mpsc::error::TrySendError::Closed(_)) => return Err(IngestError::Stopping),
             }
         }
-        drop(permit);
+        drop(room);
         let mut positions: Vec<Vec<Position>> = self.partitions.iter().map(|_| Vec::new()).collect();
         let wait = async {
             for (partition, answer) in waiting {
@@ -228,25 +227,10 @@ impl Ingest {
             .ok_or(IngestError::Stopping)
     }
 
-    fn admit(&self, cost: usize) -> Result<Arc<InFlight>, IngestError> {
-        // A request beyond the whole budget passes when nothing else waits: the door bounds its body.
-        let wanted = permits(cost as u64).min(permits(self.config.max_in_flight.0));
-        let permit = Arc::clone(&self.budget)
-            .try_acquire_many_owned(wanted)
-            .map_err(|_| IngestError::Full { max: self.config.max_in_flight })?;
-        let bytes = i64::try_from(cost).unwrap_or(i64::MAX);
-        self.metrics.in_flight.inc_by(bytes);
-        Ok(Arc::new(InFlight { _permit: permit, bytes, metrics: Arc::clone(&self.metrics) }))
-    }
-
     fn partition_of(&self, tenant: &Tenant, labels: &Labels) -> usize {
         let hash = crc32c::crc32c_append(crc32c::crc32c(tenant.as_str().as_bytes()), labels.to_json().as_bytes());
         hash as usize % self.partitions.len().max(1)
     }
-}
-
-fn permits(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(u32::MAX >> 3).clamp(1, u32::MAX >> 3)
 }
 
 impl IngestRun {

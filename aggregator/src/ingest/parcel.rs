@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use millrace_log::record::Position;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::error::IngestError;
 use super::event::PushEvent;
-use super::metrics::Metrics;
 use super::recent::Key;
+use super::room::InFlight;
 
 /// Events of one request for one partition, and who waits for them.
 pub(super) struct Parcel {
@@ -18,18 +18,5 @@ pub(super) struct Parcel {
     pub keys: Vec<Option<Key>>,
     pub reply: oneshot::Sender<Result<Vec<Position>, IngestError>>,
     /// Given back when the log has the events or they were given up, also if nobody waits any more.
-    pub permit: Arc<InFlight>,
-}
-
-/// A share of the in-flight limit.
-pub(super) struct InFlight {
-    pub _permit: OwnedSemaphorePermit,
-    pub bytes: i64,
-    pub metrics: Arc<Metrics>,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.metrics.in_flight.dec_by(self.bytes);
-    }
+    pub room: Arc<InFlight>,
 }

@@ -98,7 +98,7 @@ impl Worker {
         let mut events = Vec::with_capacity(count);
         for parcel in parcels {
             let bytes: usize = parcel.events.iter().map(|e| e.line.len()).sum();
-            replies.push((parcel.reply, parcel.keys, bytes, parcel.permit));
+            replies.push((parcel.reply, parcel.keys, bytes, parcel.room));
             events.extend(parcel.events);
         }
         let (source, read_ms) = (self.positions.source(), self.clock.now_ms());
@@ -118,7 +118,7 @@ impl Worker {
         let outcome = self.deliver(records, cancel).await;
         let mut fates = outcome.fates.into_iter();
         let mut at = first;
-        for (reply, keys, bytes, _permit) in replies {
+        for (reply, keys, bytes, _room) in replies {
             let len = keys.len();
             let mine: Vec<Fate> = fates.by_ref().take(len).collect();
             let positions: Vec<Position> = (at..).take(len).map(Position::at).collect();

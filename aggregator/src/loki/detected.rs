@@ -98,7 +98,7 @@ async fn detect(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<F
         "" => LINE_LIMIT,
         text => text.parse().map_err(|_| LokiError::Bad(format!("strconv.Atoi: parsing {text:?}: invalid syntax")))?,
     };
-    check_limit(state, lines)?;
+    check_limit(state, tenant, lines)?;
     let expr = Arc::new(millrace_logql::parse(params.get("query")).map_err(|e| LokiError::Query(e.into()))?);
     let answered = state
         .run(tenant, |budget| {

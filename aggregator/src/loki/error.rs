@@ -73,7 +73,7 @@ impl LokiError {
             Self::Query(_) => (StatusCode::BAD_REQUEST, None),
             Self::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
-            Self::Ingest(IngestError::Full { .. }) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
+            Self::Ingest(error) if error.is_too_much() => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Ingest(error) if error.is_retriable() => (StatusCode::SERVICE_UNAVAILABLE, Some(2)),
             Self::Ingest(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::response::Response;
+use millrace_log::record::Tenant;
 use millrace_logql::{Expr, RangeQuery};
 
 use super::error::LokiError;
@@ -27,7 +28,7 @@ pub(super) async fn query_range(
     let interval_ns = params.interval()?;
     let expr = Arc::new(parse(params.get("query"))?);
     if let Expr::Log(_) = *expr {
-        check_limit(&state, limit)?;
+        check_limit(&state, &tenant, limit)?;
     }
     let answered = state
         .run(&tenant, |budget| {
@@ -50,8 +51,8 @@ pub(super) async fn query_range(
 }
 
 /// Refuses to return more entries than the configuration allows.
-pub(super) fn check_limit(state: &LokiState, limit: usize) -> Result<(), LokiError> {
-    let allowed = state.queries.limits().max_entries;
+pub(super) fn check_limit(state: &LokiState, tenant: &Tenant, limit: usize) -> Result<(), LokiError> {
+    let allowed = state.queries.limits(tenant).max_entries;
     if limit > allowed {
         return Err(LokiError::Bad(format!(
             "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {allowed})"

@@ -63,7 +63,7 @@ pub(super) async fn tail(
     let params = Params::new(uri.query().unwrap_or_default(), b"");
     let (start_ns, _) = params.bounds(state.clock.now_ns(), QUERY_SINCE)?;
     let limit = params.limit(DEFAULT_LIMIT)?;
-    check_limit(&state, limit)?;
+    check_limit(&state, &tenant, limit)?;
     let delay = match params.get("delay_for") {
         "" => 0,
         text => text

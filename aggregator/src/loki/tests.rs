@@ -63,7 +63,7 @@ fn server_of(config: IngestConfig, query: QueryLimits, max_concurrent: usize) ->
     let hanging = Arc::new(Hanging { store: store.clone(), asked: Mutex::new(None) });
     let shutdown = CancellationToken::new();
     let query = QueryLimits { max_entries: 100_000, max_series: 10_000, ..query };
-    let queries = Queries::new(query, Capacity::of(max_concurrent), shutdown.clone());
+    let queries = Queries::new(query.into(), Capacity::of(max_concurrent), shutdown.clone());
     let mut limits = LokiLimits::from(&AggregatorConfig::default());
     limits.max_body = 1 << 20;
     limits.max_body_decompressed = 2 << 20;

@@ -9,6 +9,7 @@ mod places;
 /// Numbers for `/metrics`.
 mod metrics;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_index::scan::{Budget, MemoryPool, OverBudget, QueryLimits};
@@ -20,8 +21,17 @@ pub use self::places::PlaceLimits;
 use self::places::{Places, QueueFull};
 use metrics::QueryMetrics;
 
+/// What requests of each tenant may cost.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Those that have no limits of their own.
+    pub all: QueryLimits,
+    /// Those that have.
+    pub tenants: HashMap<Tenant, QueryLimits>,
+}
+
 /// What all requests may take together.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Capacity {
     /// How many there may be.
     pub places: PlaceLimits,
@@ -32,7 +42,7 @@ pub struct Capacity {
 /// Places and limits of requests. Clones share the places.
 #[derive(Debug, Clone)]
 pub struct Queries {
-    limits: Arc<QueryLimits>,
+    limits: Arc<Limits>,
     places: Places,
     memory: MemoryPool,
     metrics: QueryMetrics,
@@ -89,7 +99,7 @@ impl Request {
 
 impl Queries {
     /// Requests within these limits, each and all together; `shutdown` ends all of them.
-    pub fn new(limits: QueryLimits, capacity: Capacity, shutdown: CancellationToken) -> Self {
+    pub fn new(limits: Limits, capacity: Capacity, shutdown: CancellationToken) -> Self {
         Self {
             limits: Arc::new(limits),
             places: Places::new(capacity.places),
@@ -104,9 +114,9 @@ impl Queries {
         self.metrics.register(registry, &Refused::ALL.map(Refused::reason), self.places.clone(), self.memory.clone());
     }
 
-    /// What one request may cost.
-    pub fn limits(&self) -> &QueryLimits {
-        &self.limits
+    /// What one request of a tenant may cost.
+    pub fn limits(&self, tenant: &Tenant) -> &QueryLimits {
+        self.limits.tenants.get(tenant).unwrap_or(&self.limits.all)
     }
 
     /// Ends when the program stops.
@@ -116,7 +126,7 @@ impl Queries {
 
     /// Begins a request: its time runs from now, waiting for a place included.
     pub async fn begin(&self, tenant: &Tenant) -> Result<Request, Refused> {
-        self.begin_within(tenant, QueryLimits::clone(&self.limits)).await
+        self.begin_within(tenant, self.limits(tenant).clone()).await
     }
 
     /// The same within limits of its own.
@@ -136,7 +146,7 @@ impl Queries {
 
     /// Begins a request that only waits and computes nothing: it takes no place.
     pub fn begin_waiting(&self) -> Request {
-        Request::new(Budget::new_in(&self.memory, QueryLimits::clone(&self.limits), &self.shutdown))
+        Request::new(Budget::new_in(&self.memory, self.limits.all.clone(), &self.shutdown))
     }
 
     /// Requests that have a place.
@@ -146,11 +156,20 @@ impl Queries {
     }
 }
 
+/// The same for every tenant.
+#[cfg(test)]
+impl From<QueryLimits> for Limits {
+    fn from(all: QueryLimits) -> Self {
+        Self { all, tenants: HashMap::new() }
+    }
+}
+
 #[cfg(test)]
 impl Capacity {
     /// So many requests at once, of any tenant, and memory for all of them.
     pub fn of(concurrent: usize) -> Self {
-        Self { places: PlaceLimits { concurrent, per_tenant: concurrent, queued: 100 }, memory: u64::MAX }
+        let places = PlaceLimits { concurrent, per_tenant: concurrent, queued: 100, ..PlaceLimits::default() };
+        Self { places, memory: u64::MAX }
     }
 }
 
@@ -163,7 +182,7 @@ mod tests {
     async fn a_place_is_free_again_when_the_last_part_of_a_request_is_gone() {
         let limits = QueryLimits { timeout: Duration::from_millis(5), ..QueryLimits::default() };
         let shutdown = CancellationToken::new();
-        let queries = Queries::new(limits, Capacity::of(1), shutdown.clone());
+        let queries = Queries::new(limits.into(), Capacity::of(1), shutdown.clone());
         let request = queries.begin(&Tenant::default()).await.unwrap();
         let work = request.budget().clone();
         assert_eq!(work.check(), Ok(()));
@@ -175,5 +194,21 @@ mod tests {
         shutdown.cancel();
         assert_eq!(request.budget().check(), Err(OverBudget::Cancelled));
         assert_eq!(queries.begin(&Tenant::default()).await.unwrap_err(), Refused::Stopping);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_may_have_limits_of_its_own() {
+        let (small, other) = (Tenant::new("small").unwrap(), Tenant::default());
+        let own = QueryLimits { max_entries: 7, ..QueryLimits::default() };
+        let limits = Limits { all: QueryLimits::default(), tenants: [(small.clone(), own)].into() };
+        let places = PlaceLimits { concurrent: 4, per_tenant: 3, of_tenants: [(small.clone(), 1)].into(), queued: 100 };
+        let capacity = Capacity { places, memory: u64::MAX };
+        let queries = Queries::new(limits, capacity, CancellationToken::new());
+        let first = queries.begin(&small).await.unwrap();
+        assert_eq!(first.budget().limits().max_entries, 7);
+        let soon = QueryLimits { timeout: Duration::from_millis(5), ..QueryLimits::default() };
+        assert_eq!(queries.begin_within(&small, soon).await.unwrap_err(), Refused::Busy, "it has one place");
+        let others = [queries.begin(&other).await.unwrap(), queries.begin(&other).await.unwrap()];
+        assert_eq!(others[0].budget().limits().max_entries, QueryLimits::default().max_entries);
     }
 }

@@ -12,12 +12,14 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// How many queries there may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlaceLimits {
     /// Under way at once.
     pub concurrent: usize,
     /// Of those, of one tenant.
     pub per_tenant: usize,
+    /// Of those, of these tenants.
+    pub of_tenants: HashMap<Tenant, usize>,
     /// Of one tenant that wait.
     pub queued: usize,
 }
@@ -102,10 +104,11 @@ impl Places {
     /// Gives out what is free. Places of those who have gone come back: to be dropped without the lock.
     #[must_use]
     fn give_out(&self, state: &mut State) -> Vec<Place> {
-        let PlaceLimits { concurrent, per_tenant, .. } = self.0.limits;
+        let PlaceLimits { concurrent, per_tenant, of_tenants, .. } = &self.0.limits;
         let mut returned = Vec::new();
-        while state.running < concurrent {
-            let wants = state.tenants.iter_mut().filter(|(_, of)| of.running < per_tenant && !of.queue.is_empty());
+        while state.running < *concurrent {
+            let most = |tenant: &Tenant| of_tenants.get(tenant).copied().unwrap_or(*per_tenant);
+            let wants = state.tenants.iter_mut().filter(|(t, of)| of.running < most(t) && !of.queue.is_empty());
             let next = wants.min_by_key(|(_, of)| (of.running, of.queue.front().map(|waiting| waiting.asked)));
             let Some((tenant, of)) = next else { break };
             let Some(waiting) = of.queue.pop_front() else { break };
@@ -153,7 +156,7 @@ mod tests {
     }
 
     fn places(concurrent: usize, per_tenant: usize, queued: usize) -> Places {
-        Places::new(PlaceLimits { concurrent, per_tenant, queued })
+        Places::new(PlaceLimits { concurrent, per_tenant, queued, ..PlaceLimits::default() })
     }
 
     fn taken(places: &Places, of: &Tenant) -> Place {

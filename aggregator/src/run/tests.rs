@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::fake::{FakeLog, document, event, record};
+use millrace_index::config::TenantRetention;
 use millrace_index::docs::DocumentStore as _;
 use millrace_index::logql::LogqlStorage;
 use millrace_index::publish::Step;
@@ -583,6 +584,53 @@ async fn retention_drops_whole_splits_and_only_when_told() {
     // What was consumed stays consumed.
     running.caught_up().await;
     assert!(running.lines().await.is_empty());
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_may_have_a_retention_of_its_own() {
+    let (dir, log) = (tempfile::tempdir().unwrap(), FakeLog::default());
+    let mut keep = config();
+    keep.index.merge_splits = 1000;
+    let tenants = ["default", "longer", "shorter", "small"];
+    // Event times are n seconds; the clock stands at 1,000,000 s.
+    for start_s in [0, 999_000] {
+        for (source, tenant) in (0..).zip(tenants) {
+            let of = |n| Event { tenant: Tenant::new(tenant).unwrap(), ..event(source, n) };
+            log.put("logs", 0, (start_s..start_s + 50).map(|n| record(&of(n))));
+        }
+        let running = start(dir.path(), &log, keep.clone()).await;
+        running.caught_up().await;
+        running.stop().await.unwrap();
+    }
+    let keep_all = keep.clone();
+    keep.retention.age = Some(Span::secs(10_000));
+    let own = |age: Option<u64>, size| TenantRetention { age: age.map(Span::secs), size };
+    keep.retention.tenants = [
+        ("longer".to_owned(), own(Some(10_000_000), None)),
+        ("shorter".to_owned(), own(Some(60), None)),
+        ("small".to_owned(), own(None, Some(ByteSize(1)))),
+    ]
+    .into();
+    let splits = |running: &Running| -> BTreeMap<String, Vec<bool>> {
+        let mut found: BTreeMap<String, Vec<bool>> = tenants.map(|tenant| (tenant.to_owned(), Vec::new())).into();
+        for split in running.store().splits() {
+            let is_young = split.record.meta.max_time_ns >= 999_000 * 1_000_000_000;
+            found.get_mut(&split.record.meta.tenant).unwrap().push(is_young);
+        }
+        found.values_mut().for_each(|young| young.sort_unstable());
+        found
+    };
+    let running = start(dir.path(), &log, keep_all).await;
+    let before = splits(&running);
+    assert!(before.values().all(|young| young.contains(&true) && young.contains(&false)), "{before:?}");
+    running.stop().await.unwrap();
+    let running = start(dir.path(), &log, keep).await;
+    let mut want = before.clone();
+    want.get_mut("default").unwrap().retain(|is_young| *is_young);
+    want.get_mut("shorter").unwrap().clear();
+    want.get_mut("small").unwrap().clear();
+    until("each tenant's own retention", || splits(&running) == want).await;
     running.stop().await.unwrap();
 }
 

@@ -100,7 +100,7 @@ async fn find(
     range: &Range,
     limit: usize,
 ) -> QueryResult {
-    let limits = state.queries.limits().clone();
+    let limits = state.queries.limits(tenant).clone();
     let limits = QueryLimits { max_entries: limits.max_entries.max(limit), ..limits };
     match state.queries.begin_within(tenant, limits).await {
         Ok(request) => data::find(state, tenant, text, expr, range, limit, request.budget()).await,

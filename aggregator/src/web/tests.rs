@@ -49,7 +49,7 @@ fn server() -> Server {
         engine: Arc::new(Engine::new(Arc::new(LogqlStorage(store.clone())))),
         alerts: Arc::new(Alerts(vec![alert])),
         clock: ManualClock::at_ns(NOW),
-        queries: Queries::new(QueryLimits::default(), Capacity::of(4), CancellationToken::new()),
+        queries: Queries::new(QueryLimits::default().into(), Capacity::of(4), CancellationToken::new()),
     };
     Server { router: router(state).open_for_tests(), store }
 }

@@ -25,7 +25,7 @@ const FILES: [(Format, &str, usize); 14] = [
     (Format::Promtail, "promtail-simple.yaml", 1),
     (Format::Promtail, "promtail-stages.yaml", 9),
     (Format::Vector, "vector-kafka.toml", 0),
-    (Format::Vector, "vector-loki.yaml", 9),
+    (Format::Vector, "vector-loki.yaml", 8),
     (Format::Vector, "vector-elastic.json", 2),
     (Format::Filebeat, "filebeat-kafka.yml", 0),
     (Format::Filebeat, "filebeat-mixed.yml", 9),
@@ -110,7 +110,7 @@ fn nothing_is_left_out_or_renamed_silently() {
             Format::Promtail,
             promtail,
             &[
-                "odd:2:15: scrape_configs[0].encoding: names no byte order: set to that of Windows",
+                "odd:2:5: scrape_configs[0].encoding: names no byte order: set to that of Windows",
                 "odd:4:45: label `weird-label`: is `weird_label` here",
                 "odd:7:18: label `user.id`: is `user_id` here",
                 "instead: a metric query in Grafana, such as",
