@@ -14,8 +14,21 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-const CRATES: [&str; 12] =
-    [".", "log", "logql", "doors", "broker", "index", "agent", "aggregator", "rules", "notify", "exports", "streams"];
+const CRATES: [&str; 13] = [
+    ".",
+    "log",
+    "logql",
+    "doors",
+    "broker",
+    "index",
+    "agent",
+    "aggregator",
+    "rules",
+    "notify",
+    "exports",
+    "streams",
+    "fuzzing",
+];
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let skip = |e: &walkdir::DirEntry| {
@@ -47,7 +60,7 @@ fn every_rust_file_opens_with_its_own_doc() {
 fn dependencies_point_one_way() {
     let may = |of: &str| -> &[&str] {
         match of {
-            "log" | "logql" => &[],
+            "log" | "logql" | "fuzzing" => &[],
             "doors" | "exports" => &["log"],
             "agent" | "broker" => &["log", "doors"],
             "index" | "streams" => &["log", "logql"],
@@ -63,8 +76,53 @@ fn dependencies_point_one_way() {
         for line in section.lines() {
             if let Some(name) = line.strip_prefix("millrace-") {
                 let name = name.split(['.', ' ', '=']).next().unwrap_or("");
+                if name == "fuzzing" {
+                    assert!(line.contains("optional = true"), "{of}: no product is built with {name}");
+                    continue;
+                }
                 assert!(may(of).contains(&name), "{of} must not depend on {name}");
             }
+        }
+    }
+}
+
+/// Each fuzz target stands in its crate, has a program, and is described.
+#[test]
+fn fuzz_targets_are_complete() {
+    let folder = root().join("tests/fuzzing");
+    let names = |text: &str, pattern: &str| -> std::collections::BTreeSet<String> {
+        regex::Regex::new(pattern).unwrap().captures_iter(text).map(|c| c[1].to_owned()).collect()
+    };
+    let mut listed = std::collections::BTreeSet::new();
+    for of in CRATES {
+        let list = root().join(of).join("src/fuzzing.rs");
+        if list.exists() {
+            listed.extend(names(&read(&list), r#"name: "([a-z_]+)""#));
+            let ci = read(&root().join(".ci/run"));
+            let opened = ci.lines().find(|line| line.starts_with("opened=(")).unwrap();
+            assert!(
+                opened.split(['(', ')', ' ']).any(|name| name == of),
+                ".ci/run lints the feature `fuzzing` of {of}"
+            );
+        }
+    }
+    assert!(listed.len() > 15, "the crates list targets");
+    let mut programs = std::collections::BTreeSet::new();
+    for path in files(&folder.join("fuzz_targets"), "rs") {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(read(&path).contains(&format!("::fuzzing::TARGETS, \"{name}\"")), "{}", path.display());
+        programs.insert(name);
+    }
+    assert_eq!(programs, listed, "programs in tests/fuzzing/fuzz_targets");
+    let manifest = names(&read(&folder.join("Cargo.toml")), r#"(?m)^path = "fuzz_targets/([a-z_]+)\.rs""#);
+    assert_eq!(manifest, listed, "tests/fuzzing/Cargo.toml");
+    let described: String = read(&folder.join("README.md")).lines().filter(|line| line.starts_with("| `")).collect();
+    let missing: Vec<_> = listed.iter().filter(|name| !described.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "tests/fuzzing/README.md does not describe {missing:?}");
+    for kept in ["found", "kept"] {
+        for entry in std::fs::read_dir(folder.join(kept)).into_iter().flatten().map(Result::unwrap) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            assert!(listed.contains(&name), "tests/fuzzing/{kept}/{name} belongs to no target");
         }
     }
 }

@@ -1,5 +1,8 @@
-//! Feeds `millrace_logql::fuzzing::logql`.
+//! Target `logql` of `millrace_logql::fuzzing`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_logql::fuzzing::logql(bytes));
+#[global_allocator]
+static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_fuzzing::run(millrace_logql::fuzzing::TARGETS, "logql", bytes));

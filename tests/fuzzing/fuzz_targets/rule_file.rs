@@ -1,5 +1,8 @@
-//! Feeds `millrace_rules::fuzzing::rule_file`.
+//! Target `rule_file` of `millrace_rules::fuzzing`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_rules::fuzzing::rule_file(bytes));
+#[global_allocator]
+static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_fuzzing::run(millrace_rules::fuzzing::TARGETS, "rule_file", bytes));

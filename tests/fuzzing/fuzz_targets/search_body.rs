@@ -1,5 +1,8 @@
-//! Feeds `millrace_aggregator::elastic::fuzzing::search_body`.
+//! Target `search_body` of `millrace_aggregator::fuzzing`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_aggregator::elastic::fuzzing::search_body(bytes));
+#[global_allocator]
+static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_fuzzing::run(millrace_aggregator::fuzzing::TARGETS, "search_body", bytes));

@@ -1,0 +1,8 @@
+//! Target `alertmanager` of `millrace_notify::fuzzing`.
+
+#![no_main]
+
+#[global_allocator]
+static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| millrace_fuzzing::run(millrace_notify::fuzzing::TARGETS, "alertmanager", bytes));
