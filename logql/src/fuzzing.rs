@@ -1,18 +1,26 @@
-//! What is fuzzed of LogQL: texts from strangers, with what must hold whatever they are.
+//! What is fuzzed of LogQL: queries and templates from strangers, with what must hold whatever they are.
 //!
-//! In: any bytes. Out: nothing, or a panic that names the broken promise. `tests/fuzz` feeds them from cargo-fuzz; the test
-//! below feeds queries and changed queries in every test run. Touches nothing. Compiled with the feature `fuzzing` and in
-//! tests, never into the product.
+//! In: any bytes. Out: nothing, or a panic that names the broken promise. `tests/fuzz` feeds them from cargo-fuzz; the tests
+//! below feed seeds, changed seeds and kept inputs in every test run. Touches nothing. Compiled with the feature `fuzzing` and
+//! in tests, never into the product.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken promise must be seen")]
+
+use millrace_fuzzing::Target;
 
 use crate::pipeline::Pipeline;
 use crate::plan::parse;
 use crate::storage::StreamLabels;
 use crate::syntax::tree::Expr;
 
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "logql", run: logql, seeds: |_| millrace_fuzzing::texts(&SEEDS) },
+    Target { name: "template", run: crate::template::fuzz::template, seeds: crate::template::fuzz::template_seeds },
+];
+
 /// Queries that reach far, to begin with.
-pub const SEEDS: [&str; 8] = [
+const SEEDS: [&str; 8] = [
     r#"{app="api", env=~"prod|test"} |= "error" != `timeout` |~ "(?i)fail" | json status="http.status", took | status >= 500 and took > 1.5s"#,
     r#"sum by (app) (rate({env="prod"} | logfmt --strict | duration > 250ms or bytes < 10KiB [5m] offset 1h)) > 2"#,
     r#"topk(3, quantile_over_time(0.99, {app="a"} | json | unwrap duration(took) | __error__="" [1m]) by (pod))"#,
@@ -34,7 +42,7 @@ const LINES: [&str; 5] = [
 
 /// A text is read or refused with a place in it; what was read prints as what reads the same, and its stages run over any
 /// line without a panic.
-pub fn logql(bytes: &[u8]) {
+fn logql(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let expr = match parse(text) {
         Ok(expr) => expr,
@@ -84,23 +92,25 @@ mod tests {
         text.into_iter().collect()
     }
 
+    #[global_allocator]
+    static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
+
     #[test]
-    fn promises_hold_for_seeds() {
+    fn seeds_are_accepted() {
         for seed in SEEDS {
             assert!(parse(seed).is_ok(), "{seed}: {:?}", parse(seed));
-            logql(seed.as_bytes());
         }
     }
 
-    /// Fills the folder that cargo-fuzz starts from.
+    #[test]
+    fn promises_hold_for_seeds_and_kept_inputs() {
+        millrace_fuzzing::repeat(TARGETS);
+    }
+
     #[test]
     #[ignore = "writes files for tests/fuzz"]
     fn corpus_is_written() {
-        let folder = std::path::PathBuf::from(std::env::var("MILLRACE_CORPUS").unwrap()).join("logql");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (n, seed) in SEEDS.iter().enumerate() {
-            std::fs::write(folder.join(format!("seed-{n:04}")), seed).unwrap();
-        }
+        millrace_fuzzing::write_corpus(TARGETS);
     }
 
     proptest! {

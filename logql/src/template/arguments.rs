@@ -4,6 +4,9 @@
 
 use super::value::Value;
 
+/// Bytes that one function may make.
+pub(super) const MAX_TEXT: usize = 1 << 20;
+
 /// Arguments of one call.
 pub(super) struct Arguments<'a> {
     /// Name of the function.
@@ -55,6 +58,16 @@ impl Arguments<'_> {
     /// Message of a failed call.
     pub(super) fn failed(&self, message: impl std::fmt::Display) -> String {
         format!("error calling {}: {message}", self.function)
+    }
+
+    /// Message where the result would take too much memory.
+    pub(super) fn too_long(&self) -> String {
+        self.failed(format!("the result is longer than {MAX_TEXT} bytes"))
+    }
+
+    /// Whether a result of so many bytes may be made.
+    pub(super) fn within(&self, bytes: usize) -> Result<(), String> {
+        if bytes > MAX_TEXT { Err(self.too_long()) } else { Ok(()) }
     }
 
     /// All as integers.

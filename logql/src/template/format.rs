@@ -17,8 +17,8 @@ struct Verb {
     precision: Option<usize>,
 }
 
-/// Fills a format in.
-pub(super) fn printf(format: &str, arguments: &[Value]) -> String {
+/// Fills a format in; `None` where it grows beyond `limit` bytes.
+pub(super) fn printf(format: &str, arguments: &[Value], limit: usize) -> Option<String> {
     let mut out = String::new();
     let mut used = 0;
     let mut chars = format.chars().peekable();
@@ -74,12 +74,15 @@ pub(super) fn printf(format: &str, arguments: &[Value]) -> String {
             None => out.push_str(&format!("%!{letter}(MISSING)")),
         }
         used += 1;
+        if out.len() > limit {
+            return None;
+        }
     }
     if let Some(extra) = arguments.get(used..).filter(|extra| !extra.is_empty()) {
         let shown: Vec<String> = extra.iter().map(|v| format!("{}={}", v.kind(), v.show())).collect();
         out.push_str(&format!("%!(EXTRA {})", shown.join(", ")));
     }
-    out
+    (out.len() <= limit).then_some(out)
 }
 
 impl Verb {

@@ -5,6 +5,7 @@
 use super::arguments::Arguments;
 use super::context::Context;
 use super::fault::TemplateFault;
+pub(super) use super::functions_text::compiled;
 use super::value::Value;
 use super::{functions_encoding, functions_go, functions_number, functions_text};
 
@@ -122,13 +123,19 @@ pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Res
         return Err(format!("wrong number of args for {name}: want {want} got {given}"));
     }
     let a = Arguments { function: name, values };
-    if let Some(value) = functions_go::call(name, &a, context)? {
-        return Ok(value);
-    }
+    let mut made = functions_go::call(name, &a, context)?;
     for family in [functions_text::call, functions_number::call, functions_encoding::call] {
-        if let Some(value) = family(name, &a)? {
-            return Ok(value);
+        if made.is_none() {
+            made = family(name, &a)?;
         }
     }
-    Err(format!("function {name:?} not defined"))
+    let value = made.ok_or_else(|| format!("function {name:?} not defined"))?;
+    // What only passes a long line on makes nothing.
+    if let Value::Text(text) = &value
+        && a.values.iter().all(|given| text.len() > given.size())
+        && name != "__line__"
+    {
+        a.within(text.len())?;
+    }
+    Ok(value)
 }

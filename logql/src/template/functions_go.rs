@@ -2,10 +2,13 @@
 //!
 //! In: arguments and the line's context. Out: values, or Go's messages. Touches nothing.
 
-use super::arguments::{Arguments, length, text};
+use super::arguments::{Arguments, MAX_TEXT, length, text};
 use super::context::Context;
 use super::format::printf;
 use super::value::Value;
+
+/// Elements of a JSON text at most, at all levels.
+const MAX_ELEMENTS: usize = 50_000;
 
 /// Calls one of them. `None`: the name is not one of these.
 pub(super) fn call(name: &str, a: &Arguments<'_>, context: &Context<'_>) -> Result<Option<Value>, String> {
@@ -41,11 +44,20 @@ pub(super) fn call(name: &str, a: &Arguments<'_>, context: &Context<'_>) -> Resu
         "slice" => slice(a),
         "print" => text(a.values.iter().map(Value::show).collect::<Vec<_>>().join("")),
         "println" => text(a.values.iter().map(Value::show).collect::<Vec<_>>().join(" ") + "\n"),
-        "printf" => text(printf(a.text(0)?, a.values.get(1..).unwrap_or_default())),
+        "printf" => {
+            let filled = printf(a.text(0)?, a.values.get(1..).unwrap_or_default(), MAX_TEXT);
+            filled.map(Value::Text).ok_or_else(|| a.too_long())
+        }
         "__line__" => text(context.line),
         "__timestamp__" => Ok(Value::Time(context.time_ns)),
         "fromJson" => {
-            let parsed = serde_json::from_str::<serde_json::Value>(a.text(0)?);
+            let source = a.text(0)?;
+            // Each element takes far more memory than the two bytes of a short one.
+            let elements = source.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+            if elements > MAX_ELEMENTS {
+                return Err(a.failed(format!("{elements} elements, {MAX_ELEMENTS} are allowed")));
+            }
+            let parsed = serde_json::from_str::<serde_json::Value>(source);
             Ok(parsed.map_or(Value::Nil, Value::from_json))
         }
         "default" => {

@@ -3,15 +3,12 @@
 //! In: arguments. Out: texts and numbers, or Go's messages. Touches nothing but the regular expressions that its thread
 //! remembers.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 
-use super::arguments::{Arguments, length, text};
+use super::arguments::{Arguments, MAX_TEXT, length, text};
 use super::value::Value;
 use crate::dialect;
-
-/// Bytes that one function may make.
-const MAX_TEXT: usize = 1 << 20;
 
 /// Calls one of them. `None`: the name is not one of these.
 pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, String> {
@@ -20,17 +17,14 @@ pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, Strin
         "ToUpper" | "upper" => text(a.text(0)?.to_uppercase()),
         "title" => text(title(a.text(0)?)),
         "Replace" => {
-            let (from, to) = (a.text(1)?, a.text(2)?);
-            match usize::try_from(a.count(3)?) {
-                Ok(times) => text(a.text(0)?.replacen(from, to, times)),
-                Err(_) => text(a.text(0)?.replace(from, to)),
-            }
+            let times = usize::try_from(a.count(3)?).unwrap_or(usize::MAX);
+            replace(a, a.text(0)?, (a.text(1)?, a.text(2)?), times)
         }
-        "replace" => text(a.text(2)?.replace(a.text(0)?, a.text(1)?)),
-        "Trim" => text(a.text(0)?.trim_matches(|c| a.text(1).is_ok_and(|set| set.contains(c)))),
-        "TrimLeft" => text(a.text(0)?.trim_start_matches(|c| a.text(1).is_ok_and(|set| set.contains(c)))),
-        "TrimRight" => text(a.text(0)?.trim_end_matches(|c| a.text(1).is_ok_and(|set| set.contains(c)))),
-        "trimAll" => text(a.text(1)?.trim_matches(|c| a.text(0).is_ok_and(|set| set.contains(c)))),
+        "replace" => replace(a, a.text(2)?, (a.text(0)?, a.text(1)?), usize::MAX),
+        "Trim" => text(a.text(0)?.trim_matches(one_of(a.text(1)?))),
+        "TrimLeft" => text(a.text(0)?.trim_start_matches(one_of(a.text(1)?))),
+        "TrimRight" => text(a.text(0)?.trim_end_matches(one_of(a.text(1)?))),
+        "trimAll" => text(a.text(1)?.trim_matches(one_of(a.text(0)?))),
         "TrimPrefix" => text(a.text(0)?.strip_prefix(a.text(1)?).unwrap_or(a.text(0)?)),
         "TrimSuffix" => text(a.text(0)?.strip_suffix(a.text(1)?).unwrap_or(a.text(0)?)),
         "trimPrefix" => text(a.text(1)?.strip_prefix(a.text(0)?).unwrap_or(a.text(1)?)),
@@ -38,13 +32,7 @@ pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, Strin
         "TrimSpace" | "trim" => text(a.text(0)?.trim()),
         "regexReplaceAll" | "regexReplaceAllLiteral" => {
             let regex = regex(a.text(0)?).map_err(|e| a.failed(e))?;
-            let (source, replacement) = (a.text(1)?.as_bytes(), a.text(2)?.as_bytes());
-            let replaced = if name == "regexReplaceAll" {
-                regex.replace_all(source, replacement)
-            } else {
-                regex.replace_all(source, regex::bytes::NoExpand(replacement))
-            };
-            text(String::from_utf8_lossy(&replaced))
+            replace_all(a, &regex, name == "regexReplaceAll")
         }
         "count" => {
             let regex = regex(a.text(0)?).map_err(|e| a.failed(e))?;
@@ -74,15 +62,15 @@ pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, Strin
         "indent" | "nindent" => {
             let width = usize::try_from(a.count(0)?).unwrap_or(0).min(1000);
             let pad = " ".repeat(width);
+            let count = a.text(1)?.split('\n').count();
+            a.within(a.text(1)?.len().saturating_add(count.saturating_mul(width)))?;
             let lines: Vec<String> = a.text(1)?.split('\n').map(|line| format!("{pad}{line}")).collect();
             let start = if name == "nindent" { "\n" } else { "" };
             text(format!("{start}{}", lines.join("\n")))
         }
         "repeat" => {
             let (count, source) = (usize::try_from(a.count(0)?).unwrap_or(0), a.text(1)?);
-            if source.len().saturating_mul(count) > MAX_TEXT {
-                return Err(a.failed(format!("the result is longer than {MAX_TEXT} bytes")));
-            }
+            a.within(source.len().saturating_mul(count))?;
             text(source.repeat(count))
         }
         _ => return Ok(None),
@@ -90,11 +78,57 @@ pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, Strin
     value.map(Some)
 }
 
+/// Whether a character is one of these.
+fn one_of(set: &str) -> impl Fn(char) -> bool {
+    let set: HashSet<char> = set.chars().collect();
+    move |c| set.contains(&c)
+}
+
+/// The first so many places of a text replaced.
+fn replace(a: &Arguments<'_>, source: &str, (from, to): (&str, &str), times: usize) -> Result<Value, String> {
+    if to.len() > from.len() {
+        let places = source.matches(from).take(times).count();
+        a.within(source.len().saturating_add(places.saturating_mul(to.len())))?;
+    }
+    text(source.replacen(from, to, times))
+}
+
+/// All matches of an expression replaced; with `expand`, `$1` stands for a group.
+fn replace_all(a: &Arguments<'_>, regex: &regex::bytes::Regex, expand: bool) -> Result<Value, String> {
+    let (source, replacement) = (a.text(1)?.as_bytes(), a.text(2)?.as_bytes());
+    let groups = if expand { replacement.iter().filter(|byte| **byte == b'$').count() } else { 0 };
+    let mut out = Vec::new();
+    let mut end = 0;
+    for found in regex.captures_iter(source) {
+        let Some(whole) = found.get(0) else { continue };
+        out.extend_from_slice(source.get(end..whole.start()).unwrap_or_default());
+        end = whole.end();
+        // No group is longer than the match.
+        let more = replacement.len().saturating_add(groups.saturating_mul(whole.len()));
+        if out.len().saturating_add(more) > MAX_TEXT {
+            return Err(a.too_long());
+        }
+        if expand {
+            found.expand(replacement, &mut out);
+        } else {
+            out.extend_from_slice(replacement);
+        }
+    }
+    out.extend_from_slice(source.get(end..).unwrap_or_default());
+    text(String::from_utf8_lossy(&out))
+}
+
 /// Expressions that one thread remembers: a template asks for the same one line after line.
 const REMEMBERED: usize = 64;
 
 thread_local! {
     static REGEXES: RefCell<HashMap<String, regex::bytes::Regex>> = RefCell::new(HashMap::new());
+    static COMPILED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many expressions this thread has compiled.
+pub(super) fn compiled() -> usize {
+    COMPILED.get()
 }
 
 fn regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
@@ -102,6 +136,7 @@ fn regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
         if let Some(regex) = known.get(pattern) {
             return Ok(regex.clone());
         }
+        COMPILED.set(COMPILED.get().wrapping_add(1));
         let regex = dialect::compile(pattern).map_err(|e| dialect::bad_regex(&e))?;
         if known.len() >= REMEMBERED {
             known.clear();

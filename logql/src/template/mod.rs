@@ -16,6 +16,9 @@ mod functions_encoding;
 mod functions;
 mod parse;
 mod run;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub(crate) use context::Context;
 pub(crate) use fault::TemplateFault;
@@ -115,6 +118,34 @@ mod tests {
             let fault = fill(text).unwrap_err();
             assert!(fault.contains(want), "{text}: {fault}");
         }
+    }
+
+    /// Each of these took all memory, or hours, for one line.
+    #[test]
+    fn one_line_costs_no_more_than_so_much() {
+        let long = "(repeat 1000000 \"a\")";
+        let doubled = format!("{{{{ $x := \"a\" }}}}{}{{{{ $x }}}}", "{{ $x = printf \"%s%s\" $x $x }}".repeat(60));
+        let encoded = format!("{{{{ {long}{} }}}}", " | b64enc".repeat(200));
+        let held: String = (0..100).map(|n| format!("{{{{ $x{n} := {long} }}}}")).collect();
+        for (text, want) in [
+            ("{{ range 100000 }}{{ range 100000 }}{{ end }}{{ end }}".to_owned(), "too much work"),
+            (format!("{{{{ replace \"a\" {long} {long} }}}}"), "longer than 1048576 bytes"),
+            (format!("{{{{ Replace {long} \"\" {long} -1 }}}}"), "longer than 1048576 bytes"),
+            (format!("{{{{ regexReplaceAll \"a+\" {long} (repeat 100000 \"$0\") }}}}"), "longer than 1048576 bytes"),
+            (format!("{{{{ regexReplaceAllLiteral \"\" {long} {long} }}}}"), "longer than 1048576 bytes"),
+            ("{{ indent 1000 (repeat 1000000 \"\\n\") }}".to_owned(), "longer than 1048576 bytes"),
+            ("{{ fromJson (repeat 1000000 \"[\") }}".to_owned(), "1000000 elements, 50000 are allowed"),
+            (doubled, "longer than 1048576 bytes"),
+            (encoded, "longer than 1048576 bytes"),
+            (held, "too much work"),
+            ("{{ range $i := 1000 }}{{ count (printf \"%d.{100}\" $i) \"x\" }}{{ end }}".to_owned(), "too much work"),
+        ] {
+            let fault = fill(&text).unwrap_err();
+            assert!(fault.contains(want), "{}: {fault}", text.chars().take(80).collect::<String>());
+        }
+        // Each character is looked for among a million.
+        assert_eq!(fill(&format!("{{{{ Trim {long} {long} }}}}")).as_deref(), Ok(""));
+        assert_eq!(fill("{{ range $i := 10000 }}{{ $i }}{{ end }}").map(|line| line.len()), Ok(38_890));
     }
 
     #[test]

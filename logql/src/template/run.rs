@@ -3,10 +3,19 @@
 use super::context::Context;
 use super::functions;
 use super::parse::{Command, Node, Operand, OperandKind, Pipe};
-use super::value::Value;
+use super::value::{MAX_COUNT, Value};
 
 /// Bytes that one line may become.
 const MAX_OUTPUT: usize = 1 << 20;
+/// Work that one line may cost: bytes that are made and copied, and [`STEP`] for each step. It bounds the memory of all values,
+/// and the time: nested loops and texts that double would otherwise end only with the process.
+const MAX_WORK: usize = 16 << 20;
+/// What a step costs, whatever it does.
+const STEP: usize = 16;
+/// What an item of a loop costs.
+const ITEM: usize = 128;
+/// What compiling an expression costs that is not remembered.
+const COMPILE: usize = 128 << 10;
 
 /// How a list of nodes ended.
 enum Flow {
@@ -20,17 +29,26 @@ struct Run<'a> {
     context: &'a Context<'a>,
     variables: Vec<(String, Value)>,
     out: String,
+    work: usize,
 }
 
 /// Fills a template in.
 pub(super) fn fill(name: &'static str, nodes: &[Node], context: &Context<'_>) -> Result<String, String> {
     let variables = vec![("$".to_owned(), Value::Labels)];
-    let mut run = Run { name, context, variables, out: String::new() };
+    let mut run = Run { name, context, variables, out: String::new(), work: 0 };
     run.nodes(nodes, &Value::Labels)?;
     Ok(run.out)
 }
 
 impl Run<'_> {
+    fn spend(&mut self, work: usize) -> Result<(), String> {
+        self.work = self.work.saturating_add(work);
+        if self.work <= MAX_WORK {
+            return Ok(());
+        }
+        Err(format!("template: {}: too much work for one line: use fewer loops and shorter texts", self.name))
+    }
+
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, String> {
         for node in nodes {
             match self.node(node, dot)? {
@@ -45,6 +63,7 @@ impl Run<'_> {
     }
 
     fn node(&mut self, node: &Node, dot: &Value) -> Result<Flow, String> {
+        self.spend(STEP)?;
         let scope = self.variables.len();
         match node {
             Node::Text(text) => self.out.push_str(text),
@@ -90,13 +109,15 @@ impl Run<'_> {
     }
 
     fn range(&mut self, pipe: &Pipe, body: &[Node], otherwise: &[Node], dot: &Value) -> Result<(), String> {
-        let items: Vec<(Value, Value)> = match self.commands(pipe, dot)? {
+        let of = self.commands(pipe, dot)?;
+        self.spend(of.items().saturating_mul(ITEM))?;
+        let items: Vec<(Value, Value)> = match of {
             Value::List(list) => {
                 list.into_iter().enumerate().map(|(i, v)| (Value::Int(i64::try_from(i).unwrap_or(0)), v)).collect()
             }
             Value::Map(map) => map.into_iter().map(|(k, v)| (Value::Text(k), v)).collect(),
             Value::Labels => (self.context.all)().into_iter().map(|(n, v)| (Value::Text(n), Value::Text(v))).collect(),
-            Value::Int(count) => (0..count.clamp(0, 100_000)).map(|i| (Value::Int(i), Value::Int(i))).collect(),
+            Value::Int(count) => (0..count.clamp(0, MAX_COUNT)).map(|i| (Value::Int(i), Value::Int(i))).collect(),
             Value::Nil => Vec::new(),
             other => return Err(format!("template: {}: range can't iterate over {}", self.name, other.show())),
         };
@@ -105,6 +126,7 @@ impl Run<'_> {
             return Ok(());
         }
         for (key, value) in items {
+            self.spend(value.size())?;
             let scope = self.variables.len();
             match pipe.names.as_slice() {
                 [only] => self.variables.push((only.clone(), value.clone())),
@@ -127,6 +149,7 @@ impl Run<'_> {
     fn pipe(&mut self, pipe: &Pipe, dot: &Value) -> Result<Value, String> {
         let value = self.commands(pipe, dot)?;
         for name in &pipe.names {
+            self.spend(value.size())?;
             let known = self.variables.iter_mut().rev().find(|(n, _)| n == name);
             match known {
                 Some((_, old)) if pipe.assigns => *old = value.clone(),
@@ -168,9 +191,16 @@ impl Run<'_> {
             values.push(self.operand(argument, dot)?);
         }
         values.extend(piped);
-        let value =
-            functions::call(function, values, self.context).map_err(|message| self.fault(first, function, &message))?;
+        let value = self.call(first, function, values)?;
+        self.spend(STEP + value.size())?;
         self.follow(first, value)
+    }
+
+    fn call(&mut self, operand: &Operand, function: &str, values: Vec<Value>) -> Result<Value, String> {
+        let before = functions::compiled();
+        let made = functions::call(function, values, self.context);
+        self.spend(functions::compiled().wrapping_sub(before).saturating_mul(COMPILE))?;
+        made.map_err(|message| self.fault(operand, function, &message))
     }
 
     fn fault(&self, operand: &Operand, shown: &str, message: &str) -> String {
@@ -180,9 +210,15 @@ impl Run<'_> {
 
     fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, String> {
         let value = match &operand.kind {
-            OperandKind::Dot => dot.clone(),
+            OperandKind::Dot => {
+                self.spend(dot.size())?;
+                dot.clone()
+            }
             OperandKind::Variable(name) => {
-                let found = self.variables.iter().rev().find(|(n, _)| n == name);
+                let at = self.variables.iter().rposition(|(n, _)| n == name);
+                let size = at.and_then(|at| self.variables.get(at)).map_or(0, |(_, value)| value.size());
+                self.spend(size)?;
+                let found = at.and_then(|at| self.variables.get(at));
                 found.map_or(Value::Nil, |(_, value)| value.clone())
             }
             OperandKind::Text(text) => Value::Text(text.clone()),
@@ -190,11 +226,13 @@ impl Run<'_> {
             OperandKind::Float(number) => Value::Float(*number),
             OperandKind::Bool(value) => Value::Bool(*value),
             OperandKind::Nil => Value::Nil,
-            OperandKind::Function(name) => functions::call(name, Vec::new(), self.context)
-                .map_err(|message| self.fault(operand, name, &message))?,
+            OperandKind::Function(name) => self.call(operand, name, Vec::new())?,
             OperandKind::Pipe(pipe) => self.pipe(pipe, dot)?,
         };
-        self.follow(operand, value)
+        self.spend(STEP)?;
+        let value = self.follow(operand, value)?;
+        self.spend(value.size())?;
+        Ok(value)
     }
 
     /// Walks `.a.b`.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::syntax::quantity::show_float;
 
+/// Times that a loop over a number goes round at most.
+pub(super) const MAX_COUNT: i64 = 100_000;
+
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
@@ -39,6 +42,27 @@ impl Value {
             Self::Time(_) | Self::Labels => true,
             Self::List(list) => !list.is_empty(),
             Self::Map(map) => !map.is_empty(),
+        }
+    }
+
+    /// Bytes that it takes, about.
+    pub fn size(&self) -> usize {
+        let own = std::mem::size_of::<Self>();
+        match self {
+            Self::Text(text) => own + text.len(),
+            Self::List(list) => own + list.iter().map(Self::size).sum::<usize>(),
+            Self::Map(map) => own + map.iter().map(|(name, value)| name.len() + own + value.size()).sum::<usize>(),
+            _ => own,
+        }
+    }
+
+    /// How many items a loop over it has.
+    pub fn items(&self) -> usize {
+        match self {
+            Self::List(list) => list.len(),
+            Self::Map(map) => map.len(),
+            Self::Int(count) => usize::try_from((*count).clamp(0, MAX_COUNT)).unwrap_or(0),
+            _ => 0,
         }
     }
 
