@@ -44,3 +44,7 @@ pub mod client;
 pub mod consume;
 /// Looks after any Kafka: topics, their settings, consumer groups.
 pub mod admin;
+
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

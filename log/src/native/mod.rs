@@ -34,6 +34,9 @@ pub(crate) mod stream;
 pub(crate) mod member;
 /// Transactions of one producer.
 pub(crate) mod transaction;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub use error::WireError;
 pub use kafka_protocol::ResponseError as Code;

@@ -47,10 +47,11 @@ pub fn unpack(body: Bytes, packed: Packed, allowed: u64, memory: &mut Reserved) 
             return Err(PushError::TooLarge { found: body.len() as u64, allowed });
         }
         Packed::No => return Ok(body),
-        Packed::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body.as_ref())),
-        Packed::Deflate if is_zlib(&body) => Box::new(flate2::read::ZlibDecoder::new(body.as_ref())),
-        Packed::Deflate => Box::new(flate2::read::DeflateDecoder::new(body.as_ref())),
-        Packed::Zstd => Box::new(zstd::stream::read::Decoder::new(body.as_ref()).map_err(fault)?),
+        // The body is its own buffer.
+        Packed::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(body.as_ref())),
+        Packed::Deflate if is_zlib(&body) => Box::new(flate2::bufread::ZlibDecoder::new(body.as_ref())),
+        Packed::Deflate => Box::new(flate2::bufread::DeflateDecoder::new(body.as_ref())),
+        Packed::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(body.as_ref()).map_err(fault)?),
     };
     let mut reader = reader.take(allowed.saturating_add(1));
     let mut plain = Vec::new();

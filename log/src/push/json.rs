@@ -19,6 +19,10 @@ pub fn elements(text: &[u8]) -> u64 {
     count
 }
 
+/// What an element takes at most as a tree of `serde_json` values, besides its bytes: an object of one entry is a list with room for
+/// four, and a table.
+pub const TREE_ELEMENT_BYTES: u64 = 400;
+
 /// Bytes of memory that a text takes once it is parsed: its own, and so many for each element.
 pub fn cost(text: &[u8], element_bytes: u64) -> u64 {
     elements(text).saturating_mul(element_bytes).saturating_add(text.len() as u64)

@@ -91,7 +91,8 @@ pub fn check(
     faults
 }
 
-/// Names of metadata as LogQL can ask for them: other characters become `_`, a digit in front gets `key_`.
+/// Names of metadata as LogQL can ask for them: other characters become `_`, as does a name without any; a digit in front gets
+/// `key_`.
 pub fn plain_names(metadata: Labels) -> Labels {
     if metadata.iter().all(|(name, _)| is_label_name(name)) {
         return metadata;
@@ -101,6 +102,8 @@ pub fn plain_names(metadata: Labels) -> Labels {
             name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
         if out.starts_with(|c: char| c.is_ascii_digit()) {
             out.insert_str(0, "key_");
+        } else if out.is_empty() {
+            out.push('_');
         }
         out
     };

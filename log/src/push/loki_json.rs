@@ -93,7 +93,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 }
 
 /// What an element takes in memory at most, from the JSON to the events that are made of it.
-const ELEMENT_BYTES: u64 = 192;
+const ELEMENT_BYTES: u64 = 256;
 
 /// Reads a body.
 pub(super) fn decode(body: &Bytes, memory: &mut Reserved) -> Result<Vec<PushStream>, PushError> {

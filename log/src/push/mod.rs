@@ -21,6 +21,9 @@ mod loki_json;
 pub mod loki_proto;
 /// Loki's pushes: streams of entries, in JSON or protobuf.
 pub mod loki;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub use body::{Packed, unpack};
 pub use budget::{DecodeBudget, Reserved};

@@ -35,6 +35,9 @@ mod labels;
 mod event;
 /// Event to record and back.
 mod codec;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub use codec::{Decoder, Fixed, HeaderName, Record, encode, kafka_timestamp_ms};
 pub use error::RecordError;
