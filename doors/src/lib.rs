@@ -63,3 +63,7 @@ pub mod lasting;
 pub mod guard;
 /// Listeners with all of it.
 pub mod serve;
+
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

@@ -12,6 +12,9 @@ mod signature;
 mod keys;
 /// Tokens.
 mod token;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 /// What members of groups may do.
 mod grants;
 /// Settings with what their files hold.

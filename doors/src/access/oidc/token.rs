@@ -91,7 +91,7 @@ pub(super) fn verify(
     let mut refused = TokenError::Algorithm;
     for key in keys.fitting(id, header.alg) {
         refused = match decode::<Claims>(token, key, &validation) {
-            Ok(data) => return check(data.claims, now_ms),
+            Ok(data) => return check(data.claims, issuer, now_ms),
             Err(error) => refusal(error.kind()),
         };
         if refused != TokenError::Signature {
@@ -124,7 +124,11 @@ fn refusal(kind: &ErrorKind) -> TokenError {
     }
 }
 
-fn check(claims: Claims, now_ms: i64) -> Result<Claims, TokenError> {
+fn check(claims: Claims, issuer: &str, now_ms: i64) -> Result<Claims, TokenError> {
+    // The library takes lists, too.
+    if claims.get("iss").and_then(Json::as_str) != Some(issuer) {
+        return Err(TokenError::Issuer);
+    }
     // Seconds, which may have a fraction.
     let ms = |name: &'static str| match claims.get(name) {
         None => Ok(None),
