@@ -20,7 +20,7 @@ pub mod transaction;
 pub mod metrics;
 /// Kafka's protocol over the storage: listeners, logins, access rules, one handler per API key.
 mod protocol;
-/// What is fuzzed, for `broker/fuzz`.
+/// What is fuzzed, with what must hold.
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 

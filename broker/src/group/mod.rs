@@ -41,6 +41,9 @@ mod members;
 mod describe;
 /// Time-outs, expiry, compaction.
 mod tidy;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub use commits::{Commit, Committer};
 pub use config::{GroupConfig, MigrationPolicy};

@@ -19,7 +19,7 @@ mod identity;
 /// Client quotas and client metrics subscriptions.
 mod client_configs;
 /// Users, passwords, access rules.
-mod access;
+pub(crate) mod access;
 /// Why a connection ends.
 mod disconnect;
 /// Fetch sessions (KIP-227).

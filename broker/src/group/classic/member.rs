@@ -65,12 +65,15 @@ impl Member {
     }
 }
 
+/// Topics that the metadata of a member names at most: an empty name of two bytes takes ten times as much.
+pub const MAX_SUBSCRIBED: i32 = 100_000;
+
 /// Topics in the metadata of a member of type `consumer`: version (i16), count (i32), names. Empty where it is none.
 pub fn subscribed_topics(metadata: &[u8]) -> Vec<String> {
     let mut topics = Vec::new();
     let Some(count) = metadata.get(2..6).and_then(|b| b.first_chunk::<4>()) else { return topics };
     let mut rest = metadata.get(6..).unwrap_or_default();
-    for _ in 0..i32::from_be_bytes(*count) {
+    for _ in 0..i32::from_be_bytes(*count).min(MAX_SUBSCRIBED) {
         let Some((length, tail)) = rest.split_first_chunk::<2>() else { break };
         let length = usize::from(u16::from_be_bytes(*length));
         let Some((name, tail)) = tail.split_at_checked(length) else { break };

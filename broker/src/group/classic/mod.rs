@@ -24,7 +24,7 @@ mod sync;
 mod session;
 
 pub use group::{Group, Limits, State};
-pub use member::{Member, subscribed_topics};
+pub use member::{MAX_SUBSCRIBED, Member, subscribed_topics};
 pub(super) use messages::now_or_later;
 pub use messages::{Join, Joined, Later, Sync, Synced};
 

@@ -52,9 +52,14 @@ fn skip_bytes(from: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
+/// How many topics follow; `None` if they are too many.
+fn count(from: &mut &[u8]) -> Option<i32> {
+    from.try_get_i32().ok().filter(|count| *count <= classic::MAX_SUBSCRIBED)
+}
+
 fn partitions(from: &mut &[u8]) -> Option<Vec<(String, Vec<i32>)>> {
     let mut list = Vec::new();
-    for _ in 0..from.try_get_i32().ok()? {
+    for _ in 0..count(from)? {
         let topic = text(from)??;
         let mut numbers = Vec::new();
         for _ in 0..from.try_get_i32().ok()? {
@@ -69,7 +74,7 @@ fn partitions(from: &mut &[u8]) -> Option<Vec<(String, Vec<i32>)>> {
 pub fn subscription(mut from: &[u8]) -> Option<Subscription> {
     let from = &mut from;
     let mut read = Subscription { version: from.try_get_i16().ok()?, ..Subscription::default() };
-    for _ in 0..from.try_get_i32().ok()? {
+    for _ in 0..count(from)? {
         read.topics.push(text(from)??);
     }
     skip_bytes(from)?;

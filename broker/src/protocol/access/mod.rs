@@ -13,6 +13,9 @@ mod store;
 mod control;
 /// The server's side of SASL on one connection.
 pub(crate) mod login;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub(crate) use acl::Operation;
 pub(crate) use control::{Access, Principal, Resource, refused, say};
