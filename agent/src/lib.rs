@@ -85,6 +85,10 @@ mod snapshot;
 /// Puts the parts together: open, run, drain, close.
 pub mod run;
 
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 pub use config::AgentConfig;
 pub use error::AgentError;
 pub use ledger::Ledger;

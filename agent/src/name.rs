@@ -2,8 +2,12 @@
 //!
 //! In: any text. Out: a name that the log takes. Touches nothing.
 
-/// Every character that a name may not have becomes `_`; `before_digit` is put before a digit at its start.
+/// Every character that a name may not have becomes `_`, as does a name without any; `before_digit` is put before a digit at its
+/// start.
 pub(crate) fn plain_name(name: &str, before_digit: &str) -> String {
+    if name.is_empty() {
+        return "_".to_owned();
+    }
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
     let digit = name.starts_with(|c: char| c.is_ascii_digit());
     let head = if digit { before_digit } else { "" };
@@ -23,7 +27,7 @@ mod tests {
             ("9p", "_", "_9p"),
             ("9p", "key_", "key_9p"),
             ("9p", "", "9p"),
-            ("", "_", ""),
+            ("", "key_", "_"),
         ] {
             assert_eq!(plain_name(name, before_digit), want);
         }

@@ -66,16 +66,21 @@ mod source_loki;
 mod grpc;
 /// What OpenTelemetry's messages take in memory.
 mod otlp_cost;
+/// What OpenTelemetry's messages say.
+mod otlp_records;
 /// OpenTelemetry logs.
 mod source_otlp;
 /// Syslog by UDP, TCP and TLS.
-mod syslog;
+pub(crate) mod syslog;
 /// The journal of systemd.
-mod journald;
+pub(crate) mod journald;
 /// The standard input.
 mod source_stdin;
 /// What a command prints.
 mod source_command;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 pub(crate) use exit::{Gate, Outlets};
 pub(crate) use intake::IntakeContext;

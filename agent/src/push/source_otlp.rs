@@ -1,18 +1,9 @@
 //! `type: otlp`: OpenTelemetry's logs by HTTP (`POST /v1/logs`, protobuf or JSON) and gRPC.
 //!
 //! In: requests through [`super::request`]; each of the two addresses takes both protocols. Out: one batch for each. Touches
-//! nothing itself. Specification: <https://opentelemetry.io/docs/specs/otlp/>. Attributes become labels and metadata as
-//! in Loki's own endpoint: <https://grafana.com/docs/loki/latest/send-data/otel/>.
-//!
-//! | of a record | becomes |
-//! |---|---|
-//! | body | the line; what is no text as JSON |
-//! | time, else observed time, else now | event time |
-//! | attributes of the resource that `resource_labels` names | labels, `.` as `_` |
-//! | other attributes of resource, scope (with `scope_name`, `scope_version`) and record | metadata, maps flattened |
-//! | `trace_id`, `span_id`, `severity_text`, `severity_number`, `flags`, `observed_timestamp` | metadata |
+//! nothing itself. Specification: <https://opentelemetry.io/docs/specs/otlp/>. Leaves what is in
+//! a message to `otlp_records.rs`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -26,28 +17,20 @@ use millrace_doors::refusal::Refusal;
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
 use millrace_log::push::{Packed, Reserved, unpack};
-use millrace_log::push::{json, protobuf};
-use millrace_log::record::{Labels, MAX_LABEL_BYTES, MAX_LABELS, Tenant};
+use millrace_log::record::Tenant;
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 use prost::Message;
-use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
 use super::grpc::{self, code_of, status};
 use super::intake::{Batch, Intake};
-use super::otlp_cost::{ELEMENT_BYTES, EXPORT};
-use super::receiver::Stream;
-use super::records::Line;
+use super::otlp_records::{Partial, describe, plain, read_export, records};
 use super::request::{Address, Terms, header_text, routes, serve, with_body};
 use super::source::PushSource;
 use crate::config::push::{OtlpSource, otlp_name};
 use crate::error::AgentError;
-use crate::name::plain_name;
 
 const PATH: &str = "/v1/logs";
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -55,12 +38,6 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Expo
 const GRPC_FRAME: u64 = 5;
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
-/// Levels of maps and arrays in an attribute or a body.
-const MAX_DEPTH: usize = 32;
-/// Entries of an event's metadata at most, as in Loki.
-const MAX_METADATA: usize = 128;
-/// Bytes of all of them at most, as in Loki.
-const MAX_METADATA_BYTES: usize = 64 << 10;
 
 /// The source, bound.
 pub(super) struct Otlp {
@@ -166,25 +143,9 @@ fn refuse(head: &Parts, refusal: Refusal) -> Response {
     }
 }
 
-/// Why records were refused while others went in.
-#[derive(Default)]
-struct Partial {
-    rejected: i64,
-    text: String,
-}
-
-impl Partial {
-    fn reject(&mut self, count: usize, text: impl FnOnce() -> String) {
-        if count > 0 && self.text.is_empty() {
-            self.text = text();
-        }
-        self.rejected += i64::try_from(count).unwrap_or(i64::MAX);
-    }
-
-    fn response(self) -> ExportLogsServiceResponse {
-        let partial = ExportLogsPartialSuccess { rejected_log_records: self.rejected, error_message: self.text };
-        ExportLogsServiceResponse { partial_success: (partial.rejected_log_records > 0).then_some(partial) }
-    }
+fn response(partial: Partial) -> ExportLogsServiceResponse {
+    let partial = ExportLogsPartialSuccess { rejected_log_records: partial.rejected, error_message: partial.text };
+    ExportLogsServiceResponse { partial_success: (partial.rejected_log_records > 0).then_some(partial) }
 }
 
 fn answer(response: &ExportLogsServiceResponse, json: bool) -> Response {
@@ -242,12 +203,12 @@ impl Handler {
             .decode(size, move || {
                 let body = unpack(body, packed, handler.terms.limits.max_body_unpacked.0, &mut memory)?;
                 let export = read_export(body, json, &mut memory)?;
-                let (batch, partial) = handler.fill(batch, export, whose.as_ref());
+                let (batch, partial) = handler.fill(batch, export, whose.as_ref(), &mut memory)?;
                 Ok((batch, partial, memory))
             })
             .await?;
         self.terms.deliver(batch).await?;
-        Ok(partial.response())
+        Ok(response(partial))
     }
 
     async fn grpc(&self, request: Request<Body>) -> Response {
@@ -275,259 +236,40 @@ impl Handler {
         let (handler, batch) = (self.clone(), self.intake.batch());
         let filled = self.terms.decode(message.len(), move || {
             let export = read_export(message, false, &mut memory)?;
-            let (batch, partial) = handler.fill(batch, export, whose.as_ref());
+            let (batch, partial) = handler.fill(batch, export, whose.as_ref(), &mut memory)?;
             Ok((batch, partial, memory))
         });
         let (batch, partial, _memory) = filled.await?;
         self.terms.deliver(batch).await?;
-        Ok(partial.response().encode_to_vec().into())
+        Ok(response(partial).encode_to_vec().into())
     }
 
-    /// Puts what can be used into the batch, and says why the rest can't.
-    fn fill(&self, mut batch: Batch, export: ExportLogsServiceRequest, tenant: Option<&Tenant>) -> (Batch, Partial) {
+    /// Puts what can be used into the batch, and says why the rest can't. Each record has all attributes of its resource and scope:
+    /// their memory is reserved as they are copied.
+    fn fill(
+        &self,
+        mut batch: Batch,
+        export: ExportLogsServiceRequest,
+        tenant: Option<&Tenant>,
+        memory: &mut Reserved,
+    ) -> Result<(Batch, Partial), Refusal> {
         let mut partial = Partial::default();
         for resource in export.resource_logs {
-            let count = || resource.scope_logs.iter().map(|scope| scope.log_records.len()).sum();
-            let (labels, metadata) = self.resource(&resource);
-            match self.intake.stream(&labels, tenant) {
-                Ok(stream) => fill_resource(&mut batch, &stream, resource, metadata, &mut partial),
-                Err(why) => partial.reject(count(), || why.to_string()),
-            }
-        }
-        (batch, partial)
-    }
-
-    /// Labels of a resource, and its other attributes.
-    fn resource(&self, logs: &ResourceLogs) -> (Labels, Meta) {
-        let mut metadata = Meta::default();
-        let attributes = logs.resource.as_ref().map(|resource| resource.attributes.as_slice()).unwrap_or_default();
-        let mut labels = BTreeMap::new();
-        let mut bytes = 0;
-        // In the order of the configuration, so that the first names win where there are too many.
-        for (name, label) in self.resource_labels.iter() {
-            let found = attributes.iter().find(|attribute| attribute.key == *name);
-            let Some(value) = found.and_then(|attribute| scalar(attribute.value.as_ref()?)) else { continue };
-            bytes += label.len() + value.len();
-            if labels.len() < MAX_LABELS && bytes <= MAX_LABEL_BYTES {
-                labels.insert(label.clone(), value);
-            } else {
-                bytes -= label.len() + value.len();
-                metadata.0.insert(label.clone(), value);
-            }
-        }
-        let is_label = |attribute: &&KeyValue| labels.contains_key(&plain(&attribute.key));
-        metadata.attributes("", attributes.iter().filter(|attribute| !is_label(attribute)));
-        if labels.is_empty() {
-            // As Loki names what does not say who it is.
-            labels.insert("service_name".to_owned(), "unknown_service".to_owned());
-        }
-        (Labels::new(labels), metadata)
-    }
-}
-
-/// What is made of a body, after its memory was reserved.
-fn read_export(body: Bytes, json: bool, memory: &mut Reserved) -> Result<ExportLogsServiceRequest, Refusal> {
-    if json {
-        memory.grow(json::cost(&body, ELEMENT_BYTES))?;
-        return serde_json::from_slice(&body)
-            .map_err(|error| Refusal::bad(format!("body is not valid OTLP/JSON: {error}")));
-    }
-    let cost = protobuf::cost(&body, &EXPORT);
-    memory.grow(cost.map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))?)?;
-    ExportLogsServiceRequest::decode(body)
-        .map_err(|error| Refusal::bad(format!("body is not valid OTLP protobuf: {error}")))
-}
-
-fn fill_resource(batch: &mut Batch, stream: &Stream, logs: ResourceLogs, of_resource: Meta, partial: &mut Partial) {
-    for scope_logs in logs.scope_logs {
-        let mut of_scope = of_resource.clone();
-        if let Some(scope) = &scope_logs.scope {
-            of_scope.attributes("", scope.attributes.iter());
-            of_scope.put("scope_name", scope.name.clone());
-            of_scope.put("scope_version", scope.version.clone());
-        }
-        // It is copied for each record: nobody pays for millions of them.
-        if let Some(text) = of_scope.excess() {
-            partial.reject(scope_logs.log_records.len(), || format!("resource and scope have {text}"));
-            continue;
-        }
-        for record in scope_logs.log_records {
-            let metadata = of_record(of_scope.clone(), &record);
-            if let Some(text) = metadata.excess() {
-                partial.reject(1, || format!("record has {text}"));
-                continue;
-            }
-            let metadata = Labels::new(metadata.0);
-            let time = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|ns| *ns > 0);
-            let line = record.body.as_ref().and_then(scalar).unwrap_or_default();
-            // Beyond what can be said: the index puts it at the time when it was read, with a mark.
-            let time_ns = time.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
-            batch.push(stream, Line { text: line.as_bytes(), time_ns, metadata: Some(&metadata) });
-        }
-    }
-}
-
-fn of_record(mut meta: Meta, record: &LogRecord) -> Meta {
-    meta.attributes("", record.attributes.iter());
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let is_set = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
-    if is_set(&record.trace_id) {
-        meta.put("trace_id", hex(&record.trace_id));
-    }
-    if is_set(&record.span_id) {
-        meta.put("span_id", hex(&record.span_id));
-    }
-    meta.put("severity_text", record.severity_text.clone());
-    for (name, number) in [
-        ("severity_number", u64::try_from(record.severity_number).unwrap_or_default()),
-        ("flags", u64::from(record.flags)),
-        ("observed_timestamp", record.observed_time_unix_nano),
-        ("dropped_attributes_count", u64::from(record.dropped_attributes_count)),
-    ] {
-        if number > 0 {
-            meta.put(name, number.to_string());
-        }
-    }
-    meta
-}
-
-/// Metadata by its names.
-#[derive(Debug, Clone, Default)]
-struct Meta(BTreeMap<String, String>);
-
-impl Meta {
-    /// What there is too much of.
-    fn excess(&self) -> Option<String> {
-        let (count, bytes) = (self.0.len(), self.0.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>());
-        (bytes > MAX_METADATA_BYTES || count > MAX_METADATA).then(|| {
-            format!("{count} attributes with {bytes} bytes, {MAX_METADATA} with {MAX_METADATA_BYTES} are allowed")
-        })
-    }
-
-    fn put(&mut self, name: &str, value: String) {
-        if !value.is_empty() {
-            self.0.insert(name.to_owned(), value);
-        }
-    }
-
-    fn attributes<'a>(&mut self, prefix: &str, attributes: impl Iterator<Item = &'a KeyValue>) {
-        for attribute in attributes {
-            if let Some(value) = &attribute.value {
-                self.attribute(format!("{prefix}{}", plain(&attribute.key)), value, 0);
-            }
-        }
-    }
-
-    fn attribute(&mut self, name: String, value: &AnyValue, depth: usize) {
-        match &value.value {
-            Some(Any::KvlistValue(list)) if depth < MAX_DEPTH => {
-                for pair in &list.values {
-                    if let Some(value) = &pair.value {
-                        self.attribute(format!("{name}_{}", plain(&pair.key)), value, depth + 1);
-                    }
+            let described = describe(&resource, &self.resource_labels);
+            let stream = match self.intake.stream(&described.labels, tenant) {
+                Ok(stream) => stream,
+                Err(why) => {
+                    let count = resource.scope_logs.iter().map(|scope| scope.log_records.len()).sum();
+                    partial.reject(count, || why.to_string());
+                    continue;
                 }
-            }
-            _ => {
-                if let Some(text) = scalar(value).filter(|text| !text.is_empty()) {
-                    self.0.insert(name, text);
-                }
-            }
-        }
-    }
-}
-
-/// A name that LogQL can ask for: other characters become `_`, a digit in front gets `key_`.
-fn plain(name: &str) -> String {
-    plain_name(name, "key_")
-}
-
-/// A value as one text: what is no text becomes JSON.
-fn scalar(value: &AnyValue) -> Option<String> {
-    match value.value.as_ref()? {
-        Any::StringValue(text) => Some(text.clone()),
-        _ => Some(json(value, 0).to_string()),
-    }
-}
-
-fn json(value: &AnyValue, depth: usize) -> Json {
-    if depth > MAX_DEPTH {
-        return Json::from("…");
-    }
-    match &value.value {
-        None => Json::Null,
-        Some(Any::StringValue(text)) => text.as_str().into(),
-        Some(Any::BoolValue(yes)) => (*yes).into(),
-        Some(Any::IntValue(number)) => (*number).into(),
-        Some(Any::DoubleValue(number)) => (*number).into(),
-        Some(Any::ArrayValue(list)) => list.values.iter().map(|value| json(value, depth + 1)).collect(),
-        Some(Any::KvlistValue(list)) => {
-            let pair = |pair: &KeyValue| {
-                let value = pair.value.as_ref().map_or(Json::Null, |value| json(value, depth + 1));
-                (pair.key.clone(), value)
             };
-            Json::Object(list.values.iter().map(pair).collect())
+            records(resource, described.metadata, &mut partial, |line, metadata_bytes| {
+                memory.grow((line.text.len() + metadata_bytes) as u64)?;
+                batch.push(&stream, line);
+                Ok(())
+            })?;
         }
-        Some(Any::BytesValue(bytes)) => {
-            use base64::Engine as _;
-            base64::engine::general_purpose::STANDARD.encode(bytes).into()
-        }
-        #[allow(unreachable_patterns)] // newer messages may have more
-        Some(_) => Json::Null,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use millrace_log::push::DecodeBudget;
-    use opentelemetry_proto::tonic::logs::v1::ScopeLogs;
-
-    use super::super::otlp_cost::{ATTRIBUTE, RESOURCE_LOGS};
-    use super::*;
-
-    /// A message with a field of two bytes, many times.
-    fn many(outer: &[u32], times: usize) -> Bytes {
-        let mut message = b"\x0a\x00".repeat(times);
-        for field in outer {
-            let mut whole = Vec::new();
-            prost::encoding::encode_key(*field, prost::encoding::WireType::LengthDelimited, &mut whole);
-            prost::encoding::encode_varint(message.len() as u64, &mut whole);
-            whole.extend(message);
-            message = whole;
-        }
-        message.into()
-    }
-
-    #[test]
-    fn elements_of_two_bytes_are_refused_before_they_are_made() {
-        let json = |text: &str| Bytes::from(text.replace('#', &vec!["{}"; 20_000].join(",")));
-        for (name, body, is_json) in [
-            ("resources", many(&[], 20_000), false),
-            ("attributes of the resource", many(&[1, 1], 20_000), false),
-            ("resources, JSON", json(r#"{"resourceLogs":[#]}"#), true),
-            ("records, JSON", json(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[#]}]}]}"#), true),
-        ] {
-            let budget = DecodeBudget::new(1 << 20);
-            let refusal = read_export(body, is_json, &mut budget.begin()).err().unwrap();
-            assert_eq!(refusal.status, StatusCode::PAYLOAD_TOO_LARGE, "{name}: {}", refusal.text);
-            assert!(refusal.text.contains("limits.decode_memory"), "{name}: {}", refusal.text);
-            assert_eq!(budget.state().0, 0, "{name}");
-        }
-        let few = read_export(many(&[], 20), false, &mut DecodeBudget::new(1 << 20).begin()).unwrap();
-        assert_eq!(few.resource_logs.len(), 20);
-    }
-
-    #[test]
-    fn what_is_reserved_covers_what_decoding_takes() {
-        let export = ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs {
-                scope_logs: vec![ScopeLogs { log_records: vec![LogRecord::default(); 1000], ..ScopeLogs::default() }],
-                ..ResourceLogs::default()
-            }],
-        };
-        let cost = protobuf::cost(&export.encode_to_vec(), &EXPORT).unwrap();
-        // The list has room for twice as many while it grows.
-        assert!(cost >= 2 * 1000 * std::mem::size_of::<LogRecord>() as u64, "{cost}");
-        assert!(RESOURCE_LOGS.bytes >= 2 * std::mem::size_of::<ResourceLogs>() as u64);
-        assert!(ATTRIBUTE.bytes >= 2 * std::mem::size_of::<KeyValue>() as u64);
+        Ok((batch, partial))
     }
 }

@@ -57,6 +57,13 @@ impl Fields {
         Export::new(self.wanted.clone())
     }
 
+    /// Names and values of the fields of the entry that the reader found last.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn kept(&self, export: &Export) -> Vec<(String, Vec<u8>)> {
+        let values = self.wanted.iter().enumerate();
+        values.filter_map(|(at, wanted)| Some((wanted.name.clone(), export.field(at)?.to_vec()))).collect()
+    }
+
     /// The entry that the reader found last.
     pub fn entry<'e>(&'e self, export: &'e Export) -> JournalEntry<'e> {
         JournalEntry { fields: self, export }

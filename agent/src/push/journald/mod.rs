@@ -20,6 +20,9 @@ mod entry;
 mod complaints;
 /// Reads the journal by a child process.
 mod follow;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 use async_trait::async_trait;
 use millrace_log::record::Labels;

@@ -14,9 +14,9 @@ use crate::name::plain_name;
 use crate::timestamp::saturating_ns;
 
 /// Metadata of one message at most; what is beyond stays in no field.
-const MAX_FIELDS: usize = 48;
+pub(super) const MAX_FIELDS: usize = 48;
 /// Longest value of a field.
-const MAX_VALUE: usize = 1024;
+pub(super) const MAX_VALUE: usize = 1024;
 /// Metadata of what is no syslog message.
 const MALFORMED: (&str, &str) = ("syslog", "malformed");
 

@@ -37,6 +37,9 @@ use crate::timestamp::offset;
 mod frames;
 /// What a message says.
 mod message;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 /// A datagram can't be larger.
 const MAX_DATAGRAM: usize = 64 << 10;
