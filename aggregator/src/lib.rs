@@ -20,6 +20,9 @@ pub mod elastic;
 pub mod loki;
 /// The page.
 pub mod web;
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 
 #[cfg(test)]
 mod fake;

@@ -16,6 +16,9 @@ const MAX_REQUEST_CLAUSES: usize = 4 * MAX_CLAUSES;
 /// Aggregations of one request at most, nested ones too. Elasticsearch has no such limit; each costs work on every document.
 pub const MAX_AGGREGATIONS: usize = 500;
 
+/// Bytes of all compiled expressions of one request at most: 2048 short ones. Elasticsearch bounds their length only.
+const MAX_REGEX_BYTES: usize = 32 << 20;
+
 /// Keys of a sort at most. Elasticsearch has no such limit; each is read from every document.
 pub const MAX_SORT_KEYS: usize = 32;
 
@@ -25,6 +28,7 @@ pub struct Bounds {
     query: Cell<usize>,
     request: Cell<usize>,
     aggregations: Cell<usize>,
+    regex_bytes: Cell<usize>,
 }
 
 impl Bounds {
@@ -42,6 +46,17 @@ impl Bounds {
                 let reason = format!("maxClauseCount is set to {allowed}");
                 return Err(ApiError { status: 400, kind: "too_many_clauses", reason });
             }
+        }
+        Ok(())
+    }
+
+    /// Counts a compiled expression (`regexp`, `wildcard`, `prefix`) by the memory that it takes.
+    pub fn add_regex(&self, bytes: usize) -> Result<(), ApiError> {
+        self.regex_bytes.set(self.regex_bytes.get().saturating_add(bytes));
+        if self.regex_bytes.get() > MAX_REGEX_BYTES {
+            return Err(ApiError::argument(format!(
+                "expressions of the request take more than {MAX_REGEX_BYTES} bytes compiled: use fewer or shorter ones"
+            )));
         }
         Ok(())
     }

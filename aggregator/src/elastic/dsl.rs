@@ -80,9 +80,12 @@ fn of_kind(kind: &str, body: &Json, context: Context<'_>) -> Result<Query, ApiEr
             Some(field) => Ok(Query::Exists(field.to_owned())),
             None => Err(ApiError::argument("[exists] must be provided with a [field]")),
         },
-        "prefix" => pattern(body, "prefix", "value", |text| format!("{}.*", regex::escape(text))),
-        "wildcard" => pattern(body, "wildcard", if has_key(body, "wildcard") { "wildcard" } else { "value" }, wildcard),
-        "regexp" => pattern(body, "regexp", "value", str::to_owned),
+        "prefix" => pattern(body, ("prefix", "value"), |text| format!("{}.*", regex::escape(text)), context.bounds),
+        "wildcard" => {
+            let key = if has_key(body, "wildcard") { "wildcard" } else { "value" };
+            pattern(body, ("wildcard", key), wildcard, context.bounds)
+        }
+        "regexp" => pattern(body, ("regexp", "value"), str::to_owned, context.bounds),
         "bool" => boolean(body, context),
         "constant_score" => match body.get("filter") {
             Some(inner) => parse(inner, context),
@@ -275,7 +278,12 @@ fn multi_match(body: &Json) -> Result<Query, ApiError> {
     Ok(Query::Bool { must: Vec::new(), should, must_not: Vec::new(), at_least: 1 })
 }
 
-fn pattern(body: &Json, kind: &str, key: &str, to_regex: impl Fn(&str) -> String) -> Result<Query, ApiError> {
+fn pattern(
+    body: &Json,
+    (kind, key): (&str, &str),
+    to_regex: impl Fn(&str) -> String,
+    bounds: &Bounds,
+) -> Result<Query, ApiError> {
     let (field, of) = field_of(body, kind)?;
     let (value, ignore_case) = match of {
         Json::Object(options) => (options.get(key), options.get("case_insensitive") == Some(&Json::Bool(true))),
@@ -283,7 +291,7 @@ fn pattern(body: &Json, kind: &str, key: &str, to_regex: impl Fn(&str) -> String
     };
     let text =
         value.and_then(Json::as_str).ok_or_else(|| ApiError::argument(format!("[{kind}] value cannot be null")))?;
-    regex_query(field, &to_regex(text), ignore_case)
+    regex_query(field, &to_regex(text), ignore_case, bounds)
 }
 
 fn boolean(body: &Json, context: Context<'_>) -> Result<Query, ApiError> {

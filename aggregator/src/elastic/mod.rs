@@ -34,10 +34,15 @@ mod state;
 mod refusals;
 /// Names, fields, health.
 mod indices;
+/// Bodies of writes.
+mod bulk_body;
 /// Writes.
 mod bulk;
 /// Searches.
 mod search;
+/// What is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 /// Tenant, indices, parameters and body of a request.
 mod asked;
 /// Bodies, decompressed within limits.
@@ -71,8 +76,6 @@ use handlers_search::{count_documents, search_documents, search_many};
 use indices::Selection;
 use refusals::product_header;
 pub use refusals::refused;
-#[cfg(any(test, feature = "fuzzing"))]
-pub use search::fuzzing;
 pub use state::ElasticState;
 use state::{Mounted, Scoped};
 pub use templates::Templates;
@@ -130,8 +133,9 @@ async fn put_template(
     Scoped(state): Scoped,
     who: Option<Extension<Tenant>>,
     Path(name): Path<String>,
-    body: Unpacked,
+    mut body: Unpacked,
 ) -> Answer {
+    body.as_tree()?;
     state.templates.put(tenant(who), name, body_json(&body.bytes)?)?;
     Ok(Json(json!({"acknowledged": true})))
 }

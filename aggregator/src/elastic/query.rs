@@ -5,6 +5,7 @@
 
 use unicode_segmentation::UnicodeSegmentation as _;
 
+use super::bounds::Bounds;
 use super::document::{Doc, MESSAGE, TIMESTAMP, Value};
 use super::error::ApiError;
 use super::number::Number;
@@ -118,14 +119,30 @@ pub fn phrase_words(field: &str, text: &str, prefix: bool) -> Query {
 }
 
 /// A query by an anchored expression of bounded size.
-pub fn regex_query(field: &str, expression: &str, ignore_case: bool) -> Result<Query, ApiError> {
-    let regex = regex::RegexBuilder::new(&format!("^(?s:{expression})$"))
-        .case_insensitive(ignore_case)
-        .size_limit(1 << 20)
-        .build()
-        .map_err(|error| ApiError::argument(format!("expression [{expression}] is not understood: {error}")))?;
-    Ok(Query::Pattern { field: field.to_owned(), regex })
+pub fn regex_query(field: &str, expression: &str, ignore_case: bool, bounds: &Bounds) -> Result<Query, ApiError> {
+    let compile = |expression: &str, bytes: usize| {
+        regex::RegexBuilder::new(expression).case_insensitive(ignore_case).size_limit(bytes).build()
+    };
+    let fault = |error| ApiError::argument(format!("expression [{expression}] is not understood: {error}"));
+    // Alone first: a stray bracket must not close ours.
+    compile(expression, REGEX_BYTES).map_err(fault)?;
+    let anchored = format!("^(?s:{expression})$");
+    // Most are small: each counts for the room that it fits in.
+    for bytes in [REGEX_BYTES >> 6, REGEX_BYTES >> 3, REGEX_BYTES] {
+        match compile(&anchored, bytes) {
+            Err(regex::Error::CompiledTooBig(_)) if bytes < REGEX_BYTES => {}
+            Err(error) => return Err(fault(error)),
+            Ok(regex) => {
+                bounds.add_regex(bytes)?;
+                return Ok(Query::Pattern { field: field.to_owned(), regex });
+            }
+        }
+    }
+    Ok(Query::None)
 }
+
+/// Bytes of one compiled expression at most.
+const REGEX_BYTES: usize = 1 << 20;
 
 /// `*` and `?` as an expression; `\` takes the next character as it is.
 pub fn wildcard(text: &str) -> String {

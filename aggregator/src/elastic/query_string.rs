@@ -221,7 +221,7 @@ impl<'t> Reader<'t, '_> {
             self.rest = tail;
             let checked: Vec<Query> = fields_or_message(&fields)
                 .iter()
-                .map(|f| regex_query(f, expression, false))
+                .map(|f| regex_query(f, expression, false, self.bounds))
                 .collect::<Result<_, _>>()?;
             return Ok(Query::Bool { must: Vec::new(), should: checked, must_not: Vec::new(), at_least: 1 });
         }
@@ -255,7 +255,7 @@ impl<'t> Reader<'t, '_> {
             let expression = wildcard(&lower);
             let checked: Vec<Query> = fields_or_message(&fields)
                 .iter()
-                .map(|f| regex_query(f, &expression, true))
+                .map(|f| regex_query(f, &expression, true, self.bounds))
                 .collect::<Result<_, _>>()?;
             return Ok(Query::Bool { must: Vec::new(), should: checked, must_not: Vec::new(), at_least: 1 });
         }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use millrace_doors::limits::body_refusal;
+use millrace_log::push::json::{TREE_ELEMENT_BYTES, elements};
 use millrace_log::push::{Packed, PushError, Reserved, unpack};
 
 use super::error::ApiError;
@@ -22,8 +23,6 @@ const MAX_SEARCHES: u64 = 16 << 20;
 const KEY: &str = "aggregator.elasticsearch.max_body_decompressed";
 /// That of bodies as they are sent, which the listener checks.
 const KEY_SENT: &str = "aggregator.elasticsearch.max_body";
-/// Memory of an element of JSON, about: a value, and its share of the array or object that it is in.
-const ELEMENT: u64 = 64;
 /// Bodies above this are decompressed on a blocking thread.
 const INLINE: usize = 32 << 10;
 
@@ -32,7 +31,7 @@ pub(super) struct Unpacked {
     /// The bytes.
     pub(super) bytes: Bytes,
     /// Given back when the answer is there.
-    pub(super) _memory: Reserved,
+    memory: Reserved,
 }
 
 /// What a body may be, by the endpoint.
@@ -101,10 +100,16 @@ async fn read(mut body: Body, max: u64, allowed: Allowed, memory: &mut Reserved)
 fn decoded(body: Bytes, packed: Packed, allowed: Allowed, mut memory: Reserved) -> Result<Unpacked, ApiError> {
     let bytes = unpack(body, packed, allowed.bytes, &mut memory).map_err(|error| allowed.refusal(error))?;
     if allowed.is_tree {
-        let elements = bytes.iter().filter(|b| matches!(b, b',' | b'[' | b'{')).count() as u64;
-        memory.grow(elements * ELEMENT).map_err(|error| allowed.refusal(error))?;
+        memory.grow(elements(&bytes) * TREE_ELEMENT_BYTES).map_err(|error| allowed.refusal(error))?;
     }
-    Ok(Unpacked { bytes, _memory: memory })
+    Ok(Unpacked { bytes, memory })
+}
+
+impl Unpacked {
+    /// Reserves what the body takes as a tree, where its endpoint does not do so for all bodies.
+    pub(super) fn as_tree(&mut self) -> Result<(), ApiError> {
+        Ok(self.memory.grow(elements(&self.bytes) * TREE_ELEMENT_BYTES)?)
+    }
 }
 
 impl FromRequest<Mounted> for Unpacked {
@@ -120,5 +125,23 @@ impl FromRequest<Mounted> for Unpacked {
         }
         let work = tokio::task::spawn_blocking(move || decoded(body, packed, allowed, memory));
         work.await.unwrap_or_else(|_| Err(ApiError::ended_early()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_fuzzing::memory;
+
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_covers_what_a_tree_takes() {
+        let many = |one: &str| format!("[{}]", vec![one; 3000].join(","));
+        for one in ["0", "{}", "[]", "[0]", r#"{"a":1}"#, r#""x""#, r#"{"a":{"b":[1,{"c":null}]}}"#] {
+            let text = many(one);
+            let (tree, held) = memory::most(|| serde_json::from_str::<serde_json::Value>(&text));
+            let reserved = elements(text.as_bytes()) * TREE_ELEMENT_BYTES + text.len() as u64;
+            assert!(tree.is_ok() && (1..=reserved).contains(&held), "{one}: {held} bytes held, {reserved} reserved");
+        }
     }
 }

@@ -12,9 +12,9 @@ mod source;
 mod request;
 /// The best hits and the answer.
 mod hits;
-/// What is fuzzed, with what must hold.
+/// What is fuzzed.
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
+pub(crate) mod fuzz;
 
 use std::sync::Arc;
 

@@ -1,28 +1,30 @@
-//! What is fuzzed of searches: bodies of `_search` as strangers send them, with what must hold whatever they are.
+//! Fuzz targets `search_body` and `query_string`: searches as strangers send them.
 //!
-//! In: any bytes. Out: nothing, or a panic that names the broken promise. `tests/fuzz` feeds them from cargo-fuzz; the test
-//! below feeds bodies and changed bodies in every test run. Touches nothing. Compiled with the feature `fuzzing` and in
-//! tests, never into the product.
+//! In: any bytes. Out: a panic if a promise is broken: a search is refused with a reason, or answered with the documents that match,
+//! in order; queries are bounded in clauses and memory. See [`crate::fuzzing`].
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken promise must be seen")]
 
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use millrace_fuzzing::{memory, texts};
 use millrace_index::scan::{Budget, Row, RowBatch, StreamInfo};
 use millrace_log::record::{DocIdentity, DocOp, Labels, Position, SourceId};
 use serde_json::Value as Json;
 
+use super::super::bounds::{Bounds, MAX_CLAUSES};
 use super::super::document::Doc;
 use super::super::error::ApiError;
 use super::super::indices::Selection;
+use super::super::query_string;
 use super::hits::Search;
 use super::params::UrlParams;
 use super::request::Request;
 use super::sort;
 
 /// Bodies that reach far, to begin with.
-pub const SEEDS: [&str; 8] = [
+const SEEDS: [&str; 8] = [
     r#"{"query": {"bool": {"must": [{"match": {"message": "error"}}, {"range": {"@timestamp": {"gte": "now-1h/h", "lt": "now", "time_zone": "+02:00"}}}], "must_not": {"term": {"level": "debug"}}, "should": [{"prefix": {"labels.app": "sh"}}], "minimum_should_match": "50%"}}, "size": 3, "sort": [{"n": {"order": "desc", "missing": "_first"}}, "_doc"], "_source": ["n", "a.*"]}"#,
     r#"{"query": {"query_string": {"query": "level:error AND (took:>1.5 OR msg:\"time out\") -n:[1 TO 5} _exists_:id /ti.e/", "default_operator": "and"}}, "track_total_hits": true}"#,
     r#"{"size": 0, "aggs": {"by": {"terms": {"field": "level", "size": 2, "order": {"_key": "asc"}}, "aggs": {"over": {"date_histogram": {"field": "@timestamp", "fixed_interval": "1s", "min_doc_count": 0, "time_zone": "Europe/Berlin"}}, "p": {"percentiles": {"field": "n", "percents": [50, 99.9]}}}}}}"#,
@@ -73,7 +75,7 @@ const NOW_NS: i64 = 1_772_366_400_000_000_000;
 
 /// A body is refused with a reason, or answered: with the documents that match, in order, and with sort values that
 /// `search_after` takes as they are.
-pub fn search_body(bytes: &[u8]) {
+pub(crate) fn search_body(bytes: &[u8]) {
     let Ok(body) = serde_json::from_slice::<Json>(bytes) else { return };
     let request = Selection::parse("").and_then(|every| Request::parse(every, &UrlParams::default(), &body, NOW_NS));
     let request = match request {
@@ -114,6 +116,59 @@ pub fn search_body(bytes: &[u8]) {
     }
 }
 
+/// Memory of a query as it is read, and of the expressions in it.
+const HELD: u64 = 48 << 20;
+
+/// A text is refused with a reason, with its column where it does not parse, or becomes a query with no more clauses than
+/// allowed, which every document matches or does not.
+pub(crate) fn query_string(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (batch, watch) = (&*DOCUMENTS, Budget::default().watch());
+    let fields = ["level", "n", "a.b"].map(str::to_owned);
+    let matching = |query: &super::super::query::Query| -> Vec<bool> {
+        batch.rows.iter().filter_map(|row| Doc::new(batch, row, &watch)).map(|doc| query.matches(&doc)).collect()
+    };
+    for (fields, and) in [(&[][..], false), (&fields[..], true)] {
+        let bounds = Bounds::default();
+        bounds.begin_query();
+        let (got, held) = memory::most(|| query_string::parse(text, fields, and, NOW_NS, &bounds));
+        assert!(held <= HELD, "{held} bytes held for {text}");
+        match got {
+            Ok(query) => {
+                assert!(query.clauses() <= MAX_CLAUSES, "{} clauses of {text}", query.clauses());
+                assert_eq!(matching(&query).len(), batch.rows.len());
+            }
+            Err(error) => {
+                refused(&error, &text.into());
+                if let Some((_, rest)) = error.reason.split_once("]: column ").filter(|_| !text.contains("]: column "))
+                {
+                    let column: usize = rest.split(':').next().unwrap().parse().unwrap();
+                    assert!((1..=text.len() + 1).contains(&column), "{error}");
+                }
+            }
+        }
+        let (query, held) = memory::most(|| query_string::simple(text, fields, and));
+        assert!(held <= HELD, "{held} bytes held for {text}");
+        assert_eq!(matching(&query).len(), batch.rows.len());
+    }
+}
+
+/// Query strings that reach far.
+pub(crate) fn query_string_seeds(_: u64) -> Vec<Vec<u8>> {
+    texts(&[
+        "level:error AND (took:>1.5 OR msg:\"time out\") -n:[1 TO 5} _exists_:id /ti.e/",
+        "+fox -dog !cat NOT bird && a || b^2 n:(1 OR 2) n:{* TO 3] @timestamp:[now-1h/h TO now]",
+        "a.b:x*y? \\(not\\) größe:🙂 \"open (((a)) n:<=503 *:* level:* labels.app:/sh[a-z]+p{1,3}/",
+        "+a -b | \"c d\" e* (f) ~2",
+        "/\\w{40}/ /[0-9]{200}/ x:/a)|(b/",
+    ])
+}
+
+/// Bodies that reach far.
+pub(crate) fn search_body_seeds(_: u64) -> Vec<Vec<u8>> {
+    texts(&SEEDS)
+}
+
 fn refused(error: &ApiError, body: &Json) {
     assert!((400..=503).contains(&error.status) && error.status != 500, "{error} with {} for {body}", error.status);
     assert!(!error.reason.is_empty(), "refused without a reason: {body}");
@@ -126,12 +181,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn promises_hold_for_seeds() {
+    fn seeds_are_accepted() {
         for seed in SEEDS {
             let body: Json = serde_json::from_str(seed).unwrap();
             let request = Request::parse(Selection::parse("").unwrap(), &UrlParams::default(), &body, NOW_NS);
             assert!(request.is_ok(), "seeds are accepted: {seed}: {}", request.err().unwrap());
-            search_body(seed.as_bytes());
         }
     }
 
@@ -151,17 +205,6 @@ mod tests {
         let mut left = at;
         if let Some(value) = nth(body, &mut left) {
             *value = with.clone();
-        }
-    }
-
-    /// Fills the folder that cargo-fuzz starts from.
-    #[test]
-    #[ignore = "writes files for tests/fuzz"]
-    fn corpus_is_written() {
-        let folder = std::path::PathBuf::from(std::env::var("MILLRACE_CORPUS").unwrap()).join("search_body");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (n, seed) in SEEDS.iter().enumerate() {
-            std::fs::write(folder.join(format!("seed-{n:04}")), seed).unwrap();
         }
     }
 
