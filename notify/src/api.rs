@@ -3,7 +3,6 @@
 //! In: requests. Out: JSON. Touches nothing; the binary mounts the routes. Follows Alertmanager's `api/v2/openapi.yaml`.
 //! Foreign codes and texts stay in this file.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -11,22 +10,26 @@ use axum::extract::{DefaultBodyLimit, RawQuery, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use chrono::DateTime;
 use millrace_doors::browser::Bodies;
 use millrace_doors::identity::Identity;
 use millrace_doors::routes::{Methods, Need, Routes};
-use millrace_log::alert::{LabelSet, NewAlert, SinkError};
+use millrace_log::alert::{LabelSet, SinkError};
 use millrace_log::go;
+use millrace_log::push::DecodeBudget;
 use millrace_log::record::is_label_name;
 use millrace_logql::storage::LabelMatcher;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::alert::Alert;
 use crate::notifier::{GroupedAlerts, Notifier};
+use crate::posted::{PostedFault, posted};
 
 /// Bytes that a posted list of alerts may have.
 const MAX_BODY_BYTES: usize = 16 << 20;
+/// Filters of one request at most, and bytes that a compiled expression may take.
+const MAX_FILTERS: usize = 64;
+const MAX_REGEX_BYTES: usize = 1 << 20;
 
 impl Notifier {
     /// Alertmanager's API v2: alerts, groups, status, receivers, health.
@@ -133,7 +136,7 @@ impl Filter {
         }
         let value = unquoted(value.trim())?;
         let test = if regex {
-            Test::Regex(regex::Regex::new(&format!("^(?:{value})$")).map_err(|e| {
+            Test::Regex(anchored(&value).map_err(|e| {
                 let text = e.to_string();
                 format!("error parsing regexp: {}", text.lines().last().unwrap_or_default().trim())
             })?)
@@ -151,6 +154,14 @@ impl Filter {
         };
         hit != self.negated
     }
+}
+
+/// An expression that must match the whole text.
+fn anchored(expression: &str) -> Result<regex::Regex, regex::Error> {
+    let compile = |text: &str| regex::RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
+    // Alone first: a stray bracket must not close ours.
+    compile(expression)?;
+    compile(&format!("^(?:{expression})$"))
 }
 
 fn unquoted(text: &str) -> Result<String, String> {
@@ -195,10 +206,12 @@ impl AlertQuery {
         let mut own = Self { filters: Vec::new(), receiver: None, active: true, confines: confines(who)? };
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*name {
+                "filter" if own.filters.len() >= MAX_FILTERS => {
+                    return Err(bad(format!("too many filters: {MAX_FILTERS} are allowed")));
+                }
                 "filter" => own.filters.push(Filter::parse(&value).map_err(bad)?),
                 "receiver" => {
-                    let regex = regex::Regex::new(&format!("^(?:{value})$"))
-                        .map_err(|e| bad(format!("failed to parse receiver param: {e}")))?;
+                    let regex = anchored(&value).map_err(|e| bad(format!("failed to parse receiver param: {e}")))?;
                     own.receiver = Some(regex);
                 }
                 "active" | "silenced" | "inhibited" | "unprocessed" | "muted" => {
@@ -291,63 +304,12 @@ async fn get_receivers(Shared(notifier): Shared<Arc<Notifier>>) -> Response {
     Json(names).into_response()
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PostedAlert {
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    starts_at: Option<String>,
-    ends_at: Option<String>,
-    #[serde(rename = "generatorURL")]
-    generator_url: Option<String>,
-}
-
-/// A posted time; Go's zero time and an empty text mean none. Times beyond the years 1677–2262 are cut to them.
-fn posted_time(text: Option<&str>) -> Result<Option<i64>, String> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let time = DateTime::parse_from_rfc3339(text).map_err(|e| format!("parsing time {text:?} failed: {e}"))?;
-    if time.timestamp() == -62_135_596_800 {
-        return Ok(None);
-    }
-    let cut = if time.timestamp() < 0 { i64::MIN } else { i64::MAX };
-    Ok(Some(time.timestamp_nanos_opt().unwrap_or(cut)))
-}
-
-fn posted(body: &[u8]) -> Result<Vec<NewAlert>, Response> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 602, "alerts in body is required"));
-    }
-    let unreadable = |message: String| {
-        let message = format!("parsing alerts body from \"\" failed, because {message}");
-        coded(StatusCode::BAD_REQUEST, 400, &message)
-    };
-    let list: Vec<PostedAlert> = serde_json::from_slice(body).map_err(|e| unreadable(e.to_string()))?;
-    let mut alerts = Vec::with_capacity(list.len());
-    for (at, alert) in list.into_iter().enumerate() {
-        let Some(labels) = alert.labels else {
-            let message = format!("{at}.labels in body is required");
-            return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 602, &message));
-        };
-        let generator_url = alert.generator_url.unwrap_or_default();
-        if !generator_url.is_empty() && url::Url::parse(&generator_url).is_err() {
-            let message = format!("{at}.generatorURL in body must be of type uri: {generator_url:?}");
-            return Err(coded(StatusCode::UNPROCESSABLE_ENTITY, 601, &message));
-        }
-        alerts.push(NewAlert {
-            labels,
-            annotations: alert.annotations.unwrap_or_default(),
-            starts_at_ns: posted_time(alert.starts_at.as_deref()).map_err(unreadable)?,
-            ends_at_ns: posted_time(alert.ends_at.as_deref()).map_err(unreadable)?,
-            generator_url,
-        });
-    }
-    Ok(alerts)
-}
-
 async fn post_alerts(Shared(notifier): Shared<Arc<Notifier>>, body: Bytes) -> Response {
-    let alerts = match posted(&body) {
+    // Held until the notifier has the alerts.
+    let mut memory = DecodeBudget::of_process().begin();
+    let alerts = match posted(&body, &mut memory) {
         Ok(alerts) => alerts,
-        Err(answer) => return answer,
+        Err(PostedFault { status, code, message }) => return coded(status, code, &message),
     };
     match notifier.take(alerts).await {
         Ok(()) => StatusCode::OK.into_response(),
@@ -383,22 +345,10 @@ mod tests {
             (r#"9a="x""#, None),
             (r#"team="x"#, None),
             (r#"team=~"(""#, None),
+            (r#"team=~"x)|(y""#, None),
+            (r#"team=~"\w{1000}""#, None),
         ] {
             assert_eq!(Filter::parse(text).ok().map(|f| f.matches(&labels)), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn posted_times_may_be_zero() {
-        for (text, want) in [
-            (None, Some(None)),
-            (Some(""), Some(None)),
-            (Some("0001-01-01T00:00:00Z"), Some(None)),
-            (Some("1970-01-01T01:00:00.5+01:00"), Some(Some(500_000_000))),
-            (Some("9999-01-01T00:00:00Z"), Some(Some(i64::MAX))),
-            (Some("now"), None),
-        ] {
-            assert_eq!(posted_time(text).ok(), want, "{text:?}");
         }
     }
 }

@@ -48,8 +48,14 @@ mod stage_record;
 mod flush;
 /// The stages joined: which groups are due, what survives a crash.
 pub mod notifier;
+/// Alerts as clients post them.
+mod posted;
 /// Alertmanager's API v2.
 pub mod api;
+
+/// What is fuzzed, with what must hold.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 
 pub use alert::Alert;
 pub use config::NotifyConfig;
