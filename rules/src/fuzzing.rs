@@ -1,17 +1,27 @@
-//! What is fuzzed of rule files: texts that people write, with what must hold whatever they are.
+//! What is fuzzed of rules: files and templates that people write, with what must hold whatever they are.
 //!
-//! In: any bytes. Out: nothing, or a panic that names the broken promise. `tests/fuzz` feeds them from cargo-fuzz; the test
-//! below feeds rule files and changed rule files in every test run. Touches nothing. Compiled with the feature `fuzzing`
-//! and in tests, never into the product.
+//! In: any bytes. Out: nothing, or a panic that names the broken promise. `tests/fuzz` feeds them from cargo-fuzz; the tests
+//! below feed seeds, changed seeds and kept inputs in every test run. Touches nothing. Compiled with the feature `fuzzing` and
+//! in tests, never into the product.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken promise must be seen")]
 
 use std::path::Path;
 
+use millrace_fuzzing::{Target, texts};
+use millrace_log::alert::LabelSet;
+
 use crate::file::parse;
+use crate::template::{MAX_RENDERED_BYTES, Template};
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "rule_file", run: rule_file, seeds: |_| texts(&SEEDS) },
+    Target { name: "rule_template", run: rule_template, seeds: |_| texts(&TEMPLATES) },
+];
 
 /// Rule files that reach far, to begin with.
-pub const SEEDS: [&str; 2] = [
+const SEEDS: [&str; 2] = [
     r#"groups:
   - &group
     name: errors
@@ -38,7 +48,7 @@ pub const SEEDS: [&str; 2] = [
 ];
 
 /// A file is read, or refused with faults that stand in it.
-pub fn rule_file(bytes: &[u8]) {
+fn rule_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Err(faults) = parse(Path::new("f.yaml"), text) else { return };
     assert!(!faults.is_empty(), "refused without a reason: {text}");
@@ -46,6 +56,39 @@ pub fn rule_file(bytes: &[u8]) {
     for fault in faults {
         assert!(fault.place.line() <= lines + 1, "{fault} in a file of {lines} lines: {text}");
         assert!(!fault.message.is_empty() && !fault.to_string().is_empty());
+    }
+}
+
+/// Templates of labels and annotations.
+const TEMPLATES: [&str; 4] = [
+    "plain } text { {{ $labels.service }} in {{$labels.region}}: {{\t$value }}/s größe ✓",
+    "a {{ if gt $value 5.0 }}b{{ end }} {{ .Value }} {{ .Labels.service }} {{ printf \"%.2f\" $value }} {{- $value -}}",
+    "{{ $labels }} {{ $labels.bad-name }} {{ with $x := 1 }} {{}} {{/* note */}} {{ $externalURL }} {{ $value | humanize }}",
+    "{{ $value }} open {{ $value",
+];
+
+/// A template is refused with faults that stand in it, or renders to a text that is not too long.
+fn rule_template(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match Template::parse(text) {
+        Err(faults) => {
+            assert!(!faults.is_empty(), "refused without a reason: {text}");
+            for fault in faults {
+                assert!(text.get(fault.offset..).is_some_and(|rest| rest.starts_with("{{")), "{fault:?} in {text}");
+                assert!(!fault.message.is_empty() && !fault.hint.is_empty(), "{fault:?} in {text}");
+            }
+        }
+        Ok(template) => {
+            assert_eq!(template.source(), text);
+            let long = "y".repeat(MAX_RENDERED_BYTES / 2);
+            let labels = LabelSet::from([("service".to_owned(), "a".to_owned()), ("region".to_owned(), long)]);
+            match template.render(&labels, 2.5) {
+                Ok(rendered) => assert!(rendered.len() <= MAX_RENDERED_BYTES, "{text}"),
+                Err(error) => assert!(!error.to_string().is_empty(), "{text}"),
+            }
+            let bare = template.render(&LabelSet::new(), 1.0).unwrap();
+            assert!(bare.len() <= text.len() && (text.contains("{{") || bare == text), "{text} renders as {bare}");
+        }
     }
 }
 
@@ -86,21 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn promises_hold_for_seeds() {
-        for seed in SEEDS {
-            rule_file(seed.as_bytes());
-        }
+    fn promises_hold_for_seeds_and_kept_inputs() {
+        millrace_fuzzing::repeat(TARGETS);
     }
 
-    /// Fills the folder that cargo-fuzz starts from.
     #[test]
     #[ignore = "writes files for tests/fuzz"]
     fn corpus_is_written() {
-        let folder = std::path::PathBuf::from(std::env::var("MILLRACE_CORPUS").unwrap()).join("rule_file");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (n, seed) in SEEDS.iter().enumerate() {
-            std::fs::write(folder.join(format!("seed-{n:04}")), seed).unwrap();
-        }
+        millrace_fuzzing::write_corpus(TARGETS);
     }
 
     proptest! {
