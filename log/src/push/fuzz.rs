@@ -17,7 +17,6 @@ use super::entries::PushStream;
 use super::error::PushError;
 use super::loki::{EntryLimits, Form, check, decode};
 use super::loki_proto::{EntryAdapter, LabelPair, PushRequest, StreamAdapter, Timestamp};
-use crate::go::quote;
 use crate::record::{Labels, is_label_name};
 
 /// Bytes of a body, decompressed, and memory of all bodies.
@@ -124,6 +123,11 @@ fn as_json(streams: &[PushStream]) -> Bytes {
         json!({"stream": labels, "values": values.collect::<Vec<_>>()})
     };
     json!({"streams": streams.iter().map(stream).collect::<Vec<_>>()}).to_string().into()
+}
+
+/// In quotes, as label texts have values.
+fn quote(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn as_protobuf(streams: &[PushStream]) -> PushRequest {

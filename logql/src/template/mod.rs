@@ -16,9 +16,6 @@ mod functions_encoding;
 mod functions;
 mod parse;
 mod run;
-/// What is fuzzed.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod fuzz;
 
 pub(crate) use context::Context;
 pub(crate) use fault::TemplateFault;

@@ -40,7 +40,7 @@ pub(crate) fn syslog(bytes: &[u8]) {
         assert!(held <= 64 * 1024 + 64 * message.len() as u64, "{held} bytes held for {message:?}");
         assert!(message.ends_with(read.text), "{:?} is not the end of {message:?}", read.text);
         if read.metadata.get("syslog") == Some("malformed") {
-            assert_eq!(read.text, &message[..], "a line that is no message stays as it is");
+            assert_eq!(read.text, &message[..], "a malformed line stays as it is");
         }
         assert!(read.metadata.len() <= MAX_FIELDS + 1, "{:?}", read.metadata);
         for (name, value) in read.metadata.iter().chain(read.labels.iter()) {
