@@ -128,7 +128,7 @@ fn nothing_is_left_out_or_renamed_silently() {
                 "sinks.out.healthcheck: Millrace starts without it",
                 "sinks.out.batch: Millrace sizes its requests itself",
             ],
-            &["- k:9092"],
+            &["- 'k:9092'"],
         ),
         (
             Format::Vector,
@@ -139,8 +139,8 @@ fn nothing_is_left_out_or_renamed_silently() {
         (
             Format::Filebeat,
             filebeat,
-            &["odd:5:10: filebeat.inputs[0].processors[0].add_fields.target: fields below `project` are labels"],
-            &["project_name: x", "top: y", "plain: z"],
+            &["odd:5:9: filebeat.inputs[0].processors[0].add_fields.target: fields below `project` are labels"],
+            &["project_name: x", "top: 'y'", "plain: z"],
         ),
     ];
     let folder = tempfile::tempdir().unwrap();
