@@ -14,6 +14,17 @@ pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(&translate(pattern)).size_limit(SIZE_LIMIT).build()
 }
 
+/// Compiles an expression that may match anywhere and takes no more than so many bytes.
+pub fn compile_within(pattern: &str, bytes: usize) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(&translate(pattern)).size_limit(bytes).build()
+}
+
+/// Bytes that an expression takes compiled: the least of four sizes that it fits in.
+pub fn size(pattern: &str) -> usize {
+    let sizes = [SIZE_LIMIT >> 9, SIZE_LIMIT >> 6, SIZE_LIMIT >> 3];
+    sizes.into_iter().find(|bytes| compile_within(pattern, *bytes).is_ok()).unwrap_or(SIZE_LIMIT)
+}
+
 /// Compiles an expression that must match the whole text; `.` matches a line end.
 pub fn compile_anchored(pattern: &str) -> Result<Regex, regex::Error> {
     // Compiled alone first: a stray bracket must not close ours.

@@ -3,6 +3,7 @@
 //!
 //! In: text and tree. Out: the first fault with its place. Touches nothing.
 
+use super::expressions::Expressions;
 use crate::dialect::{self, bad_regex};
 use crate::stage::{self, Condition, StageFault};
 use crate::storage::{LabelMatcher, MatchOp};
@@ -21,13 +22,14 @@ pub enum Selectors {
 struct Check<'a> {
     text: &'a str,
     selectors: Selectors,
+    expressions: Expressions,
 }
 
 type Checked = Result<(), ParseError>;
 
 /// Checks a query.
 pub fn expr(text: &str, expr: &Expr, selectors: Selectors) -> Checked {
-    let check = Check { text, selectors };
+    let check = Check { text, selectors, expressions: Expressions::default() };
     match expr {
         Expr::Log(log) => check.log(log),
         Expr::Metric(metric) => check.metric(metric),
@@ -43,7 +45,12 @@ impl Check<'_> {
         Err(ParseError::at(self.text, span, message.into()))
     }
 
+    fn counted(&self, span: Span, counted: Result<(), String>) -> Checked {
+        counted.map_err(|message| ParseError::at(self.text, span, message))
+    }
+
     fn matcher(&self, matcher: &Matcher) -> Result<LabelMatcher, ParseError> {
+        self.counted(matcher.span, self.expressions.add_matcher(matcher))?;
         LabelMatcher::new(matcher.name.as_str(), matcher.op, matcher.value.as_str())
             .map_err(|error| ParseError::at(self.text, matcher.span, bad_regex(&error)))
     }
@@ -71,6 +78,7 @@ impl Check<'_> {
             if let Err(StageFault::Wrong(message)) = stage::compile(stage) {
                 return self.fault(stage.span, format!("stage '{stage}' : {message}"));
             }
+            self.counted(stage.span, self.expressions.add_stage(stage))?;
         }
         Ok(())
     }
@@ -81,6 +89,7 @@ impl Check<'_> {
             if let Err(StageFault::Wrong(message)) = Condition::new(filter) {
                 return self.fault(filter.span(), format!("stage '| {filter}' : {message}"));
             }
+            self.counted(filter.span(), self.expressions.add_filter(filter))?;
         }
         Ok(())
     }
@@ -99,7 +108,7 @@ impl Check<'_> {
                     let message = format!("invalid regex in label_replace: {}", bad_regex(&error));
                     return self.fault(replace.span, message);
                 }
-                Ok(())
+                self.counted(replace.span, self.expressions.add(&replace.regex))
             }
             MetricExpr::Literal(..) | MetricExpr::Constant(..) => Ok(()),
         }

@@ -2,6 +2,8 @@
 //!
 //! In: text or a tree. Out: a checked tree, compiled matchers. Touches nothing.
 
+/// What all regular expressions of a query take together.
+mod expressions;
 mod check;
 /// The lines behind a metric query.
 mod lines;

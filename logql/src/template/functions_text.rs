@@ -119,7 +119,9 @@ fn replace_all(a: &Arguments<'_>, regex: &regex::bytes::Regex, expand: bool) -> 
 }
 
 /// Expressions that one thread remembers: a template asks for the same one line after line.
-const REMEMBERED: usize = 64;
+const REMEMBERED: usize = 16;
+/// Bytes that each of them may take.
+const MAX_REGEX_BYTES: usize = 1 << 20;
 
 thread_local! {
     static REGEXES: RefCell<HashMap<String, regex::bytes::Regex>> = RefCell::new(HashMap::new());
@@ -137,7 +139,7 @@ fn regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
             return Ok(regex.clone());
         }
         COMPILED.set(COMPILED.get().wrapping_add(1));
-        let regex = dialect::compile(pattern).map_err(|e| dialect::bad_regex(&e))?;
+        let regex = dialect::compile_within(pattern, MAX_REGEX_BYTES).map_err(|e| dialect::bad_regex(&e))?;
         if known.len() >= REMEMBERED {
             known.clear();
         }
