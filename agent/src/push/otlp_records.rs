@@ -86,7 +86,8 @@ pub(super) fn describe(logs: &ResourceLogs, resource_labels: &[(String, String)]
     // In the order of the configuration, so that the first names win where there are too many.
     for (name, label) in resource_labels {
         let found = attributes.iter().find(|attribute| attribute.key == *name);
-        let Some(value) = found.and_then(|attribute| scalar(attribute.value.as_ref()?)) else { continue };
+        let value = found.and_then(|attribute| scalar(attribute.value.as_ref()?));
+        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
         bytes += label.len() + value.len();
         if labels.len() < MAX_LABELS && bytes <= MAX_LABEL_BYTES {
             labels.insert(label.clone(), value);

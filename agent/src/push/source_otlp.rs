@@ -1,8 +1,8 @@
 //! `type: otlp`: OpenTelemetry's logs by HTTP (`POST /v1/logs`, protobuf or JSON) and gRPC.
 //!
 //! In: requests through [`super::request`]; each of the two addresses takes both protocols. Out: one batch for each. Touches
-//! nothing itself. Specification: <https://opentelemetry.io/docs/specs/otlp/>. Leaves what is in
-//! a message to `otlp_records.rs`.
+//! nothing itself. Leaves what is in a message to `otlp_records.rs`.
+//! Specification: <https://opentelemetry.io/docs/specs/otlp/>.
 
 use std::sync::Arc;
 
