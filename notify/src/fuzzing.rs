@@ -37,7 +37,8 @@ fn alerts(bytes: &[u8]) {
     match got {
         Err(fault) => assert!(fault.status.is_client_error() && fault.code > 0 && !fault.message.is_empty(), "{shown}"),
         Ok(taken) => {
-            let sent: Vec<Json> = serde_json::from_slice(bytes).unwrap();
+            // Keys that nobody knows are passed over, also where their values are not UTF-8.
+            let Ok(sent) = serde_json::from_slice::<Vec<Json>>(bytes) else { return };
             assert_eq!(taken.len(), sent.len(), "{shown}");
             for (alert, sent) in taken.iter().zip(&sent) {
                 // Several of the same name are not JSON that anybody sends.
