@@ -66,7 +66,7 @@ impl Expressions {
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::parse;
+    use crate::plan::{parse, selector_matchers};
 
     /// Each took up to 10 MiB, and a query has 400 stages.
     #[test]
@@ -85,5 +85,7 @@ mod tests {
             assert_eq!(fault.is_none(), is_taken, "{stage}: {fault:?}");
             assert!(fault.is_none_or(|fault| fault.to_string().contains("more than 41943040 bytes")), "{stage}");
         }
+        let selector = format!("{{{}}}", vec![format!("a=~\"{large}\""); 5].join(","));
+        assert!(selector_matchers(&selector).unwrap_err().to_string().contains("more than 41943040 bytes"));
     }
 }

@@ -32,6 +32,9 @@ pub fn parse_any_stream(text: &str) -> Result<Expr, ParseError> {
 /// Matchers of a stream selector alone which may also match every stream, or only exclude some: `{team!="pay"}`.
 pub fn selector_matchers(text: &str) -> Result<Vec<LabelMatcher>, ParseError> {
     let selector = crate::syntax::parse_selector(text)?;
+    let expressions = expressions::Expressions::default();
+    let counted = selector.matchers.iter().try_for_each(|matcher| expressions.add_matcher(matcher));
+    counted.map_err(|message| ParseError::at(text, selector.span, message))?;
     matchers(&selector).map_err(|message| ParseError::at(text, selector.span, message))
 }
 
