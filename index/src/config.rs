@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 /// Queries at once that a configuration may ask for: each holds a thread for blocking work, of which the runtime has 512, and
 /// waits for others.
 const MOST_CONCURRENT: usize = 256;
+/// Threads for rules that a configuration may ask for: queries need theirs.
+const MOST_RULE_THREADS: usize = 64;
 
 /// Retention of the index. Without `age` and `size` nothing is deleted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -96,6 +98,9 @@ pub struct IndexConfig {
     pub open_splits: usize,
     /// Number of threads that read splits for queries. 0: one per CPU.
     pub query_threads: usize,
+    /// Number of threads that read splits for rules, 64 at most. Queries never use them, so that rules are evaluated in time
+    /// whatever is asked for. 0: one for every two CPUs, but at least 2.
+    pub rule_threads: usize,
     /// Number of batches that a live tail may lag behind; beyond it, the oldest are dropped.
     pub tail_batches: usize,
     /// Limits of one query.
@@ -116,6 +121,7 @@ impl Default for IndexConfig {
             source_idle: Span::secs(14 * 24 * 3600),
             open_splits: 256,
             query_threads: 0,
+            rule_threads: 0,
             tail_batches: 256,
             query: QueryConfig::default(),
         }
@@ -127,6 +133,14 @@ impl IndexConfig {
     pub fn threads(&self) -> usize {
         match self.query_threads {
             0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            n => n,
+        }
+    }
+
+    /// Threads that read splits for rules.
+    pub fn rule_threads(&self) -> usize {
+        match self.rule_threads {
+            0 => std::thread::available_parallelism().map_or(2, |cpus| (cpus.get() / 2).clamp(2, MOST_RULE_THREADS)),
             n => n,
         }
     }
@@ -146,6 +160,9 @@ impl IndexConfig {
         faults.not_zero("upkeep_interval", self.upkeep_interval);
         faults.not_zero("source_idle", self.source_idle);
         faults.at_least("open_splits", self.open_splits, 1);
+        if self.rule_threads > MOST_RULE_THREADS {
+            faults.add("rule_threads", format!("is {}: at most {MOST_RULE_THREADS}", self.rule_threads));
+        }
         faults.at_least("tail_batches", self.tail_batches, 1);
         faults.within("query", |f| self.query.check(f));
     }

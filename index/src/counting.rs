@@ -44,7 +44,7 @@ pub(crate) async fn aggregate(
             let (on, plan, aggregation) = (Arc::clone(readers), Arc::clone(&plan), Arc::clone(&aggregation));
             readers.run(&budget, move || count(&on, &plan, change, aggregation, part))
         })
-        .buffer_unordered(readers.read_ahead.max(1));
+        .buffer_unordered(readers.read_ahead(&budget));
     while let Some(part) = budget.within(counted.next()).await? {
         let Some(part) = part? else { return Ok(None) };
         all.merge(part)?;

@@ -10,6 +10,7 @@ use lru::LruCache;
 use millrace_log::fs::Filesystem;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 use crate::catalog::SplitId;
 use crate::config::IndexConfig;
@@ -17,25 +18,37 @@ use crate::docs::Documents;
 use crate::folders::Folders;
 use crate::live::LiveSplit;
 use crate::metrics::Metrics;
-use crate::scan::{Budget, StorageError};
+use crate::scan::{Asker, Budget, StorageError};
 use crate::split::{SplitError, SplitReader};
 
 /// What reading for queries shares.
 pub(crate) struct Readers {
     fs: Arc<dyn Filesystem>,
     open: Mutex<LruCache<SplitId, SplitReader>>,
-    threads: Arc<Semaphore>,
-    /// Sources that one scan reads at a time.
-    pub(crate) read_ahead: usize,
+    for_clients: Threads,
+    for_rules: Threads,
     /// Which documents are live.
     pub(crate) docs: Arc<Documents>,
     /// What queries cost.
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// A bounded number of threads.
+struct Threads {
+    count: usize,
+    free: Arc<Semaphore>,
+}
+
+impl Threads {
+    fn new(count: usize) -> Self {
+        Self { count, free: Arc::new(Semaphore::new(count)) }
+    }
+}
+
 impl std::fmt::Debug for Readers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Readers").field("read_ahead", &self.read_ahead).finish_non_exhaustive()
+        let counts = (self.for_clients.count, self.for_rules.count);
+        f.debug_struct("Readers").field("threads", &counts).finish_non_exhaustive()
     }
 }
 
@@ -50,11 +63,23 @@ impl Readers {
         Self {
             fs: Arc::clone(folders.fs()),
             open: Mutex::new(LruCache::new(open)),
-            threads: Arc::new(Semaphore::new(config.threads())),
-            read_ahead: config.threads(),
+            for_clients: Threads::new(config.threads()),
+            for_rules: Threads::new(config.rule_threads()),
             docs,
             metrics,
         }
+    }
+
+    fn threads(&self, budget: &Budget) -> &Threads {
+        match budget.asker() {
+            Asker::Client => &self.for_clients,
+            Asker::Rule => &self.for_rules,
+        }
+    }
+
+    /// Sources that one scan of the request reads at a time.
+    pub(crate) fn read_ahead(&self, budget: &Budget) -> usize {
+        self.threads(budget).count.max(1)
     }
 
     /// Opens a split, or takes it from those kept open. Blocking.
@@ -95,9 +120,10 @@ impl Readers {
         }
     }
 
-    /// Runs blocking work of a request on one of the bounded threads. With a thread to spare it starts at once, otherwise
-    /// when it is waited for: nothing holds a thread while it waits for someone else. The budget, and with it the place of
-    /// the request, is kept until the work has ended.
+    /// Runs blocking work of a request on one of the bounded threads for those who ask. With a thread to spare it starts at
+    /// once, otherwise it waits in a queue from when it is waited for: nothing holds a thread while it waits for someone else,
+    /// nor while the request computes with what it has read. The budget, and with it the place of the request, is kept until
+    /// the work has ended.
     pub(crate) fn run<T, W>(
         &self,
         budget: &Budget,
@@ -107,7 +133,7 @@ impl Readers {
         T: Send + 'static,
         W: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        let threads = Arc::clone(&self.threads);
+        let threads = Arc::clone(&self.threads(budget).free);
         let budget = budget.clone();
         let job = move |permit: OwnedSemaphorePermit| {
             tokio::task::spawn_blocking(move || {
@@ -121,15 +147,97 @@ impl Readers {
             Err(_) => Err(job),
         };
         async move {
-            let running = match started {
-                Ok(running) => running,
-                Err(job) => job(threads.acquire_owned().await.map_err(|_| StorageError::Cancelled)?),
+            let ran = match started {
+                Ok(running) => running.await,
+                Err(job) => {
+                    // A task of its own takes the thread: a future in the queue would hold it unused for as long as the request
+                    // computes and does not poll it.
+                    let mut queued = JoinSet::new();
+                    queued.spawn(async move { Some(job(threads.acquire_owned().await.ok()?).await) });
+                    match queued.join_next().await {
+                        Some(Ok(Some(ran))) => ran,
+                        _ => return Err(StorageError::Cancelled),
+                    }
+                }
             };
-            match running.await {
+            match ran {
                 Ok(done) => done,
                 Err(panicked) if panicked.is_panic() => Err(failed("the index", panicked)),
                 Err(_) => Err(StorageError::Cancelled),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{SyncSender, sync_channel};
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use millrace_log::fs::SimFs;
+
+    use super::*;
+    use crate::state::StateDb;
+
+    struct Bench {
+        readers: Readers,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(query_threads: usize, rule_threads: usize) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let db = Arc::new(StateDb::open(&dir.path().join("state")).unwrap());
+            let fs: Arc<dyn Filesystem> = Arc::new(SimFs::new());
+            let folders = Folders::open(&fs, Path::new("/index"), &[]).unwrap();
+            let docs = Arc::new(Documents::open(db, 0).unwrap());
+            let config = IndexConfig { query_threads, rule_threads, ..IndexConfig::default() };
+            Self { readers: Readers::new(&config, &folders, docs, Arc::default()), _dir: dir }
+        }
+
+        /// Work that holds a thread until something is sent.
+        fn hold(&self, budget: &Budget) -> (SyncSender<()>, impl Future<Output = Result<(), StorageError>> + use<>) {
+            let (release, held) = sync_channel(1);
+            let work = self.readers.run(budget, move || {
+                held.recv().ok();
+                Ok(())
+            });
+            (release, work)
+        }
+
+        async fn is_served(&self, budget: &Budget) -> bool {
+            tokio::time::timeout(Duration::from_secs(5), self.readers.run(budget, || Ok(())))
+                .await
+                .is_ok_and(|ran| ran.is_ok())
+        }
+    }
+
+    #[tokio::test]
+    async fn queries_leave_the_threads_of_rules_alone_and_rules_theirs() {
+        let bench = Bench::new(2, 1);
+        let (client, rule) = (Budget::default(), Budget::default().for_rule());
+        for (busy, count, other) in [(&client, 2, &rule), (&rule, 1, &client)] {
+            let held = Vec::from_iter((0..count).map(|_| bench.hold(busy)));
+            let mut queued = Vec::from_iter((0..20).map(|_| Box::pin(bench.readers.run(busy, || Ok(())))));
+            assert!(queued.iter_mut().all(|waits| waits.now_or_never().is_none()));
+            assert!(bench.is_served(other).await, "{:?} waits for {:?}", other.asker(), busy.asker());
+            drop(held);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_computes_holds_no_thread() {
+        let bench = Bench::new(1, 1);
+        let budget = Budget::default();
+        let (release, holds) = bench.hold(&budget);
+        // It has asked for a thread, and is busy with something else when it could have one.
+        let mut busy = Box::pin(bench.readers.run(&budget, || Ok(7)));
+        assert!(busy.as_mut().now_or_never().is_none());
+        release.send(()).unwrap();
+        holds.await.unwrap();
+        assert!(bench.is_served(&budget).await, "the thread waits for a request that computes");
+        assert_eq!(busy.await.unwrap(), 7);
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use millrace_log::record::{DocIdentity, Labels, Position, SourceId, Tenant};
 pub use millrace_logql::aggregate::{Aggregation, GroupBy, LineTest, NoPartial, Partial, StreamGroups, Windows};
-pub use millrace_logql::budget::{Budget, OverBudget, Watch};
+pub use millrace_logql::budget::{Asker, Budget, OverBudget, Watch};
 pub use millrace_logql::pool::MemoryPool;
 pub use millrace_logql::storage::{LabelMatcher, LineNeedle, MatchOp, Order, QueryLimits, Stats, StorageError};
 

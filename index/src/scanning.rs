@@ -192,7 +192,7 @@ impl Scan {
 
     /// What comes next, maybe an empty batch; `None` at the end.
     async fn step_any(&mut self) -> Result<Option<RowBatch>, StorageError> {
-        while self.running.len() < self.readers.read_ahead
+        while self.running.len() < self.readers.read_ahead(&self.plan.budget)
             && let Some((_, next)) = self.unopened.pop()
         {
             let running = self.open(next)?;
@@ -307,7 +307,7 @@ impl Scan {
             while let Some((bound, _)) = self.unopened.last() {
                 let reached = if order == Order::Backward { *bound >= first } else { *bound <= first };
                 // Queries with a limit usually stop in their first splits: only the others read ahead.
-                let ahead = self.plan.expect.is_none() && opened.len() < self.readers.read_ahead;
+                let ahead = self.plan.expect.is_none() && opened.len() < self.readers.read_ahead(&self.plan.budget);
                 if !(reached || ahead || opened.is_empty()) {
                     break;
                 }

@@ -79,11 +79,23 @@ pub enum OverBudget {
     Cancelled,
 }
 
+/// Who waits for the answer of a request. The store reads for each on threads of its own: queries of clients, however many and
+/// heavy, never hold up rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asker {
+    /// An API or the page.
+    #[default]
+    Client,
+    /// A rule.
+    Rule,
+}
+
 /// What one request may still cost. Cheap to clone; all clones are one budget.
 #[derive(Clone)]
 pub struct Budget {
     meter: Arc<Meter>,
     cancel: CancellationToken,
+    asker: Asker,
     /// Given back when the last clone is dropped.
     _place: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -144,7 +156,18 @@ impl Budget {
         let deadline = started + limits.timeout.min(LONGEST);
         let (bytes_read, held, work) = Default::default();
         let meter = Arc::new(Meter { limits, started, deadline, bytes_read, held, work, share });
-        Self { meter, cancel: stop.child_token(), _place: None }
+        Self { meter, cancel: stop.child_token(), asker: Asker::default(), _place: None }
+    }
+
+    /// The same for a rule.
+    #[must_use]
+    pub fn for_rule(self) -> Self {
+        Self { asker: Asker::Rule, ..self }
+    }
+
+    /// Who waits for the answer.
+    pub fn asker(&self) -> Asker {
+        self.asker
     }
 
     /// For work that nobody waits for, such as upkeep: no limit of time or bytes read.

@@ -117,7 +117,7 @@ impl GroupRun {
             cx.metrics.evaluations.get_or_create(&labels).inc();
             let limits = cx.evaluator.limits();
             let timeout = limits.timeout.min(cx.config.timeout.0);
-            let budget = Budget::new(QueryLimits { timeout, ..limits }, token);
+            let budget = Budget::new(QueryLimits { timeout, ..limits }, token).for_rule();
             let request = Evaluation { tenant: &cx.tenant, expr: &rule.expr, at_ns, watermark_ns, budget: &budget };
             let Some(answer) = self.query(cx, rule, state, &request).await else { return false };
             let took = nonnegative(cx.clock.now_ns().saturating_sub(from_ns));

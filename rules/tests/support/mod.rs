@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_log::alert::LabelSet;
+use millrace_logql::budget::Asker;
 use millrace_rules::{EvaluateError, Evaluation, Evaluator, Sample};
 pub use notifier::*;
 use parking_lot::Mutex;
@@ -42,6 +43,7 @@ impl Answers {
 #[async_trait::async_trait]
 impl Evaluator for Answers {
     async fn evaluate(&self, request: &Evaluation<'_>) -> Result<Vec<Sample>, EvaluateError> {
+        assert_eq!(request.budget.asker(), Asker::Rule, "rules read on threads of their own");
         let expr = request.expr.text().to_owned();
         self.asked.lock().push((expr.clone(), request.at_ns));
         let answer = self.by_expr.lock().get(&expr).cloned();
