@@ -75,6 +75,7 @@ fn the_alerts_for_prometheus_ask_for_metrics_that_exist() {
         assert!(alerts.contains(&format!("millrace_(aggregator|export|route)_{metric}")), "{metric}");
         assert!(read("log/src/consume/metrics.rs").contains(&format!("register(\"{metric}\"")), "{metric}");
     }
+    assert!(alerts.contains(&format!("{} > 30", millrace_rules::metrics::names::OVERDUE_SECONDS)));
 }
 
 #[test]

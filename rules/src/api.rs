@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::manager::Rules;
 use crate::state::State;
-use crate::view::{AlertView, GroupView, Health, RuleView};
+use crate::view::{AlertView, GroupView, Health, Overdue, RuleView};
 
 impl Rules {
     /// State of rules and alerts: Loki's ruler API and Prometheus's.
@@ -170,7 +170,7 @@ fn alert_states(alerts: &[AlertView]) -> Vec<Value> {
         .collect()
 }
 
-fn rule_state(view: &RuleView) -> Value {
+fn rule_state(view: &RuleView, overdue: Option<&Overdue>) -> Value {
     let has = |state| view.alerts.iter().any(|alert| alert.state == state);
     let state = if has(State::Firing) {
         "firing"
@@ -179,10 +179,12 @@ fn rule_state(view: &RuleView) -> Value {
     } else {
         "inactive"
     };
-    let (health, error) = match &view.health {
-        Health::Unknown => ("unknown", ""),
-        Health::Good => ("ok", ""),
-        Health::Failed(message) => ("err", message.as_str()),
+    let (health, error) = match (&view.health, overdue) {
+        (Health::Failed(message), Some(overdue)) => ("err", format!("{overdue}; the last one failed: {message}")),
+        (Health::Failed(message), None) => ("err", message.clone()),
+        (_, Some(overdue)) => ("err", overdue.to_string()),
+        (Health::Unknown, None) => ("unknown", String::new()),
+        (Health::Good, None) => ("ok", String::new()),
     };
     json!({
         "state": state,
@@ -205,7 +207,7 @@ fn group_state(view: &GroupView) -> Value {
     json!({
         "name": view.group.name,
         "file": view.group.file,
-        "rules": view.rules.iter().map(rule_state).collect::<Vec<_>>(),
+        "rules": view.rules.iter().map(|rule| rule_state(rule, view.overdue.as_ref())).collect::<Vec<_>>(),
         "interval": view.interval.as_secs_f64(),
         "limit": view.group.limit,
         "evaluationTime": view.took.as_secs_f64(),

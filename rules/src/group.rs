@@ -24,10 +24,13 @@ use crate::link;
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::saved::SavedStates;
 use crate::state::{self, ActiveAlert, Alerts, State, Transition};
-use crate::view::{AlertView, GroupView, Health, RuleView};
+use crate::view::{AlertView, GroupView, Health, Overdue, RuleView};
 
 /// Reports per call of the notifier.
 const REPORTS_PER_CALL: usize = 1000;
+/// A group is overdue when it is later than its interval, and than this: a busy machine delays those with short intervals now
+/// and then.
+const USUAL_DELAY: Duration = Duration::from_secs(5);
 
 /// What all groups work with.
 pub struct RuleContext {
@@ -83,6 +86,7 @@ pub struct GroupRun {
     /// Its rules, in its order.
     pub rules: Vec<Mutex<RuleRun>>,
     progress: Mutex<Progress>,
+    turn: Mutex<Turn>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -91,10 +95,53 @@ struct Progress {
     took: Duration,
 }
 
+/// The evaluation that comes next or is under way.
+#[derive(Debug, Default, Clone, Copy)]
+struct Turn {
+    due_ns: Option<i64>,
+    step: Step,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Step {
+    /// Waits for its time.
+    #[default]
+    Begins,
+    /// The query of this rule.
+    Queries(usize),
+    /// The disk, for states of this rule.
+    Saves(usize),
+    /// The notifier.
+    Reports,
+}
+
 impl GroupRun {
     /// A group that was not evaluated yet.
     pub fn new(group: Arc<Group>, interval: Duration, rules: Vec<Mutex<RuleRun>>) -> Self {
-        Self { group, interval, rules, progress: Mutex::default() }
+        Self { group, interval, rules, progress: Mutex::default(), turn: Mutex::default() }
+    }
+
+    /// Its next evaluation is due then; until the one after it is due, it counts as not done.
+    pub fn is_due_at(&self, due_ns: i64) {
+        *self.turn.lock() = Turn { due_ns: Some(due_ns), step: Step::Begins };
+    }
+
+    fn is_at(&self, step: Step) {
+        self.turn.lock().step = step;
+    }
+
+    /// Whether its evaluation is late, and what for.
+    pub fn overdue(&self, now_ns: i64) -> Option<Overdue> {
+        let Turn { due_ns, step } = *self.turn.lock();
+        let late = nonnegative(now_ns.saturating_sub(due_ns?));
+        let name = |rule: usize| self.group.rules.get(rule).map_or("", |rule| rule.alert.as_str());
+        let waits_for = match step {
+            Step::Begins => "its turn".to_owned(),
+            Step::Queries(rule) => format!("the query of alert `{}`", name(rule)),
+            Step::Saves(rule) => format!("the disk, to save the states of alert `{}`", name(rule)),
+            Step::Reports => "the notifier".to_owned(),
+        };
+        (late > self.interval.max(USUAL_DELAY)).then_some(Overdue { late, waits_for })
     }
 
     /// Evaluates the rules one after the other, all at one time: that of `due_ns`, or earlier if lines are late. `false`:
@@ -109,10 +156,11 @@ impl GroupRun {
         let last_ns = self.progress.lock().at_ns.unwrap_or(i64::MIN);
         let at_ns = watermark_ns.min(wanted_ns).max(earliest_ns).max(last_ns);
         cx.metrics.delay_seconds.get_or_create(&labels).set(nonnegative(wanted_ns.saturating_sub(at_ns)).as_secs_f64());
-        for (rule, state) in self.group.rules.iter().zip(&self.rules) {
+        for (number, (rule, state)) in self.group.rules.iter().zip(&self.rules).enumerate() {
             if token.is_cancelled() {
                 return false;
             }
+            self.is_at(Step::Queries(number));
             let from_ns = cx.clock.now_ns();
             cx.metrics.evaluations.get_or_create(&labels).inc();
             let limits = cx.evaluator.limits();
@@ -121,6 +169,7 @@ impl GroupRun {
             let request = Evaluation { tenant: &cx.tenant, expr: &rule.expr, at_ns, watermark_ns, budget: &budget };
             let Some(answer) = self.query(cx, rule, state, &request).await else { return false };
             let took = nonnegative(cx.clock.now_ns().saturating_sub(from_ns));
+            self.is_at(Step::Saves(number));
             self.apply(cx, rule, state, answer, (at_ns, took)).await;
         }
         let took = nonnegative(cx.clock.now_ns().saturating_sub(began_ns));
@@ -201,6 +250,7 @@ impl GroupRun {
 
     /// Reports due alerts to the notifier. What it does not accept stays due.
     pub async fn notify(&self, cx: &RuleContext) {
+        self.is_at(Step::Reports);
         let now_ns = cx.clock.now_ns();
         // As Prometheus: valid for four times the longer of interval and repetition.
         let valid_for = self.interval.max(cx.config.resend_delay.0).saturating_mul(4);
@@ -244,6 +294,7 @@ impl GroupRun {
             interval: self.interval,
             evaluated_at_ns: progress.at_ns,
             took: progress.took,
+            overdue: self.overdue(cx.clock.now_ns()),
             rules: rules.map(|(rule, state)| self.rule_view(cx, rule, &state.lock())).collect(),
         }
     }

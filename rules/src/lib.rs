@@ -41,4 +41,4 @@ pub use evaluate::{EvaluateError, Evaluation, Evaluator, QueryEvaluator, Sample}
 pub use file::{RuleFault, check_files};
 pub use manager::Rules;
 pub use state::State;
-pub use view::{AlertView, GroupView, Health, RuleView};
+pub use view::{AlertView, GroupView, Health, Overdue, RuleView};

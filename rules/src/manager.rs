@@ -82,7 +82,10 @@ impl Rules {
         };
         let left = rules.install(set, loaded);
         rules.retire(left);
-        Ok(Arc::new(rules))
+        let rules = Arc::new(rules);
+        let seen = Arc::downgrade(&rules);
+        RulesMetrics::register_overdue(registry, move || seen.upgrade().map(|rules| rules.late()).unwrap_or_default());
+        Ok(rules)
     }
 
     /// Reads the rule files again; they replace the previous ones between two evaluations. Faulty files change nothing.
@@ -165,6 +168,24 @@ impl Rules {
     pub fn groups(&self) -> Vec<GroupView> {
         let runs = self.groups.lock().clone();
         runs.iter().map(|run| run.view(&self.cx)).collect()
+    }
+
+    /// Groups that are not evaluated in time, for those who look after the process.
+    pub fn notices(&self) -> Vec<String> {
+        let (now_ns, runs) = (self.cx.clock.now_ns(), self.groups.lock().clone());
+        let notice = |run: &Arc<GroupRun>| {
+            let overdue = run.overdue(now_ns)?;
+            let (name, file) = (&run.group.name, run.group.file.display());
+            Some(format!("rule group `{name}` of {file}: {overdue}; until then its alerts stay as they are"))
+        };
+        runs.iter().filter_map(notice).collect()
+    }
+
+    /// How late each group is.
+    fn late(&self) -> Vec<(String, Duration)> {
+        let (now_ns, runs) = (self.cx.clock.now_ns(), self.groups.lock().clone());
+        let late = |run: &Arc<GroupRun>| run.overdue(now_ns).map(|overdue| overdue.late).unwrap_or_default();
+        runs.iter().map(|run| (run.group.name.clone(), late(run))).collect()
     }
 
     /// Installs a rule set, with states found by key; gives back the states that no rule has any longer.
@@ -295,6 +316,7 @@ impl Rules {
             due_ns = due_ns.saturating_add(interval_ns);
         }
         loop {
+            run.is_due_at(due_ns);
             let wait_ns = u64::try_from(due_ns.saturating_sub(clock.now_ns())).unwrap_or(0);
             tokio::select! {
                 biased;

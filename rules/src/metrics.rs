@@ -2,13 +2,18 @@
 //!
 //! In: events of evaluations. Out: counters and gauges in the program's registry. Touches nothing else.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 /// Names of the metrics (`_total` is added behind those of counters).
@@ -18,6 +23,7 @@ pub mod names {
     pub const EVALUATION_FAILURES: &str = "millrace_rules_evaluation_failures";
     pub const MISSED_EVALUATIONS: &str = "millrace_rules_missed_evaluations";
     pub const LAST_EVALUATION_SECONDS: &str = "millrace_rules_last_evaluation_seconds";
+    pub const OVERDUE_SECONDS: &str = "millrace_rules_overdue_seconds";
     pub const DELAY_SECONDS: &str = "millrace_rules_delay_seconds";
     pub const SEND_FAILURES: &str = "millrace_rules_send_failures";
     pub const STORE_FAILURES: &str = "millrace_rules_store_failures";
@@ -87,6 +93,14 @@ impl RulesMetrics {
         Arc::new(own)
     }
 
+    /// Exposes how late groups are; `late` says it of each by name, 0 for those in time.
+    pub fn register_overdue(
+        registry: &mut Registry,
+        late: impl Fn() -> Vec<(String, Duration)> + Send + Sync + 'static,
+    ) {
+        registry.register_collector(Box::new(OverdueNow(Box::new(late))));
+    }
+
     /// Exposes the series of a group from the start, as zero.
     pub fn expose_group(&self, group: &str) {
         let labels = GroupLabels { group: group.to_owned() };
@@ -96,5 +110,31 @@ impl RulesMetrics {
         for gauge in [&self.evaluation_seconds, &self.delay_seconds] {
             drop(gauge.get_or_create(&labels));
         }
+    }
+}
+
+/// Groups that are late, as of the scrape.
+struct OverdueNow(Box<dyn Fn() -> Vec<(String, Duration)> + Send + Sync>);
+
+impl fmt::Debug for OverdueNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OverdueNow")
+    }
+}
+
+impl Collector for OverdueNow {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        // Groups of several files may have one name.
+        let mut by_name = BTreeMap::<String, Duration>::new();
+        for (group, late) in (self.0)() {
+            let latest = by_name.entry(group).or_default();
+            *latest = late.max(*latest);
+        }
+        let help = "How long ago the evaluation of a group was due that has not ended; 0 if it is in time";
+        let mut all = encoder.encode_descriptor(names::OVERDUE_SECONDS, help, None, MetricType::Gauge)?;
+        for (group, late) in by_name {
+            ConstGauge::new(late.as_secs_f64()).encode(all.encode_family(&GroupLabels { group })?)?;
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! In: rules as read, states of their alerts. Out: plain values. Touches nothing.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,21 @@ pub struct RuleView {
     pub alerts: Vec<AlertView>,
 }
 
+/// A group that is not evaluated in time: what it says of its alerts is of its last evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// Since the time it was due.
+    pub late: Duration,
+    /// What it waits for.
+    pub waits_for: String,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "evaluation is overdue: it was due {} s ago and waits for {}", self.late.as_secs(), self.waits_for)
+    }
+}
+
 /// One group for the API.
 #[derive(Debug, Clone)]
 pub struct GroupView {
@@ -80,6 +96,8 @@ pub struct GroupView {
     pub evaluated_at_ns: Option<i64>,
     /// How long its last evaluation took.
     pub took: Duration,
+    /// Whether it is late now.
+    pub overdue: Option<Overdue>,
     /// Its rules.
     pub rules: Vec<RuleView>,
 }

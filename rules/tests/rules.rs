@@ -65,12 +65,16 @@ impl Stage {
     }
 
     fn up(&self) -> Up {
+        self.up_with(self.config(), &mut Registry::default())
+    }
+
+    fn up_with(&self, config: RulesConfig, registry: &mut Registry) -> Up {
         let notifier = open(self.folder.path(), ROUTE, &self.pager);
         let sink: Arc<dyn AlertSink> = Arc::new(Inbox(notifier.clone()));
         let evaluator: Arc<dyn Evaluator> = self.answers.clone();
         let rules = once_free(|| {
             let (evaluator, sink, clock) = (evaluator.clone(), sink.clone(), self.clock.clone());
-            Rules::open(self.config(), self.folder.path(), evaluator, sink, clock, &mut Registry::default())
+            Rules::open(config.clone(), self.folder.path(), evaluator, sink, clock, registry)
         });
         Up {
             run_rules: Running::start(|token| rules.clone().run(token)),
@@ -200,6 +204,52 @@ async fn a_slow_group_blocks_no_other_and_its_missed_turns_are_counted() {
     let groups = up.rules.groups();
     let Health::Failed(text) = &groups[0].rules[0].health else { panic!("healthy") };
     assert!(text.contains("longer than 5s"), "{text}");
+    up.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_stands_still_is_named_meanwhile() {
+    let slow = format!("- {{name: slow, interval: 10s, rules: [{{alert: S, expr: '{SLOW}'}}]}}\n");
+    let stage = Stage::new(&(slow + &group("for: 0s")));
+    stage.answers.set(SLOW, Answer::Slow(Duration::from_secs(3600)));
+    let mut registry = Registry::default();
+    let config = RulesConfig { timeout: Span::secs(60), ..stage.config() };
+    let up = stage.up_with(config, &mut registry);
+    let state = async || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let metric = |group: &str| {
+            let name = format!("millrace_rules_overdue_seconds{{group=\"{group}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
+            line.unwrap_or_else(|| panic!("{text}")).parse::<f64>().unwrap()
+        };
+        let rules: serde_json::Value = serde_json::from_str(&ask(&up.rules, "/prometheus/api/v1/rules").await).unwrap();
+        let health = |group: usize| {
+            let rule = &rules["data"]["groups"][group]["rules"][0];
+            (rule["health"].as_str().unwrap().to_owned(), rule["lastError"].as_str().unwrap().to_owned())
+        };
+        (up.rules.notices(), metric("slow"), metric("g"), health(0), health(1))
+    };
+    // It is due within its interval, then has its interval.
+    until(&stage.clock, 10.0).await;
+    let (notices, slow, good, _, _) = state().await;
+    assert_eq!((notices.len(), slow, good), (0, 0.0, 0.0), "{notices:?}");
+    until(&stage.clock, 31.0).await;
+    let (notices, slow, good, of_slow, of_good) = state().await;
+    let overdue = format!(
+        "evaluation is overdue: it was due {} s ago and waits for the query of alert `S`",
+        Duration::from_secs_f64(slow).as_secs()
+    );
+    let file = stage.folder.path().join("rules.yaml");
+    let notice = format!("rule group `slow` of {}: {overdue}; until then its alerts stay as they are", file.display());
+    assert_eq!(notices, [notice]);
+    assert!((20.0..=31.0).contains(&slow), "{slow}");
+    assert_eq!((of_slow, good, of_good), (("err".to_owned(), overdue), 0.0, ("ok".to_owned(), String::new())));
+    // It is over when the query has ended: the next one is in time.
+    stage.answers.set(SLOW, Answer::Series(Vec::new()));
+    until(&stage.clock, 85.0).await;
+    let (notices, slow, _, of_slow, _) = state().await;
+    assert_eq!((notices.len(), slow, of_slow), (0, 0.0, ("ok".to_owned(), String::new())), "{notices:?}");
     up.stop().await;
 }
 

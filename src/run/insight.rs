@@ -10,8 +10,10 @@ use millrace_aggregator::run::Aggregator;
 use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::consume::ConsumerStatus;
 use millrace_notify::Notifier;
+use millrace_rules::Rules;
 use millrace_streams::route::RouteLedger;
 
+use super::agent::CurrentAgent;
 use super::site::Site;
 use crate::ledger::{LedgerView, agent_hop, consumer_hop, index_hop};
 use crate::status::{Notes, ReadyCheck, status_routes};
@@ -32,6 +34,8 @@ pub struct Insight {
     pub exports: Vec<(String, ConsumerStatus)>,
     /// The notifier, with the receivers that fail.
     pub notifier: Option<Arc<Notifier>>,
+    /// The rules, with the groups that are late.
+    pub rules: Option<Arc<Rules>>,
     /// Whether the parts can do their work.
     pub ready: Vec<ReadyCheck>,
 }
@@ -63,11 +67,13 @@ impl Insight {
     fn standing(&self, site: &Site) -> Notes {
         let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
         let (routes, notifier, access) = (self.routes.clone(), self.notifier.clone(), site.access.clone());
+        let rules = self.rules.clone();
         Arc::new(move || {
             let routes = routes.iter().flat_map(|ledger| ledger.passes().filter_map(|(_, status)| status.losses()));
             let exports = exports.iter().filter_map(|(_, status)| status.losses());
             let index = index.iter().filter_map(|aggregator| aggregator.status().losses());
             let receivers = notifier.iter().flat_map(|notifier| notifier.notices());
+            let rules = rules.iter().flat_map(|rules| rules.notices());
             let logins = access.notice();
             notices
                 .list()
@@ -76,6 +82,7 @@ impl Insight {
                 .chain(index)
                 .chain(exports)
                 .chain(routes)
+                .chain(rules)
                 .chain(receivers)
                 .collect()
         })

@@ -432,6 +432,7 @@ impl Parts {
     fn insight(&self) -> Insight {
         let mut insight = Insight { routes: self.routes.clone(), exports: self.exports.clone(), ..Insight::default() };
         insight.notifier.clone_from(&self.notifier);
+        insight.rules.clone_from(&self.rules);
         insight.ready.extend(self.broker.as_ref().map(|broker| Arc::clone(&broker.ready)));
         match &self.index {
             Some(index) => {
