@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use millrace_log::client::{BatchProducer, ClientError, Consumed};
 use millrace_log::clock::ManualClock;
 use millrace_log::consume::Interval;
@@ -32,7 +33,7 @@ use crate::ledger::Book;
 use crate::progress::Fetched;
 use crate::publish::{Publisher, Tools};
 use crate::retention::Upkeep;
-use crate::scan::{Budget, Kind, Plan, StreamInfo};
+use crate::scan::{Budget, EventStore as _, Kind, Plan, StreamInfo};
 use crate::split::{SplitReader, SplitWriter, StoredEvent};
 use crate::state::{StateDb, StateError};
 use crate::store::Index;
@@ -206,7 +207,7 @@ impl House {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Arc::new(StateDb::open(&dir.path().join("state")).unwrap());
-        Self { db, runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(), _dir: dir }
+        Self { db, runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(), _dir: dir }
     }
 
     /// A disk with so many publications.
@@ -572,6 +573,89 @@ fn an_error_of_writing_names_its_file_and_is_no_damage() {
             "writing /s/words-0/meta.json",
         ]
     );
+}
+
+/// Calls that only read: the one behind so many fails, for one of these reasons in turn.
+fn read_faults() -> impl Iterator<Item = (u64, i32, &'static str)> {
+    let codes = [
+        (24, "raise the limit of open files of the process"),
+        (23, "raise the system's limit of open files"),
+        (12, "`vm.max_map_count`"),
+        (5, "look at the kernel's log"),
+    ];
+    (0..).zip(codes.into_iter().cycle()).map(|(after, (code, help))| (after, code, help))
+}
+
+#[test]
+fn what_the_system_refuses_to_read_is_named_and_quarantines_nothing() {
+    let house = House::new();
+    let start = house.disk(1);
+    let (mut refused, needle) = (std::collections::BTreeSet::new(), "number ");
+    for (after, code, help) in read_faults() {
+        let disk = start.fork();
+        let room = house.open(&disk);
+        let Shared { index, metrics, .. } = &room.tools.shared;
+        let ask = || {
+            house.runtime.block_on(async {
+                let rows = index.scan(plan("default", needle)).await.unwrap();
+                rows.map_ok(|batch| batch.rows.len()).try_collect::<Vec<usize>>().await
+            })
+        };
+        disk.fs.fail_read_after(Some((after, code)));
+        let answer = ask();
+        if disk.fs.fail_read_after(None).is_some() {
+            assert_eq!(answer.unwrap().iter().sum::<usize>(), LINES as usize);
+            break;
+        }
+        let text = answer.unwrap_err().to_string();
+        let os = std::io::Error::from_raw_os_error(code).to_string();
+        assert!(text.contains(help) && text.contains(&os) && text.contains("/data/index/splits/"), "{after}: {text}");
+        refused.insert(after);
+        let damaged = (metrics.splits_quarantined.get(), metrics.splits_damaged.get());
+        assert_eq!((damaged, index.all_damaged().len()), ((0, 0), 0), "{text}");
+        assert_eq!(ask().unwrap().iter().sum::<usize>(), LINES as usize, "the next one reads it: {text}");
+    }
+    assert!(refused.len() > 20, "{} reads", refused.len());
+}
+
+#[test]
+fn what_the_system_refuses_to_read_stops_no_merge_for_good() {
+    let house = House::new();
+    let start = house.disk(2);
+    let mut refused = 0;
+    for (after, code, help) in read_faults() {
+        let disk = start.fork();
+        let room = house.open(&disk);
+        let mut upkeep = room.upkeep(None);
+        disk.fs.fail_read_after(Some((after, code)));
+        let round = upkeep.round();
+        if disk.fs.fail_read_after(None).is_some() {
+            break;
+        }
+        if let Err(error) = round {
+            refused += 1;
+            let text = error.to_string();
+            assert!(text.contains(help) || !text.contains("damaged"), "{after}: {text}");
+        }
+        assert_eq!(room.tools.shared.metrics.splits_quarantined.get(), 0, "{after}: {code}");
+        upkeep.round().unwrap();
+        room.assert_lines(2, &format!("{after}: {code}"));
+    }
+    assert!(refused > 20, "{refused} reads");
+}
+
+#[test]
+fn a_split_is_missing_only_where_the_disk_says_so() {
+    let house = House::new();
+    let disk = house.disk(1);
+    let state = disk.catalog.state.lock().clone();
+    let folders = Folders::open(&disk.shared(), Path::new(ROOT), &state.splits).unwrap();
+    let dir = folders.split(&state.splits[0].id);
+    for (fault, want) in [(Some((0, 5)), false), (Some((0, 12)), false), (None, false), (Some((0, 2)), true)] {
+        disk.fs.fail_read_after(fault);
+        assert_eq!(folders.is_missing(&dir), want, "{fault:?}");
+    }
+    assert!(folders.is_missing(Path::new("/data/index/splits/none")));
 }
 
 #[test]

@@ -71,6 +71,14 @@ impl Folders {
         self.fs.metadata(path).is_ok_and(|found| found.is_dir)
     }
 
+    /// Whether there is surely no folder of that path: not when the disk can't be asked.
+    pub fn is_missing(&self, path: &Path) -> bool {
+        match self.fs.metadata(path) {
+            Ok(found) => !found.is_dir,
+            Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
+
     /// Moves a finished split to its place, durably. Repeating is harmless.
     pub fn keep(&self, id: &SplitId) -> Result<(), StateError> {
         let (from, to) = (self.new_split(id), self.split(id));

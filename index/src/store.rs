@@ -97,7 +97,7 @@ impl Index {
             })
             .collect();
         drop(known);
-        let missing = !self.folders.is_dir(&dir);
+        let missing = self.folders.is_missing(&dir);
         if missing {
             tracing::error!(split = %record.id, path = %dir.display(),
                 "split is in the catalog but its folder is missing: its events can't be found; restore the folder and start again");

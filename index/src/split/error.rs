@@ -2,7 +2,8 @@
 //!
 //! Touches nothing.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_log::record::{Position, SourceId};
@@ -11,11 +12,18 @@ use millrace_logql::storage::StorageError;
 
 use super::version::FORMAT_VERSION;
 
+/// Codes of the operating system that are about the process or the disk, not about the file: the process has too many files open,
+/// the system has, memory or mappings are used up, the disk did not answer.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const ENOMEM: i32 = 12;
+const EIO: i32 = 5;
+
 /// Why a split can't be written, opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
     /// The operating system refused.
-    #[error("{action} {path} failed: {source}", path = path.display())]
+    #[error("{action} {path} failed: {source}{}", help(source), path = path.display())]
     Io {
         /// What was being done: "writing", "reading".
         action: &'static str,
@@ -23,7 +31,7 @@ pub enum SplitError {
         path: PathBuf,
         /// The cause.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The folder of a new split is there already: a split is never changed.
     #[error("split folder {path} exists already: splits are never changed; remove it if the catalog does not list it", path = path.display())]
@@ -97,14 +105,56 @@ pub enum SplitError {
 }
 
 impl SplitError {
-    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// Why the word index in a folder can't be read: what the operating system refused, or what stands in the files.
+    pub(super) fn words(path: &Path, source: tantivy::TantivyError) -> Self {
+        match refused_by_system(&source) {
+            Some(source) => Self::io("reading word index", path)(source),
+            None => Self::Words { path: path.to_owned(), source },
+        }
     }
 
     /// Whether the split itself is at fault (it should be set aside), not the question or the moment.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Version { .. } | Self::Words { .. })
+    }
+}
+
+/// The error of the operating system behind one of Tantivy's, if there is one. What Tantivy finds wrong in a file, also as an
+/// `io::Error`, has no code of the system's.
+fn refused_by_system(error: &tantivy::TantivyError) -> Option<io::Error> {
+    use tantivy::TantivyError as E;
+    use tantivy::directory::error::{LockError, OpenDirectoryError, OpenReadError};
+    let (E::IoError(source)
+    | E::OpenReadError(OpenReadError::IoError { io_error: source, .. })
+    | E::OpenDirectoryError(OpenDirectoryError::IoError { io_error: source, .. })
+    | E::LockFailure(LockError::IoError(source), _)) = error
+    else {
+        return None;
+    };
+    source.raw_os_error().map(io::Error::from_raw_os_error)
+}
+
+/// What helps against an error that is not about the file.
+fn help(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(EMFILE) => {
+            "; the split is not damaged: raise the limit of open files of the process (`LimitNOFILE` of the service) or lower \
+             `aggregator.index.open_splits`, and repeat the query"
+        }
+        Some(ENFILE) => {
+            "; the split is not damaged: raise the system's limit of open files (`fs.file-max`), and repeat the query"
+        }
+        Some(ENOMEM) => {
+            "; the split is not damaged: give the process more memory or mappings (`vm.max_map_count`) or lower \
+             `aggregator.index.open_splits`, and repeat the query"
+        }
+        Some(EIO) => "; the disk did not answer: look at the kernel's log (`dmesg`), and repeat the query",
+        _ => "",
     }
 }
 

@@ -256,7 +256,7 @@ impl Folder {
         };
         match open() {
             Ok((segment, field)) => Ok(Self { segment, field, path, first_block }),
-            Err(source) => Err(SplitError::Words { path, source }),
+            Err(source) => Err(SplitError::words(&path, source)),
         }
     }
 
@@ -266,7 +266,7 @@ impl Folder {
         candidates: &mut [bool],
         check: &impl Fn() -> Result<(), SplitError>,
     ) -> Result<(), SplitError> {
-        let failed = |source: tantivy::TantivyError| SplitError::Words { path: self.path.clone(), source };
+        let failed = |source: tantivy::TantivyError| SplitError::words(&self.path, source);
         let inverted = self.segment.inverted_index(self.field).map_err(failed)?;
         let mut found = vec![false; candidates.len()];
         let set = |info: &tantivy::postings::TermInfo, found: &mut [bool]| -> Result<(), SplitError> {

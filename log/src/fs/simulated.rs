@@ -79,6 +79,12 @@ impl SimFs {
         self.0.lock().fail_change = changes.map(|changes| (changes, kind));
     }
 
+    /// One call that only reads (opens, reads, looks at or lists) fails with this code of the operating system after so many
+    /// that do not; `None`: none. A crash or kill ends that. Gives back how many were left of the fault before.
+    pub fn fail_read_after(&self, fault: Option<(u64, i32)>) -> Option<u64> {
+        std::mem::replace(&mut self.0.lock().fail_read, fault).map(|(left, _)| left)
+    }
+
     /// How many changes there have been.
     pub fn changes(&self) -> u64 {
         self.0.lock().changes
@@ -144,6 +150,7 @@ impl SimFile {
 impl File for SimFile {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut sim = self.fs.0.lock();
+        sim.read()?;
         let node = sim.node(self.node, self.life)?;
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         let rest = node.data.get(at..).unwrap_or_default();
@@ -243,7 +250,8 @@ impl Drop for SimLock {
 
 impl SimFs {
     fn opened(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn File>> {
-        let sim = self.0.lock();
+        let mut sim = self.0.lock();
+        sim.read()?;
         match sim.live.get(path) {
             Some(Name::File(node)) => Ok(Arc::new(SimFile { fs: self.clone(), node: *node, life: sim.life, writable })),
             Some(Name::Dir) => Err(io::ErrorKind::IsADirectory.into()),
@@ -277,7 +285,8 @@ impl Filesystem for SimFs {
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        let sim = self.0.lock();
+        let mut sim = self.0.lock();
+        sim.read()?;
         match sim.live.get(path) {
             Some(Name::File(node)) => {
                 let len = sim.nodes.get(*node).map_or(0, |node| node.data.len() as u64);
@@ -343,7 +352,8 @@ impl Filesystem for SimFs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let sim = self.0.lock();
+        let mut sim = self.0.lock();
+        sim.read()?;
         if !sim.has_dir(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }

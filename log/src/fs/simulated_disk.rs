@@ -26,6 +26,8 @@ pub(super) struct Sim {
     pub changes_left: Option<u64>,
     /// Changes before the one that fails, and how it fails.
     pub fail_change: Option<(u64, io::ErrorKind)>,
+    /// Calls that only read before the one that fails, and the operating system's code of its error.
+    pub fail_read: Option<(u64, i32)>,
 }
 
 /// What each name leads to.
@@ -55,6 +57,7 @@ impl Sim {
         self.life += 1;
         self.changes_left = None;
         self.fail_change = None;
+        self.fail_read = None;
         self.locks.clear();
     }
 
@@ -86,6 +89,15 @@ impl Sim {
         if let Some((before, kind)) = self.fail_change.take() {
             let Some(left) = before.checked_sub(1) else { return Err(kind.into()) };
             self.fail_change = Some((left, kind));
+        }
+        Ok(())
+    }
+
+    /// Counts a call that only reads; an error if it is the one that fails.
+    pub fn read(&mut self) -> io::Result<()> {
+        if let Some((before, code)) = self.fail_read.take() {
+            let Some(left) = before.checked_sub(1) else { return Err(io::Error::from_raw_os_error(code)) };
+            self.fail_read = Some((left, code));
         }
         Ok(())
     }
