@@ -116,6 +116,27 @@ mod tests {
     }
 
     #[test]
+    fn the_agent_names_a_transform_that_was_left_out_as_it_is_looked_for() {
+        // The words are the agent's: a change of them there must change `is_named`.
+        let agent: millrace_agent::AgentConfig = serde_json::from_value(
+            serde_json::json!({"sources": [{"type": "file", "include": ["/l/*.log"], "transforms": ["parse"]}]}),
+        )
+        .unwrap();
+        let mut faults = millrace_log::value::Faults::default();
+        faults.within("agent", |faults| agent.check(faults));
+        let found = faults.into_vec();
+        let paths = |found: &[Fault]| found.iter().map(|fault| fault.path.clone()).collect::<Vec<_>>();
+        assert_eq!(paths(&found), ["agent.sources[0].transforms[0]"], "{found:?}");
+        for (left_out, want) in
+            [("agent.transforms.parse", 0), ("agent.transforms.pars", 1), ("agent.transforms.other", 1)]
+        {
+            let mut damage = Damage::default();
+            damage.leave_out(left_out.to_owned());
+            assert_eq!(damage.remaining(found.clone()).len(), want, "{left_out}");
+        }
+    }
+
+    #[test]
     fn entries_keep_their_numbers_in_the_file() {
         let mut damage = Damage::default();
         damage.keep("agent.sources".to_owned(), vec![1, 3]);
