@@ -136,6 +136,8 @@ pub struct Scan {
     pub files: Vec<FoundFile>,
     /// Folders looked into.
     pub folders: Vec<PathBuf>,
+    /// Folders that globs begin at and that are not there: nothing reports when they come.
+    pub missing: Vec<PathBuf>,
     /// Files reached by symbolic links, or with several names, and links that lead nowhere now: the kernel does not report
     /// writes by another name in another folder.
     pub links: Vec<(PathBuf, Option<Metadata>)>,
@@ -166,6 +168,7 @@ pub fn scan(entries: &[&Globs]) -> Scan {
                     let path = error.path().unwrap_or(&root.folder).to_owned();
                     match error.into_io_error() {
                         Some(error) if error.kind() != std::io::ErrorKind::NotFound => scan.faults.push((path, error)),
+                        Some(_) if path == root.folder => scan.missing.push(path),
                         Some(_) if of_path(&path).is_some() => scan.links.push((path, None)),
                         _ => {}
                     }
@@ -353,6 +356,23 @@ mod tests {
             .collect();
         got.sort();
         assert_eq!(got, [("a.log".to_owned(), false), ("a.log.1".to_owned(), true)]);
+    }
+
+    #[test]
+    fn folders_that_are_not_there_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("there")).unwrap();
+        std::os::unix::fs::symlink("none", folder.path().join("dangling")).unwrap();
+        let globs = ["there/*.log", "later/*.log", "a/b/x.log", "dangling/*.log", "*/none/x.log"];
+        let globs = globs.map(|glob| folder.path().join(glob).to_string_lossy().into_owned());
+        for follow in [SAME, None] {
+            let scan = scan(&[&Globs::new(&globs, &[], follow).unwrap()]);
+            let mut missing: Vec<_> =
+                scan.missing.iter().map(|path| path.strip_prefix(folder.path()).unwrap().to_owned()).collect();
+            missing.sort();
+            assert_eq!(missing, ["a/b", "dangling", "later"].map(PathBuf::from), "{follow:?}");
+            assert!(scan.faults.is_empty(), "{:?}", scan.faults);
+        }
     }
 
     #[test]

@@ -55,6 +55,34 @@ async fn an_agent_that_waits_for_nothing_stops_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folders_that_come_later_are_found_within_the_interval() {
+    let place = Place::new();
+    let other = |name: &str| place.folder.path().join(name);
+    let mut config = quick(&[place.log("*.log"), other("later/*.log"), other("a/b/c.log")]);
+    // Where every folder is watched, all of them are looked through ten times as seldom.
+    config.scan_interval = Span::secs(1);
+    append(&place.log("a.log"), "first\n");
+    let log = FakeLog::new(1, 1);
+    let agent = Running::start(&config, &place.data(), &log).await;
+    until("the first line", || log.lines() == ["first"]).await;
+    let begun = std::time::Instant::now();
+    for (name, lines, scans) in [("later/b.log", 2, 2), ("a/b/c.log", 3, 4)] {
+        // A folder that is watched anew is looked through twice: from then on only the interval counts.
+        until("the second look", || agent.metrics.scans.get() >= scans).await;
+        std::fs::create_dir_all(other(name).parent().unwrap()).unwrap();
+        append(&other(name), "later\n");
+        until("the line of a new folder", || log.lines().len() == lines).await;
+    }
+    std::fs::remove_dir_all(other("later")).unwrap();
+    until("its file is gone", || agent.ledger.snapshot().sources.iter().any(|source| source.finished)).await;
+    std::fs::create_dir(other("later")).unwrap();
+    append(&other("later/c.log"), "again\n");
+    until("the line of the folder that came again", || log.lines().len() == 4).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_carry_labels_position_and_time() {
     let place = Place::new();
     let mut config = quick(&[place.log("*.log")]);

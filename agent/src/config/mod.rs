@@ -56,9 +56,10 @@ pub struct AgentConfig {
     /// TLS of this endpoint. Left out: plain text.
     pub http_tls: Option<TlsConfig>,
     /// How often folders are scanned for new, renamed and deleted files where the kernel does not report all of them,
-    /// as on network file systems, and how often files behind links are checked. Where it does (inotify on a local
-    /// disk), changes are seen at once and folders are scanned every tenth interval (up to every sixtieth with
-    /// thousands of files); where the limits of inotify are reached, twice per interval.
+    /// as on network file systems, and how often files behind links, and folders of `include` that do not exist, are
+    /// checked. Where it does (inotify on a local disk), changes are seen at once and folders are scanned every tenth
+    /// interval (up to every sixtieth with thousands of files); where the limits of inotify are reached, twice per
+    /// interval.
     pub scan_interval: Span,
     /// How often positions of acknowledged lines are written to disk.
     pub checkpoint_interval: Span,

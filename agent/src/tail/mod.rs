@@ -49,7 +49,7 @@ impl Reader {
             let now = Instant::now();
             if now >= next_look && now < next_scan {
                 next_look = now + self.parts.scan_interval;
-                if self.look_at_links() {
+                if self.look_at_unreported() {
                     next_scan = next_scan.min(gap_end);
                 }
             }
@@ -61,7 +61,7 @@ impl Reader {
                 self.parts.metrics.scan_seconds.inc_by(took.as_secs_f64());
                 gap_end = Instant::now() + SCAN_GAP.max(took * 10);
                 next_scan = (now + interval).max(gap_end);
-                next_look = if self.links.is_empty() { next_scan } else { now + self.parts.scan_interval };
+                next_look = if self.has_unreported() { now + self.parts.scan_interval } else { next_scan };
             }
             if now >= self.timer {
                 self.timers(now);

@@ -207,6 +207,8 @@ pub(crate) struct Reader {
     pub known: Vec<(Arc<Source>, Option<FileKey>)>,
     /// Files whose changes the kernel does not report, as the last scan found them.
     pub links: Vec<(PathBuf, Option<FileStamp>)>,
+    /// Folders that globs begin at and that are not there, as of the last scan.
+    pub missing: Vec<PathBuf>,
     pub unreadable: HashMap<PathBuf, io::ErrorKind>,
     /// Paths behind links that are not followed.
     pub skipped: HashSet<PathBuf>,
@@ -235,6 +237,7 @@ impl Reader {
             queue: VecDeque::new(),
             known,
             links: Vec::new(),
+            missing: Vec::new(),
             unreadable: HashMap::new(),
             skipped: HashSet::new(),
             first_scan: true,

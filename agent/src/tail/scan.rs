@@ -55,6 +55,7 @@ impl Reader {
             watcher.set(&scan.folders);
         }
         self.links = scan.links.into_iter().map(|(path, found)| (path, found.as_ref().map(stamp))).collect();
+        self.missing = scan.missing;
         let detached = Detached::of(&self.known);
         // A file with two names goes by the one that matches.
         scan.files.sort_by_key(|found| found.rotated_from.is_some());
@@ -123,10 +124,15 @@ impl Reader {
         })
     }
 
-    /// Looks at the files whose changes the kernel does not report. Whether folders must be looked through: a name leads
-    /// to another file now, or to one that is not read.
-    pub(super) fn look_at_links(&mut self) -> bool {
-        let (mut rescan, mut changed) = (false, Vec::new());
+    /// Whether something must be looked at whose changes the kernel does not report.
+    pub(super) fn has_unreported(&self) -> bool {
+        !self.links.is_empty() || !self.missing.is_empty()
+    }
+
+    /// Looks at it. Whether folders must be looked through: a name leads to another file now, or to one that is not read, or a
+    /// folder is there that was not.
+    pub(super) fn look_at_unreported(&mut self) -> bool {
+        let (mut rescan, mut changed) = (self.missing.iter().any(|folder| folder.exists()), Vec::new());
         for (path, known) in &mut self.links {
             let now = std::fs::metadata(path).ok().as_ref().map(stamp);
             if now == *known {
