@@ -90,7 +90,17 @@ fn a_data_folder_in_use_or_of_a_newer_format_exits_73() {
     let (code, line) = refused(&second, "broker");
     assert_eq!(code, 73, "{line}");
     assert!(line.contains("in use"), "{line}");
+    // A process that is stopping is waited for.
+    let next = second.start("broker");
+    until("the next one waits", Duration::from_secs(20), || {
+        let said = second.output("broker");
+        if said.contains("waiting up to 10 s for a process that is stopping") { Ok(()) } else { Err(said) }
+    });
     assert_eq!(broker.stop(), 0);
+    until("the next one listens", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", second.kafka)).map(drop).map_err(|e| e.to_string())
+    });
+    assert_eq!(next.stop(), 0);
     std::fs::write(data.join("log/VERSION"), "999\n").unwrap();
     let (code, line) = refused(&site, "broker");
     assert_eq!(code, 73, "{line}");

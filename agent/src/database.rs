@@ -6,17 +6,13 @@
 //! sled 0.34 writes with `sync_file_range` on Linux, which syncs neither the disk's cache nor the file's length: after
 //! its `flush` this module calls fsync on the database file.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use millrace_log::database_lock::{self, RELEASE};
 use millrace_log::snapshot_files::clear_unfinished;
 
 use crate::error::AgentError;
-
-/// How long a database that was closed in this process may hold its lock.
-const RELEASE: Duration = Duration::from_secs(10);
 
 /// What a key belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +44,9 @@ impl Database {
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let failed = |what| move |source| AgentError::File { what, path: folder.to_owned(), source };
         let of_db = |source| AgentError::Database { path: folder.to_owned(), source };
-        wait_for_release(&folder.join("db")).map_err(failed("locking the database in"))?;
+        if !database_lock::wait_until_free(folder, RELEASE).map_err(failed("locking the database in"))? {
+            return Err(AgentError::InUse { path: folder.to_owned() });
+        }
         clear_unfinished(folder).map_err(failed("clearing snapshots in"))?;
         let db =
             sled::Config::new().path(folder).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(of_db)?;
@@ -102,30 +100,10 @@ impl Database {
     }
 }
 
-/// Waits until sled can lock its file. Nobody else works in the folder, but threads of a database that was closed a moment
-/// ago in this process, and children of it that have not yet begun their own program, hold the lock a little longer.
-fn wait_for_release(file: &Path) -> io::Result<()> {
-    let file = match File::open(file) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let deadline = Instant::now() + RELEASE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return file.unlock(),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            // sled says what is wrong.
-            Err(fs::TryLockError::WouldBlock) => return Ok(()),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -138,22 +116,5 @@ mod tests {
         fs::write(folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap();
         let database = Database::open(folder.path()).unwrap();
         assert_eq!(database.get(Tree::Meta, b"a").unwrap().as_deref(), Some(&b"b"[..]));
-    }
-
-    #[test]
-    fn a_database_whose_lock_is_let_go_a_moment_later_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(Database::open(folder.path()).unwrap());
-        let file = folder.path().join("db");
-        wait_for_release(&file).unwrap();
-        let held = File::open(&file).unwrap();
-        held.lock().unwrap();
-        let opening = std::thread::spawn({
-            let folder = folder.path().to_owned();
-            move || Database::open(&folder).map(drop)
-        });
-        std::thread::yield_now();
-        held.unlock().unwrap();
-        opening.join().unwrap().unwrap();
     }
 }

@@ -19,7 +19,7 @@ pub enum AgentError {
         source: io::Error,
     },
     /// Another process works there.
-    #[error("{} is in use by another agent: stop it or choose another data folder", path.display())]
+    #[error("{} is in use by another process: stop it or choose another data folder", path.display())]
     InUse {
         /// The folder.
         path: PathBuf,

@@ -154,24 +154,6 @@ fn lock_folder(fs: &dyn Filesystem, folder: &Path) -> Result<Box<dyn Lock>, Aggr
     Ok(lock)
 }
 
-/// Sled may hold its own lock a moment longer than the threads of an aggregator that was just dropped.
-fn open_state(folder: &Path) -> Result<Arc<StateDb>, StateError> {
-    let dir = folder.join("catalog");
-    let mut attempts = 0;
-    loop {
-        match StateDb::open(&dir) {
-            Err(StateError::Store { source: sled::Error::Io(error), .. })
-                if error.kind() == std::io::ErrorKind::Other && attempts < 20 =>
-            {
-                attempts += 1;
-                tracing::debug!(%error, "catalog is still locked");
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-            opened => return opened.map(Arc::new),
-        }
-    }
-}
-
 impl Aggregator {
     /// Opens `<data_dir>/index` and makes the clients of the log, which connect in the background.
     pub async fn open(
@@ -201,7 +183,7 @@ impl Aggregator {
         let (at, now_ns) = (folder.clone(), clock.now_ns());
         let opening = tokio::task::spawn_blocking(move || {
             let lock = lock_folder(&RealFs, &at)?;
-            let db = open_state(&at)?;
+            let db = Arc::new(StateDb::open(&at.join("catalog"))?);
             let docs = Documents::open(Arc::clone(&db), now_ns)?;
             Ok::<_, AggregatorError>((lock, SledCatalog::open(db)?, docs))
         });

@@ -16,7 +16,9 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use millrace_log::database_lock::{self, RELEASE};
 use millrace_log::snapshot_files::clear_unfinished;
 use parking_lot::Mutex;
 
@@ -33,6 +35,12 @@ pub enum StateError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("{} is in use by another process: stop it or choose another data folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
     },
     /// sled refused.
     #[error(
@@ -65,9 +73,17 @@ pub struct StateDb {
 }
 
 impl StateDb {
-    /// Opens or makes the database in a folder, which is then durable itself.
+    /// Opens or makes the database in a folder, which is then durable itself. One that is being closed elsewhere is waited for:
+    /// to be called by whoever holds the lock of the folder above. Blocking.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
+        Self::open_within(dir, RELEASE)
+    }
+
+    fn open_within(dir: &Path, wait: Duration) -> Result<Self, StateError> {
         std::fs::create_dir_all(dir).map_err(StateError::io("making", dir))?;
+        if !database_lock::wait_until_free(dir, wait).map_err(StateError::io("locking the database in", dir))? {
+            return Err(StateError::InUse { path: dir.to_owned() });
+        }
         clear_unfinished(dir).map_err(StateError::io("clearing snapshots in", dir))?;
         let db = sled::Config::new()
             .path(dir)
@@ -143,6 +159,17 @@ mod tests {
         std::fs::write(dir.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "").unwrap();
         let tree = StateDb::open(dir.path()).unwrap().tree("t").unwrap();
         assert_eq!(tree.get("a").unwrap().as_deref(), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn a_database_that_another_process_has_open_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = StateDb::open(dir.path()).unwrap();
+        let error = StateDb::open_within(dir.path(), Duration::ZERO).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("is in use by another process") && !text.contains("restore"), "{text}");
+        drop(db);
+        StateDb::open(dir.path()).unwrap();
     }
 
     #[test]

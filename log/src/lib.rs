@@ -18,6 +18,8 @@ pub mod go;
 pub mod yaml;
 /// Snapshots of databases that a full disk left unfinished.
 pub mod snapshot_files;
+/// Databases that are still locked.
+pub mod database_lock;
 /// Small state on disk, synced: named trees of keys and JSON values.
 pub mod store;
 /// Alerts, and the trait by which they are handed to a notifier.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::database_lock::{self, RELEASE};
 use crate::snapshot_files::clear_unfinished;
 
 /// Version of the trees' contents that this code reads and writes.
@@ -93,6 +94,9 @@ impl Store {
             Err(fs::TryLockError::Error(source)) => return Err(failed("locking")(source)),
         }
         check_version(path)?;
+        if !database_lock::wait_until_free(path, RELEASE).map_err(failed("locking the database in"))? {
+            return Err(StoreError::InUse { path: path.to_owned() });
+        }
         clear_unfinished(path).map_err(failed("clearing snapshots in"))?;
         let db = sled::Config::new()
             .path(path)

@@ -36,7 +36,10 @@ pub async fn start(
             opened.await.unwrap_or(Err(None))
         }
     };
-    let in_use = |error: &Option<AgentError>| matches!(error, Some(AgentError::InUse { .. }));
+    let in_use = |error: &Option<AgentError>| match error {
+        Some(error @ AgentError::InUse { .. }) => Some(error.to_string()),
+        _ => None,
+    };
     let (agent, registry) = site.open(open, in_use).await.map_err(|error| match error {
         Some(error) => agent_failure(error),
         None => Failure::text(Code::Failed, "opening the agent was aborted"),

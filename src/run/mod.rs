@@ -93,7 +93,7 @@ impl Process {
         let audit = AuditQueue::new(std::sync::Arc::clone(&clock));
         access.audited_by(std::sync::Arc::new(audit.clone()));
         registries.put("audit events", audit.registry());
-        let site = Site { access, audit, clock, registries, notices: Notices::default(), again: false };
+        let site = Site { access, audit, clock, registries, notices: Notices::default() };
         let mut parts = Parts::new(site, scope);
         match parts.start(settings).await {
             Ok(()) => Ok(Self { parts, reloads }),

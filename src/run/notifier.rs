@@ -32,7 +32,10 @@ pub async fn start(config: &Config, site: &Site, stages: &mut Stages<Part>) -> R
             opened.await.unwrap_or(Err(None))
         }
     };
-    let in_use = |error: &Option<NotifyError>| matches!(error, Some(NotifyError::Store(StoreError::InUse { .. })));
+    let in_use = |error: &Option<NotifyError>| match error {
+        Some(error @ NotifyError::Store(StoreError::InUse { .. })) => Some(error.to_string()),
+        _ => None,
+    };
     let (notifier, registry) = site.open(open, in_use).await.map_err(|error| match error {
         Some(error) => notify_failure(error),
         None => Failure::text(Code::Failed, "opening the notifier was aborted"),

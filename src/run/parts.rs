@@ -177,7 +177,6 @@ impl Parts {
         for part in changed.iter().rev() {
             before.extend(self.stop_part(*part).await.map(|started| (*part, started)));
         }
-        self.site.again = true;
         let mut has_gone_back = false;
         for part in changed {
             let started = before.remove(&part);

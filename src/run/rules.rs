@@ -54,7 +54,10 @@ pub async fn start(
             opened.await.unwrap_or(Err(None))
         }
     };
-    let in_use = |error: &Option<RulesError>| matches!(error, Some(RulesError::Store(StoreError::InUse { .. })));
+    let in_use = |error: &Option<RulesError>| match error {
+        Some(error @ RulesError::Store(StoreError::InUse { .. })) => Some(error.to_string()),
+        _ => None,
+    };
     let (rules, registry) = site.open(open, in_use).await.map_err(|error| match error {
         Some(error) => rules_failure(error),
         None => Failure::text(Code::Failed, "opening the rules was aborted"),

@@ -1,4 +1,4 @@
-//! What all parts of a process are started with: time, metrics, notices; and opening a part that has just stopped.
+//! What all parts of a process are started with: time, metrics, notices; and opening a part whose predecessor is stopping.
 //!
 //! In: an opening that may find its folder still locked. Out: what it opened. Touches the clock.
 
@@ -13,8 +13,10 @@ use super::notices::Notices;
 use crate::audit::AuditQueue;
 use crate::metrics::Registries;
 
-/// How long a part that starts again waits for the locks of its predecessor, which answers its last requests.
+/// How long a part waits for the lock of its predecessor, of this process or another, which answers its last requests.
 const HANDOVER: Duration = Duration::from_secs(10);
+/// A wait of this long is logged.
+const UNUSUAL: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What all parts share.
@@ -30,20 +32,27 @@ pub struct Site {
     pub registries: Registries,
     /// What those who look after the process should know.
     pub notices: Notices,
-    /// Whether a predecessor of the part ran in this process.
-    pub again: bool,
 }
 
 impl Site {
-    /// Opens a part; where its predecessor still holds the folder, again until it is free.
-    pub async fn open<T, E, F>(&self, mut open: impl FnMut() -> F, in_use: impl Fn(&E) -> bool) -> Result<T, E>
+    /// Opens a part; where its predecessor still holds the folder, again until it is free. `in_use` says so of an error.
+    pub async fn open<T, E, F>(
+        &self,
+        mut open: impl FnMut() -> F,
+        in_use: impl Fn(&E) -> Option<String>,
+    ) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
     {
-        let until = Instant::now() + HANDOVER;
+        let (begun, mut is_logged) = (Instant::now(), false);
         loop {
             match open().await {
-                Err(error) if self.again && in_use(&error) && Instant::now() < until => {
+                Err(error) if begun.elapsed() < HANDOVER => {
+                    let Some(text) = in_use(&error) else { return Err(error) };
+                    // Those of this process are gone sooner.
+                    if begun.elapsed() >= UNUSUAL && !std::mem::replace(&mut is_logged, true) {
+                        tracing::info!("waiting up to {} s for a process that is stopping: {text}", HANDOVER.as_secs());
+                    }
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 opened => return opened,
