@@ -102,12 +102,24 @@ fn confined(selector: &str, filter: Option<TapFilter>) -> Result<TapFilter, Refu
     }))
 }
 
+/// Live records of the agent; `None` before it has started.
+pub type CurrentTaps = Arc<dyn Fn() -> Option<Taps> + Send + Sync>;
+
 /// The route; `open`: whether the door is private enough to show records.
-pub fn tap_route(taps: Option<Taps>, open: bool) -> Routes {
+pub fn tap_route(taps: Option<CurrentTaps>, open: bool) -> Routes {
     let tap =
         move |Extension(who): Extension<Identity>, tenant: Option<Extension<Tenant>>, RawQuery(query): RawQuery| {
             let tenant = tenant.map(|Extension(tenant)| tenant).unwrap_or_default();
-            async move { answer(taps, open, (&who, tenant), query.as_deref()) }
+            let taps = taps.as_ref().map(|taps| taps());
+            async move {
+                match taps {
+                    Some(None) => {
+                        let text = "the agent has not started yet: `/ready` says why\n";
+                        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+                    }
+                    taps => answer(taps.flatten(), open, (&who, tenant), query.as_deref()),
+                }
+            }
         };
     Routes::new().on(Need::Read, Methods::Get, "/api/v1/tap", tap)
 }

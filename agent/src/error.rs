@@ -126,4 +126,12 @@ impl AgentError {
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::File { .. } | Self::Database { source: sled::Error::Io(_), .. })
     }
+
+    /// Whether a disk has no room.
+    pub fn is_full_disk(&self) -> bool {
+        let (Self::File { source, .. } | Self::Database { source: sled::Error::Io(source), .. }) = self else {
+            return false;
+        };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }

@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use millrace_agent::LedgerHandle;
-use millrace_agent::tap::Taps;
 use millrace_aggregator::run::Aggregator;
 use millrace_doors::routes::{Methods, Need, Routes};
 use millrace_log::consume::ConsumerStatus;
@@ -17,15 +15,13 @@ use super::agent::CurrentAgent;
 use super::site::Site;
 use crate::ledger::{LedgerView, agent_hop, consumer_hop, index_hop};
 use crate::status::{Notes, ReadyCheck, status_routes};
-use crate::tap::tap_route;
+use crate::tap::{CurrentTaps, tap_route};
 
 /// Handles of the parts that run.
 #[derive(Clone, Default)]
 pub struct Insight {
-    /// Counts of the agent.
-    pub agent: Option<LedgerHandle>,
-    /// Live records of the agent.
-    pub taps: Option<Taps>,
+    /// Counts and live records of the agent.
+    pub agent: Option<CurrentAgent>,
     /// Counts of the index.
     pub index: Option<Arc<Aggregator>>,
     /// Counts of the routes.
@@ -43,10 +39,11 @@ pub struct Insight {
 impl Insight {
     /// `/metrics`, `/ready`, the ledger, and live records where the listener is private.
     pub fn router(&self, site: &Site, is_private: bool) -> Routes {
+        let taps = self.agent.clone().map(|agent| -> CurrentTaps { Arc::new(move || agent.taps()) });
         Routes::new()
             .merge(status_routes(site.registries.clone(), self.ready.clone(), self.notes(site)))
             .merge(self.ledger_route(site))
-            .merge(tap_route(self.taps.clone(), is_private))
+            .merge(tap_route(taps, is_private))
     }
 
     /// What is wrong although the process does its work.
@@ -104,7 +101,7 @@ impl Insight {
                     }
                     None => None,
                 };
-                let agent = agent.map(|handle| agent_hop(&handle.snapshot()));
+                let agent = agent.map(|agent| agent_hop(&agent.ledger()));
                 let hop = |(from, status): (&str, &ConsumerStatus)| consumer_hop(&format!("route {from}"), status);
                 let routes = routes.iter().flat_map(|ledger| ledger.passes().map(hop));
                 let hops = agent.into_iter().chain(routes).chain(index).chain(exports).collect();

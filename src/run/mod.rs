@@ -18,8 +18,6 @@ mod site;
 mod part;
 /// HTTP listeners.
 mod listeners;
-/// `/metrics`, `/ready`, the ledger.
-mod insight;
 /// The embedded broker.
 mod broker;
 /// Audit events to the log.
@@ -36,6 +34,8 @@ mod index;
 mod exports;
 /// Files and other sources to topics.
 mod agent;
+/// `/metrics`, `/ready`, the ledger.
+mod insight;
 /// The parts that run now.
 mod parts;
 

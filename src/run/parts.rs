@@ -8,8 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use millrace_agent::LedgerHandle;
-use millrace_agent::tap::Taps;
 use millrace_doors::access::Access;
 use millrace_doors::access::config::AuditKafkaConfig;
 use millrace_doors::routes::{Need, Routes};
@@ -24,6 +22,7 @@ use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
+use super::agent::CurrentAgent;
 use super::broker::{self, RunningBroker, log_connection, pointed};
 use super::index::{self, RunningIndex};
 use super::insight::Insight;
@@ -82,7 +81,7 @@ pub struct Parts {
     index: Option<RunningIndex>,
     notifier: Option<Arc<Notifier>>,
     rules: Option<Arc<Rules>>,
-    agent: Option<(LedgerHandle, Taps)>,
+    agent: Option<CurrentAgent>,
     exports: Vec<(String, ConsumerStatus)>,
     alerts: CurrentAlerts,
     /// Ends tails and queries of the index that runs now.
@@ -444,11 +443,9 @@ impl Parts {
             }
             None => {}
         }
-        if let Some((ledger, taps)) = &self.agent {
-            let agent = ledger.clone();
+        insight.agent.clone_from(&self.agent);
+        if let Some(agent) = self.agent.clone() {
             insight.ready.push(Arc::new(move || agent.ready().map_err(|reason| format!("agent: {reason}"))));
-            insight.agent = Some(ledger.clone());
-            insight.taps = Some(taps.clone());
         }
         insight
     }
