@@ -1,4 +1,5 @@
-//! Record batches on their way in: checked as Kafka checks them, recompressed where the topic asks, and given their offsets.
+//! Record batches on their way in: checked as Kafka checks them, recompressed where the topic asks, and given their offsets. The
+//! latest time in the header becomes that of the records, as in Kafka: retention and look-ups by time rely on it.
 //!
 //! In: bytes of a Produce request, limits of the topic. Out: [`Incoming`] batches or the reason of the refusal. Touches
 //! nothing, and copies no records unless the codec changes.
@@ -14,6 +15,9 @@ use super::marker::{Marker, marker};
 use super::records;
 use super::rewrite::{self, RecompressError};
 use super::unpacked::{RecordLimits, check_records};
+
+/// Where the latest time stands in the header.
+const MAX_TIMESTAMP_AT: usize = 35;
 
 /// One batch on its way to the segment: the header apart, so that patching it copies no records.
 pub(super) struct Incoming {
@@ -35,21 +39,25 @@ impl Incoming {
             self.header.attributes |= LOG_APPEND_BIT;
             self.header.max_timestamp = now_ms;
         }
-        let mut put = |at: usize, bytes: &[u8]| {
-            if let Some(place) = self.head.get_mut(at..at + bytes.len()) {
-                place.copy_from_slice(bytes);
-            }
-        };
-        put(0, &base_offset.to_be_bytes());
-        put(PREFIX, &LEADER_EPOCH.to_be_bytes());
+        self.put(0, &base_offset.to_be_bytes());
+        self.put(PREFIX, &LEADER_EPOCH.to_be_bytes());
         if log_append_time_ms.is_some() {
-            put(CRC_FROM, &self.header.attributes.to_be_bytes());
-            put(35, &self.header.max_timestamp.to_be_bytes());
-            let crc = crc32c::crc32c(self.head.get(CRC_FROM..).unwrap_or_default());
-            self.header.crc = crc32c::crc32c_append(crc, &self.body);
-            if let Some(place) = self.head.get_mut(CRC_AT..CRC_FROM) {
-                place.copy_from_slice(&self.header.crc.to_be_bytes());
-            }
+            self.put(CRC_FROM, &self.header.attributes.to_be_bytes());
+            self.seal_time();
+        }
+    }
+
+    /// Writes the latest time, and the checksum over it.
+    fn seal_time(&mut self) {
+        self.put(MAX_TIMESTAMP_AT, &self.header.max_timestamp.to_be_bytes());
+        let crc = crc32c::crc32c(self.head.get(CRC_FROM..).unwrap_or_default());
+        self.header.crc = crc32c::crc32c_append(crc, &self.body);
+        self.put(CRC_AT, &self.header.crc.to_be_bytes());
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(place) = self.head.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
         }
     }
 }
@@ -90,7 +98,9 @@ pub(super) fn take_apart(
         }
         let times_ms = check(&header, kind, limits, now_ms)?;
         if kind.is_client() {
-            check_records(&header, &body, RecordLimits { unpacked: limits.max_unpacked_bytes, times_ms })?;
+            let latest_ms =
+                check_records(&header, &body, RecordLimits { unpacked: limits.max_unpacked_bytes, times_ms })?;
+            header.max_timestamp = latest_ms.unwrap_or(header.max_timestamp);
         }
         if limits.compact && kind.is_client() {
             let places = records::without_key(&header, &body)
@@ -104,7 +114,11 @@ pub(super) fn take_apart(
         }
         let mut head = [0; HEADER];
         body.copy_to_slice(&mut head);
-        batches.push(Incoming { header, head, body });
+        let mut batch = Incoming { header, head, body };
+        if batch.head.get(MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8) != Some(&header.max_timestamp.to_be_bytes()) {
+            batch.seal_time();
+        }
+        batches.push(batch);
     }
     match (batches.len(), kind) {
         (0, _) => Err(AppendError::Invalid("it contains no batch")),
@@ -171,6 +185,8 @@ fn check(header: &Header, kind: AppendKind, limits: &Limits, now_ms: i64) -> Res
 
 #[cfg(test)]
 mod tests {
+    use millrace_log::varint::put_varint;
+
     use super::super::batch::tests::{NOBODY, batch, reseal};
     use super::*;
     use crate::config::{StorageConfig, TopicSettings};
@@ -278,6 +294,62 @@ mod tests {
                 Err(e) => e.to_string(),
             };
             assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_latest_time_of_a_batch_is_that_of_its_records() {
+        let record = |place: i64, delta: i64| {
+            let mut record = vec![0];
+            put_varint(&mut record, delta);
+            put_varint(&mut record, place);
+            record.extend_from_slice(&[1, 1, 0]);
+            let mut all = Vec::new();
+            put_varint(&mut all, record.len() as i64);
+            all.extend(record);
+            all
+        };
+        let taken = |bytes: Vec<u8>, settings: &[(&str, &str)]| {
+            let incoming = take_apart(bytes.into(), AppendKind::Client, &limits(settings), NOW).unwrap().remove(0);
+            let stored = [&incoming.head[..], &incoming.body[..]].concat();
+            let header = Header::parse(&stored).unwrap();
+            assert_eq!(header, incoming.header);
+            assert!(crc_holds(&header, &stored));
+            (header, stored)
+        };
+        for (name, codec) in [
+            ("uncompressed", Codec::None),
+            ("gzip", Codec::Gzip(-1)),
+            ("snappy", Codec::Snappy),
+            ("lz4", Codec::Lz4(9)),
+            ("zstd", Codec::Zstd(3)),
+        ] {
+            for (base, deltas, said, want) in [
+                (NOW, [0, 7, 3], NOW + 7, NOW + 7),
+                (NOW, [0, 7, 3], 5, NOW + 7),
+                (NOW, [0, 7, 3], -1, NOW + 7),
+                (NOW, [0, 7, 3], NOW + 3_600_000, NOW + 7),
+                (NOW, [-9, -7, -8], NOW, NOW - 7),
+                (-1, [0, 0, 0], NOW, -1),
+            ] {
+                let records = (0..).zip(deltas).flat_map(|(place, delta)| record(place, delta));
+                let header = Header::parse(&batch(3, NOW, NOBODY)).unwrap();
+                let header = Header { base_timestamp: base, max_timestamp: said, ..header };
+                let (header, plain) = header.seal(vec![0; HEADER].into_iter().chain(records).collect());
+                let packed_by_topic = taken(plain.clone(), &[("compression.type", name)]);
+                let sent = rewrite::recompress(&header, &plain, codec, 1 << 20).unwrap().1;
+                let packed_by_client = taken(sent.clone(), &[]);
+                for (stored, bytes) in [packed_by_topic, packed_by_client] {
+                    assert_eq!((stored.max_timestamp, stored.base_timestamp), (want, base), "{name} {said}");
+                    let mut read = records::Records::open(&stored, &bytes).unwrap();
+                    for delta in deltas {
+                        assert_eq!(read.next().unwrap().unwrap().timestamp_delta, delta, "{name}");
+                    }
+                }
+                // The time of the broker counts alone.
+                let (stored, _) = taken(sent, &[("message.timestamp.type", "LogAppendTime")]);
+                assert_eq!(stored.max_timestamp, said);
+            }
         }
     }
 

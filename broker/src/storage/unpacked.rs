@@ -1,7 +1,7 @@
 //! What the records of a client's batch are once they are decompressed: their size within the topic's limit, their structure
 //! and their times, so that no reader meets a batch that it can't take.
 //!
-//! In: a whole batch, the limits. Out: nothing, or the record at fault. Touches nothing but spare buffers.
+//! In: a whole batch, the limits. Out: the latest time of its records, or the record at fault. Touches nothing but spare buffers.
 //!
 //! All batches are looked through, as Apache Kafka does it: a batch that is taken here and can't be read would stop all
 //! consumers of its partition for good. Small ones are decompressed into a buffer; those that may be large as a stream that
@@ -32,13 +32,20 @@ pub(super) struct RecordLimits {
     pub times_ms: Option<(i64, i64)>,
 }
 
-/// Refuses a batch whose records take more than they may decompressed, or are not what its header says.
-pub(super) fn check_records(header: &Header, batch: &[u8], limits: RecordLimits) -> Result<(), AppendError> {
+/// Refuses a batch whose records take more than they may decompressed, or are not what its header says. Gives the latest time of
+/// the records, which need not be the one in the header; `None` where their times don't count.
+pub(super) fn check_records(header: &Header, batch: &[u8], limits: RecordLimits) -> Result<Option<i64>, AppendError> {
+    let latest_delta = latest_delta(header, batch, limits)?;
+    Ok(limits.times_ms.map(|_| header.base_timestamp.wrapping_add(latest_delta)))
+}
+
+/// The largest difference of a record's time from the base of its batch.
+fn latest_delta(header: &Header, batch: &[u8], limits: RecordLimits) -> Result<i64, AppendError> {
     let packed = batch.get(HEADER..header.size()).unwrap_or_default();
     let times = Times { base: header.base_timestamp, within: limits.times_ms };
     // Most batches are sound: only of the others must be said what is wrong.
     let look = |plain: &[u8], most: u64| match is_sound(header.count, plain, times) {
-        true if plain.len() as u64 <= most => Ok(()),
+        Some(latest_delta) if plain.len() as u64 <= most => Ok(latest_delta),
         _ => look_through(header, plain, most, times),
     };
     if header.codec() == 0 {
@@ -103,23 +110,21 @@ fn most_of_snappy(packed: &[u8]) -> u64 {
     sum
 }
 
-/// What [`look_through`] accepts, in as little time as possible: nearly all batches come here.
-fn is_sound(count: i32, records: &[u8], times: Times) -> bool {
-    let mut rest = records;
+/// What [`look_through`] accepts and gives, in as little time as possible: nearly all batches come here.
+fn is_sound(count: i32, records: &[u8], times: Times) -> Option<i64> {
+    let (mut rest, mut latest_delta) = (records, i64::MIN);
     for place in 0..i64::from(count) {
-        let Some(length) = small(&mut rest).and_then(|length| usize::try_from(length).ok()) else { return false };
-        let Some((record, behind)) = rest.split_at_checked(length) else { return false };
+        let length = small(&mut rest).and_then(|length| usize::try_from(length).ok())?;
+        let (record, behind) = rest.split_at_checked(length)?;
         rest = behind;
-        if is_record(record, place, times).is_none() {
-            return false;
-        }
+        latest_delta = latest_delta.max(is_record(record, place, times)?);
     }
-    rest.is_empty()
+    rest.is_empty().then_some(latest_delta)
 }
 
-/// One record behind its length.
+/// One record behind its length. Gives the difference of its time.
 #[inline]
-fn is_record(record: &[u8], place: i64, times: Times) -> Option<()> {
+fn is_record(record: &[u8], place: i64, times: Times) -> Option<i64> {
     let (_attributes, mut rest) = record.split_first()?;
     let timestamp_delta = small(&mut rest)?;
     if small(&mut rest)? != place || times.wrong(timestamp_delta).is_some() {
@@ -131,7 +136,7 @@ fn is_record(record: &[u8], place: i64, times: Times) -> Option<()> {
         pass(&mut rest, false)?;
         pass(&mut rest, true)?;
     }
-    rest.is_empty().then_some(())
+    rest.is_empty().then_some(timestamp_delta)
 }
 
 #[inline]
@@ -255,7 +260,8 @@ impl<R: BufRead> Counted<R> {
         }
     }
 
-    fn record(&mut self, place: i32) -> Result<(), Fault> {
+    /// Reads one. Gives the difference of its time.
+    fn record(&mut self, place: i32) -> Result<i64, Fault> {
         self.record = u64::MAX;
         let length = self.number()?;
         self.record = u64::try_from(length).map_err(|_| Fault::Malformed("a length of it is negative"))?;
@@ -282,15 +288,16 @@ impl<R: BufRead> Counted<R> {
             self.bytes(false)?;
             self.bytes(true)?;
         }
-        if self.record == 0 { Ok(()) } else { Err(Fault::Malformed("it is shorter than its length says")) }
+        if self.record == 0 { Ok(timestamp_delta) } else { Err(Fault::Malformed("it is shorter than its length says")) }
     }
 }
 
-/// Reads all records of a batch, which may take `most` bytes together.
-fn look_through(header: &Header, from: impl BufRead, most: u64, times: Times) -> Result<(), AppendError> {
+/// Reads all records of a batch, which may take `most` bytes together. Gives the largest difference of their times.
+fn look_through(header: &Header, from: impl BufRead, most: u64, times: Times) -> Result<i64, AppendError> {
     let mut from = Counted { from, record: 0, batch: most, times };
+    let mut latest_delta = i64::MIN;
     for place in 0..header.count {
-        from.record(place).map_err(|fault| match fault {
+        let delta = from.record(place).map_err(|fault| match fault {
             Fault::TooLarge => AppendError::Unpacked { place: Some(place), max: most },
             Fault::Malformed(what) => AppendError::Record { place, what },
             Fault::Time(timestamp_ms) => {
@@ -299,9 +306,10 @@ fn look_through(header: &Header, from: impl BufRead, most: u64, times: Times) ->
             }
             Fault::Unreadable => UNREADABLE,
         })?;
+        latest_delta = latest_delta.max(delta);
     }
     match from.from.fill_buf() {
-        Ok([]) => Ok(()),
+        Ok([]) => Ok(latest_delta),
         Ok(_) => Err(AppendError::Invalid("it contains more than the number of records in its header")),
         Err(_) => Err(UNREADABLE),
     }
@@ -343,7 +351,7 @@ mod tests {
 
     fn verdict((header, bytes): &(Header, Vec<u8>), most: u64) -> String {
         match check_records(header, bytes, limits(most)) {
-            Ok(()) => "ok".to_owned(),
+            Ok(_) => "ok".to_owned(),
             Err(error) => error.to_string(),
         }
     }
@@ -475,7 +483,7 @@ mod tests {
             let (header, bytes) = batch_with(4, *count, &packed(Codec::Zstd(0), records));
             let times = Times { base: header.base_timestamp, within: limits(MIB).times_ms };
             let got = look_through(&header, open_records(&header, &bytes).unwrap(), MIB, times);
-            assert_eq!(got.map_or_else(|error| error.to_string(), |()| "ok".to_owned()), *want, "{name}, stream");
+            assert_eq!(got.map_or_else(|error| error.to_string(), |_| "ok".to_owned()), *want, "{name}, stream");
         }
     }
 
@@ -548,8 +556,8 @@ mod tests {
                 bytes[place] = byte;
             }
             let sound = is_sound(header.count, &bytes[HEADER..], ANY);
-            prop_assert_eq!(sound, look_through(&header, &bytes[HEADER..], u64::MAX, ANY).is_ok());
-            prop_assert!(sound || is_changed);
+            prop_assert_eq!(sound, look_through(&header, &bytes[HEADER..], u64::MAX, ANY).ok());
+            prop_assert!(sound.is_some() || is_changed);
         }
 
         #[test]
