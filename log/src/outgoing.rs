@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -222,7 +222,8 @@ impl Resolve for CheckedResolver {
     }
 }
 
-/// Follows redirects to the same host, also from `http` to `https`: others would get what was meant for this one.
+/// Follows redirects to the same host, also from `http` to `https`, that keep method and body: another host would get what was
+/// meant for this one, and a GET without the body would be answered although nothing was delivered.
 fn same_host(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let (next, previous) = (attempt.url(), attempt.previous().last());
     let is_same = previous.is_some_and(|previous| {
@@ -232,10 +233,35 @@ fn same_host(attempt: Attempt<'_>) -> reqwest::redirect::Action {
         let host: String = next.host_str().unwrap_or("nowhere").chars().take(200).collect();
         return attempt.error(format!("the server redirects to another host, {host}: set the URL to that address"));
     }
+    if !matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+        let to = previous.map_or_else(String::new, |previous| shown(next, previous));
+        let status = attempt.status();
+        let text = format!(
+            "the server redirects with {status} to {to}, where a request without its body would be sent: set the URL to that \
+             address, or let the server answer 307 or 308"
+        );
+        return attempt.error(text);
+    }
     if attempt.previous().len() > MAX_REDIRECTS {
         return attempt.error("the server redirects without end");
     }
     attempt.follow()
+}
+
+/// Where a redirect leads, without what may be secret: query, login, and a path with a part of the one before, which may hold a
+/// token.
+fn shown(next: &Url, previous: &Url) -> String {
+    let parts =
+        |url: &Url| url.path().split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let before = parts(previous);
+    let path = if next.path() == previous.path() {
+        " (the same path)".to_owned()
+    } else if parts(next).iter().any(|part| before.contains(part)) {
+        " (another path)".to_owned()
+    } else {
+        next.path().chars().take(200).collect()
+    };
+    format!("{}{path}", next.origin().ascii_serialization())
 }
 
 /// Makes clients that keep to the section `outgoing`. Cheap to clone.
@@ -274,7 +300,7 @@ impl Outgoing {
 /// Which redirects are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redirects {
-    /// Those to the same host.
+    /// Those to the same host that keep method and body (307, 308); others are errors.
     SameHost,
     /// None.
     None,

@@ -136,6 +136,32 @@ async fn redirects_lead_to_the_same_host_only() {
 }
 
 #[tokio::test]
+async fn a_redirect_that_loses_the_body_is_an_error_and_not_followed() {
+    for status in ["301 Moved Permanently", "302 Found", "303 See Other"] {
+        for (to, shown) in [
+            ("/login?next=s3cret", "/login"),
+            ("/hook/t0ken?x=s3cret", " (the same path)"),
+            ("/v2/t0ken", " (another path)"),
+        ] {
+            let (address, requests) = server(vec![format!("{status}\r\nLocation: {to}"), "200 OK".to_owned()]);
+            let url = format!("http://{address}/hook/t0ken");
+            let request = client(&Outgoing::default()).request(Method::POST, &url).unwrap();
+            let error = crate::causes::chain(&request.send().await.unwrap_err().without_url());
+            let want = format!(
+                "the server redirects with {status} to http://{address}{shown}, where a request without its body"
+            );
+            assert!(error.contains(&want), "{error}");
+            assert!(!error.contains("t0ken") && !error.contains("s3cret"), "{error}");
+            // The second answer is for us: nobody else asked.
+            let again = reqwest::Client::new().get(format!("http://{address}/own")).send().await.unwrap();
+            assert_eq!(again.status(), 200);
+            let requests = requests.join().unwrap();
+            assert!(requests[1].starts_with("GET /own"), "{requests:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_a_name_resolves_to_is_checked() {
     let (address, requests) = server(vec!["200 OK".to_owned()]);
     let url = format!("http://localhost:{}/", address.port());
