@@ -606,7 +606,7 @@ mod tests {
                 packed[place] = byte;
             }
             let (header, bytes) = batch_with(4, values.len() as i32, &packed);
-            let got = check_records(&header, &bytes, RecordLimits { unpacked: MIB, times_ms: None });
+            let got = latest_delta(&header, &bytes, RecordLimits { unpacked: MIB, times_ms: None });
             let stream = open_records(&header, &bytes).unwrap();
             let want = look_through(&header, stream, MIB, ANY);
             prop_assert_eq!(got.map_err(|error| error.to_string()), want.map_err(|error| error.to_string()));
