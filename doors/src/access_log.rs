@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::stream::Peer;
+use crate::tenant::Whose;
 
 /// A request that is being answered.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub struct AccessEntry {
 pub struct Asked<'a> {
     /// Name of the client.
     pub user: &'a str,
-    /// Tenant of the request.
-    pub tenant: &'a str,
+    /// Tenant of the request, or several.
+    pub tenant: Option<&'a Whose>,
 }
 
 impl AccessEntry {
@@ -42,7 +43,7 @@ impl AccessEntry {
             listener,
             peer = %peer.address,
             user = asked.user,
-            tenant = asked.tenant,
+            tenant = asked.tenant.map(tracing::field::display),
             %method,
             path,
             status = status.as_u16(),
@@ -57,6 +58,7 @@ mod tests {
     use std::io;
     use std::sync::Arc;
 
+    use millrace_log::record::Tenant;
     use parking_lot::Mutex;
 
     use super::*;
@@ -91,7 +93,8 @@ mod tests {
                 .finish();
             tracing::subscriber::with_default(subscriber, || {
                 let entry = AccessEntry::begin(&head);
-                entry.end("Loki API", &peer, Asked { user: "grafana", tenant: "team-a" }, StatusCode::OK);
+                let tenant = Whose::One(Tenant::new("team-a").unwrap());
+                entry.end("Loki API", &peer, Asked { user: "grafana", tenant: Some(&tenant) }, StatusCode::OK);
             });
             let bytes = lines.0.lock().clone();
             String::from_utf8(bytes).unwrap()

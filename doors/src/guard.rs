@@ -11,7 +11,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use http::request::Parts;
 use http::{Method, Request, StatusCode, header};
-use millrace_log::record::Tenant;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::access::session::CSRF_HEADER;
@@ -27,7 +26,7 @@ use crate::login_page;
 use crate::refusal::{Refusal, Render};
 use crate::routes::{LiveRoutes, Need};
 use crate::stream::Peer;
-use crate::tenant::TenantRule;
+use crate::tenant::{TenantRule, Whose};
 
 /// All checks of requests, in front of whatever routes.
 pub struct Guard {
@@ -53,7 +52,7 @@ pub struct Guarded {
 #[derive(Default)]
 struct Found {
     who: Option<Identity>,
-    tenant: Option<Tenant>,
+    tenant: Option<Whose>,
     login: Option<LoginWatch>,
 }
 
@@ -143,8 +142,7 @@ impl Guarded {
             }
         };
         let user = asked.who.as_ref().map_or("", |who| &who.name);
-        let tenant = asked.tenant.as_ref().map_or("", Tenant::as_str);
-        entry.end(&listener, peer, Asked { user, tenant }, answer.status());
+        entry.end(&listener, peer, Asked { user, tenant: asked.tenant.as_ref() }, answer.status());
         answer
     }
 
@@ -157,7 +155,7 @@ impl Guarded {
             user: asked.who.as_ref().map_or_else(String::new, |who| who.name.to_string()),
             address: Some(access.address(&head.headers, peer)),
             listener: self.guard.gate.listener.to_string(),
-            tenant: asked.tenant.as_ref().map_or_else(String::new, Tenant::to_string),
+            tenant: asked.tenant.as_ref().map_or_else(String::new, Whose::to_string),
             // Without the query, which may hold what only its sender should see.
             detail: format!("{} {}{colon}{why}", head.method, head.uri.path()),
         });
@@ -189,8 +187,10 @@ impl Guarded {
             if let Some(session) = entered.session {
                 head.extensions.insert(InSession { name: session.basis.name, csrf: session.csrf });
             }
-            if let Some(tenant) = asked.tenant.clone() {
-                head.extensions.insert(tenant);
+            match asked.tenant.clone() {
+                Some(Whose::One(tenant)) => drop(head.extensions.insert(tenant)),
+                Some(Whose::Several(tenants)) => drop(head.extensions.insert(tenants)),
+                None => {}
             }
         }
         let (body, ticket) = guard.limits.admit(body, is_public).await?;
@@ -238,6 +238,7 @@ mod tests {
     use axum::Extension;
     use bytes::Bytes;
     use futures::{FutureExt as _, StreamExt as _, stream};
+    use millrace_log::record::Tenant;
     use millrace_log::value::Secret;
 
     use super::*;

@@ -23,6 +23,7 @@ use tower::{Layer, Service, ServiceExt as _};
 use crate::browser::Bodies;
 use crate::identity::{Identity, Role};
 use crate::refusal::Refusal;
+use crate::tenant::{SeveralTenants, TENANT_HEADER};
 
 /// What callers of a route must be allowed to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub enum Need {
     Login,
     /// Role `read`; the handler keeps to the tenant and to the selector.
     Read,
+    /// The same, also for several tenants at once ([`SeveralTenants`]): the handler joins what each of them has.
+    ReadJoined,
     /// Views of the whole process: role `admin`, or `read` for all tenants and streams.
     Whole,
     /// Role `write`.
@@ -49,7 +52,7 @@ impl Need {
         match self {
             Self::Public => "public",
             Self::Login => "login",
-            Self::Read => "read",
+            Self::Read | Self::ReadJoined => "read",
             Self::Whole => "whole",
             Self::Write(_) => "write",
             Self::Silence(_) => "silence",
@@ -61,12 +64,18 @@ impl Need {
     pub fn is_met(self, who: &Identity) -> bool {
         match self {
             Self::Public | Self::Login => true,
-            Self::Read => who.rights.has(Role::Read),
+            Self::Read | Self::ReadJoined => who.rights.has(Role::Read),
             Self::Whole => who.rights.has_whole(Role::Read),
             Self::Write(_) => who.rights.has(Role::Write),
             Self::Silence(_) => who.rights.has(Role::Silence),
             Self::Admin(_) => who.rights.has(Role::Admin),
         }
+    }
+
+    /// Whether a route takes requests that name several tenants.
+    pub fn takes_several(self) -> bool {
+        // What needs a login only shows nothing of anybody's.
+        matches!(self, Self::ReadJoined | Self::Public | Self::Login)
     }
 
     fn check(self, request: &Request) -> Result<(), Refusal> {
@@ -83,12 +92,18 @@ impl Need {
             let text = format!("`{}` may not do this: it needs the role {wanted}", who.name);
             return Err(Refusal::new(StatusCode::FORBIDDEN, text));
         }
+        if !self.takes_several() && request.extensions().get::<SeveralTenants>().is_some() {
+            // Begins with Loki's text.
+            let text =
+                format!("multiple org IDs present: this endpoint is for one tenant, name one in {TENANT_HEADER}");
+            return Err(Refusal::bad(text));
+        }
         match self {
             Self::Write(bodies) | Self::Silence(bodies) | Self::Admin(bodies) => {
                 let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
                 if has_body { bodies.check(request.headers()) } else { Ok(()) }
             }
-            Self::Public | Self::Login | Self::Read | Self::Whole => Ok(()),
+            Self::Public | Self::Login | Self::Read | Self::ReadJoined | Self::Whole => Ok(()),
         }
     }
 }

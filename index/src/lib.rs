@@ -18,6 +18,8 @@ pub mod rows;
 pub mod docs;
 /// A store of which somebody sees some streams only.
 pub mod confined;
+/// A store that shows several tenants as one.
+pub mod joined;
 /// An event store in memory, for the tests of doors.
 pub mod memory;
 /// Immutable folders of events, found by stream, time and words.

@@ -259,10 +259,21 @@ impl Partial {
         Ok(self.groups.find(&mut pairs)?)
     }
 
+    /// Whether a group has a label.
+    pub fn has_label(&self, name: &str) -> bool {
+        self.groups.all.iter().any(|group| group.labels.iter().any(|(own, _)| own == name))
+    }
+
     /// Adds what another part adds up to.
     pub fn merge(&mut self, other: Self) -> Result<(), OverBudget> {
+        self.merge_as(other, None)
+    }
+
+    /// The same, its groups with one label more.
+    pub fn merge_as(&mut self, other: Self, label: Option<(&str, &str)>) -> Result<(), OverBudget> {
         for of in &other.groups.all {
-            let mut pairs: Vec<(&str, &str)> = of.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let own = of.labels.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+            let mut pairs: Vec<(&str, &str)> = own.chain(label).collect();
             let into = self.groups.find(&mut pairs)?;
             let Some(into) = self.groups.all.get_mut(into) else { continue };
             for (sums, more) in [(&mut into.lines, &of.lines), (&mut into.bytes, &of.bytes)] {

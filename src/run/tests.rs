@@ -22,18 +22,18 @@ use crate::config::Config;
 
 const LOKI: &str = "\
 POST /loki/api/v1/push write
-GET|POST /loki/api/v1/query read
-GET|POST /loki/api/v1/query_range read
-GET|POST /loki/api/v1/labels read
-GET|POST /loki/api/v1/label read
-GET|POST /loki/api/v1/label/{name}/values read
-GET|POST /loki/api/v1/series read
-GET|POST /loki/api/v1/index/stats read
-GET|POST /loki/api/v1/index/volume read
-GET|POST /loki/api/v1/index/volume_range read
-GET|POST /loki/api/v1/detected_labels read
-GET|POST /loki/api/v1/detected_fields read
-GET|POST /loki/api/v1/detected_field/{name}/values read
+GET|POST /loki/api/v1/query read a|b
+GET|POST /loki/api/v1/query_range read a|b
+GET|POST /loki/api/v1/labels read a|b
+GET|POST /loki/api/v1/label read a|b
+GET|POST /loki/api/v1/label/{name}/values read a|b
+GET|POST /loki/api/v1/series read a|b
+GET|POST /loki/api/v1/index/stats read a|b
+GET|POST /loki/api/v1/index/volume read a|b
+GET|POST /loki/api/v1/index/volume_range read a|b
+GET|POST /loki/api/v1/detected_labels read a|b
+GET|POST /loki/api/v1/detected_fields read a|b
+GET|POST /loki/api/v1/detected_field/{name}/values read a|b
 GET|POST /loki/api/v1/format_query login
 GET /loki/api/v1/tail read
 GET /loki/api/v1/status/buildinfo login
@@ -119,7 +119,12 @@ struct Asker {
     is_whole: bool,
 }
 
-const ASKERS: [Asker; 9] = [
+/// The tenant of most who ask.
+const ONE: &str = "default";
+/// Two tenants at once.
+const BOTH: &str = "default|other";
+
+const ASKERS: [Asker; 10] = [
     Asker { name: "nobody", token: None, refused: Some(401), roles: &[], is_whole: false },
     Asker { name: "a wrong token", token: Some("mlr_wrong"), refused: Some(401), roles: &[], is_whole: false },
     Asker { name: "another tenant", token: Some("mlr_other"), refused: Some(403), roles: &[], is_whole: false },
@@ -129,7 +134,11 @@ const ASKERS: [Asker; 9] = [
     Asker { name: "admin", token: Some("mlr_admin"), refused: None, roles: &Role::ALL, is_whole: true },
     Asker { name: "read of all", token: Some("mlr_all"), refused: None, roles: &[Role::Read], is_whole: true },
     Asker { name: "read of pay", token: Some("mlr_pay"), refused: None, roles: &[Role::Read], is_whole: false },
+    Asker { name: "admin of both", token: Some("mlr_both"), refused: None, roles: &Role::ALL, is_whole: true },
 ];
+
+/// Those who may ask for both tenants at once.
+const OF_BOTH: [&str; 2] = ["read of all", "admin of both"];
 
 impl Asker {
     /// Whether the answer is 401 or 403, and which.
@@ -138,7 +147,7 @@ impl Asker {
         let is_met = match need {
             Need::Public => return None,
             Need::Login => true,
-            Need::Read => has(Role::Read),
+            Need::Read | Need::ReadJoined => has(Role::Read),
             Need::Whole => self.is_whole,
             Need::Write(_) => has(Role::Write),
             Need::Silence(_) => has(Role::Silence),
@@ -146,14 +155,26 @@ impl Asker {
         };
         self.refused.or((!is_met).then_some(403))
     }
+
+    /// The same where both tenants are asked at once; 400 where the endpoint is for one.
+    fn refused_both_by(&self, need: Need) -> Option<u16> {
+        match self.refused_by(need) {
+            None if need == Need::Public => None,
+            Some(401) => Some(401),
+            // Who may not read one of them is told so before anything else is looked at.
+            _ if !OF_BOTH.contains(&self.name) => Some(403),
+            None if !need.takes_several() => Some(400),
+            refused => refused,
+        }
+    }
 }
 
 fn access() -> AccessConfig {
-    let token = |token: &str, roles: &[Role], tenant: &str, selector: &str| TokenConfig {
+    let token = |token: &str, roles: &[Role], tenants: &str, selector: &str| TokenConfig {
         name: token.to_owned(),
         hash: Secret::new(TokenHash::of(token).to_string()),
         roles: roles.to_vec(),
-        tenants: vec![tenant.to_owned()],
+        tenants: tenants.split('|').map(str::to_owned).collect(),
         selector: selector.to_owned(),
         expires: String::new(),
     };
@@ -165,6 +186,7 @@ fn access() -> AccessConfig {
         token("mlr_admin", &[Role::Admin], "default", ""),
         token("mlr_all", &[Role::Read], "*", ""),
         token("mlr_pay", &[Role::Read], "default", r#"{team="pay"}"#),
+        token("mlr_both", &[Role::Admin], BOTH, ""),
     ];
     AccessConfig { tokens, ..AccessConfig::default() }
 }
@@ -191,7 +213,10 @@ fn parts_whose_links_have_another_scheme_start_anew() {
 
 fn lines(list: &[Listed]) -> String {
     list.iter()
-        .map(|route| format!("{} {} {}\n", route.methods.names().join("|"), route.path, route.need.name()))
+        .map(|route| {
+            let several = if route.need == Need::ReadJoined { " a|b" } else { "" };
+            format!("{} {} {}{several}\n", route.methods.names().join("|"), route.path, route.need.name())
+        })
         .collect()
 }
 
@@ -209,14 +234,23 @@ fn path(route: &Listed) -> String {
     if path.starts_with('/') { path } else { format!("/{path}/at/all") }
 }
 
-async fn ask(client: &reqwest::Client, address: SocketAddr, route: &Listed, method: &str, token: Option<&str>) -> u16 {
+/// Status and text of an answer. What lasts has no text here.
+async fn ask(
+    client: &reqwest::Client,
+    address: SocketAddr,
+    (route, method): (&Listed, &str),
+    token: Option<&str>,
+    tenants: &str,
+) -> (u16, String) {
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
     let mut request = client.request(method, format!("http://{address}{}", path(route)));
-    request = request.header("content-type", "application/json").header("x-scope-orgid", "default");
+    request = request.header("content-type", "application/json").header("x-scope-orgid", tenants);
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
-    request.body("{}").send().await.unwrap().status().as_u16()
+    let answer = request.body("{}").send().await.unwrap();
+    let status = answer.status().as_u16();
+    (status, if status < 400 { String::new() } else { answer.text().await.unwrap() })
 }
 
 /// Everything but an agent, on free ports.
@@ -311,17 +345,36 @@ async fn check_endpoints<const N: usize>(process: &Process, apis: [(Api, Option<
         assert_eq!(lines(&list), want, "endpoints of the {}: add a line for a new one", api.name());
         let asked = list.iter().flat_map(|route| {
             let methods = if route.methods == Methods::Any { &["GET"] } else { route.methods.names() };
-            methods.iter().flat_map(move |method| ASKERS.iter().map(move |asker| (route, *method, asker)))
+            let asked = methods.iter().flat_map(move |method| ASKERS.iter().map(move |asker| (route, *method, asker)));
+            asked.flat_map(|(route, method, asker)| [ONE, BOTH].map(|tenants| (route, method, asker, tenants)))
         });
         let client = &client;
         // Together: some wait for the index.
-        let answers = futures::stream::iter(asked).map(|(route, method, asker)| async move {
-            (route, method, asker, ask(client, address.unwrap(), route, method, asker.token).await)
+        let answers = futures::stream::iter(asked).map(|(route, method, asker, tenants)| async move {
+            let answer = ask(client, address.unwrap(), (route, method), asker.token, tenants).await;
+            (route, method, asker, tenants, answer)
         });
-        for (route, method, asker, status) in answers.buffer_unordered(64).collect::<Vec<_>>().await {
-            let refused = matches!(status, 401 | 403).then_some(status);
-            if refused != asker.refused_by(route.need) {
-                faults.push(format!("{}: {method} {} as {}: {status}", api.name(), route.path, asker.name));
+        // Clients of the notifier can't choose a tenant.
+        let has_header = api != Api::Alertmanager;
+        for (route, method, asker, tenants, answer) in answers.buffer_unordered(64).collect::<Vec<_>>().await {
+            let (status, text) = answer;
+            let is_several = text.contains("multiple org IDs present");
+            let refused = (matches!(status, 401 | 403) || (status == 400 && is_several)).then_some(status);
+            let want = if tenants == BOTH && has_header {
+                asker.refused_both_by(route.need)
+            } else {
+                asker.refused_by(route.need)
+            };
+            let names_other = status != 403
+                || tenants == ONE
+                || !has_header
+                || text.contains("`other` is not one of yours")
+                || OF_BOTH.contains(&asker.name)
+                || asker.name == "another tenant";
+            if refused != want || !names_other {
+                let name = api.name();
+                faults
+                    .push(format!("{name}: {method} {} as {} for {tenants}: {status} {text}", route.path, asker.name));
             }
         }
     }

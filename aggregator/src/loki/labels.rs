@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::Path;
 use axum::response::Response;
+use millrace_index::joined::TENANT_LABEL;
 use millrace_log::record::{Labels, Tenant};
 
 use super::error::LokiError;
@@ -13,7 +14,10 @@ use super::{json, selector};
 
 pub(super) async fn names(Scoped(state): Scoped, Whose(tenant): Whose, params: Params) -> Result<Response, LokiError> {
     let streams = found(&state, &tenant, &params).await?;
-    let names: BTreeSet<&str> = streams.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
+    let mut names: BTreeSet<&str> = streams.iter().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
+    if !state.joined().is_empty() {
+        names.insert(TENANT_LABEL);
+    }
     Ok(json::answer(json::list(names, true)))
 }
 
@@ -24,7 +28,11 @@ pub(super) async fn values(
     params: Params,
 ) -> Result<Response, LokiError> {
     let streams = found(&state, &tenant, &params).await?;
-    let values: BTreeSet<&str> = streams.iter().filter_map(|labels| labels.get(&name)).collect();
+    let mut values: BTreeSet<&str> = streams.iter().filter_map(|labels| labels.get(&name)).collect();
+    if name == TENANT_LABEL {
+        // All that were asked for, as Loki does.
+        values.extend(state.joined().iter().map(Tenant::as_str));
+    }
     Ok(json::answer(json::list(values, true)))
 }
 

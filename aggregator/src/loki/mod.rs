@@ -1,8 +1,8 @@
 //! The Loki HTTP API over the index and the way in.
 //!
-//! In: HTTP requests; the tenant as request extension [`Tenant`] (absent: the default one). Out: Loki's answers, byte
-//! for byte where clients parse them. Touches nothing itself. Leaves authentication, request limits and compression of
-//! answers to the binary, LogQL to the engine, durability to [`crate::ingest`].
+//! In: HTTP requests; the tenant as request extension `Tenant` (absent: the default one), or `SeveralTenants`, which queries
+//! join. Out: Loki's answers, byte for byte where clients parse them. Touches nothing itself. Leaves authentication, request
+//! limits and compression of answers to the binary, LogQL to the engine, durability to [`crate::ingest`].
 
 use millrace_doors::browser::Bodies;
 use millrace_doors::routes::{Methods, Need, Routes};
@@ -47,21 +47,21 @@ pub use state::{LokiLimits, LokiState};
 /// All routes of the Loki API, `/flush` and `/services` among them.
 pub fn router(state: LokiState) -> Routes {
     use Methods::{Get, GetPost, Post};
-    use Need::{Login, Read, Write};
+    use Need::{Login, Read, ReadJoined, Write};
     let api = Routes::new()
         .on(Write(Bodies::NoForms), Post, "/push", push::push)
-        .on(Read, GetPost, "/query", query::query)
-        .on(Read, GetPost, "/query_range", query_range::query_range)
-        .on(Read, GetPost, "/labels", labels::names)
-        .on(Read, GetPost, "/label", labels::names)
-        .on(Read, GetPost, "/label/{name}/values", labels::values)
-        .on(Read, GetPost, "/series", series::series)
-        .on(Read, GetPost, "/index/stats", stats::stats)
-        .on(Read, GetPost, "/index/volume", volume::volume)
-        .on(Read, GetPost, "/index/volume_range", volume::volume_range)
-        .on(Read, GetPost, "/detected_labels", detected::labels)
-        .on(Read, GetPost, "/detected_fields", detected::fields)
-        .on(Read, GetPost, "/detected_field/{name}/values", detected::values)
+        .on(ReadJoined, GetPost, "/query", query::query)
+        .on(ReadJoined, GetPost, "/query_range", query_range::query_range)
+        .on(ReadJoined, GetPost, "/labels", labels::names)
+        .on(ReadJoined, GetPost, "/label", labels::names)
+        .on(ReadJoined, GetPost, "/label/{name}/values", labels::values)
+        .on(ReadJoined, GetPost, "/series", series::series)
+        .on(ReadJoined, GetPost, "/index/stats", stats::stats)
+        .on(ReadJoined, GetPost, "/index/volume", volume::volume)
+        .on(ReadJoined, GetPost, "/index/volume_range", volume::volume_range)
+        .on(ReadJoined, GetPost, "/detected_labels", detected::labels)
+        .on(ReadJoined, GetPost, "/detected_fields", detected::fields)
+        .on(ReadJoined, GetPost, "/detected_field/{name}/values", detected::values)
         .on(Login, GetPost, "/format_query", format::format_query)
         .on(Read, Get, "/tail", tail::tail)
         .on(Login, Get, "/status/buildinfo", status::build_info)

@@ -52,7 +52,7 @@ pub(super) async fn query_range(
 
 /// Refuses to return more entries than the configuration allows.
 pub(super) fn check_limit(state: &LokiState, tenant: &Tenant, limit: usize) -> Result<(), LokiError> {
-    let allowed = state.queries.limits(tenant).max_entries;
+    let allowed = state.query_limits(tenant).max_entries;
     if limit > allowed {
         return Err(LokiError::Bad(format!(
             "max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {allowed})"

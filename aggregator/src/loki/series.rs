@@ -22,7 +22,7 @@ pub(super) async fn series(Scoped(state): Scoped, Whose(tenant): Whose, params: 
         return Err(LokiError::Bad(format!("{} selectors in `match[]`, {MAX_SELECTORS} are allowed", wanted.len())));
     }
     let mut found = BTreeSet::new();
-    let request = state.queries.begin(&tenant).await?;
+    let request = state.begin(&tenant).await?;
     let budget = request.budget();
     for text in wanted {
         let matchers = selector::parse(text)?;

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
+use millrace_doors::tenant::SeveralTenants;
+use millrace_index::joined::Joined;
+use millrace_index::logql::LogqlStorage;
 use millrace_log::clock::SharedClock;
 use millrace_log::push::DecodeBudget;
 use millrace_log::record::Tenant;
@@ -15,9 +18,9 @@ use tokio::sync::Semaphore;
 use super::error::LokiError;
 use crate::config::AggregatorConfig;
 use crate::ingest::Ingest;
-use crate::queries::Queries;
+use crate::queries::{Queries, Refused, Request};
 use crate::scope;
-use millrace_index::scan::{Budget, EventStore};
+use millrace_index::scan::{Budget, EventStore, QueryLimits};
 
 /// What requests may cost besides what [`Queries`] says.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub struct LokiState {
     pub queries: Queries,
     /// Places for live tails.
     pub tails: Arc<Semaphore>,
+    /// Tenants that a request joins; `None`: it asks one.
+    joined: Option<SeveralTenants>,
 }
 
 impl LokiState {
@@ -73,7 +78,36 @@ impl LokiState {
         queries: Queries,
     ) -> Self {
         let tails = Arc::new(Semaphore::new(limits.max_tails));
-        Self { store, engine, ingest, clock, limits: Arc::new(limits), queries, tails }
+        Self { store, engine, ingest, clock, limits: Arc::new(limits), queries, tails, joined: None }
+    }
+
+    /// The same with several tenants as one, whatever tenant is asked for.
+    fn join(mut self, tenants: &SeveralTenants) -> Self {
+        self.store = Arc::new(Joined::new(self.store, tenants.shared()));
+        self.engine = Arc::new(Engine::new(Arc::new(LogqlStorage(Arc::clone(&self.store)))));
+        self.joined = Some(tenants.clone());
+        self
+    }
+
+    /// Tenants that the request joins; none if it asks one.
+    pub fn joined(&self) -> &[Tenant] {
+        self.joined.as_ref().map(SeveralTenants::all).unwrap_or_default()
+    }
+
+    /// What a request may cost: the smallest limits of the tenants that it asks.
+    pub fn query_limits(&self, tenant: &Tenant) -> QueryLimits {
+        match &self.joined {
+            None => self.queries.limits(tenant).clone(),
+            Some(tenants) => self.queries.limits_of_each(tenants.all()),
+        }
+    }
+
+    /// Begins a request, with a place of each tenant that it asks.
+    pub async fn begin(&self, tenant: &Tenant) -> Result<Request, Refused> {
+        match &self.joined {
+            None => self.queries.begin(tenant).await,
+            Some(tenants) => self.queries.begin_for_each(tenants.all()).await,
+        }
     }
 
     /// Names the damaged splits that an answer lacks, after the query: it may be the one that met the damage.
@@ -89,7 +123,7 @@ impl LokiState {
         E: Into<LokiError>,
         F: Future<Output = Result<T, E>>,
     {
-        let request = self.queries.begin(tenant).await?;
+        let request = self.begin(tenant).await?;
         let budget = request.budget();
         budget.within(work(budget.clone())).await?.map_err(Into::into)
     }
@@ -108,17 +142,22 @@ impl FromRequestParts<Mounted> for Scoped {
     async fn from_request_parts(parts: &mut Parts, mounted: &Mounted) -> Result<Self, Response> {
         let mut state = mounted.0.clone();
         scope::confine(parts, &mut state.store, &mut state.engine)?;
-        Ok(Self(state))
+        // The selector holds for each tenant by itself.
+        Ok(Self(match parts.extensions.get::<SeveralTenants>() {
+            Some(tenants) => state.join(tenants),
+            None => state,
+        }))
     }
 }
 
-/// The tenant that the binary's middleware found.
+/// The tenant of a request; of several the first: the store of [`Scoped`] answers for all of them.
 pub struct Whose(pub Tenant);
 
 impl<S: Send + Sync> FromRequestParts<S> for Whose {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get::<Tenant>().cloned().unwrap_or_default()))
+        let first = || parts.extensions.get::<SeveralTenants>()?.all().first().cloned();
+        Ok(Self(parts.extensions.get::<Tenant>().cloned().or_else(first).unwrap_or_default()))
     }
 }

@@ -352,6 +352,7 @@ async fn labels_series_sizes_and_volumes() {
 mod confined;
 mod conformance;
 mod live;
+mod several;
 
 #[tokio::test]
 async fn queries_over_what_was_pushed() {

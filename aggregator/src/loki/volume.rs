@@ -112,7 +112,7 @@ pub(super) async fn volume_range(
     let limit = params.limit(DEFAULT_LIMIT)?;
     let mut matchers = selector::parse(params.get("query"))?;
     let by = By::read(&params, &mut matchers)?;
-    let request = state.queries.begin(&tenant).await?;
+    let request = state.begin(&tenant).await?;
     let plan = selector::plan(&tenant, matchers, bounds, request.budget().clone());
     let store = Arc::clone(&state.store);
     let sums = request

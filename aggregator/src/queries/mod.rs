@@ -9,6 +9,7 @@ mod places;
 /// Numbers for `/metrics`.
 mod metrics;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -129,12 +130,38 @@ impl Queries {
         self.begin_within(tenant, self.limits(tenant).clone()).await
     }
 
-    /// The same within limits of its own.
+    /// What one request of several tenants may cost: for each limit the smallest of them.
+    pub fn limits_of_each(&self, tenants: &[Tenant]) -> QueryLimits {
+        let each = tenants.iter().map(|tenant| self.limits(tenant).clone());
+        let smallest = |a: QueryLimits, b: QueryLimits| QueryLimits {
+            timeout: a.timeout.min(b.timeout),
+            max_bytes_read: a.max_bytes_read.min(b.max_bytes_read),
+            max_series: a.max_series.min(b.max_series),
+            max_entries: a.max_entries.min(b.max_entries),
+            max_memory_bytes: a.max_memory_bytes.min(b.max_memory_bytes),
+        };
+        each.reduce(smallest).unwrap_or_else(|| self.limits.all.clone())
+    }
+
+    /// Begins a request that asks several tenants: it takes a place of each, within the limits of all of them.
+    pub async fn begin_for_each(&self, tenants: &[Tenant]) -> Result<Request, Refused> {
+        self.begin_with(self.limits_of_each(tenants), self.places.take_of_each(tenants)).await
+    }
+
+    /// The same as [`Self::begin`] within limits of its own.
     pub async fn begin_within(&self, tenant: &Tenant, limits: QueryLimits) -> Result<Request, Refused> {
+        self.begin_with(limits, self.places.take(tenant)).await
+    }
+
+    async fn begin_with<P: Any + Send + Sync>(
+        &self,
+        limits: QueryLimits,
+        place: impl Future<Output = Result<P, QueueFull>>,
+    ) -> Result<Request, Refused> {
         let budget = Budget::new_in(&self.memory, limits, &self.shutdown);
         // The first to be dropped when the client goes while it waits.
         let request = Request::new(budget.clone());
-        let refused = match budget.within(self.places.take(tenant)).await {
+        let refused = match budget.within(place).await {
             Ok(Ok(place)) => return Ok(Request { budget: budget.with_place(place), ..request }),
             Ok(Err(QueueFull)) => Refused::Queue,
             Err(OverBudget::Limit { .. } | OverBudget::Crowded { .. }) => Refused::Busy,
@@ -210,5 +237,11 @@ mod tests {
         assert_eq!(queries.begin_within(&small, soon).await.unwrap_err(), Refused::Busy, "it has one place");
         let others = [queries.begin(&other).await.unwrap(), queries.begin(&other).await.unwrap()];
         assert_eq!(others[0].budget().limits().max_entries, QueryLimits::default().max_entries);
+        // Both at once: the smaller of their limits, and a place of each.
+        drop(first);
+        let both = queries.begin_for_each(&[small.clone(), other]).await.unwrap();
+        assert_eq!(both.budget().limits().max_entries, 7);
+        let soon = QueryLimits { timeout: Duration::from_millis(5), ..QueryLimits::default() };
+        assert_eq!(queries.begin_within(&small, soon).await.unwrap_err(), Refused::Busy, "its place is taken");
     }
 }

@@ -52,6 +52,8 @@ struct OfTenant {
 #[derive(Debug)]
 struct Waiting {
     asked: u64,
+    /// Whether the place is one of all, or of its tenant only.
+    is_whole: bool,
     answer: oneshot::Sender<Place>,
 }
 
@@ -60,6 +62,7 @@ struct Waiting {
 pub(super) struct Place {
     places: Places,
     tenant: Tenant,
+    is_whole: bool,
 }
 
 /// Too many of the tenant wait already.
@@ -75,12 +78,26 @@ impl Places {
 
     /// Waits for a place.
     pub async fn take(&self, tenant: &Tenant) -> Result<Place, QueueFull> {
-        let place = self.ask(tenant)?;
+        let place = self.ask(tenant, true)?;
         // The queue keeps the sender until it has sent or is gone itself, with all places.
         place.await.map_err(|_| QueueFull)
     }
 
-    fn ask(&self, tenant: &Tenant) -> Result<oneshot::Receiver<Place>, QueueFull> {
+    /// Waits for a place that counts for each of several tenants, and once among all. They are taken in the order of the
+    /// tenants, the one among all last: so nobody who has a place waits for somebody who waits for it.
+    pub async fn take_of_each(&self, tenants: &[Tenant]) -> Result<Vec<Place>, QueueFull> {
+        let mut sorted: Vec<&Tenant> = tenants.iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut places = Vec::with_capacity(sorted.len());
+        for (i, tenant) in sorted.iter().enumerate() {
+            let place = self.ask(tenant, i + 1 == sorted.len())?;
+            places.push(place.await.map_err(|_| QueueFull)?);
+        }
+        Ok(places)
+    }
+
+    fn ask(&self, tenant: &Tenant, is_whole: bool) -> Result<oneshot::Receiver<Place>, QueueFull> {
         let (answer, place) = oneshot::channel();
         let returned = {
             let mut state = self.0.state.lock();
@@ -94,7 +111,7 @@ impl Places {
                     return Err(QueueFull);
                 }
             }
-            queue.push_back(Waiting { asked, answer });
+            queue.push_back(Waiting { asked, is_whole, answer });
             self.give_out(&mut state)
         };
         drop(returned);
@@ -106,9 +123,12 @@ impl Places {
     fn give_out(&self, state: &mut State) -> Vec<Place> {
         let PlaceLimits { concurrent, per_tenant, of_tenants, .. } = &self.0.limits;
         let mut returned = Vec::new();
-        while state.running < *concurrent {
-            let most = |tenant: &Tenant| of_tenants.get(tenant).copied().unwrap_or(*per_tenant);
-            let wants = state.tenants.iter_mut().filter(|(t, of)| of.running < most(t) && !of.queue.is_empty());
+        let most = |tenant: &Tenant| of_tenants.get(tenant).copied().unwrap_or(*per_tenant);
+        loop {
+            let has_room = state.running < *concurrent;
+            let wants = state.tenants.iter_mut().filter(|(tenant, of)| {
+                of.running < most(tenant) && of.queue.front().is_some_and(|first| has_room || !first.is_whole)
+            });
             let next = wants.min_by_key(|(_, of)| (of.running, of.queue.front().map(|waiting| waiting.asked)));
             let Some((tenant, of)) = next else { break };
             let Some(waiting) = of.queue.pop_front() else { break };
@@ -116,8 +136,8 @@ impl Places {
                 continue;
             }
             of.running += 1;
-            state.running += 1;
-            let place = Place { places: self.clone(), tenant: tenant.clone() };
+            state.running += usize::from(waiting.is_whole);
+            let place = Place { places: self.clone(), tenant: tenant.clone(), is_whole: waiting.is_whole };
             returned.extend(waiting.answer.send(place).err());
         }
         returned
@@ -135,7 +155,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let returned = {
             let mut state = self.places.0.state.lock();
-            state.running -= 1;
+            state.running -= usize::from(self.is_whole);
             if let Some(of) = state.tenants.get_mut(&self.tenant) {
                 of.running -= 1;
             }
@@ -160,7 +180,7 @@ mod tests {
     }
 
     fn taken(places: &Places, of: &Tenant) -> Place {
-        places.ask(of).unwrap().try_recv().unwrap()
+        places.ask(of, true).unwrap().try_recv().unwrap()
     }
 
     #[test]
@@ -168,7 +188,7 @@ mod tests {
         let places = places(3, 3, 10);
         let (a, b) = (tenant("a"), tenant("b"));
         let mut held = VecDeque::from([(); 3].map(|()| taken(&places, &a)));
-        let mut waiting = [&a, &a, &b, &b].map(|of| places.ask(of).unwrap());
+        let mut waiting = [&a, &a, &b, &b].map(|of| places.ask(of, true).unwrap());
         assert_eq!(places.counts(), (3, 4));
         for want in [2, 0, 1, 3] {
             drop(held.pop_front());
@@ -187,7 +207,7 @@ mod tests {
         let places = places(4, 3, 10);
         let (a, b) = (tenant("a"), tenant("b"));
         let _held = [(); 3].map(|()| taken(&places, &a));
-        assert!(places.ask(&a).unwrap().try_recv().is_err());
+        assert!(places.ask(&a, true).unwrap().try_recv().is_err());
         let _of_b = taken(&places, &b);
     }
 
@@ -196,16 +216,54 @@ mod tests {
         let places = places(1, 1, 2);
         let (a, b) = (tenant("a"), tenant("b"));
         let held = taken(&places, &a);
-        let (gone, waits) = (places.ask(&a).unwrap(), places.ask(&a).unwrap());
+        let (gone, waits) = (places.ask(&a, true).unwrap(), places.ask(&a, true).unwrap());
         assert_eq!(places.take(&a).await.err(), Some(QueueFull));
-        let of_b = places.ask(&b).unwrap();
+        let of_b = places.ask(&b, true).unwrap();
         drop(gone);
-        let last = places.ask(&a).unwrap();
+        let last = places.ask(&a, true).unwrap();
         drop(held);
         // It goes before it has seen its place.
         drop(of_b);
         drop(waits.await.unwrap());
         drop(last.await.unwrap());
         assert_eq!(places.counts(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_query_of_several_tenants_has_a_place_of_each() {
+        let places = places(4, 1, 10);
+        let (a, b, c) = (tenant("a"), tenant("b"), tenant("c"));
+        let both = [b.clone(), a.clone()];
+        let held = places.take_of_each(&both).await.unwrap();
+        assert_eq!((held.len(), places.counts()), (2, (1, 0)), "it is one query");
+        assert!(places.ask(&a, true).unwrap().try_recv().is_err(), "the only place of a is taken");
+        assert!(places.ask(&b, true).unwrap().try_recv().is_err(), "the only place of b is taken");
+        let _of_c = taken(&places, &c);
+        drop(held);
+        assert_eq!(places.take_of_each(&both).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queries_of_several_tenants_never_wait_for_each_other_for_ever() {
+        let names = ["a", "b", "c", "d"].map(tenant);
+        for (concurrent, per_tenant) in [(1, 1), (2, 1), (2, 2), (3, 2)] {
+            let places = places(concurrent, per_tenant, 1000);
+            let ended = futures::future::join_all((0..200usize).map(|n| {
+                let (places, names) = (places.clone(), &names);
+                async move {
+                    // Each pair, each alone and all, in any order.
+                    let mut of: Vec<Tenant> =
+                        (0..4).filter(|i| (n % 15 + 1) & (1 << i) != 0).map(|i| names[i].clone()).collect();
+                    let by = n % of.len();
+                    of.rotate_left(by);
+                    let held = places.take_of_each(&of).await.unwrap();
+                    tokio::task::yield_now().await;
+                    assert!(places.counts().0 <= concurrent);
+                    drop(held);
+                }
+            }));
+            tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("all have ended");
+            assert_eq!((places.counts(), places.0.state.lock().tenants.len()), ((0, 0), 0));
+        }
     }
 }

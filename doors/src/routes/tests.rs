@@ -72,6 +72,40 @@ async fn handlers_are_reached_by_those_who_have_their_role() {
 }
 
 #[tokio::test]
+async fn several_tenants_at_once_reach_those_routes_only_that_join_them() {
+    let routes = routes().on(Need::ReadJoined, Methods::Get, "/joined", || async { "joined" });
+    let several = SeveralTenants::new(["b", "a", "b"].map(|name| Tenant::new(name).unwrap()).into()).unwrap();
+    for (method, path, want) in [
+        ("GET", "/joined", 200),
+        ("GET", "/any", 200),
+        ("GET", "/ready", 200),
+        ("GET", "/api/nowhere", 404),
+        ("GET", "/api/query", 400),
+        ("POST", "/alerts", 400),
+        ("PUT", "/silences", 400),
+        ("DELETE", "/index", 400),
+        ("GET", "/metrics", 400),
+    ] {
+        for (extension, want) in [(None, 200), (Some(several.clone()), want)] {
+            let mut request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("content-type", "application/json")
+                .body(Body::empty())
+                .unwrap();
+            request.extensions_mut().insert(Identity::unlimited("root"));
+            let is_several = extension.is_some();
+            extension.map(|several| request.extensions_mut().insert(several));
+            let answer = LiveRoutes::from(routes.clone()).oneshot(request).await.unwrap();
+            let (status, refusal) = (answer.status().as_u16(), answer.extensions().get::<Refusal>().cloned());
+            assert!(status == want || (!is_several && status == 404), "{method} {path}: {status}");
+            let text = "multiple org IDs present: this endpoint is for one tenant, name one in x-scope-orgid";
+            assert_eq!(refusal.map(|refusal| refusal.text).as_deref(), (status == 400).then_some(text), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn unknown_paths_need_a_login_and_bodies_their_type() {
     let admin = || Some(Identity::unlimited("root"));
     for (who, method, path, kind, want) in [
