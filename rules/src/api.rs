@@ -19,9 +19,10 @@ use millrace_logql::storage::LabelMatcher;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::file::Rule;
 use crate::manager::Rules;
 use crate::state::State;
-use crate::view::{AlertView, GroupView, Health, Overdue, RuleView};
+use crate::view::{AlertView, GroupView, Health, Overdue, RuleView, worst_first};
 
 impl Rules {
     /// State of rules and alerts: Loki's ruler API and Prometheus's.
@@ -37,7 +38,8 @@ impl Rules {
     }
 }
 
-/// Rules that whoever asks may see, and of their alerts those of streams that they see.
+/// Rules and alerts that whoever asks may see: with a forced selector those rules that read nothing else, with all their
+/// alerts; of other rules the alerts whose labels match it.
 struct Seen {
     rules: Arc<Rules>,
     is_own: bool,
@@ -65,18 +67,28 @@ impl Seen {
         self.confines.iter().all(|matcher| matcher.matches(value(&matcher.name)))
     }
 
+    fn covers(&self, rule: &Rule) -> bool {
+        self.confines.is_empty() || rule.expr.reads_only(&self.confines)
+    }
+
+    /// Groups with the rules that are shown; those without any are left out.
     fn groups(&self) -> Vec<GroupView> {
         let mut groups = if self.is_own { self.rules.groups() } else { Vec::new() };
-        for rule in groups.iter_mut().flat_map(|group| &mut group.rules) {
-            rule.alerts.retain(|alert| self.shows(alert));
+        for group in &mut groups {
+            group.rules.retain(|view| self.covers(&view.rule));
         }
+        groups.retain(|group| !group.rules.is_empty() || self.confines.is_empty());
         groups
     }
 
     fn alerts(&self) -> Vec<AlertView> {
-        let mut alerts = if self.is_own { self.rules.alerts() } else { Vec::new() };
-        alerts.retain(|alert| self.shows(alert));
-        alerts
+        let mut groups = if self.is_own { self.rules.groups() } else { Vec::new() };
+        for view in groups.iter_mut().flat_map(|group| &mut group.rules) {
+            if !self.covers(&view.rule) {
+                view.alerts.retain(|alert| self.shows(alert));
+            }
+        }
+        worst_first(groups)
     }
 }
 
@@ -122,9 +134,10 @@ async fn get_rule_files(seen: Seen) -> Response {
             name: group.name.clone(),
             interval: group.interval.and_then(span),
             limit: (group.limit > 0).then_some(group.limit),
-            rules: group
+            rules: view
                 .rules
                 .iter()
+                .map(|view| &view.rule)
                 .map(|rule| RuleFile {
                     alert: rule.alert.clone(),
                     expr: rule.expr.text().to_owned(),

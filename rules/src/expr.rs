@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use millrace_logql::Expr;
+use millrace_logql::storage::LabelMatcher;
 
 /// A checked expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +52,48 @@ impl Expression {
         &self.text
     }
 
+    /// Whether all streams that it reads match a selector, whatever streams there are. `false` where it reads none.
+    pub fn reads_only(&self, matchers: &[LabelMatcher]) -> bool {
+        let selectors = self.tree.selectors();
+        !selectors.is_empty() && selectors.iter().all(|selector| selector.is_within(matchers))
+    }
+
     /// What it says: a metric query.
     pub fn tree(&self) -> &Arc<Expr> {
         &self.tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_read_only_what_their_selectors_say() {
+        for (forced, text, want) in [
+            (r#"{team="pay"}"#, r#"sum(rate({team="pay"}[5m])) > 0"#, true),
+            (r#"{team="pay"}"#, r#"sum(rate({team="pay", app="x"} |= "e" [5m])) > 0"#, true),
+            (r#"{team="pay"}"#, r#"rate({app="x"}[5m]) > 0"#, false),
+            (r#"{team="pay"}"#, r#"rate({team="ops"}[5m]) > 0"#, false),
+            (r#"{team="pay"}"#, r#"rate({team=~"pay"}[5m]) > 0"#, false),
+            (r#"{team="pay"}"#, r#"rate({app="x"} | team="pay" [5m]) > 0"#, false),
+            (r#"{team="pay"}"#, r#"rate({team="pay"}[5m]) / rate({app="x"}[5m]) > 0"#, false),
+            (r#"{team="pay"}"#, r#"rate({team="pay"}[5m]) / rate({team="pay", app="x"}[5m]) > 0"#, true),
+            (r#"{team="pay"}"#, r#"label_replace(rate({app="x"}[5m]), "team", "pay", "", "") > 0"#, false),
+            (r#"{team="pay"}"#, r#"absent_over_time({team="pay"}[5m]) or vector(1)"#, true),
+            (r#"{team="pay"}"#, "vector(1)", false),
+            (r#"{team="pay", env="prod"}"#, r#"rate({team="pay"}[5m]) > 0"#, false),
+            (r#"{team="pay", env="prod"}"#, r#"rate({env="prod", team="pay"}[5m]) > 0"#, true),
+            (r#"{team=~"pay|ops"}"#, r#"rate({team="ops"}[5m]) > 0"#, true),
+            (r#"{team=~"pay|ops"}"#, r#"rate({team=~"pay|ops"}[5m]) > 0"#, true),
+            (r#"{team=~"pay|ops"}"#, r#"rate({team=~"pay|ops|x"}[5m]) > 0"#, false),
+            (r#"{team!="ops"}"#, r#"rate({team="pay"}[5m]) > 0"#, true),
+            (r#"{team!="ops"}"#, r#"rate({app="x"}[5m]) > 0"#, false),
+            (r#"{team!="ops"}"#, r#"rate({app="x", team!="ops"}[5m]) > 0"#, true),
+            (r#"{team!="ops"}"#, r#"rate({app="x", team=""}[5m]) > 0"#, true),
+        ] {
+            let forced_matchers = millrace_logql::selector_matchers(forced).unwrap();
+            assert_eq!(Expression::parse(text).unwrap().reads_only(&forced_matchers), want, "{forced} {text}");
+        }
     }
 }

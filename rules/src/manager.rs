@@ -28,7 +28,7 @@ use crate::group::{GroupRun, RuleContext, RuleRun};
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::saved::{SavedStates, group_key, state_key};
 use crate::state::{self, ActiveAlert, Alerts, State};
-use crate::view::{AlertView, GroupView};
+use crate::view::{AlertView, GroupView, worst_first};
 
 /// Tasks of groups with the token that stops each.
 type Running = HashMap<tokio::task::Id, (Arc<GroupRun>, CancellationToken)>;
@@ -152,16 +152,7 @@ impl Rules {
 
     /// All alerts, firing ones first.
     pub fn alerts(&self) -> Vec<AlertView> {
-        let mut all: Vec<AlertView> = self.groups().into_iter().flat_map(|g| g.rules).flat_map(|r| r.alerts).collect();
-        let rank = |alert: &AlertView| match alert.state {
-            State::Firing => 0,
-            State::Pending => 1,
-            State::Resolved => 2,
-        };
-        all.sort_by(|a, b| {
-            rank(a).cmp(&rank(b)).then(b.active_at_ns.cmp(&a.active_at_ns)).then(a.labels.cmp(&b.labels))
-        });
-        all
+        worst_first(self.groups())
     }
 
     /// All groups with their rules and alerts, in the order of the files.

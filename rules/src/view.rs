@@ -101,3 +101,15 @@ pub struct GroupView {
     /// Its rules.
     pub rules: Vec<RuleView>,
 }
+
+/// The alerts of all groups, firing ones first, then the newest.
+pub fn worst_first(groups: Vec<GroupView>) -> Vec<AlertView> {
+    let mut all: Vec<AlertView> = groups.into_iter().flat_map(|g| g.rules).flat_map(|r| r.alerts).collect();
+    let rank = |alert: &AlertView| match alert.state {
+        State::Firing => 0,
+        State::Pending => 1,
+        State::Resolved => 2,
+    };
+    all.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.active_at_ns.cmp(&a.active_at_ns)).then(a.labels.cmp(&b.labels)));
+    all
+}

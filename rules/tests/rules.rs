@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use millrace_doors::identity::{Identity, Rights, Role, Tenants};
 use millrace_log::alert::AlertSink;
 use millrace_log::clock::SharedClock;
 use millrace_log::value::Span;
@@ -347,5 +348,68 @@ async fn the_apis_tell_rules_and_alerts_as_prometheus_does() {
     insta::assert_snapshot!(format!("{alerts}\n\n{rules}\n\n{files}"));
     let read_back = files.replace("rules.yaml:", "groups:");
     assert!(millrace_rules::file::parse(Path::new("f"), &read_back).is_ok(), "{files}");
+    up.stop().await;
+}
+
+async fn ask_as(rules: &Arc<Rules>, path: &str, selector: Option<&str>) -> String {
+    let rights = Rights { roles: [Role::Read].into(), tenants: Tenants::All, selector: selector.map(Into::into) };
+    let mut request = Request::get(path).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(Identity { name: "x".into(), rights });
+    let answer = rules.router().open_for_tests().oneshot(request).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_with_a_selector_sees_rules_that_read_nothing_else_and_its_own_alerts() {
+    const PAY: &str = r#"sum by (app) (rate({team="pay"}[1m])) > 1"#;
+    const OPS: &str = r#"sum by (app) (rate({team="ops"} |= "hidden words" [1m])) > 1"#;
+    const ALL: &str = r#"sum by (team) (rate({team=~".+"} |= "of everybody" [1m])) > 1"#;
+    let rule = |name: &str, expr: &str| {
+        format!("{{alert: {name}, expr: '{expr}', annotations: {{summary: 'text of {name}'}}}}")
+    };
+    let stage = Stage::new(&format!(
+        "- {{name: mixed, rules: [{}, {}]}}\n- {{name: others, rules: [{}]}}\n",
+        rule("Pay", PAY),
+        rule("Ops", OPS),
+        rule("All", ALL)
+    ));
+    stage.answers.set(PAY, Answer::Series(vec![(set(&[("app", "cards")]), 2.0)]));
+    stage.answers.set(OPS, Answer::Series(vec![(set(&[("app", "pager")]), 2.0)]));
+    let of_teams = [("team", "pay"), ("team", "ops")].map(|label| (set(&[label]), 2.0));
+    stage.answers.set(ALL, Answer::Series(of_teams.into()));
+    let up = stage.up();
+    until(&stage.clock, 5.0).await;
+    let pay = Some(r#"{team="pay"}"#);
+    for (path, selector, shown, hidden) in [
+        ("/prometheus/api/v1/rules", None, vec!["Pay", "Ops", "All", "cards", "pager", "hidden words"], vec![]),
+        ("/loki/api/v1/rules", None, vec!["Pay", "Ops", "All"], vec![]),
+        ("/prometheus/api/v1/alerts", None, vec!["cards", "pager", "text of All"], vec![]),
+        (
+            "/prometheus/api/v1/rules",
+            pay,
+            vec!["mixed", "cards", "text of Pay", "\"state\":\"firing\""],
+            vec!["Ops", "others", "All", "hidden", "inactive"],
+        ),
+        ("/loki/api/v1/rules", pay, vec!["mixed", "alert: Pay"], vec!["Ops", "others", "All", "hidden", "everybody"]),
+        ("/api/prom/rules", pay, vec!["alert: Pay"], vec!["Ops", "All"]),
+        (
+            "/prometheus/api/v1/alerts",
+            pay,
+            vec!["cards", "text of All", "\"team\":\"pay\""],
+            vec!["pager", "ops", "text of Ops"],
+        ),
+        ("/prometheus/api/v1/rules", Some(r#"{team="none"}"#), vec![r#""groups":[]"#], vec!["Pay"]),
+        ("/loki/api/v1/rules", Some(r#"{team="none"}"#), vec!["no rule groups found"], vec!["Pay"]),
+        ("/prometheus/api/v1/alerts", Some(r#"{team="none"}"#), vec![r#""alerts":[]"#], vec!["Pay"]),
+    ] {
+        let text = ask_as(&up.rules, path, selector).await;
+        for part in shown {
+            assert!(text.contains(part), "{path} for {selector:?} should have {part}: {text}");
+        }
+        for part in hidden {
+            assert!(!text.contains(part), "{path} for {selector:?} should not have {part}: {text}");
+        }
+    }
     up.stop().await;
 }

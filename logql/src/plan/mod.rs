@@ -7,6 +7,8 @@ mod expressions;
 mod check;
 /// The lines behind a metric query.
 mod lines;
+/// Which streams a query may read.
+mod reads;
 
 pub use lines::LinesBehind;
 
