@@ -270,6 +270,48 @@ async fn loki_pushes_are_answered_as_loki_does() {
     agent.stop().await;
 }
 
+/// The same as [`post`] of JSON from another address of this host.
+async fn post_from(address: [u8; 4], port: u16, target: &str, body: &serde_json::Value) -> Answered {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    let stream = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap().into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    let (target, body) = (target.to_owned(), body.to_string().into_bytes());
+    let answered = move || exchange(stream, &target, &[("content-type", "application/json")], &body);
+    tokio::task::spawn_blocking(answered).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_uses_up_all_streams_leaves_others_their_share() {
+    let (data, log, port) = (tempfile::tempdir().unwrap(), FakeLog::new(1, 2), port());
+    let config = checked(json!({"type": "loki", "listen": format!("127.0.0.1:{port}"), "max_streams": 8}));
+    let agent = Running::start(&config, data.path(), &log).await;
+    let push = |names: Vec<String>| {
+        let streams: Vec<_> = names.iter().map(|n| json!({"stream": {"app": n}, "values": [["5", n]]})).collect();
+        json!({ "streams": streams })
+    };
+    let (flood, other) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    let many = push((0..50).map(|n| format!("flood {n}")).collect());
+    let path = "/loki/api/v1/push";
+    let refused = post_from(flood, port, path, &many).await;
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    for (from, name, status) in [
+        (other, "other 1", 204),
+        (other, "other 2", 204),
+        (other, "other 3", 204),
+        (other, "other 4", 204),
+        (other, "other 5", 429),
+        (flood, "flood new", 429),
+        (flood, "flood 0", 204),
+        (flood, "other 1", 204),
+        (other, "other 1", 204),
+    ] {
+        let answer = post_from(from, port, path, &push(vec![name.to_owned()])).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+    }
+    agent.stop().await;
+}
+
 fn text(value: &str) -> Option<AnyValue> {
     Some(AnyValue { value: Some(Any::StringValue(value.to_owned())) })
 }

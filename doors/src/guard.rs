@@ -18,7 +18,7 @@ use crate::access::{Access, AuditEvent};
 use crate::access_log::{AccessEntry, Asked};
 use crate::browser::{check_host, check_origin};
 use crate::config::RequestLimits;
-use crate::identity::{Identity, InSession};
+use crate::identity::{Client, Identity, InSession};
 use crate::lasting::LoginWatch;
 use crate::limits::Limits;
 use crate::login::{Entered, Gate};
@@ -183,6 +183,9 @@ impl Guarded {
             asked.login = login;
             guard.check_session(&head, &entered)?;
             asked.tenant = guard.tenants.of(&head.headers, &entered.who)?;
+            let address = guard.gate.access.as_ref().map(|access| access.address(&head.headers, peer));
+            let address = address.unwrap_or_else(|| peer.address.ip());
+            head.extensions.insert(Client::new(Arc::clone(&entered.who.name), address));
             head.extensions.insert(entered.who);
             if let Some(session) = entered.session {
                 head.extensions.insert(InSession { name: session.basis.name, csrf: session.csrf });

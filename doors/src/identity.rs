@@ -2,6 +2,7 @@
 //!
 //! In: logins that were checked. Out: [`Identity`], which requests carry in their extensions, but those to public routes. Touches nothing.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use millrace_log::record::Tenant;
@@ -108,6 +109,35 @@ impl Identity {
     /// Somebody who may do everything.
     pub fn unlimited(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), rights: Rights::all() }
+    }
+}
+
+/// Who sends requests, as far as shares of a limit go: a login at an address. In the extensions of
+/// every request to a route that isn't public.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// `None` where nobody logs in.
+    login: Option<Arc<str>>,
+    address: IpAddr,
+}
+
+impl Client {
+    /// A login at an address. Addresses of one network of IPv6 are one.
+    pub fn new(login: Arc<str>, address: IpAddr) -> Self {
+        Self { login: Some(login), ..Self::at(address) }
+    }
+
+    /// Whoever is at an address.
+    pub fn at(address: IpAddr) -> Self {
+        Self { login: None, address: site(address) }
+    }
+}
+
+/// A subscriber has a whole /64 of IPv6.
+pub(crate) fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
+        address => address,
     }
 }
 

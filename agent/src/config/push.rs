@@ -103,7 +103,8 @@ pub struct HttpSource {
     pub label_params: BTreeMap<String, String>,
     /// Labels from fields of JSON records: label to field, `.` leads inside of objects.
     pub label_fields: BTreeMap<String, String>,
-    /// Maximum number of label sets; one without records for an hour is released.
+    /// Maximum number of label sets; one without records for an hour is released. While all are in use, each client (a
+    /// login at an address) has an equal share of them.
     pub max_streams: usize,
     /// Tenant of the records. Empty: `default`.
     pub tenant: String,
@@ -157,7 +158,8 @@ pub struct LokiSource {
     pub listen: String,
     /// Labels added to all streams.
     pub labels: BTreeMap<String, String>,
-    /// Maximum number of streams; one without records for an hour is released.
+    /// Maximum number of streams; one without records for an hour is released. While all are in use, each client (a login at
+    /// an address) has an equal share of them.
     pub max_streams: usize,
     /// Tenant of entries without the header `X-Scope-OrgID`. Empty: `default`.
     pub tenant: String,
@@ -210,7 +212,8 @@ pub struct OtlpSource {
     pub labels: BTreeMap<String, String>,
     /// Attributes of resources that become labels, with `_` for what no label's name can have; all others are metadata.
     pub resource_labels: Vec<String>,
-    /// Maximum number of label sets; one without records for an hour is released.
+    /// Maximum number of label sets; one without records for an hour is released. While all are in use, each client (a
+    /// login at an address) has an equal share of them.
     pub max_streams: usize,
     /// Tenant of records without the header `X-Scope-OrgID`. Empty: `default`.
     pub tenant: String,

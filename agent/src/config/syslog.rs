@@ -63,7 +63,8 @@ pub struct SyslogSource {
     /// Labels from fields: label to `hostname`, `appname`, `procid`, `msgid`, `facility`, `severity`, `peer` or, for
     /// structured data, `ID_PARAM`. All other fields become metadata.
     pub label_fields: BTreeMap<String, String>,
-    /// Maximum number of label sets; beyond it, fields become metadata.
+    /// Maximum number of label sets; beyond it, fields become metadata. While all are in use, each address of clients has an
+    /// equal share of them.
     pub max_streams: usize,
     /// Tenant of the records. Empty: `default`.
     pub tenant: String,

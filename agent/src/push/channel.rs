@@ -8,8 +8,8 @@ use millrace_log::record::Labels;
 
 use super::intake::{Batch, Intake};
 use super::lines::Lines;
-use super::receiver::Stream;
 use super::records::Line;
+use super::streams::Stream;
 use crate::ledger::REASON_CUT;
 use crate::multiline::MultilineConfig;
 

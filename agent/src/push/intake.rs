@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use millrace_doors::identity::Client;
 use millrace_log::clock::SharedClock;
 use millrace_log::record::{Labels, Tenant};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::exit::{Exit, Gate, Outlets, Room};
-use super::receiver::{Receiver, Stream};
+use super::receiver::Receiver;
 use super::records::{BATCH_COST, Line, StreamRecords};
 use super::rejected::Rejected;
 use super::spool::{Job, SpoolQueue};
+use super::streams::Stream;
 use crate::batch::{BatchAck, MemoryBudget, MemoryShare, QueuedBatches, SourceBatch};
 use crate::error::AgentError;
 use crate::ledger::Count;
@@ -57,6 +59,8 @@ pub struct Intake {
     receiver: Arc<Receiver>,
     gate: watch::Receiver<Gate>,
     context: Arc<IntakeContext>,
+    /// Who sends what comes by it; `None`: the source itself.
+    client: Option<Client>,
 }
 
 /// Comes true when the log has a batch.
@@ -79,7 +83,13 @@ impl Receipt {
 
 impl Intake {
     pub(crate) fn new(receiver: Arc<Receiver>, gate: watch::Receiver<Gate>, context: Arc<IntakeContext>) -> Self {
-        Self { receiver, gate, context }
+        Self { receiver, gate, context, client: None }
+    }
+
+    /// The same for one of the source's clients, who share its streams.
+    #[must_use]
+    pub fn of(&self, client: Option<Client>) -> Self {
+        Self { client, ..self.clone() }
     }
 
     /// The source's name.
@@ -99,8 +109,18 @@ impl Intake {
 
     /// The stream of these labels and this tenant; the source's own labels win, its own tenant stands in for none.
     pub fn stream(&self, labels: &Labels, tenant: Option<&Tenant>) -> Result<Stream, Rejected> {
+        self.stream_of(self.client.as_ref(), labels, tenant)
+    }
+
+    /// The same for a client of the source.
+    pub fn stream_of(
+        &self,
+        client: Option<&Client>,
+        labels: &Labels,
+        tenant: Option<&Tenant>,
+    ) -> Result<Stream, Rejected> {
         let before = self.receiver.streams();
-        let stream = self.receiver.stream(labels, tenant, self.context.clock.now_ms());
+        let stream = self.receiver.stream(labels, tenant, client, self.context.clock.now_ms());
         let after = self.receiver.streams();
         if before != after {
             let (before, after) = (i64::try_from(before).unwrap_or_default(), i64::try_from(after).unwrap_or_default());

@@ -14,7 +14,8 @@
 //!   their own hands them in by [`Batch::push_numbered`], and is exactly-once over crashes.
 //! - With a spool (`agent.spool`) a receipt comes true once the batch is synced to it; from there `spool_feed.rs` brings
 //!   it into the queues of the senders, with the numbers that it was given on its way in.
-//! - Label sets are bounded: [`Intake::stream`] refuses those beyond `max_streams`.
+//! - Label sets are bounded: [`Intake::stream`] refuses those beyond `max_streams`. Where all are in use, each client of a
+//!   source ([`Intake::of`]) has an equal share.
 //!
 //! # A new source
 //! A variant of [`crate::config::SourceConfig`] with its arm in `SourceConfig::common`, and an arm in [`open`] that makes
@@ -32,7 +33,9 @@ use crate::transform::Chain;
 
 /// Why records are not taken.
 mod rejected;
-/// Ids, numbers, streams and ledger of one source.
+/// Streams of one source, shared fairly among its clients.
+mod streams;
+/// Ids, numbers and ledger of one source.
 pub(crate) mod receiver;
 /// Format of the spool.
 mod frame;
@@ -85,11 +88,11 @@ pub(crate) mod fuzz;
 pub(crate) use exit::{Gate, Outlets};
 pub(crate) use intake::IntakeContext;
 pub use intake::{Batch, Intake, Receipt};
-pub use receiver::Stream;
 pub(crate) use receiver::{Receiver, Receivers, Settings};
 pub use records::Line;
 pub use rejected::Rejected;
 pub(crate) use source::PushSource;
+pub use streams::Stream;
 
 /// What a receiver needs to know of a source's configuration.
 pub(crate) fn settings(common: &Common<'_>, host: &str, chain: Option<Arc<Chain>>) -> Result<Settings, AgentError> {

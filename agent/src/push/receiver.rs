@@ -10,15 +10,15 @@
 //! synced before the first number of a block is given, so a crash costs the rest of a block and never a number twice.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use millrace_doors::identity::Client;
 use millrace_log::record::{Labels, SourceId, Tenant};
 use parking_lot::{Mutex, RwLock};
 
 use super::rejected::Rejected;
+use super::streams::{Stream, Streams};
 use crate::batch::{Anchor, BatchSource, Identity};
 use crate::error::AgentError;
 use crate::ledger::{Count, Lost, SourceLedger, Taken, Tally};
@@ -31,10 +31,6 @@ pub(crate) type Receivers = Arc<RwLock<Vec<Arc<Receiver>>>>;
 
 /// Numbers reserved at once.
 const BLOCK: u64 = 1 << 20;
-/// A stream that brought nothing for so long makes room for another where the limit is reached.
-const STREAM_IDLE_MS: i64 = 3_600_000;
-/// Looks for idle streams are so far apart at least.
-const SWEEP_EVERY_MS: i64 = 1_000;
 
 /// One source that is not a file, ready for use.
 #[derive(Debug)]
@@ -72,32 +68,6 @@ impl Settings {
     }
 }
 
-/// Labels and tenant of lines, in the form of their headers. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Stream(pub(super) Arc<StreamParts>);
-
-#[derive(Debug)]
-pub(super) struct StreamParts {
-    pub labels: Bytes,
-    pub tenant: Option<Bytes>,
-    /// Chooses the partition.
-    pub hash: u32,
-    used_ms: AtomicI64,
-}
-
-impl Stream {
-    /// Its partition, of so many.
-    pub(super) fn partition(&self, count: usize) -> usize {
-        self.0.hash as usize % count.max(1)
-    }
-}
-
-#[derive(Debug, Default)]
-struct KnownStreams {
-    known: HashMap<(Option<Tenant>, Labels), Stream>,
-    swept_ms: i64,
-}
-
 /// A run of numbers.
 #[derive(Debug)]
 struct NumberRange {
@@ -127,7 +97,7 @@ pub(crate) struct Receiver {
     /// Who raises the reserved numbers holds it.
     raising: tokio::sync::Mutex<()>,
     progress: Mutex<ReceiverProgress>,
-    streams: Mutex<KnownStreams>,
+    streams: Mutex<Streams>,
 }
 
 impl Receiver {
@@ -158,7 +128,7 @@ impl Receiver {
             range: Mutex::new(NumberRange { next: known.reserved, reserved, own: 0 }),
             raising: tokio::sync::Mutex::default(),
             progress: Mutex::new(progress),
-            streams: Mutex::default(),
+            streams: Mutex::new(Streams::new(settings.max_streams)),
             settings,
         });
         receiver.put(state, reserved)?;
@@ -189,37 +159,32 @@ impl Receiver {
             .collect())
     }
 
-    /// The stream of these labels; those of the configuration win over them.
-    pub fn stream(&self, labels: &Labels, tenant: Option<&Tenant>, now_ms: i64) -> Result<Stream, Rejected> {
+    /// The stream of these labels; those of the configuration win over them. `client`: who brings it.
+    pub fn stream(
+        &self,
+        labels: &Labels,
+        tenant: Option<&Tenant>,
+        client: Option<&Client>,
+        now_ms: i64,
+    ) -> Result<Stream, Rejected> {
         let tenant = tenant.or(self.settings.tenant.as_ref()).filter(|tenant| tenant.as_str() != Tenant::DEFAULT);
         let key = (tenant.cloned(), labels.clone());
         let mut streams = self.streams.lock();
-        if let Some(stream) = streams.known.get(&key) {
-            stream.0.used_ms.store(now_ms, Ordering::Relaxed);
-            return Ok(stream.clone());
+        if let Some(stream) = streams.used(&key, now_ms) {
+            return Ok(stream);
         }
         let all = Labels::new(labels.iter().chain(self.settings.labels.iter()));
         all.check().map_err(|error| Rejected::Labels { labels: all.clone(), source: Arc::new(error) })?;
-        let limit = self.settings.max_streams;
-        if streams.known.len() >= limit && now_ms - streams.swept_ms >= SWEEP_EVERY_MS {
-            streams.swept_ms = now_ms;
-            streams.known.retain(|_, stream| now_ms - stream.0.used_ms.load(Ordering::Relaxed) < STREAM_IDLE_MS);
-        }
-        if streams.known.len() >= limit {
-            return Err(Rejected::TooManyStreams { limit });
-        }
-        let name = tenant.map(Tenant::as_str).unwrap_or_default();
-        let labels = Bytes::from(all.to_json());
-        let hash = crc32c::crc32c_append(crc32c::crc32c(name.as_bytes()), &labels);
-        let tenant = tenant.map(|tenant| Bytes::copy_from_slice(tenant.as_str().as_bytes()));
-        let stream = Stream(Arc::new(StreamParts { labels, tenant, hash, used_ms: AtomicI64::new(now_ms) }));
-        streams.known.insert(key, stream.clone());
+        let client = client.cloned();
+        streams.make_room(&client, now_ms)?;
+        let stream = Stream::new(&all, tenant, now_ms);
+        streams.add(key, stream.clone(), client);
         Ok(stream)
     }
 
     /// Number of its streams.
     pub fn streams(&self) -> usize {
-        self.streams.lock().known.len()
+        self.streams.lock().len()
     }
 
     /// Gives `count` numbers to `give`, which gets the first, and no one else has a turn before it is done; `None` if
@@ -413,6 +378,7 @@ impl BatchSource for ReceiverPartition {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::push::streams::STREAM_IDLE_MS;
 
     pub fn settings(name: &str) -> Settings {
         Settings {
@@ -482,15 +448,16 @@ pub(super) mod tests {
     fn streams_are_bounded_and_idle_ones_make_room() {
         let folder = tempfile::tempdir().unwrap();
         let receiver = Receiver::open(settings("a"), &state(folder.path())).unwrap();
-        let stream = |app: &str, now| receiver.stream(&Labels::new([("app", app), ("env", "spoofed")]), None, now);
+        let stream =
+            |app: &str, now| receiver.stream(&Labels::new([("app", app), ("env", "spoofed")]), None, None, now);
         let one = stream("1", 0).unwrap();
         assert_eq!(one.0.labels, r#"{"app":"1","env":"prod"}"#);
         stream("2", 1).unwrap();
-        assert!(matches!(stream("3", 2), Err(Rejected::TooManyStreams { limit: 2 })));
+        assert!(matches!(stream("3", 2), Err(Rejected::TooManyStreams { limit: 2, .. })));
         stream("1", STREAM_IDLE_MS).unwrap();
         stream("3", STREAM_IDLE_MS + 1).unwrap();
         assert!(matches!(stream("2", STREAM_IDLE_MS + 2), Err(Rejected::TooManyStreams { .. })));
         let tenant = Tenant::new("team").unwrap();
-        assert!(receiver.stream(&Labels::new([("a-b", "x")]), Some(&tenant), 0).is_err());
+        assert!(receiver.stream(&Labels::new([("a-b", "x")]), Some(&tenant), None, 0).is_err());
     }
 }

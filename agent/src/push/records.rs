@@ -8,7 +8,7 @@ use bytes::Bytes;
 use millrace_log::record::Labels;
 
 use super::frame::Frame;
-use super::receiver::Stream;
+use super::streams::Stream;
 use crate::batch::{Anchor, BatchSource, Positions, SourceBatch};
 use crate::ledger::{Count, Taken};
 use crate::split::{Piece, is_invalid_utf8};

@@ -28,11 +28,14 @@ pub enum Rejected {
     Spool,
     /// Too many different label sets.
     #[error(
-        "more than {limit} label sets within an hour (max_streams): use labels with few values, and metadata for others"
+        "more than {limit} label sets within an hour (max_streams, {share} of them for each client): use labels with few \
+         values, and metadata for others"
     )]
     TooManyStreams {
         /// `max_streams`.
         limit: usize,
+        /// How many of them one client has while all are in use.
+        share: usize,
     },
     /// Labels that no stream may have.
     #[error("invalid labels {labels}: {source}")]

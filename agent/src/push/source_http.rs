@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
 use memchr::{memchr, memchr_iter};
 use millrace_doors::access::Access;
+use millrace_doors::identity::Client;
 use millrace_doors::refusal::{Refusal, plain};
 use millrace_doors::serve::HttpListener;
 use millrace_log::push::json::elements;
@@ -22,10 +23,10 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{Batch, Intake};
-use super::receiver::Stream;
 use super::records::Line;
 use super::request::{Address, Terms, header_text, routes, serve, taken};
 use super::source::PushSource;
+use super::streams::Stream;
 use crate::config::push::{BodyFormat, HttpSource, name_of};
 use crate::error::AgentError;
 
@@ -100,6 +101,7 @@ impl Handler {
         }
         let (head, body) = request.into_parts();
         let tenant = head.extensions.get::<Tenant>().cloned();
+        let intake = self.intake.of(head.extensions.get::<Client>().cloned());
         let packed = Packed::of(header_text(&head.headers, header::CONTENT_ENCODING.as_str()))?;
         let format = format_of(self.config.format, header_text(&head.headers, header::CONTENT_TYPE.as_str()));
         let labels = request_labels(&self.config, &head.headers, &head.uri);
@@ -107,7 +109,7 @@ impl Handler {
         let body = self.terms.read(body, &mut batch).await?;
         let size = if packed == Packed::No { body.len() } else { usize::MAX };
         let mut memory = self.terms.budget.begin();
-        let (config, intake) = (Arc::clone(&self.config), self.intake.clone());
+        let config = Arc::clone(&self.config);
         let (batch, _memory) = self
             .terms
             .decode(size, move || {

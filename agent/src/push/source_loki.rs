@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::{Method, Request, StatusCode, header};
 use millrace_doors::access::Access;
+use millrace_doors::identity::Client;
 use millrace_doors::refusal::{Refusal, plain};
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
@@ -92,6 +93,7 @@ impl Handler {
         }
         let (head, body) = request.into_parts();
         let whose = head.extensions.get::<Tenant>().cloned();
+        let intake = self.intake.of(head.extensions.get::<Client>().cloned());
         let form = Form::of(
             header_text(&head.headers, header::CONTENT_TYPE.as_str()),
             header_text(&head.headers, header::CONTENT_ENCODING.as_str()),
@@ -99,7 +101,7 @@ impl Handler {
         let mut batch = self.intake.batch();
         let body = self.terms.read(body, &mut batch).await?;
         let mut memory = self.terms.budget.begin();
-        let (intake, limits, allowed) = (self.intake.clone(), self.limits, self.terms.limits.max_body_unpacked.0);
+        let (limits, allowed) = (self.limits, self.terms.limits.max_body_unpacked.0);
         // Protobuf is packed by itself.
         let size = if form.json && form.packed == millrace_log::push::Packed::No { body.len() } else { usize::MAX };
         let (batch, faults, status, _memory) = self

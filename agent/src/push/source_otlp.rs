@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use millrace_doors::access::Access;
+use millrace_doors::identity::Client;
 use millrace_doors::refusal::Refusal;
 use millrace_doors::serve::HttpListener;
 use millrace_doors::tenant::TENANT_HEADER;
@@ -178,6 +179,11 @@ fn fault(refusal: Refusal, json: bool) -> Response {
 }
 
 impl Handler {
+    /// The same for the client that sent a request.
+    fn of(&self, extensions: &http::Extensions) -> Self {
+        Self { intake: self.intake.of(extensions.get::<Client>().cloned()), ..self.clone() }
+    }
+
     async fn push(&self, request: Request<Body>, json: bool) -> Result<ExportLogsServiceResponse, Refusal> {
         if request.uri().path() != PATH {
             return Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: logs go to {PATH}")));
@@ -197,7 +203,7 @@ impl Handler {
         let body = self.terms.read(body, &mut batch).await?;
         let size = if packed == Packed::No { body.len() } else { usize::MAX };
         let mut memory = self.terms.budget.begin();
-        let handler = self.clone();
+        let handler = self.of(&head.extensions);
         let (batch, partial, _memory) = self
             .terms
             .decode(size, move || {
@@ -233,7 +239,7 @@ impl Handler {
         mut memory: Reserved,
     ) -> Result<Bytes, Refusal> {
         let whose = extensions.get::<Tenant>().cloned();
-        let (handler, batch) = (self.clone(), self.intake.batch());
+        let (handler, batch) = (self.of(extensions), self.intake.batch());
         let filled = self.terms.decode(message.len(), move || {
             let export = read_export(message, false, &mut memory)?;
             let (batch, partial) = handler.fill(batch, export, whose.as_ref(), &mut memory)?;

@@ -4,11 +4,13 @@
 //! Touches the clock. The table is bounded: where it is full, the address that failed longest ago is forgotten.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::identity::site;
 
 /// Failures that cost nothing: people mistype.
 const FREE: u32 = 5;
@@ -35,14 +37,6 @@ impl Record {
 /// Failed logins by address.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<HashMap<IpAddr, Record>>);
-
-/// A subscriber has a whole /64 of IPv6.
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
-        address => address,
-    }
-}
 
 impl Throttle {
     /// Notes a failure.

@@ -25,9 +25,9 @@ use crate::metrics::OfSource;
 use crate::push::intake::{Batch, Intake};
 use crate::push::outbox::Outbox;
 use crate::push::process::{Backoff, Program, count_end, ending};
-use crate::push::receiver::Stream;
 use crate::push::records::Line;
 use crate::push::rejected::Rejected;
+use crate::push::streams::Stream;
 
 /// Bytes read at a time.
 const READ: usize = 64 << 10;

@@ -33,8 +33,8 @@ use self::follow::Follower;
 use self::position::JournalPosition;
 use super::intake::Intake;
 use super::outbox::Outbox;
-use super::receiver::Stream;
 use super::source::PushSource;
+use super::streams::Stream;
 use crate::config::local::JournaldSource;
 use crate::error::AgentError;
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millrace_doors::config::ConnectionLimits;
+use millrace_doors::identity::Client;
 use millrace_doors::listener::{Bound, Connection};
 use millrace_doors::tls::Tls;
 use millrace_log::record::Labels;
@@ -25,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use self::frames::{Frames, trimmed};
 use self::message::MessageReader;
 use super::intake::{Batch, Intake};
-use super::receiver::Stream;
 use super::records::Line;
 use super::rejected::Rejected;
 use super::source::PushSource;
+use super::streams::Stream;
 use crate::config::syslog::{SyslogSource, syslog_name};
 use crate::error::AgentError;
 use crate::timestamp::offset;
@@ -301,7 +302,7 @@ impl SyslogContext {
             return;
         }
         let read = self.reader.read(message, &peer.ip().to_string(), intake.now_ns());
-        let found = intake.stream(&read.labels, None);
+        let found = intake.stream_of(Some(&Client::at(peer.ip())), &read.labels, None);
         let line = |metadata| Line { text: read.text, time_ns: read.time_ns, metadata: Some(metadata) };
         match found {
             Ok(stream) => batch.push(&stream, line(&read.metadata)),
