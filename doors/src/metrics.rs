@@ -24,6 +24,13 @@ pub struct Of {
     pub listener: String,
 }
 
+/// Which token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfToken {
+    /// Its name.
+    pub token: String,
+}
+
 /// Counts of all listeners. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct HttpMetrics {
@@ -31,6 +38,8 @@ pub struct HttpMetrics {
     pub refused: Family<Refused, Counter>,
     /// Logins that failed.
     pub failed_logins: Family<Of, Counter>,
+    /// When tokens expire, seconds since 1970.
+    pub token_ends: Family<OfToken, Gauge>,
     /// 1 while the login provider can't be asked.
     pub oidc_failing: Gauge,
     /// Times that the login provider could not be asked.
@@ -47,6 +56,11 @@ impl HttpMetrics {
         );
         registry.register("millrace_http_failed_logins", "Failed logins", self.failed_logins.clone());
         registry.register(
+            "millrace_http_token_expiry_timestamp_seconds",
+            "When a token expires, seconds since 1970; tokens that do not expire are left out",
+            self.token_ends.clone(),
+        );
+        registry.register(
             "millrace_http_oidc_failing",
             "1 while description and keys of the login provider can't be fetched, otherwise 0",
             self.oidc_failing.clone(),
@@ -56,6 +70,14 @@ impl HttpMetrics {
             "Failed fetches of the login provider's description and keys",
             self.oidc_failures.clone(),
         );
+    }
+
+    /// Takes over when tokens expire, ms since 1970.
+    pub(crate) fn expire_tokens<'t>(&self, ends: impl Iterator<Item = (&'t str, i64)>) {
+        self.token_ends.clear();
+        for (token, end_ms) in ends {
+            self.token_ends.get_or_create(&OfToken { token: token.to_owned() }).set(end_ms.div_euclid(1000));
+        }
     }
 
     /// Counts a refused request.

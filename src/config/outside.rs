@@ -12,6 +12,7 @@ use std::path::Path;
 use millrace_doors::access::book::Book;
 use millrace_doors::config::TlsConfig;
 use millrace_doors::tls::{Tls, TlsError};
+use millrace_log::clock::{Clock as _, SystemClock};
 use millrace_log::value::{Faults, Secret};
 use millrace_log::yaml::{LocatedFault, Node, Value, parse_with_aliases};
 use millrace_notify::NotifyError;
@@ -168,6 +169,7 @@ impl Outside {
             );
             self.warnings.add("access.oidc.redirect_url", message);
         }
+        self.warnings.within("access", |w| config.access.warn(SystemClock.now_ms(), w));
         if config.access.insecure {
             return;
         }

@@ -88,9 +88,11 @@ impl Insight {
     /// `GET /api/v1/ledger`.
     fn ledger_route(&self, site: &Site) -> Routes {
         let (agent, index, routes) = (self.agent.clone(), self.index.clone(), self.routes.clone());
-        let (exports, standing) = (self.exports.clone(), self.standing(site));
+        let (exports, standing, access) = (self.exports.clone(), self.standing(site), site.access.clone());
         let view = move || {
-            let (agent, index, routes, notices) = (agent.clone(), index.clone(), routes.clone(), standing());
+            let (agent, index, routes, mut notices) = (agent.clone(), index.clone(), routes.clone(), standing());
+            // Not at `/ready`, which needs no login.
+            notices.extend(access.expiring_tokens());
             let exports: Vec<_> =
                 exports.iter().map(|(name, status)| consumer_hop(&format!("export {name}"), status)).collect();
             async move {

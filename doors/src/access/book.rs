@@ -246,6 +246,11 @@ impl Book {
         tokens.chain(users).chain(certificates).chain(providers).collect()
     }
 
+    /// Names of tokens with their ends, ms since 1970; those without are left out.
+    pub(super) fn token_ends(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.tokens.iter().filter_map(|token| Some((&*token.identity.name, token.expires_ms?)))
+    }
+
     /// Whether the configuration has any login, be it revoked or expired.
     pub fn has_logins(&self) -> bool {
         self.has_logins

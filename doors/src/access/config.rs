@@ -258,6 +258,40 @@ impl ProxyConfig {
     }
 }
 
+/// How long before its end a token is reported.
+const SOON_MS: i64 = 14 * DAY_MS;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// What should be known of the end of a token: that it is past, or near.
+pub(super) fn expiry_note(end_ms: i64, now_ms: i64) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp_millis(end_ms)?;
+    let time = time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    match end_ms.saturating_sub(now_ms) {
+        left if left <= 0 => Some(format!("expired at {time}: the token is refused; replace it or remove its entry")),
+        left if left < SOON_MS => {
+            let days = left / DAY_MS;
+            let within = match days {
+                0 => "within a day".to_owned(),
+                1 => "in 1 day".to_owned(),
+                more => format!("in {more} days"),
+            };
+            Some(format!("expires {within}, at {time}: replace the token before (`millrace token create`)"))
+        }
+        _ => None,
+    }
+}
+
+impl AccessConfig {
+    /// Reports what is most likely not meant so: tokens that have expired, or soon will.
+    pub fn warn(&self, now_ms: i64, warnings: &mut Faults) {
+        for (i, token) in self.tokens.iter().enumerate() {
+            if let Some(note) = expiry_ms(&token.expires).and_then(|end_ms| expiry_note(end_ms, now_ms)) {
+                warnings.add(&format!("tokens[{i}].expires"), note);
+            }
+        }
+    }
+}
+
 /// When a token ends, ms since 1970.
 pub fn expiry_ms(text: &str) -> Option<i64> {
     if let Ok(time) = chrono::DateTime::parse_from_rfc3339(text) {
@@ -281,6 +315,38 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(expiry_ms(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_have_expired_or_soon_will_are_reported() {
+        let now_ms = expiry_ms("2027-01-10T12:00:00Z").unwrap();
+        for (expires, want) in [
+            ("", None),
+            ("2027-02-01", None),
+            ("2027-01-24T12:00:00Z", None),
+            ("2027-01-24T11:59:59Z", Some("expires in 13 days, at 2027-01-24T11:59:59Z")),
+            ("2027-01-12", Some("expires in 1 day, at 2027-01-12T00:00:00Z")),
+            ("2027-01-11", Some("expires within a day, at 2027-01-11T00:00:00Z")),
+            ("2027-01-10T12:00:00Z", Some("expired at 2027-01-10T12:00:00Z: the token is refused")),
+            ("2026-01-01", Some("expired at 2026-01-01T00:00:00Z")),
+        ] {
+            let token = TokenConfig {
+                name: "t".to_owned(),
+                hash: Secret::new("x"),
+                roles: vec![Role::Read],
+                tenants: own_tenant(),
+                selector: String::new(),
+                expires: expires.to_owned(),
+            };
+            let config = AccessConfig { tokens: vec![token], ..AccessConfig::default() };
+            let mut warnings = Faults::default();
+            config.warn(now_ms, &mut warnings);
+            let found = warnings.into_vec();
+            assert_eq!(found.len(), usize::from(want.is_some()), "{expires}: {found:?}");
+            if let (Some(found), Some(want)) = (found.first(), want) {
+                assert!(found.path == "tokens[0].expires" && found.message.starts_with(want), "{expires}: {found:?}");
+            }
         }
     }
 

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use audit::changes;
 pub use audit::{Audit, AuditEvent};
 use book::{Book, BookError, Given};
-use config::AccessConfig;
+use config::{AccessConfig, expiry_note};
 use hash::{EntryDigest, HashError};
 use oidc::attempt::Attempts;
 use oidc::{Failed, Oidc};
@@ -146,6 +146,7 @@ impl Access {
         if oidc.is_none() {
             self.0.metrics.oidc_failing.set(0);
         }
+        self.0.metrics.expire_tokens(book.token_ends());
         *self.0.oidc.write() = oidc;
         self.0.other_provider.notify_one();
         let before = std::mem::replace(&mut *self.0.book.write(), Arc::clone(&book));
@@ -179,6 +180,13 @@ impl Access {
     /// What those who look after the process should know although it works.
     pub fn notice(&self) -> Option<String> {
         self.oidc()?.notice()
+    }
+
+    /// Tokens that have expired, or soon will. For administrators: it names tokens.
+    pub fn expiring_tokens(&self) -> Vec<String> {
+        let (book, now_ms) = (self.book(), self.now_ms());
+        let note = |(name, end_ms)| Some(format!("token `{name}` {}", expiry_note(end_ms, now_ms)?));
+        book.token_ends().filter_map(note).collect()
     }
 
     pub(crate) fn oidc(&self) -> Option<Arc<Oidc>> {

@@ -115,6 +115,8 @@ async fn every_way_in_names_its_own() {
     assert_eq!(reader.rights.selector.as_deref(), Some(r#"{team="pay"}"#));
     clock.advance(Duration::from_secs(86_400));
     assert_eq!(access.identify(&auth("Bearer mlr_old"), &here()).await, Err(Denied::Wrong), "expired");
+    let notes = access.expiring_tokens();
+    assert!(notes.len() == 1 && notes[0].starts_with("token `old` expired at "), "{notes:?}");
     access.replace(&AccessConfig { tokens: Vec::new(), ..config() }).unwrap();
     assert_eq!(access.identify(&auth("Bearer mlr_reader"), &here()).await, Err(Denied::Wrong), "removed");
 }
