@@ -124,7 +124,7 @@ impl Guarded {
                 if let Some(need) = answer.extensions_mut().remove::<Need>()
                     && answer.status().is_success()
                 {
-                    self.note(changed(need, &outline.method), peer, &outline, &asked, "");
+                    self.note(changed(need, &outline.method), peer, &outline, (&asked, ""), "");
                 }
                 match asked.login.take() {
                     Some(login) => login.over(answer),
@@ -133,7 +133,8 @@ impl Guarded {
             }
             Err(refusal) => {
                 if refusal.status == StatusCode::FORBIDDEN {
-                    self.note(AuditEvent::ACCESS_DENIED, peer, &outline, &asked, &refusal.text);
+                    let user = refusal.user.as_str();
+                    self.note(AuditEvent::ACCESS_DENIED, peer, &outline, (&asked, user), &refusal.text);
                 }
                 if let Some(access) = &self.guard.gate.access {
                     access.metrics().refused(&listener, refusal.status.as_u16());
@@ -146,13 +147,13 @@ impl Guarded {
         answer
     }
 
-    /// Hands over an audit event about a request.
-    fn note(&self, event: &'static str, peer: &Peer, head: &Parts, asked: &Found, why: &str) {
+    /// Hands over an audit event about a request; `user` where the guard let nobody in.
+    fn note(&self, event: &'static str, peer: &Peer, head: &Parts, (asked, user): (&Found, &str), why: &str) {
         let Some(access) = &self.guard.gate.access else { return };
         let colon = if why.is_empty() { "" } else { ": " };
         access.note(AuditEvent {
             event,
-            user: asked.who.as_ref().map_or_else(String::new, |who| who.name.to_string()),
+            user: asked.who.as_ref().map_or(user, |who| &who.name).to_owned(),
             address: Some(access.address(&head.headers, peer)),
             listener: self.guard.gate.listener.to_string(),
             tenant: asked.tenant.as_ref().map_or_else(String::new, Whose::to_string),

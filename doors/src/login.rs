@@ -173,15 +173,11 @@ impl Gate {
                 refusal.retry_after = Some(seconds);
                 Err(refusal)
             }
-            Denied::Forbidden => {
-                access.login_failed(
-                    &self.listener,
-                    access.address(&head.headers, peer),
-                    String::new(),
-                    "no grant for a token of the login provider",
-                );
+            Denied::Forbidden(user) => {
                 let text = "the token is valid, but none of its groups has an entry in access.oidc.grants";
-                Err(Refusal::new(StatusCode::FORBIDDEN, text))
+                // The audit event is that of the refusal.
+                access.count_failed(&self.listener, access.address(&head.headers, peer), &user, text);
+                Err(Refusal { user, ..Refusal::new(StatusCode::FORBIDDEN, text) })
             }
             Denied::Unavailable => {
                 let text = "the token can't be checked: the login provider can't be reached; try again";
@@ -209,7 +205,7 @@ impl Gate {
             Err(Denied::Nothing) => self.returning(access, head).is_some_and(|(found, _)| found == *who),
             // Nothing says that it has ended.
             Err(Denied::Unavailable | Denied::Wait(_)) => true,
-            Err(Denied::Wrong | Denied::Forbidden) => false,
+            Err(Denied::Wrong | Denied::Forbidden(_)) => false,
         }
     }
 

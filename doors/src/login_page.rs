@@ -105,6 +105,10 @@ impl Desk<'_> {
         let known = match self.gate.identify(&as_header, self.peer).await {
             Ok(known) => known,
             Err(refusal) => {
+                if refusal.status == StatusCode::FORBIDDEN {
+                    // Answered by the form, not as a refusal.
+                    self.access.note_failed(&self.gate.listener, self.address(), refusal.user, &refusal.text);
+                }
                 let mut answer = self.form(&next, &refusal.text);
                 *answer.status_mut() = refusal.status;
                 return Ok(answer);
@@ -177,7 +181,8 @@ impl Desk<'_> {
             let given = parameter(form_text, "csrf").unwrap_or_default();
             let is_own = is_equal(session.csrf.as_bytes(), given.as_bytes());
             if !is_own && !self.access.sessions().is_own(&session, &self.head.headers) {
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "the form is of another session: reload the page"));
+                let refusal = Refusal::new(StatusCode::FORBIDDEN, "the form is of another session: reload the page");
+                return Err(Refusal { user: session.basis.name, ..refusal });
             }
             self.access.end(&self.gate.listener, self.address(), &session);
             let oidc = self.access.oidc().filter(|_| session.basis.kind == Kind::Oidc);

@@ -23,6 +23,8 @@ pub struct Refusal {
     pub retry_after: Option<u32>,
     /// Value of `WWW-Authenticate`: ways to log in.
     pub challenge: Option<HeaderValue>,
+    /// Who is refused, where nobody was let in whose name is known: for the audit event.
+    pub user: String,
 }
 
 /// Writes a refusal in the format of an API. The status may be another (gRPC answers 200), headers may be added.
@@ -31,7 +33,7 @@ pub type Render = fn(&Parts, Refusal) -> Response;
 impl Refusal {
     /// With a status and a text.
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), retry_after: None, challenge: None }
+        Self { status, text: text.into(), retry_after: None, challenge: None, user: String::new() }
     }
 
     /// 400.

@@ -65,7 +65,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const MAX_REMEMBERED: usize = 1024;
 
 /// Why nobody is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// Nothing was shown.
     Nothing,
@@ -73,8 +73,8 @@ pub(crate) enum Denied {
     Wrong,
     /// Nobody looked: so many seconds to wait.
     Wait(u32),
-    /// The login provider has roles for nobody like them.
-    Forbidden,
+    /// The login provider knows this user, and there are no roles for anybody like them.
+    Forbidden(String),
     /// The login provider would have to be asked, and does not answer.
     Unavailable,
 }
@@ -292,7 +292,7 @@ impl Access {
                 }
                 Err(match status {
                     StatusCode::UNAUTHORIZED => Denied::Wrong,
-                    StatusCode::FORBIDDEN => Denied::Forbidden,
+                    StatusCode::FORBIDDEN => Denied::Forbidden(user),
                     _ => Denied::Unavailable,
                 })
             }
@@ -347,12 +347,22 @@ impl Access {
         self.login_failed(listener, address, user, "");
     }
 
-    /// Counts and reports a failed login that guesses nothing: its address is not slowed down.
-    pub(crate) fn login_failed(&self, listener: &str, address: IpAddr, user: String, reason: &str) {
+    /// Counts and logs a failed login.
+    pub(crate) fn count_failed(&self, listener: &str, address: IpAddr, user: &str, reason: &str) {
         self.0.metrics.failed_logins.get_or_create(&Of { listener: listener.to_owned() }).inc();
         if let Some(count) = self.0.failed.another() {
             tracing::warn!(listener, %address, user, reason, count, "login failed");
         }
+    }
+
+    /// Counts and reports a failed login that guesses nothing: its address is not slowed down.
+    pub(crate) fn login_failed(&self, listener: &str, address: IpAddr, user: String, reason: &str) {
+        self.count_failed(listener, address, &user, reason);
+        self.note_failed(listener, address, user, reason);
+    }
+
+    /// Hands over the audit event of a failed login.
+    pub(crate) fn note_failed(&self, listener: &str, address: IpAddr, user: String, reason: &str) {
         let (address, listener, detail) = (Some(address), listener.to_owned(), reason.to_owned());
         let event = AuditEvent::LOGIN_FAILED;
         self.note(AuditEvent { event, user, address, listener, detail, ..AuditEvent::default() });

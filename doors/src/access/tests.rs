@@ -107,7 +107,7 @@ async fn every_way_in_names_its_own() {
         (headers(&[("x-forwarded-user", "")]), peer("10.0.0.9", "", ""), Err(Denied::Wrong)),
     ] {
         let found = access.identify(&headers, &peer).await;
-        let found = found.as_ref().map(|(_, who)| &*who.name).map_err(|denied| *denied);
+        let found = found.as_ref().map(|(_, who)| &*who.name).map_err(Clone::clone);
         assert_eq!(found, want, "{headers:?}");
     }
     let (_, reader) = access.identify(&auth("Bearer mlr_reader"), &here()).await.unwrap();

@@ -387,6 +387,25 @@ async fn programs_log_in_with_tokens_of_the_provider() {
     ] {
         assert_eq!(ask(&token).await.0, want, "{token}");
     }
+    // Of a token whose groups have no role: one event that says who asked for what, and why it was refused.
+    browser.audit.0.lock().clear();
+    let nobodys = fake.token(&json!({"groups": ["x"], "preferred_username": "eve"}));
+    assert_eq!(ask(&nobodys).await.0, 403);
+    let form = browser.send("POST", "/login", &[], &format!("user=&password={nobodys}")).await;
+    assert_eq!(form.status, 403, "{}", form.text);
+    let events: Vec<String> = browser
+        .audit
+        .0
+        .lock()
+        .drain(..)
+        .map(|e| format!("{}|{}|{}|{}|{}", e.event, e.user, e.address.unwrap(), e.listener, e.detail))
+        .collect();
+    let why = "the token is valid, but none of its groups has an entry in access.oidc.grants";
+    let want = [
+        format!("access_denied|oidc:eve|127.0.0.1|test|GET /: {why}"),
+        format!("login_failed|oidc:eve|127.0.0.1|test|{why}"),
+    ];
+    assert_eq!(events, want);
     // No session begins by one: it would outlive the token.
     let form = browser.send("POST", "/login", &[], &format!("user=&password={good}")).await;
     assert_eq!((form.status, form.set_cookies.len()), (400, 0), "{}", form.text);
