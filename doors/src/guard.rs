@@ -173,7 +173,7 @@ impl Guarded {
         if !is_public {
             let entered = match guard.gate.identify(&head, peer).await {
                 Ok(entered) => entered,
-                Err(refusal) if guard.has_page => return login_page::instead(&head, refusal),
+                Err(refusal) if guard.has_page => return login_page::instead(&head, &guard.gate, refusal),
                 Err(refusal) => return Err(refusal),
             };
             asked.who = Some(entered.who.clone());

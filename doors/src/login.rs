@@ -222,10 +222,21 @@ impl Gate {
         self.own.is_some() || self.access.as_ref().is_some_and(|access| access.book().has_form())
     }
 
+    /// The session of a request, be it due to be renewed.
+    pub(crate) fn session(&self, access: &Access, head: &Parts) -> Option<Session> {
+        let entry = |kind: Kind, name: &str| self.entry(access, kind, name);
+        access.sessions().of(&head.headers, access.now_ms(), entry)
+    }
+
+    /// Whether a request has a session that the login provider is to renew.
+    pub(crate) fn is_due(&self, head: &Parts) -> bool {
+        let access = self.access.as_ref();
+        access.is_some_and(|access| self.session(access, head).is_some_and(|session| access.is_due(&session)))
+    }
+
     /// Who comes back with a session.
     pub(crate) fn returning(&self, access: &Access, head: &Parts) -> Option<(Identity, Session)> {
-        let entry = |kind: Kind, name: &str| self.entry(access, kind, name);
-        let session = access.sessions().of(&head.headers, access.now_ms(), entry)?;
+        let session = self.session(access, head).filter(|session| !access.is_due(session))?;
         let who = match session.basis.kind {
             Kind::Own => Identity::unlimited(session.basis.name.as_str()),
             _ => access.returning(&session.basis)?,

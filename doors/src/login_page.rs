@@ -30,14 +30,16 @@ pub(crate) fn is_meant(head: &Parts, gate: &Gate) -> bool {
 }
 
 /// What people get whose request was refused for want of a login.
-pub(crate) fn instead(head: &Parts, refusal: Refusal) -> Result<Response, Refusal> {
+pub(crate) fn instead(head: &Parts, gate: &Gate, refusal: Refusal) -> Result<Response, Refusal> {
     let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_person = head.method == Method::GET && accept.contains("text/html");
     if refusal.status != StatusCode::UNAUTHORIZED || !is_person || head.headers.contains_key(header::AUTHORIZATION) {
         return Err(refusal);
     }
     let back = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    Ok(redirect(&format!("/login?next={}", encoded(back))))
+    // Whoever the provider still knows goes on without noticing.
+    let to = if gate.is_due(head) { format!("{BEGIN}?silent=1&next=") } else { "/login?next=".to_owned() };
+    Ok(redirect(&format!("{to}{}", encoded(back))))
 }
 
 /// A request for one of the pages.
@@ -71,8 +73,8 @@ pub(crate) async fn answer(
             Ok(desk.form(&next.unwrap_or_default(), ""))
         }
         ("/login", &Method::POST) => desk.log_in(&read.await?).await,
-        ("/logout", &Method::GET | &Method::HEAD) => Ok(match gate.returning(access, head) {
-            Some((_, session)) => leave(&session.basis.name, &session.csrf),
+        ("/logout", &Method::GET | &Method::HEAD) => Ok(match gate.session(access, head) {
+            Some(session) => leave(&session.basis.name, &session.csrf),
             None => redirect("/login"),
         }),
         ("/logout", &Method::POST) => desk.log_out(&read.await?),
@@ -136,9 +138,12 @@ impl Desk<'_> {
                     );
                 }
                 let basis = Basis { kind: Kind::Oidc, name: known.name, grants: known.grants };
-                let cookies = self.begin(&basis, &format!("subject {}", known.subject))?;
+                let renewed = if attempt.is_silent { ", renewed" } else { "" };
+                let cookies = self.begin(&basis, &format!("subject {}{renewed}", known.subject))?;
                 Ok(visit.forget(with_cookies(entered(&attempt.next), &cookies)))
             }
+            // The session is over; nobody tried to log in.
+            Returned::Unknown(answer) => Ok(with_cookies(answer, &self.cookies("", "", 0))),
             Returned::Refused(Failed { text, user, .. }, answer) => {
                 // What is guessed here has 256 random bits, and other pages can send browsers here: no address is
                 // slowed down for it.
@@ -177,7 +182,7 @@ impl Desk<'_> {
 
     fn log_out(&self, form_text: &str) -> Result<Response, Refusal> {
         let mut elsewhere = None;
-        if let Some((_, session)) = self.gate.returning(self.access, self.head) {
+        if let Some(session) = self.gate.session(self.access, self.head) {
             let given = parameter(form_text, "csrf").unwrap_or_default();
             let is_own = is_equal(session.csrf.as_bytes(), given.as_bytes());
             if !is_own && !self.access.sessions().is_own(&session, &self.head.headers) {

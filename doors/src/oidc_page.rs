@@ -12,10 +12,14 @@ use crate::access::oidc::config::CALLBACK;
 use crate::access::oidc::{Failed, Known, Oidc, refusal};
 use crate::access::session::cookie;
 use crate::browser::own_authority;
-use crate::login_form::{Cookie, SameSite, failed, local, parameter, redirect, with_cookies};
+use crate::login_form::{Cookie, SameSite, encoded, failed, local, parameter, redirect, with_cookies};
 
 /// Path of the link that begins a login.
 pub(crate) const BEGIN: &str = "/login/oidc";
+
+/// What a provider answers that would have to ask the person something (OpenID Connect Core 1.0, 3.1.2.6).
+const NEEDS_PERSON: [&str; 4] =
+    ["login_required", "interaction_required", "consent_required", "account_selection_required"];
 
 /// A request of a browser.
 pub(crate) struct Visit<'v> {
@@ -33,19 +37,22 @@ pub(crate) enum Returned {
     Entered(Known, Attempt),
     /// Nobody, and what the person sees.
     Refused(Failed, Response),
+    /// The provider would have to ask the person first: they log in by the page.
+    Unknown(Response),
 }
 
 impl Visit<'_> {
     /// Sends the browser to the provider.
     pub async fn begin(&self) -> Response {
-        let next = parameter(self.head.uri.query().unwrap_or_default(), "next").unwrap_or_default();
-        let next = local(&next);
+        let query = self.head.uri.query().unwrap_or_default();
+        let next = parameter(query, "next").unwrap_or_default();
+        let (next, is_silent) = (local(&next), parameter(query, "silent").is_some());
         let begun = async {
             let redirect_url = self.redirect_url()?;
             let (value, attempt) = self
                 .access
                 .attempts()
-                .begin(next, self.access.now_ms())
+                .begin(next, is_silent, self.access.now_ms())
                 .map_err(|error| Failed::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
             Ok((value, self.oidc.authorization(&attempt, &redirect_url).await?))
         };
@@ -82,6 +89,10 @@ impl Visit<'_> {
             return refused(bad("the answer is of another login provider".to_owned()), &attempt.next);
         }
         let error = given("error");
+        if attempt.is_silent && NEEDS_PERSON.contains(&error.as_str()) {
+            let to = format!("/login?next={}", encoded(local(&attempt.next)));
+            return Returned::Unknown(self.forget(redirect(&to)));
+        }
         if !error.is_empty() {
             let text = format!("the login provider refused: {}", refusal(&error, &given("error_description")));
             return refused(Failed::new(StatusCode::FORBIDDEN, text), &attempt.next);

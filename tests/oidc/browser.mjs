@@ -1,9 +1,11 @@
 // Logs in by the provider in headless Chromium, looks at the page, logs out. The provider and the page are two sites.
-// In: BASE (address of the page), ISSUER, SHOTS (folder for screenshots). Out: exit status.
+// In: BASE (address of the page), ISSUER, SHOTS (folder for screenshots), GROUPS_FILE (what the provider reads). Out: exit status.
 import { chromium } from "playwright-core";
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 
-const { BASE, ISSUER, SHOTS } = process.env;
+const { BASE, ISSUER, SHOTS, GROUPS_FILE } = process.env;
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -85,6 +87,33 @@ try {
     await page.waitForURL(BASE + query);
     await page.locator("#lines li", { hasText: "card declined" }).waitFor({ timeout: 10000 });
     assert.equal(await page.locator("#lines li").count(), 1, "the streams of the selector only");
+  });
+
+  // Groups that change while somebody is logged in: they count when the session is renewed, without a question.
+  await person(async (page, context) => {
+    await page.goto(BASE + query);
+    await logIn(page, "rita");
+    await page.waitForURL(BASE + query);
+    await page.locator("#lines li", { hasText: "checkout failed" }).waitFor({ timeout: 10000 });
+    assert.equal(await page.locator("#lines li").count(), 2, "all streams");
+    const groups = JSON.parse(readFileSync(GROUPS_FILE, "utf8"));
+    writeFileSync(GROUPS_FILE, JSON.stringify({ ...groups, rita: ["pay"] }));
+    // A live tail goes on by itself over the renewal.
+    await page.getByRole("button", { name: "Live tail" }).click();
+    await page.getByText("Live: new lines appear on top").waitFor({ timeout: 10000 });
+    const asked = await page.waitForRequest((one) => one.url().startsWith(`${ISSUER}/auth?`), { timeout: 120000 });
+    assert.match(asked.url(), /[?&]prompt=none(&|$)/);
+    await page.waitForURL((url) => url.origin === BASE && url.pathname === "/" && url.searchParams.get("tail") === "1");
+    await page.getByText("Live: new lines appear on top").waitFor({ timeout: 10000 });
+    await page.goto(BASE + query);
+    await page.locator("#lines li", { hasText: "card declined" }).waitFor({ timeout: 10000 });
+    assert.equal(await page.locator("#lines li").count(), 1, "the streams of the other group only");
+    // Logged out at the provider alone: the login page, once.
+    await context.clearCookies({ domain: "localhost" });
+    await sleep(61000);
+    await page.goto(BASE + query);
+    await page.getByRole("link", { name: "Log in with localhost" }).waitFor();
+    assert.equal(new URL(page.url()).pathname, "/login");
   });
 
   // Somebody without a group that has an entry; what the provider refuses is shown.

@@ -1,10 +1,11 @@
 // A login provider for the test: oidc-provider with keys of its own at each start, three people, and a program.
-// In: ISSUER, PORT, CALLBACK. Out: the provider at PORT; "ready" on stdout.
+// In: ISSUER, PORT, CALLBACK, GROUPS_FILE (JSON: groups by name, read anew each time). Out: the provider at PORT; "ready" on stdout.
+import { readFileSync } from "node:fs";
 import Provider from "oidc-provider";
 import { exportJWK, generateKeyPair } from "jose";
 
-const { ISSUER, PORT, CALLBACK } = process.env;
-const groups = { ann: ["sre"], pat: ["pay"], mallory: ["visitors"] };
+const { ISSUER, PORT, CALLBACK, GROUPS_FILE } = process.env;
+const groups = () => JSON.parse(readFileSync(GROUPS_FILE, "utf8"));
 const { privateKey } = await generateKeyPair("RS256", { extractable: true });
 const key = { ...(await exportJWK(privateKey)), use: "sig", alg: "RS256", kid: `key-${process.pid}` };
 
@@ -19,7 +20,7 @@ const provider = new Provider(ISSUER, {
   pkce: { required: () => true },
   findAccount: (_, id) => ({
     accountId: id,
-    claims: () => ({ sub: id, preferred_username: id, groups: groups[id] ?? [] }),
+    claims: () => ({ sub: id, preferred_username: id, groups: groups()[id] ?? [] }),
   }),
   extraTokenClaims: () => ({ groups: ["pay"] }),
   features: {

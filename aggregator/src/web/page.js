@@ -170,7 +170,9 @@
 
   async function start() {
     if (!query.value.trim()) { query.focus(); say("Enter a query in the search box first.", "trouble"); return; }
-    const mine = tail = { socket: null, timer: 0, attempt: 0, last: BigInt(Date.now()) * 1000000n, seen: new Set(), count: 0, live: false };
+    const from = sessionStorage.getItem("tail-from") || BigInt(Date.now()) * 1000000n;
+    sessionStorage.removeItem("tail-from");
+    const mine = tail = { socket: null, timer: 0, attempt: 0, last: BigInt(from), seen: new Set(), count: 0, live: false };
     pressed(true);
     if (location.search !== address(true).slice(1)) history.pushState(null, "", address(true));
     document.title = `${query.value} · live`;
@@ -208,6 +210,12 @@
     socket.onmessage = (event) => show(JSON.parse(event.data));
     socket.onclose = (event) => {
       if (tail !== mine) return;
+      if (event.code === 1008) {
+        // The login has ended: loading the page renews it, or asks for another; the tail goes on from its last line.
+        sessionStorage.setItem("tail-from", String(tail.last));
+        location.reload();
+        return;
+      }
       const wait = patience[Math.min(tail.attempt, patience.length - 1)];
       tail.attempt += 1;
       const why = event.reason ? ` (${event.reason})` : "";

@@ -388,6 +388,13 @@ impl Access {
         }
     }
 
+    /// Whether a session is to be renewed by the login provider before anything else. Not while it can't be reached.
+    pub(crate) fn is_due(&self, session: &Session) -> bool {
+        let Some(oidc) = self.oidc().filter(|_| session.basis.kind == Kind::Oidc) else { return false };
+        let recheck_ms = i64::try_from(oidc.plan.config.recheck.0.as_millis()).unwrap_or(i64::MAX);
+        self.now_ms().saturating_sub(session.began_ms()) >= recheck_ms && oidc.provider.trouble().is_none()
+    }
+
     /// Ends a session: its cookie is refused from now on.
     pub(crate) fn end(&self, listener: &str, address: IpAddr, session: &Session) {
         self.0.sessions.end(session, self.now_ms());

@@ -69,6 +69,13 @@ pub struct Session {
     end_ms: i64,
 }
 
+impl Session {
+    /// When it began, ms since 1970.
+    pub(crate) fn began_ms(&self) -> i64 {
+        self.end_ms.saturating_sub(LASTS_MS)
+    }
+}
+
 /// Signs sessions, and ends them.
 pub struct Sessions {
     key: hmac::Key,

@@ -22,6 +22,8 @@ pub const COOKIE: &str = "millrace_login";
 pub const LASTS_MS: i64 = 10 * 60 * 1000;
 /// Logins that came back and are remembered.
 const MAX_RETURNED: usize = 65_536;
+/// Marks a login without questions.
+const SILENT: &str = "s";
 /// Longest place to go to: the cookie must fit into 4 KiB.
 const MAX_NEXT: usize = 2000;
 
@@ -44,6 +46,8 @@ pub enum AttemptError {
 pub struct Attempt {
     /// Where to go afterwards.
     pub next: String,
+    /// Whether it goes on with a session, and the provider must not ask the person anything.
+    pub is_silent: bool,
     /// Comes back as it was sent.
     pub state: String,
     /// Stands in the ID token.
@@ -72,18 +76,19 @@ impl Attempts {
     }
 
     /// A new login with the value of its cookie.
-    pub fn begin(&self, next: &str, now_ms: i64) -> Result<(String, Attempt), HashError> {
+    pub fn begin(&self, next: &str, is_silent: bool, now_ms: i64) -> Result<(String, Attempt), HashError> {
         let next = if next.len() > MAX_NEXT { "/" } else { next };
         let id = random::<16>()?;
-        let text = format!("{}:{}:{next}", URL_SAFE_NO_PAD.encode(id), now_ms.saturating_add(LASTS_MS));
+        let kind = if is_silent { SILENT } else { "" };
+        let text = format!("{}:{}:{kind}:{next}", URL_SAFE_NO_PAD.encode(id), now_ms.saturating_add(LASTS_MS));
         let value = format!("{}.{}", URL_SAFE_NO_PAD.encode(&text), self.made_of("cookie", text.as_bytes()));
-        Ok((value, self.attempt(id, next)))
+        Ok((value, self.attempt(id, is_silent, next)))
     }
 
     /// The login that comes back with a cookie and a state: once.
     pub fn returned(&self, cookie: &str, state: &str, now_ms: i64) -> Result<Attempt, AttemptError> {
-        let (id, end_ms, next) = self.read(cookie).ok_or(AttemptError::Foreign)?;
-        let attempt = self.attempt(id, &next);
+        let (id, end_ms, is_silent, next) = self.read(cookie).ok_or(AttemptError::Foreign)?;
+        let attempt = self.attempt(id, is_silent, &next);
         if !is_equal(attempt.state.as_bytes(), state.as_bytes()) {
             return Err(AttemptError::Foreign);
         }
@@ -93,21 +98,22 @@ impl Attempts {
         if self.returned.end(id, end_ms, now_ms) { Ok(attempt) } else { Err(AttemptError::Repeated) }
     }
 
-    fn read(&self, cookie: &str) -> Option<(Id, i64, String)> {
+    fn read(&self, cookie: &str) -> Option<(Id, i64, bool, String)> {
         let (text, signature) = cookie.split_once('.')?;
         let text = URL_SAFE_NO_PAD.decode(text).ok()?;
         if !is_equal(self.made_of("cookie", &text).as_bytes(), signature.as_bytes()) {
             return None;
         }
         let text = String::from_utf8(text).ok()?;
-        let mut parts = text.splitn(3, ':');
+        let mut parts = text.splitn(4, ':');
         let id = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?.try_into().ok()?;
-        Some((id, parts.next()?.parse().ok()?, parts.next()?.to_owned()))
+        Some((id, parts.next()?.parse().ok()?, parts.next()? == SILENT, parts.next()?.to_owned()))
     }
 
-    fn attempt(&self, id: Id, next: &str) -> Attempt {
+    fn attempt(&self, id: Id, is_silent: bool, next: &str) -> Attempt {
         Attempt {
             next: next.to_owned(),
+            is_silent,
             state: self.made_of("state", &id),
             nonce: self.made_of("nonce", &id),
             verifier: self.made_of("verifier", &id),
@@ -126,12 +132,13 @@ mod tests {
     #[test]
     fn a_login_comes_back_once_to_its_own_browser_in_time() {
         let (attempts, others) = (Attempts::new().unwrap(), Attempts::new().unwrap());
-        let (cookie, attempt) = attempts.begin("/?query=a:b", 0).unwrap();
-        let (other_cookie, other) = attempts.begin("/", 0).unwrap();
+        let (cookie, attempt) = attempts.begin("/?query=a:b", true, 0).unwrap();
+        let (other_cookie, other) = attempts.begin("/", false, 0).unwrap();
+        assert!(attempt.is_silent && !other.is_silent && attempt.next == "/?query=a:b");
         let all = [&attempt.state, &attempt.nonce, &attempt.verifier, &attempt.challenge(), &other.state];
         assert!(all.iter().enumerate().all(|(at, one)| one.len() == 43 && !all[..at].contains(one)));
         let (text, signature) = cookie.split_once('.').unwrap();
-        let changed = format!("{}.{signature}", URL_SAFE_NO_PAD.encode("AAAAAAAAAAAAAAAAAAAAAA:99999999999:/"));
+        let changed = format!("{}.{signature}", URL_SAFE_NO_PAD.encode("AAAAAAAAAAAAAAAAAAAAAA:99999999999::/"));
         for (attempts, cookie, state, now_ms, want) in [
             (&attempts, "", attempt.state.as_str(), 1, AttemptError::Foreign),
             (&attempts, &cookie, "", 1, AttemptError::Foreign),
@@ -146,7 +153,7 @@ mod tests {
         }
         assert_eq!(attempts.returned(&cookie, &attempt.state, 1), Ok(attempt.clone()));
         assert_eq!(attempts.returned(&cookie, &attempt.state, 2), Err(AttemptError::Repeated));
-        let (long, attempt) = attempts.begin(&format!("/?q={}", "x".repeat(3000)), 0).unwrap();
+        let (long, attempt) = attempts.begin(&format!("/?q={}", "x".repeat(3000)), false, 0).unwrap();
         assert!(long.len() < 3500 && attempt.next == "/");
     }
 }

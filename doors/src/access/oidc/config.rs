@@ -2,7 +2,7 @@
 //!
 //! In: YAML as the binary read it. Out: typed values with defaults, and faults that types can't say. Touches nothing.
 
-use millrace_log::value::{Faults, Secret};
+use millrace_log::value::{Faults, Secret, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -48,6 +48,10 @@ pub struct OidcConfig {
     /// Audiences (`aud`) of tokens that programs may send; empty: `client_id` only.
     #[serde(default)]
     pub audience: Vec<String>,
+    /// How long a session of the page lasts until the provider is asked again, without a question to the person
+    /// (`prompt=none`): changes of groups at the provider are seen by then. 1m to 12h.
+    #[serde(default = "recheck")]
+    pub recheck: Span,
     /// What members of groups may do. Without a matching entry nobody gets in.
     pub grants: Vec<GrantConfig>,
 }
@@ -75,6 +79,10 @@ fn groups() -> String {
 
 fn user_name() -> String {
     "preferred_username".to_owned()
+}
+
+fn recheck() -> Span {
+    Span::secs(15 * 60)
 }
 
 fn scopes() -> Vec<String> {
@@ -121,6 +129,9 @@ impl OidcConfig {
             if value.is_empty() {
                 faults.add(key, "is empty");
             }
+        }
+        if !(Span::secs(60)..=Span::secs(12 * 3600)).contains(&self.recheck) {
+            faults.add("recheck", format!("is {}: expected 1m to 12h", self.recheck));
         }
         if !self.scopes.iter().any(|scope| scope == "openid") {
             faults.add("scopes", "must contain `openid`");
@@ -180,6 +191,7 @@ mod tests {
             redirect_url: String::new(),
             ca_file: String::new(),
             audience: Vec::new(),
+            recheck: recheck(),
             grants: vec![GrantConfig {
                 group: "sre".to_owned(),
                 roles: vec![Role::Admin],
@@ -192,7 +204,7 @@ mod tests {
     #[test]
     fn faults_name_their_keys() {
         type Edit = fn(&mut OidcConfig);
-        let cases: [(Edit, &[&str]); 18] = [
+        let cases: [(Edit, &[&str]); 20] = [
             (|_| {}, &[]),
             (|c| c.issuer = "http://127.0.0.1:4000/a".to_owned(), &[]),
             (|c| c.issuer = "http://[::1]:4000".to_owned(), &[]),
@@ -207,6 +219,8 @@ mod tests {
             (|c| c.redirect_url = "https://logs.example.org/callback".to_owned(), &["redirect_url"]),
             (|c| c.redirect_url = "http://logs.example.org/login/oidc/callback".to_owned(), &["redirect_url"]),
             (|c| c.audience = vec![String::new()], &["audience[0]"]),
+            (|c| c.recheck = Span::secs(59), &["recheck"]),
+            (|c| c.recheck = Span::secs(12 * 3600 + 1), &["recheck"]),
             (|c| c.grants.clear(), &["grants"]),
             (|c| c.grants = vec![c.grants[0].clone(); 201], &["grants"]),
             (|c| c.grants[0].group.clear(), &["grants[0].group"]),

@@ -135,6 +135,9 @@ impl Oidc {
             .append_pair("nonce", &attempt.nonce)
             .append_pair("code_challenge", &attempt.challenge())
             .append_pair("code_challenge_method", "S256");
+        if attempt.is_silent {
+            url.query_pairs_mut().append_pair("prompt", "none");
+        }
         Ok(url.into())
     }
 

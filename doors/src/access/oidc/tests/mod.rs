@@ -39,6 +39,7 @@ pub(crate) fn config(issuer: &str) -> OidcConfig {
         redirect_url: String::new(),
         ca_file: String::new(),
         audience: Vec::new(),
+        recheck: millrace_log::value::Span::secs(900),
         grants: vec![
             grant("sre", &[Role::Admin], ""),
             grant("dev", &[Role::Read], ""),
