@@ -249,8 +249,9 @@ pub(super) fn range_token(c: Cursor<'_>) -> Parsed<'_, i64> {
 pub(super) fn float(c: Cursor<'_>) -> Parsed<'_, f64> {
     match c.token() {
         Token::Number(digits) => match digits.parse::<f64>() {
-            Ok(value) => Ok((c.next(), value)),
-            Err(_) => Err(c.fatal(c.span(), format!("unable to parse literal as a float: `{digits}`"))),
+            // As Go, which calls 1e309 out of range.
+            Ok(value) if value.is_finite() => Ok((c.next(), value)),
+            _ => Err(c.fatal(c.span(), format!("unable to parse literal as a float: `{digits}`"))),
         },
         _ => Err(c.expected("a number")),
     }

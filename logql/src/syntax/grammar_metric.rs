@@ -160,8 +160,8 @@ fn range_aggregation(op: RangeOp, start: Cursor<'_>) -> Parsed<'_, MetricExpr> {
             return Err(c.fatal(span, format!("parameter {digits} not supported for operation {}", op.name())));
         }
         Some((digits, span)) => match digits.parse::<f64>() {
-            Ok(value) => Some(value),
-            Err(_) => return Err(c.fatal(span, format!("invalid parameter for operation {}: {digits}", op.name()))),
+            Ok(value) if value.is_finite() => Some(value),
+            _ => return Err(c.fatal(span, format!("invalid parameter for operation {}: {digits}", op.name()))),
         },
     };
     let (c, range) = enter(c, log_range)?;
