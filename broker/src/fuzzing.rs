@@ -19,18 +19,4 @@ pub const TARGETS: &[Target] = &[
     Target { name: "recovery", run: crate::storage::fuzz::recovery, seeds: crate::storage::fuzz::recovery_seeds },
 ];
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn promises_hold_for_seeds_and_kept_inputs() {
-        millrace_fuzzing::repeat(TARGETS);
-    }
-
-    #[test]
-    #[ignore = "writes files for tests/fuzz"]
-    fn corpus_is_written() {
-        millrace_fuzzing::write_corpus(TARGETS);
-    }
-}
+millrace_fuzzing::short_form!();

@@ -1,8 +1,8 @@
 //! What is fuzzed, and its short form that every test run can afford.
 //!
 //! A crate that reads what strangers, other programs or damaged disks hand in has a module `fuzzing` with a list of [`Target`]s:
-//! each takes any bytes and panics where a promise is broken. cargo-fuzz feeds them from `tests/fuzzing`; [`repeat`] feeds seeds,
-//! changed seeds and kept inputs in ordinary tests.
+//! each takes any bytes and panics where a promise is broken. cargo-fuzz feeds them from `tests/fuzzing`; [`short_form!`] makes
+//! ordinary tests that feed seeds, changed seeds and kept inputs.
 //!
 //! In: targets. Out: a panic that names target and input. Touches files in `tests/fuzzing` (by reading) and the folder in
 //! `MILLRACE_CORPUS` (by writing). Compiled into tests and fuzz targets only, never into the product.
@@ -26,6 +26,29 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Inputs that reach far, to begin with; the number draws another set where seeds are drawn.
     pub seeds: fn(u64) -> Vec<Vec<u8>>,
+}
+
+/// The short form as tests of a module that has `TARGETS`, over an allocator that counts what they hold.
+#[macro_export]
+macro_rules! short_form {
+    () => {
+        #[cfg(test)]
+        mod short_form {
+            #[global_allocator]
+            static COUNTING: $crate::memory::Counting = $crate::memory::Counting;
+
+            #[test]
+            fn promises_hold_for_seeds_and_kept_inputs() {
+                $crate::repeat(super::TARGETS);
+            }
+
+            #[test]
+            #[ignore = "writes files for tests/fuzz"]
+            fn corpus_is_written() {
+                $crate::write_corpus(super::TARGETS);
+            }
+        }
+    };
 }
 
 /// Seeds that are texts.

@@ -1,7 +1,7 @@
 //! Memory that a piece of work really takes, to be compared with what was reserved for it.
 //!
 //! In: work. Out: its result, and the most bytes that the thread held at once beyond those at its start. Touches counters of
-//! the thread, which [`Counting`] keeps where a test or a fuzz target makes it the allocator; elsewhere the answer is 0.
+//! the thread, which [`Counting`] keeps; a test or a fuzz target makes it the allocator.
 
 #![allow(unsafe_code, reason = "an allocator can't be written without; it only counts")]
 
@@ -57,9 +57,13 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Does the work; gives its result and the most bytes that were held at once meanwhile, besides those before.
+/// Does the work; gives its result and the most bytes that were held at once meanwhile, besides those before. Panics where
+/// nothing is counted: the answer would be 0, and every comparison with it hold.
 pub fn most<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = HELD.get();
+    let counted = std::hint::black_box(Box::new(0u8));
+    assert!(HELD.get() > before, "the allocator is not `millrace_fuzzing::memory::Counting`");
+    drop(counted);
     MOST.set(before);
     let done = work();
     (done, u64::try_from(MOST.get() - before).unwrap_or(0))

@@ -18,21 +18,4 @@ pub const TARGETS: &[Target] = &[
     },
 ];
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[global_allocator]
-    static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
-
-    #[test]
-    fn promises_hold_for_seeds_and_kept_inputs() {
-        millrace_fuzzing::repeat(TARGETS);
-    }
-
-    #[test]
-    #[ignore = "writes files for tests/fuzz"]
-    fn corpus_is_written() {
-        millrace_fuzzing::write_corpus(TARGETS);
-    }
-}
+millrace_fuzzing::short_form!();

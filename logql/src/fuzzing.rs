@@ -117,6 +117,8 @@ fn template_seeds(_: u64) -> Vec<Vec<u8>> {
     ])
 }
 
+millrace_fuzzing::short_form!();
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -142,25 +144,11 @@ mod tests {
         text.into_iter().collect()
     }
 
-    #[global_allocator]
-    static COUNTING: millrace_fuzzing::memory::Counting = millrace_fuzzing::memory::Counting;
-
     #[test]
     fn seeds_are_accepted() {
         for seed in SEEDS {
             assert!(parse(seed).is_ok(), "{seed}: {:?}", parse(seed));
         }
-    }
-
-    #[test]
-    fn promises_hold_for_seeds_and_kept_inputs() {
-        millrace_fuzzing::repeat(TARGETS);
-    }
-
-    #[test]
-    #[ignore = "writes files for tests/fuzz"]
-    fn corpus_is_written() {
-        millrace_fuzzing::write_corpus(TARGETS);
     }
 
     proptest! {

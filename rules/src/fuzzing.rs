@@ -92,6 +92,8 @@ fn rule_template(bytes: &[u8]) {
     }
 }
 
+millrace_fuzzing::short_form!();
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -126,17 +128,6 @@ mod tests {
             }
         }
         text
-    }
-
-    #[test]
-    fn promises_hold_for_seeds_and_kept_inputs() {
-        millrace_fuzzing::repeat(TARGETS);
-    }
-
-    #[test]
-    #[ignore = "writes files for tests/fuzz"]
-    fn corpus_is_written() {
-        millrace_fuzzing::write_corpus(TARGETS);
     }
 
     proptest! {
