@@ -34,13 +34,15 @@ pub enum IngestError {
     /// A tenant pushes more than it may.
     #[error(
         "tenant `{tenant}` pushes more than {max} a second (`max_rate` of `aggregator.ingest`, or of its entry in `tenants` there): \
-         repeat the request later, or have the limit raised"
+         repeat the request in {wait}, or have the limit raised"
     )]
     Rate {
         /// The limit.
         max: ByteSize,
         /// Whose.
         tenant: Tenant,
+        /// When a push is taken again, in whole seconds.
+        wait: Span,
     },
     /// The log did not answer in time.
     #[error("log did not confirm the push within {after}: repeat the request later; is the broker running?")]

@@ -3,11 +3,12 @@
 //! In: tenants and bytes of requests. Out: a share of the room, given back when it is dropped, or why there is none. Touches a
 //! monotonic clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_log::record::Tenant;
-use millrace_log::value::ByteSize;
+use millrace_log::value::{ByteSize, Span};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -15,7 +16,8 @@ use super::config::IngestConfig;
 use super::error::IngestError;
 use super::metrics::Metrics;
 
-/// From so many tenants on, those of which nothing waits and whose bytes the rate has paid for are forgotten.
+/// From so many tenants on, those of which nothing waits and whose bytes the rate has paid for are forgotten; again when their
+/// number has doubled.
 const REMEMBERED: usize = 1024;
 
 /// The room that all pushes share.
@@ -24,18 +26,20 @@ pub(super) struct Room {
     /// Of one tenant.
     share: ByteSize,
     rate: Option<ByteSize>,
-    rates: BTreeMap<String, ByteSize>,
+    rates: HashMap<Tenant, ByteSize>,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
 struct State {
     used: u64,
     tenants: HashMap<Tenant, OfTenant>,
+    /// How many of them there may be before they are looked through.
+    look_through_at: usize,
 }
 
 struct OfTenant {
+    rate: Option<ByteSize>,
     used: u64,
     /// Bytes taken that its rate has not paid for yet: a bucket that leaks.
     unpaid: f64,
@@ -44,9 +48,15 @@ struct OfTenant {
 }
 
 impl OfTenant {
-    fn pay(&mut self, rate: f64, now: Instant) {
+    fn pay(&mut self, now: Instant) {
+        let rate = self.rate.map_or(0.0, |rate| rate.0 as f64);
         self.unpaid = (self.unpaid - now.duration_since(self.at).as_secs_f64() * rate).max(0.0);
         self.at = now;
+    }
+
+    /// Whether nothing of it has to be remembered.
+    fn is_even(&self) -> bool {
+        self.used == 0 && self.unpaid == 0.0
     }
 }
 
@@ -59,19 +69,16 @@ pub(super) struct InFlight {
 
 impl Room {
     pub fn new(config: &IngestConfig, metrics: Arc<Metrics>) -> Self {
-        let rates = config.tenants.iter().filter_map(|(name, tenant)| Some((name.clone(), tenant.max_rate?)));
+        let rates =
+            config.tenants.iter().filter_map(|(name, tenant)| Some((Tenant::new(name).ok()?, tenant.max_rate?)));
         Self {
             max: config.max_in_flight,
             share: config.in_flight_of_one_tenant(),
             rate: config.max_rate,
             rates: rates.collect(),
-            state: Mutex::default(),
+            state: Mutex::new(State { used: 0, tenants: HashMap::new(), look_through_at: REMEMBERED }),
             metrics,
         }
-    }
-
-    fn rate_of(&self, tenant: &Tenant) -> Option<ByteSize> {
-        self.rates.get(tenant.as_str()).copied().or(self.rate)
     }
 
     /// Takes room for a request. One beyond the whole room passes when nothing else waits, and one beyond a second's worth of the
@@ -82,22 +89,29 @@ impl Room {
         if state.used > 0 && state.used.saturating_add(bytes) > self.max.0 {
             return Err(IngestError::Full { max: self.max });
         }
-        if state.tenants.len() >= REMEMBERED {
-            state.tenants.retain(|tenant, of| {
-                self.rate_of(tenant).into_iter().for_each(|rate| of.pay(rate.0 as f64, now));
-                of.used > 0 || of.unpaid > 0.0
+        if state.tenants.len() >= state.look_through_at {
+            state.tenants.retain(|_, of| {
+                of.pay(now);
+                !of.is_even()
             });
+            state.look_through_at = REMEMBERED.max(2 * state.tenants.len());
         }
-        let of = state.tenants.entry(tenant.clone()).or_insert_with(|| OfTenant { used: 0, unpaid: 0.0, at: now });
+        let of = state.tenants.entry(tenant.clone()).or_insert_with(|| OfTenant {
+            rate: self.rates.get(tenant).copied().or(self.rate),
+            used: 0,
+            unpaid: 0.0,
+            at: now,
+        });
         if of.used > 0 && of.used.saturating_add(bytes) > self.share.0 {
             return Err(IngestError::FullOfTenant { max: self.share, tenant: tenant.clone() });
         }
-        if let Some(max) = self.rate_of(tenant) {
+        if let Some(max) = of.rate {
+            of.pay(now);
             let rate = max.0 as f64;
-            of.pay(rate, now);
             if of.unpaid >= rate {
                 self.metrics.over_rate.inc_by(bytes);
-                return Err(IngestError::Rate { max, tenant: tenant.clone() });
+                let wait = Duration::from_secs((of.unpaid / rate) as u64);
+                return Err(IngestError::Rate { max, tenant: tenant.clone(), wait: Span(wait) });
             }
             of.unpaid += bytes as f64;
         }
@@ -114,10 +128,9 @@ impl Drop for InFlight {
         self.room.metrics.in_flight.dec_by(i64::try_from(self.bytes).unwrap_or(i64::MAX));
         let mut state = self.room.state.lock();
         state.used = state.used.saturating_sub(self.bytes);
-        let has_rate = self.room.rate_of(&self.tenant).is_some();
         if let Some(of) = state.tenants.get_mut(&self.tenant) {
             of.used = of.used.saturating_sub(self.bytes);
-            if of.used == 0 && !has_rate {
+            if of.is_even() {
                 state.tenants.remove(&self.tenant);
             }
         }
@@ -175,7 +188,7 @@ mod tests {
         assert_eq!(
             refused.to_string(),
             "tenant `a` pushes more than 100B a second (`max_rate` of `aggregator.ingest`, or of its entry in `tenants` there): \
-             repeat the request later, or have the limit raised"
+             repeat the request in 1s, or have the limit raised"
         );
         assert!(takes("b", 60) && takes("big", 900) && takes("big", 900) && !takes("big", 1), "others have their own");
         tokio::time::advance(Duration::from_millis(300)).await;
@@ -185,10 +198,20 @@ mod tests {
         tokio::time::advance(Duration::from_millis(200)).await;
         assert!(takes("a", 1));
         tokio::time::advance(Duration::from_secs(60)).await;
-        let many: Vec<_> = (0..REMEMBERED).map(|n| room.take(&tenant(&n.to_string()), 1)).collect();
-        drop(many);
+        for n in 0..3 * REMEMBERED {
+            assert!(takes(&n.to_string(), 1));
+            tokio::time::advance(Duration::from_millis(11)).await;
+            assert!(
+                room.state.lock().tenants.len() <= REMEMBERED,
+                "those of which nothing waits or is unpaid are forgotten"
+            );
+        }
+        let held: Vec<_> = (0..3 * REMEMBERED).map(|n| room.take(&tenant(&n.to_string()), 1).ok().unwrap()).collect();
+        assert!(room.state.lock().tenants.len() >= held.len(), "of all these something waits");
+        drop(held);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(takes("a", 1));
-        assert_eq!(room.state.lock().tenants.len(), 1, "forgotten: nothing of theirs waits or is unpaid");
+        let limit = room.state.lock().look_through_at;
+        assert!((0..limit).all(|n| takes(&format!("x{n}"), 1)));
+        assert!(room.state.lock().tenants.len() <= limit, "looked through when their number had doubled");
     }
 }

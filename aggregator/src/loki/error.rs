@@ -73,6 +73,9 @@ impl LokiError {
             Self::Query(_) => (StatusCode::BAD_REQUEST, None),
             Self::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some(5)),
+            Self::Ingest(IngestError::Rate { wait, .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, Some(u32::try_from(wait.0.as_secs()).unwrap_or(u32::MAX)))
+            }
             Self::Ingest(error) if error.is_too_much() => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Ingest(error) if error.is_retriable() => (StatusCode::SERVICE_UNAVAILABLE, Some(2)),
             Self::Ingest(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
@@ -130,11 +133,15 @@ impl IntoResponse for LokiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_log::value::ByteSize;
+    use millrace_log::record::Tenant;
+    use millrace_log::value::{ByteSize, Span};
 
     #[test]
     fn each_fault_has_its_status() {
         let limit = |limit| QueryError::Limit { limit, allowed: "1".to_owned() };
+        let rate = |secs| -> LokiError {
+            IngestError::Rate { max: ByteSize(1), tenant: Tenant::default(), wait: Span::secs(secs) }.into()
+        };
         for (error, want) in [
             (LokiError::bad("x"), 400),
             (LokiError::Query(limit("max_series")), 400),
@@ -144,6 +151,7 @@ mod tests {
             (StorageError::Cancelled.into(), 499),
             (LokiError::Busy("x".to_owned()), 429),
             (IngestError::Full { max: ByteSize(1) }.into(), 429),
+            (rate(7), 429),
             (IngestError::Stopping.into(), 503),
             (IngestError::Damaged { path: String::new() }.into(), 500),
             (LokiError::TooLarge { found: 2, allowed: 1 }, 413),
@@ -153,5 +161,6 @@ mod tests {
         let answer = LokiError::Busy("x".to_owned()).into_response();
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+        assert_eq!(rate(7).into_response().headers()[header::RETRY_AFTER], "7");
     }
 }
