@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use axum::extract::Path;
 use axum::response::Response;
 use millrace_index::joined::TENANT_LABEL;
+use millrace_index::scan::LabelMatcher;
 use millrace_log::record::{Labels, Tenant};
 
 use super::error::LokiError;
@@ -27,18 +28,23 @@ pub(super) async fn values(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, LokiError> {
-    let streams = found(&state, &tenant, &params).await?;
-    let mut values: BTreeSet<&str> = streams.iter().filter_map(|labels| labels.get(&name)).collect();
-    if name == TENANT_LABEL {
-        // All that were asked for, as Loki does.
-        values.extend(state.joined().iter().map(Tenant::as_str));
+    if name == TENANT_LABEL && !state.joined().is_empty() {
+        // All that were asked for, as Loki does: no stream has another.
+        asked(&state, &params)?;
+        return Ok(json::answer(json::list(state.joined().iter().map(Tenant::as_str), true)));
     }
+    let streams = found(&state, &tenant, &params).await?;
+    let values: BTreeSet<&str> = streams.iter().filter_map(|labels| labels.get(&name)).collect();
     Ok(json::answer(json::list(values, true)))
 }
 
+/// The time and the streams that are asked for.
+fn asked(state: &LokiState, params: &Params) -> Result<((i64, i64), Vec<LabelMatcher>), LokiError> {
+    Ok((params.bounds(state.clock.now_ns(), LABEL_SINCE)?, selector::parse(params.get("query"))?))
+}
+
 async fn found(state: &LokiState, tenant: &Tenant, params: &Params) -> Result<Vec<Labels>, LokiError> {
-    let bounds = params.bounds(state.clock.now_ns(), LABEL_SINCE)?;
-    let matchers = selector::parse(params.get("query"))?;
+    let (bounds, matchers) = asked(state, params)?;
     let streams =
         state.run(tenant, |budget| state.store.streams(selector::plan(tenant, matchers, bounds, budget))).await?;
     Ok(streams.into_iter().map(|(stream, _)| stream.labels).collect())

@@ -1,6 +1,7 @@
 //! What the handlers of the Loki API share: the index, the engine, the way in, limits, and the tenant of a request.
 
 use std::convert::Infallible;
+use std::slice;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -94,20 +95,19 @@ impl LokiState {
         self.joined.as_ref().map(SeveralTenants::all).unwrap_or_default()
     }
 
-    /// What a request may cost: the smallest limits of the tenants that it asks.
-    pub fn query_limits(&self, tenant: &Tenant) -> QueryLimits {
-        match &self.joined {
-            None => self.queries.limits(tenant).clone(),
-            Some(tenants) => self.queries.limits_of_each(tenants.all()),
-        }
+    /// The tenants that a request asks, of which this is the first.
+    fn asked<'t>(&'t self, first: &'t Tenant) -> &'t [Tenant] {
+        self.joined.as_ref().map_or(slice::from_ref(first), SeveralTenants::all)
     }
 
-    /// Begins a request, with a place of each tenant that it asks.
+    /// What a request may cost: the smallest limits of the tenants that it asks.
+    pub fn query_limits(&self, tenant: &Tenant) -> QueryLimits {
+        self.queries.limits(self.asked(tenant))
+    }
+
+    /// Begins a request, with a place that counts for each tenant that it asks.
     pub async fn begin(&self, tenant: &Tenant) -> Result<Request, Refused> {
-        match &self.joined {
-            None => self.queries.begin(tenant).await,
-            Some(tenants) => self.queries.begin_for_each(tenants.all()).await,
-        }
+        self.queries.begin_within(self.asked(tenant), self.query_limits(tenant)).await
     }
 
     /// Names the damaged splits that an answer lacks, after the query: it may be the one that met the damage.

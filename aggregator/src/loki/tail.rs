@@ -74,9 +74,11 @@ pub(super) async fn tail(
         return Err(LokiError::Bad(format!("delay_for can't be greater than {MAX_DELAY}")));
     }
     let filter = Arc::new(Filter::new(params.get("query"), state.store.confines())?);
-    let place = Arc::clone(&state.tails)
-        .try_acquire_owned()
-        .map_err(|_| LokiError::Busy("the limit `http.max_tails` is reached".to_owned()))?;
+    let place = Arc::clone(&state.tails).try_acquire_owned().map_err(|_| {
+        LokiError::Busy(
+            "as many live tails run as there may be (`aggregator.http.max_tails`): repeat the request later".to_owned(),
+        )
+    })?;
     let tail = Tail {
         tenant,
         filter,

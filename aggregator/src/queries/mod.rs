@@ -9,8 +9,8 @@ mod places;
 /// Numbers for `/metrics`.
 mod metrics;
 
-use std::any::Any;
 use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
 
 use millrace_index::scan::{Budget, MemoryPool, OverBudget, QueryLimits};
@@ -55,7 +55,8 @@ pub struct Queries {
 pub enum Refused {
     /// Others took all places for as long as the request had.
     #[error(
-        "no place became free in time (`aggregator.index.query.max_concurrent`, of one tenant `max_concurrent_per_tenant`): repeat the query later"
+        "no place became free in time (`aggregator.index.query.max_concurrent`, of one tenant `max_concurrent_per_tenant` or its entry in \
+         `tenants` there): repeat the query later"
     )]
     Busy,
     /// Too many of its tenant wait already.
@@ -115,24 +116,9 @@ impl Queries {
         self.metrics.register(registry, &Refused::ALL.map(Refused::reason), self.places.clone(), self.memory.clone());
     }
 
-    /// What one request of a tenant may cost.
-    pub fn limits(&self, tenant: &Tenant) -> &QueryLimits {
-        self.limits.tenants.get(tenant).unwrap_or(&self.limits.all)
-    }
-
-    /// Ends when the program stops.
-    pub fn shutdown(&self) -> &CancellationToken {
-        &self.shutdown
-    }
-
-    /// Begins a request: its time runs from now, waiting for a place included.
-    pub async fn begin(&self, tenant: &Tenant) -> Result<Request, Refused> {
-        self.begin_within(tenant, self.limits(tenant).clone()).await
-    }
-
-    /// What one request of several tenants may cost: for each limit the smallest of them.
-    pub fn limits_of_each(&self, tenants: &[Tenant]) -> QueryLimits {
-        let each = tenants.iter().map(|tenant| self.limits(tenant).clone());
+    /// What one request of these tenants may cost: for each limit the smallest of theirs.
+    pub fn limits(&self, tenants: &[Tenant]) -> QueryLimits {
+        let each = tenants.iter().map(|tenant| self.limits.tenants.get(tenant).unwrap_or(&self.limits.all).clone());
         let smallest = |a: QueryLimits, b: QueryLimits| QueryLimits {
             timeout: a.timeout.min(b.timeout),
             max_bytes_read: a.max_bytes_read.min(b.max_bytes_read),
@@ -143,25 +129,23 @@ impl Queries {
         each.reduce(smallest).unwrap_or_else(|| self.limits.all.clone())
     }
 
-    /// Begins a request that asks several tenants: it takes a place of each, within the limits of all of them.
-    pub async fn begin_for_each(&self, tenants: &[Tenant]) -> Result<Request, Refused> {
-        self.begin_with(self.limits_of_each(tenants), self.places.take_of_each(tenants)).await
+    /// Ends when the program stops.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
     }
 
-    /// The same as [`Self::begin`] within limits of its own.
-    pub async fn begin_within(&self, tenant: &Tenant, limits: QueryLimits) -> Result<Request, Refused> {
-        self.begin_with(limits, self.places.take(tenant)).await
+    /// Begins a request: its time runs from now, waiting for a place included.
+    pub async fn begin(&self, tenant: &Tenant) -> Result<Request, Refused> {
+        let tenants = slice::from_ref(tenant);
+        self.begin_within(tenants, self.limits(tenants)).await
     }
 
-    async fn begin_with<P: Any + Send + Sync>(
-        &self,
-        limits: QueryLimits,
-        place: impl Future<Output = Result<P, QueueFull>>,
-    ) -> Result<Request, Refused> {
+    /// The same of several tenants, each named once, and within limits of its own.
+    pub async fn begin_within(&self, tenants: &[Tenant], limits: QueryLimits) -> Result<Request, Refused> {
         let budget = Budget::new_in(&self.memory, limits, &self.shutdown);
         // The first to be dropped when the client goes while it waits.
         let request = Request::new(budget.clone());
-        let refused = match budget.within(place).await {
+        let refused = match budget.within(self.places.take(tenants)).await {
             Ok(Ok(place)) => return Ok(Request { budget: budget.with_place(place), ..request }),
             Ok(Err(QueueFull)) => Refused::Queue,
             Err(OverBudget::Limit { .. } | OverBudget::Crowded { .. }) => Refused::Busy,
@@ -234,14 +218,23 @@ mod tests {
         let first = queries.begin(&small).await.unwrap();
         assert_eq!(first.budget().limits().max_entries, 7);
         let soon = QueryLimits { timeout: Duration::from_millis(5), ..QueryLimits::default() };
-        assert_eq!(queries.begin_within(&small, soon).await.unwrap_err(), Refused::Busy, "it has one place");
+        assert_eq!(
+            queries.begin_within(slice::from_ref(&small), soon).await.unwrap_err(),
+            Refused::Busy,
+            "it has one place"
+        );
         let others = [queries.begin(&other).await.unwrap(), queries.begin(&other).await.unwrap()];
         assert_eq!(others[0].budget().limits().max_entries, QueryLimits::default().max_entries);
         // Both at once: the smaller of their limits, and a place of each.
         drop(first);
-        let both = queries.begin_for_each(&[small.clone(), other]).await.unwrap();
+        let both = [small.clone(), other];
+        let both = queries.begin_within(&both, queries.limits(&both)).await.unwrap();
         assert_eq!(both.budget().limits().max_entries, 7);
         let soon = QueryLimits { timeout: Duration::from_millis(5), ..QueryLimits::default() };
-        assert_eq!(queries.begin_within(&small, soon).await.unwrap_err(), Refused::Busy, "its place is taken");
+        assert_eq!(
+            queries.begin_within(slice::from_ref(&small), soon).await.unwrap_err(),
+            Refused::Busy,
+            "its place is taken"
+        );
     }
 }

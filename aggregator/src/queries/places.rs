@@ -1,6 +1,7 @@
 //! Places for queries under way, given out fairly: a place that becomes free goes to the tenant with the fewest queries under way,
-//! and of one tenant to whoever has waited longest. No tenant has all places, so that another's first query need not wait for
-//! the end of a long one.
+//! and of one tenant to whoever has waited longest. No tenant has all places unless the configuration says so, so that another's
+//! first query need not wait for the end of a long one. A query of several tenants has one place, which counts for each of them;
+//! it has it when all of them have room, and holds nothing while it waits.
 //!
 //! In: tenants that ask for places. Out: places, given back when they are dropped. Touches nothing.
 
@@ -46,14 +47,14 @@ struct State {
 #[derive(Debug, Default)]
 struct OfTenant {
     running: usize,
+    /// In the order in which they asked. Who asks for several tenants stands with one that has no room for them.
     queue: VecDeque<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     asked: u64,
-    /// Whether the place is one of all, or of its tenant only.
-    is_whole: bool,
+    tenants: Arc<[Tenant]>,
     answer: oneshot::Sender<Place>,
 }
 
@@ -61,8 +62,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Places,
-    tenant: Tenant,
-    is_whole: bool,
+    tenants: Arc<[Tenant]>,
 }
 
 /// Too many of the tenant wait already.
@@ -76,68 +76,64 @@ impl Places {
         Self(Arc::new(Shared { limits, state: Mutex::default() }))
     }
 
-    /// Waits for a place.
-    pub async fn take(&self, tenant: &Tenant) -> Result<Place, QueueFull> {
-        let place = self.ask(tenant, true)?;
+    /// Waits for a place of these tenants, each named once.
+    pub async fn take(&self, tenants: &[Tenant]) -> Result<Place, QueueFull> {
+        let place = self.ask(tenants)?;
         // The queue keeps the sender until it has sent or is gone itself, with all places.
         place.await.map_err(|_| QueueFull)
     }
 
-    /// Waits for a place that counts for each of several tenants, and once among all. They are taken in the order of the
-    /// tenants, the one among all last: so nobody who has a place waits for somebody who waits for it.
-    pub async fn take_of_each(&self, tenants: &[Tenant]) -> Result<Vec<Place>, QueueFull> {
-        let mut sorted: Vec<&Tenant> = tenants.iter().collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut places = Vec::with_capacity(sorted.len());
-        for (i, tenant) in sorted.iter().enumerate() {
-            let place = self.ask(tenant, i + 1 == sorted.len())?;
-            places.push(place.await.map_err(|_| QueueFull)?);
-        }
-        Ok(places)
-    }
-
-    fn ask(&self, tenant: &Tenant, is_whole: bool) -> Result<oneshot::Receiver<Place>, QueueFull> {
+    fn ask(&self, tenants: &[Tenant]) -> Result<oneshot::Receiver<Place>, QueueFull> {
         let (answer, place) = oneshot::channel();
         let returned = {
             let mut state = self.0.state.lock();
-            state.asked += 1;
-            let asked = state.asked;
-            let queue = &mut state.tenants.entry(tenant.clone()).or_default().queue;
-            if queue.len() >= self.0.limits.queued.max(1) {
-                // Whoever has gone need not be counted.
-                queue.retain(|waiting| !waiting.answer.is_closed());
-                if queue.len() >= self.0.limits.queued.max(1) {
-                    return Err(QueueFull);
+            for tenant in tenants {
+                let Some(of) = state.tenants.get_mut(tenant) else { continue };
+                if of.queue.len() >= self.0.limits.queued.max(1) {
+                    // Whoever has gone need not be counted.
+                    of.queue.retain(|waiting| !waiting.answer.is_closed());
+                    if of.queue.len() >= self.0.limits.queued.max(1) {
+                        return Err(QueueFull);
+                    }
                 }
             }
-            queue.push_back(Waiting { asked, is_whole, answer });
+            let Some(first) = tenants.first() else { return Err(QueueFull) };
+            state.asked += 1;
+            let waiting = Waiting { asked: state.asked, tenants: tenants.into(), answer };
+            state.tenants.entry(first.clone()).or_default().queue.push_back(waiting);
             self.give_out(&mut state)
         };
         drop(returned);
         Ok(place)
     }
 
+    fn most(&self, tenant: &Tenant) -> usize {
+        self.0.limits.of_tenants.get(tenant).copied().unwrap_or(self.0.limits.per_tenant)
+    }
+
     /// Gives out what is free. Places of those who have gone come back: to be dropped without the lock.
     #[must_use]
     fn give_out(&self, state: &mut State) -> Vec<Place> {
-        let PlaceLimits { concurrent, per_tenant, of_tenants, .. } = &self.0.limits;
         let mut returned = Vec::new();
-        let most = |tenant: &Tenant| of_tenants.get(tenant).copied().unwrap_or(*per_tenant);
-        loop {
-            let has_room = state.running < *concurrent;
-            let wants = state.tenants.iter_mut().filter(|(tenant, of)| {
-                of.running < most(tenant) && of.queue.front().is_some_and(|first| has_room || !first.is_whole)
-            });
+        while state.running < self.0.limits.concurrent {
+            let wants = state.tenants.iter_mut().filter(|(t, of)| of.running < self.most(t) && !of.queue.is_empty());
             let next = wants.min_by_key(|(_, of)| (of.running, of.queue.front().map(|waiting| waiting.asked)));
-            let Some((tenant, of)) = next else { break };
-            let Some(waiting) = of.queue.pop_front() else { break };
+            let Some(waiting) = next.and_then(|(_, of)| of.queue.pop_front()) else { break };
             if waiting.answer.is_closed() {
                 continue;
             }
-            of.running += 1;
-            state.running += usize::from(waiting.is_whole);
-            let place = Place { places: self.clone(), tenant: tenant.clone(), is_whole: waiting.is_whole };
+            let is_full =
+                |tenant: &&Tenant| state.tenants.get(*tenant).is_some_and(|of| of.running >= self.most(tenant));
+            if let Some(full) = waiting.tenants.iter().find(is_full).cloned() {
+                let queue = &mut state.tenants.entry(full).or_default().queue;
+                queue.insert(queue.partition_point(|before| before.asked < waiting.asked), waiting);
+                continue;
+            }
+            for tenant in waiting.tenants.iter() {
+                state.tenants.entry(tenant.clone()).or_default().running += 1;
+            }
+            state.running += 1;
+            let place = Place { places: self.clone(), tenants: waiting.tenants };
             returned.extend(waiting.answer.send(place).err());
         }
         returned
@@ -155,9 +151,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         let returned = {
             let mut state = self.places.0.state.lock();
-            state.running -= usize::from(self.is_whole);
-            if let Some(of) = state.tenants.get_mut(&self.tenant) {
-                of.running -= 1;
+            state.running -= 1;
+            for tenant in self.tenants.iter() {
+                if let Some(of) = state.tenants.get_mut(tenant) {
+                    of.running -= 1;
+                }
             }
             let returned = self.places.give_out(&mut state);
             state.tenants.retain(|_, of| of.running > 0 || !of.queue.is_empty());
@@ -169,6 +167,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn tenant(name: &str) -> Tenant {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn taken(places: &Places, of: &Tenant) -> Place {
-        places.ask(of, true).unwrap().try_recv().unwrap()
+        places.ask(slice::from_ref(of)).unwrap().try_recv().unwrap()
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         let places = places(3, 3, 10);
         let (a, b) = (tenant("a"), tenant("b"));
         let mut held = VecDeque::from([(); 3].map(|()| taken(&places, &a)));
-        let mut waiting = [&a, &a, &b, &b].map(|of| places.ask(of, true).unwrap());
+        let mut waiting = [&a, &a, &b, &b].map(|of| places.ask(slice::from_ref(of)).unwrap());
         assert_eq!(places.counts(), (3, 4));
         for want in [2, 0, 1, 3] {
             drop(held.pop_front());
@@ -207,7 +207,7 @@ mod tests {
         let places = places(4, 3, 10);
         let (a, b) = (tenant("a"), tenant("b"));
         let _held = [(); 3].map(|()| taken(&places, &a));
-        assert!(places.ask(&a, true).unwrap().try_recv().is_err());
+        assert!(places.ask(slice::from_ref(&a)).unwrap().try_recv().is_err());
         let _of_b = taken(&places, &b);
     }
 
@@ -216,11 +216,11 @@ mod tests {
         let places = places(1, 1, 2);
         let (a, b) = (tenant("a"), tenant("b"));
         let held = taken(&places, &a);
-        let (gone, waits) = (places.ask(&a, true).unwrap(), places.ask(&a, true).unwrap());
-        assert_eq!(places.take(&a).await.err(), Some(QueueFull));
-        let of_b = places.ask(&b, true).unwrap();
+        let (gone, waits) = (places.ask(slice::from_ref(&a)).unwrap(), places.ask(slice::from_ref(&a)).unwrap());
+        assert_eq!(places.take(slice::from_ref(&a)).await.err(), Some(QueueFull));
+        let of_b = places.ask(slice::from_ref(&b)).unwrap();
         drop(gone);
-        let last = places.ask(&a, true).unwrap();
+        let last = places.ask(slice::from_ref(&a)).unwrap();
         drop(held);
         // It goes before it has seen its place.
         drop(of_b);
@@ -234,13 +234,32 @@ mod tests {
         let places = places(4, 1, 10);
         let (a, b, c) = (tenant("a"), tenant("b"), tenant("c"));
         let both = [b.clone(), a.clone()];
-        let held = places.take_of_each(&both).await.unwrap();
-        assert_eq!((held.len(), places.counts()), (2, (1, 0)), "it is one query");
-        assert!(places.ask(&a, true).unwrap().try_recv().is_err(), "the only place of a is taken");
-        assert!(places.ask(&b, true).unwrap().try_recv().is_err(), "the only place of b is taken");
+        let held = places.take(&both).await.unwrap();
+        assert_eq!((held.tenants.len(), places.counts()), (2, (1, 0)), "it is one query");
+        assert!(places.ask(slice::from_ref(&a)).unwrap().try_recv().is_err(), "the only place of a is taken");
+        assert!(places.ask(slice::from_ref(&b)).unwrap().try_recv().is_err(), "the only place of b is taken");
         let _of_c = taken(&places, &c);
         drop(held);
-        assert_eq!(places.take_of_each(&both).await.unwrap().len(), 2);
+        assert_eq!(places.take(&both).await.unwrap().tenants.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_query_of_several_tenants_holds_nothing_while_it_waits_for_one() {
+        let places = places(4, 1, 10);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let busy = taken(&places, &b);
+        let mut both = places.ask(&[a.clone(), b.clone()]).unwrap();
+        let later = places.ask(slice::from_ref(&b)).unwrap();
+        let of_a = taken(&places, &a);
+        drop(busy);
+        assert!(both.try_recv().is_err(), "now it waits for a");
+        let later = later.await.unwrap();
+        drop(of_a);
+        assert!(both.try_recv().is_err(), "and for b again");
+        assert_eq!(places.counts(), (1, 1));
+        drop(later);
+        drop(both.await.unwrap());
+        assert_eq!((places.counts(), places.0.state.lock().tenants.len()), ((0, 0), 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -256,7 +275,7 @@ mod tests {
                         (0..4).filter(|i| (n % 15 + 1) & (1 << i) != 0).map(|i| names[i].clone()).collect();
                     let by = n % of.len();
                     of.rotate_left(by);
-                    let held = places.take_of_each(&of).await.unwrap();
+                    let held = places.take(&of).await.unwrap();
                     tokio::task::yield_now().await;
                     assert!(places.counts().0 <= concurrent);
                     drop(held);

@@ -20,6 +20,7 @@ mod histogram;
 /// The HTML.
 mod page;
 
+use std::slice;
 use std::sync::Arc;
 
 use axum::extract::Query;
@@ -100,9 +101,10 @@ async fn find(
     range: &Range,
     limit: usize,
 ) -> QueryResult {
-    let limits = state.queries.limits(tenant).clone();
+    let tenants = slice::from_ref(tenant);
+    let limits = state.queries.limits(tenants);
     let limits = QueryLimits { max_entries: limits.max_entries.max(limit), ..limits };
-    match state.queries.begin_within(tenant, limits).await {
+    match state.queries.begin_within(tenants, limits).await {
         Ok(request) => data::find(state, tenant, text, expr, range, limit, request.budget()).await,
         Err(refused) => QueryResult { error: Some(refused.to_string()), ..QueryResult::default() },
     }
