@@ -21,6 +21,7 @@ pub(super) const MAX_ID: usize = 512;
 /// What a line of a body takes in memory until it is answered, besides its bytes: half of an item, its event and its
 /// answer.
 const LINE_BYTES: u64 = 768;
+
 /// One action with its document.
 pub(super) struct Item {
     pub action: DocOp,
@@ -178,13 +179,16 @@ impl BulkReader<'_> {
         let document: Map<String, Json> =
             serde_json::from_slice(&source).map_err(|e| unfit(format!("failed to parse: {e}")))?;
         let time_ns = match document.get(TIMESTAMP) {
-        None | Some(Json::Null) => self.now_ns,
-        Some(Json::String(text)) => time::parse(text).ok_or_else(|| {
-            unfit(format!("failed to parse field [{TIMESTAMP}] of type [date]: [{text}] is not strict_date_optional_time||epoch_millis"))
-        })?,
-        Some(Json::Number(ms)) => ms.as_f64().map(time::of_millis).unwrap_or_default(),
-        Some(_) => return Err(unfit(format!("failed to parse field [{TIMESTAMP}] of type [date]"))),
-    };
+            None | Some(Json::Null) => self.now_ns,
+            Some(Json::String(text)) => time::parse(text).ok_or_else(|| {
+                unfit(format!(
+                    "failed to parse field [{TIMESTAMP}] of type [date]: [{text}] is not \
+                     strict_date_optional_time||epoch_millis"
+                ))
+            })?,
+            Some(Json::Number(ms)) => ms.as_f64().map(time::of_millis).unwrap_or_default(),
+            Some(_) => return Err(unfit(format!("failed to parse field [{TIMESTAMP}] of type [date]"))),
+        };
         // The log keeps one line per record: pretty-printed bodies of single documents are written compactly.
         let line = if memchr::memchr(b'\n', &source).is_some() {
             Bytes::from(Json::Object(document).to_string())

@@ -120,29 +120,36 @@ pub fn phrase_words(field: &str, text: &str, prefix: bool) -> Query {
 
 /// A query by an anchored expression of bounded size.
 pub fn regex_query(field: &str, expression: &str, ignore_case: bool, bounds: &Bounds) -> Result<Query, ApiError> {
+    Ok(Query::Pattern { field: field.to_owned(), regex: anchored(expression, ignore_case, bounds)? })
+}
+
+/// An anchored expression of bounded size.
+pub fn anchored(expression: &str, ignore_case: bool, bounds: &Bounds) -> Result<regex::Regex, ApiError> {
     let compile = |expression: &str, bytes: usize| {
-        regex::RegexBuilder::new(expression).case_insensitive(ignore_case).size_limit(bytes).build()
+        let mut builder = regex::RegexBuilder::new(expression);
+        builder.case_insensitive(ignore_case).size_limit(bytes).dfa_size_limit(DFA_BYTES).build()
     };
     let fault = |error| ApiError::argument(format!("expression [{expression}] is not understood: {error}"));
     // Alone first: a stray bracket must not close ours.
     compile(expression, REGEX_BYTES).map_err(fault)?;
     let anchored = format!("^(?s:{expression})$");
     // Most are small: each counts for the room that it fits in.
-    for bytes in [REGEX_BYTES >> 6, REGEX_BYTES >> 3, REGEX_BYTES] {
-        match compile(&anchored, bytes) {
-            Err(regex::Error::CompiledTooBig(_)) if bytes < REGEX_BYTES => {}
-            Err(error) => return Err(fault(error)),
-            Ok(regex) => {
-                bounds.add_regex(bytes)?;
-                return Ok(Query::Pattern { field: field.to_owned(), regex });
-            }
-        }
-    }
-    Ok(Query::None)
+    let small = [REGEX_BYTES >> 6, REGEX_BYTES >> 3];
+    let fits = small.into_iter().find_map(|bytes| Some((bytes, compile(&anchored, bytes).ok()?)));
+    let (bytes, regex) = match fits {
+        Some(fits) => fits,
+        None => (REGEX_BYTES, compile(&anchored, REGEX_BYTES).map_err(fault)?),
+    };
+    bounds.add_regex(bytes)?;
+    Ok(regex)
 }
 
 /// Bytes of one compiled expression at most.
 const REGEX_BYTES: usize = 1 << 20;
+
+/// Bytes at most that one expression keeps of what it has found out while it runs, for each thread and direction: a request may
+/// have thousands of them.
+const DFA_BYTES: usize = 256 << 10;
 
 /// `*` and `?` as an expression; `\` takes the next character as it is.
 pub fn wildcard(text: &str) -> String {

@@ -7,7 +7,7 @@
 use super::bounds::Bounds;
 use super::document::MESSAGE;
 use super::error::ApiError;
-use super::query::{Query, Range, match_words, phrase_words, regex_query, wildcard};
+use super::query::{Query, Range, anchored, match_words, phrase_words, wildcard};
 
 /// Reads a query string; `fields` are asked where the text names none (empty: `message`).
 pub fn parse(text: &str, fields: &[String], and: bool, now_ns: i64, bounds: &Bounds) -> Result<Query, ApiError> {
@@ -219,11 +219,7 @@ impl<'t> Reader<'t, '_> {
             && let Some((expression, tail)) = rest.split_once('/')
         {
             self.rest = tail;
-            let checked: Vec<Query> = fields_or_message(&fields)
-                .iter()
-                .map(|f| regex_query(f, expression, false, self.bounds))
-                .collect::<Result<_, _>>()?;
-            return Ok(Query::Bool { must: Vec::new(), should: checked, must_not: Vec::new(), at_least: 1 });
+            return self.pattern(&fields, expression, false);
         }
         for (sign, low, inclusive) in [(">=", true, true), ("<=", false, true), (">", true, false), ("<", false, false)]
         {
@@ -252,15 +248,16 @@ impl<'t> Reader<'t, '_> {
         }
         if raw.contains(['*', '?']) {
             let lower = raw.to_lowercase();
-            let expression = wildcard(&lower);
-            let checked: Vec<Query> = fields_or_message(&fields)
-                .iter()
-                .map(|f| regex_query(f, &expression, true, self.bounds))
-                .collect::<Result<_, _>>()?;
-            return Ok(Query::Bool { must: Vec::new(), should: checked, must_not: Vec::new(), at_least: 1 });
+            return self.pattern(&fields, &wildcard(&lower), true);
         }
         let word = unescaped(raw);
         Ok(in_fields(&fields, |f| exact_or_words(f, &word)))
+    }
+
+    /// Compiled once, whatever the number of fields.
+    fn pattern(&self, fields: &[String], expression: &str, ignore_case: bool) -> Result<Query, ApiError> {
+        let regex = anchored(expression, ignore_case, self.bounds)?;
+        Ok(in_fields(fields, |field| Query::Pattern { field: field.to_owned(), regex: regex.clone() }))
     }
 
     fn range(&mut self, fields: &[String]) -> Result<Query, ApiError> {
@@ -326,10 +323,6 @@ fn exact_or_words(field: &str, word: &str) -> Query {
         must_not: Vec::new(),
         at_least: 1,
     }
-}
-
-fn fields_or_message(fields: &[String]) -> Vec<String> {
-    if fields.is_empty() { vec![MESSAGE.to_owned()] } else { fields.to_vec() }
 }
 
 fn quoted(rest: &str) -> Option<(String, &str)> {

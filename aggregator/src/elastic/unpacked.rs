@@ -99,16 +99,17 @@ async fn read(mut body: Body, max: u64, allowed: Allowed, memory: &mut Reserved)
 
 fn decoded(body: Bytes, packed: Packed, allowed: Allowed, mut memory: Reserved) -> Result<Unpacked, ApiError> {
     let bytes = unpack(body, packed, allowed.bytes, &mut memory).map_err(|error| allowed.refusal(error))?;
+    let mut body = Unpacked { bytes, memory };
     if allowed.is_tree {
-        memory.grow(elements(&bytes) * TREE_ELEMENT_BYTES).map_err(|error| allowed.refusal(error))?;
+        body.as_tree()?;
     }
-    Ok(Unpacked { bytes, memory })
+    Ok(body)
 }
 
 impl Unpacked {
     /// Reserves what the body takes as a tree, where its endpoint does not do so for all bodies.
     pub(super) fn as_tree(&mut self) -> Result<(), ApiError> {
-        Ok(self.memory.grow(elements(&self.bytes) * TREE_ELEMENT_BYTES)?)
+        Ok(self.memory.grow(elements(&self.bytes).saturating_mul(TREE_ELEMENT_BYTES))?)
     }
 }
 
