@@ -30,8 +30,10 @@ use crate::tenant::{SeveralTenants, TENANT_HEADER};
 pub enum Need {
     /// Nothing, not even a login. Nothing of anybody's may be shown.
     Public,
-    /// A login, whatever its roles. Nothing of anybody's may be shown.
+    /// A login, whatever its roles.
     Login,
+    /// The same, also for several tenants at once ([`SeveralTenants`]): the handler looks at no tenant's data.
+    LoginJoined,
     /// Role `read`; the handler keeps to the tenant and to the selector.
     Read,
     /// The same, also for several tenants at once ([`SeveralTenants`]): the handler joins what each of them has.
@@ -51,7 +53,7 @@ impl Need {
     pub fn name(self) -> &'static str {
         match self {
             Self::Public => "public",
-            Self::Login => "login",
+            Self::Login | Self::LoginJoined => "login",
             Self::Read | Self::ReadJoined => "read",
             Self::Whole => "whole",
             Self::Write(_) => "write",
@@ -63,7 +65,7 @@ impl Need {
     /// Whether somebody has it.
     pub fn is_met(self, who: &Identity) -> bool {
         match self {
-            Self::Public | Self::Login => true,
+            Self::Public | Self::Login | Self::LoginJoined => true,
             Self::Read | Self::ReadJoined => who.rights.has(Role::Read),
             Self::Whole => who.rights.has_whole(Role::Read),
             Self::Write(_) => who.rights.has(Role::Write),
@@ -72,10 +74,10 @@ impl Need {
         }
     }
 
-    /// Whether a route takes requests that name several tenants.
+    /// Whether a route takes requests that name several tenants. Handlers of the others would take them for requests that
+    /// name none, and answer for the default tenant.
     pub fn takes_several(self) -> bool {
-        // What needs a login only shows nothing of anybody's.
-        matches!(self, Self::ReadJoined | Self::Public | Self::Login)
+        matches!(self, Self::ReadJoined | Self::LoginJoined | Self::Public)
     }
 
     fn check(self, request: &Request) -> Result<(), Refusal> {
@@ -103,7 +105,7 @@ impl Need {
                 let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
                 if has_body { bodies.check(request.headers()) } else { Ok(()) }
             }
-            Self::Public | Self::Login | Self::Read | Self::ReadJoined | Self::Whole => Ok(()),
+            Self::Public | Self::Login | Self::LoginJoined | Self::Read | Self::ReadJoined | Self::Whole => Ok(()),
         }
     }
 }

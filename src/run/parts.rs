@@ -465,7 +465,7 @@ async fn take_over_logins(access: Access, settings: &Arc<Settings>) -> Result<()
 
 /// What is answered while the part behind an API starts again.
 fn restarting() -> Routes {
-    Routes::new().fallback(Need::Login, || async {
+    Routes::new().fallback(Need::LoginJoined, || async {
         (StatusCode::SERVICE_UNAVAILABLE, "restarting with a new configuration: retry\n")
     })
 }

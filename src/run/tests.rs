@@ -34,12 +34,12 @@ GET|POST /loki/api/v1/index/volume_range read a|b
 GET|POST /loki/api/v1/detected_labels read a|b
 GET|POST /loki/api/v1/detected_fields read a|b
 GET|POST /loki/api/v1/detected_field/{name}/values read a|b
-GET|POST /loki/api/v1/format_query login
+GET|POST /loki/api/v1/format_query login a|b
 GET /loki/api/v1/tail read
-GET /loki/api/v1/status/buildinfo login
-ANY /loki/api/v1/* login
-GET|POST /flush login
-GET /services login
+GET /loki/api/v1/status/buildinfo login a|b
+ANY /loki/api/v1/* login a|b
+GET|POST /flush login a|b
+GET /services login a|b
 GET / read
 GET /alerts read
 GET /logql login
@@ -146,7 +146,7 @@ impl Asker {
         let has = |role| self.roles.contains(&role);
         let is_met = match need {
             Need::Public => return None,
-            Need::Login => true,
+            Need::Login | Need::LoginJoined => true,
             Need::Read | Need::ReadJoined => has(Role::Read),
             Need::Whole => self.is_whole,
             Need::Write(_) => has(Role::Write),
@@ -214,7 +214,7 @@ fn parts_whose_links_have_another_scheme_start_anew() {
 fn lines(list: &[Listed]) -> String {
     list.iter()
         .map(|route| {
-            let several = if route.need == Need::ReadJoined { " a|b" } else { "" };
+            let several = if route.need != Need::Public && route.need.takes_several() { " a|b" } else { "" };
             format!("{} {} {}{several}\n", route.methods.names().join("|"), route.path, route.need.name())
         })
         .collect()

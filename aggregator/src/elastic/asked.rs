@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
+use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query as UrlQuery};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use millrace_doors::tenant::SeveralTenants;
 use millrace_index::scan::Budget;
 use millrace_log::record::Tenant;
 use serde_json::Value;
@@ -20,9 +21,19 @@ use super::state::ElasticState;
 /// An answer in JSON.
 pub(super) type Answer = Result<Json<Value>, ApiError>;
 
-/// The tenant of a request.
-pub(super) fn tenant(of: Option<Extension<Tenant>>) -> Tenant {
-    of.map(|Extension(tenant)| tenant).unwrap_or_default()
+/// The tenant of a request. One that names several is refused, also where its route lets it through: taken for a request
+/// without a tenant, it would be answered for the default one, whoever asks.
+pub(super) struct Who(pub(super) Tenant);
+
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        if parts.extensions.get::<SeveralTenants>().is_some() {
+            return Err(ApiError::argument("multiple org IDs present: this endpoint is for one tenant"));
+        }
+        Ok(Self(parts.extensions.get().cloned().unwrap_or_default()))
+    }
 }
 
 /// Who asks for which indices, and how: the same for `/_search` and `/{index}/_search`.
@@ -39,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let who = parts.extensions.get().cloned().unwrap_or_default();
+        let Who(who) = Who::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
         let path = Option::<Path<String>>::from_request_parts(parts, state).await;
         let index = path.map_err(IntoResponse::into_response)?.map(|Path(index)| index).unwrap_or_default();
         let params = UrlQuery::<UrlParams>::from_request_parts(parts, state).await;

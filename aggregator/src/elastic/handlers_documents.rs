@@ -2,7 +2,6 @@
 //!
 //! In: requests. Out: answers in Elasticsearch's JSON. Writes go through the log, reads through the index.
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, Query as UrlQuery};
 use axum::http::StatusCode;
@@ -11,7 +10,7 @@ use bytes::Bytes;
 use millrace_log::record::{DocOp, Tenant};
 use serde_json::{Value, json};
 
-use super::asked::{Answer, Asked, selected, tenant};
+use super::asked::{Answer, Asked, Who, selected};
 use super::bulk;
 use super::error::ApiError;
 use super::search::{self, UrlParams};
@@ -67,23 +66,23 @@ pub(super) async fn add(
 
 pub(super) async fn index_document(
     Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
+    Who(who): Who,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
     body: Unpacked,
 ) -> Result<Response, ApiError> {
     let op = if params.get("op_type").is_some_and(|op| op == "create") { DocOp::Create } else { DocOp::Index };
-    write(&state, tenant(who), &index, Some(id), op, &params, &body.bytes).await
+    write(&state, who, &index, Some(id), op, &params, &body.bytes).await
 }
 
 pub(super) async fn create_document(
     Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
+    Who(who): Who,
     Path((index, id)): Path<(String, String)>,
     UrlQuery(params): UrlQuery<UrlParams>,
     body: Unpacked,
 ) -> Result<Response, ApiError> {
-    write(&state, tenant(who), &index, Some(id), DocOp::Create, &params, &body.bytes).await
+    write(&state, who, &index, Some(id), DocOp::Create, &params, &body.bytes).await
 }
 
 /// The hit of one document.
@@ -99,10 +98,10 @@ async fn found(state: &ElasticState, who: Tenant, index: &str, id: &str) -> Resu
 
 pub(super) async fn get_source(
     Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
+    Who(who): Who,
     Path((index, id)): Path<(String, String)>,
 ) -> Answer {
-    let hit = found(&state, tenant(who), &index, &id).await?;
+    let hit = found(&state, who, &index, &id).await?;
     let mut hit = hit.ok_or_else(|| ApiError {
         status: 404,
         kind: "resource_not_found_exception",
@@ -113,10 +112,10 @@ pub(super) async fn get_source(
 
 pub(super) async fn get_document(
     Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
+    Who(who): Who,
     Path((index, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    match found(&state, tenant(who), &index, &id).await? {
+    match found(&state, who, &index, &id).await? {
         Some(hit) => {
             Ok(Json(json!({"_index": hit["_index"], "_id": hit["_id"], "found": true, "_source": hit["_source"]}))
                 .into_response())

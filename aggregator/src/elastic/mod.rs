@@ -56,18 +56,17 @@ mod tests;
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use millrace_doors::browser::Bodies;
 use millrace_doors::routes::{Methods, Need, Routes};
-use millrace_log::record::Tenant;
 use serde_json::{Value, json};
 
 pub use accepted::Accepted;
-use asked::{Answer, Asked, body_json, selected, tenant};
+use asked::{Answer, Asked, Who, body_json, selected};
 use error::ApiError;
 use handlers_documents::{
     add, bulk_documents, create_document, get_document, get_source, index_document, wait_for_index,
@@ -129,31 +128,26 @@ pub fn router(state: ElasticState) -> Routes {
         .with_state(Mounted(Arc::new(state)))
 }
 
-async fn put_template(
-    Scoped(state): Scoped,
-    who: Option<Extension<Tenant>>,
-    Path(name): Path<String>,
-    mut body: Unpacked,
-) -> Answer {
+async fn put_template(Scoped(state): Scoped, Who(who): Who, Path(name): Path<String>, mut body: Unpacked) -> Answer {
     body.as_tree()?;
-    state.templates.put(tenant(who), name, body_json(&body.bytes)?)?;
+    state.templates.put(who, name, body_json(&body.bytes)?)?;
     Ok(Json(json!({"acknowledged": true})))
 }
 
-async fn all_templates(Scoped(state): Scoped, who: Option<Extension<Tenant>>) -> Answer {
-    Ok(Json(json!({"index_templates": state.templates.listed(&tenant(who), "*")?})))
+async fn all_templates(Scoped(state): Scoped, Who(who): Who) -> Answer {
+    Ok(Json(json!({"index_templates": state.templates.listed(&who, "*")?})))
 }
 
-async fn get_template(Scoped(state): Scoped, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
-    let found = state.templates.listed(&tenant(who), &name)?;
+async fn get_template(Scoped(state): Scoped, Who(who): Who, Path(name): Path<String>) -> Answer {
+    let found = state.templates.listed(&who, &name)?;
     if found.is_empty() && !name.contains('*') {
         return Err(templates::missing(&name));
     }
     Ok(Json(json!({"index_templates": found})))
 }
 
-async fn delete_template(Scoped(state): Scoped, who: Option<Extension<Tenant>>, Path(name): Path<String>) -> Answer {
-    if state.templates.remove(&tenant(who), &name) {
+async fn delete_template(Scoped(state): Scoped, Who(who): Who, Path(name): Path<String>) -> Answer {
+    if state.templates.remove(&who, &name) {
         Ok(Json(json!({"acknowledged": true})))
     } else {
         Err(templates::missing(&name))

@@ -26,6 +26,8 @@ use millrace_index::memory::MemoryStore;
 
 /// Budgets and bounds of requests.
 mod budget;
+/// Requests that name several tenants.
+mod several;
 
 /// Noon of 1 March 2026, what the clock says.
 const NOW: &str = "2026-03-01T12:00:00Z";

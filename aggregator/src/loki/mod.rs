@@ -47,7 +47,7 @@ pub use state::{LokiLimits, LokiState};
 /// All routes of the Loki API, `/flush` and `/services` among them.
 pub fn router(state: LokiState) -> Routes {
     use Methods::{Get, GetPost, Post};
-    use Need::{Login, Read, ReadJoined, Write};
+    use Need::{LoginJoined, Read, ReadJoined, Write};
     let api = Routes::new()
         .on(Write(Bodies::NoForms), Post, "/push", push::push)
         .on(ReadJoined, GetPost, "/query", query::query)
@@ -62,15 +62,15 @@ pub fn router(state: LokiState) -> Routes {
         .on(ReadJoined, GetPost, "/detected_labels", detected::labels)
         .on(ReadJoined, GetPost, "/detected_fields", detected::fields)
         .on(ReadJoined, GetPost, "/detected_field/{name}/values", detected::values)
-        .on(Login, GetPost, "/format_query", format::format_query)
+        .on(LoginJoined, GetPost, "/format_query", format::format_query)
         .on(Read, Get, "/tail", tail::tail)
-        .on(Login, Get, "/status/buildinfo", status::build_info)
-        .fallback(Login, status::not_found);
+        .on(LoginJoined, Get, "/status/buildinfo", status::build_info)
+        .fallback(LoginJoined, status::not_found);
     // What has no route here may belong to the page: only paths of the API get Loki's own 404.
     Routes::new()
         .nest("/loki/api/v1", api)
-        .on(Login, GetPost, "/flush", status::flush)
-        .on(Login, Get, "/services", status::services)
+        .on(LoginJoined, GetPost, "/flush", status::flush)
+        .on(LoginJoined, Get, "/services", status::services)
         .with_state(Mounted(state))
 }
 

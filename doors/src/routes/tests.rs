@@ -15,7 +15,7 @@ fn who(roles: &[Role], tenants: Tenants, selector: Option<&str>) -> Identity {
 fn routes() -> Routes {
     let nested = Routes::new()
         .on(Need::Read, Methods::GetPost, "/query", |State(text): State<&'static str>| async move { text })
-        .fallback(Need::Login, || async { StatusCode::NOT_FOUND });
+        .fallback(Need::LoginJoined, || async { StatusCode::NOT_FOUND });
     let other = Routes::new()
         .on(Need::Write(Bodies::Json), Methods::Post, "/alerts", || async { "posted" })
         .on(Need::Read, Methods::Get, "/alerts", || async { "listed" })
@@ -73,13 +73,19 @@ async fn handlers_are_reached_by_those_who_have_their_role() {
 
 #[tokio::test]
 async fn several_tenants_at_once_reach_those_routes_only_that_join_them() {
-    let routes = routes().on(Need::ReadJoined, Methods::Get, "/joined", || async { "joined" });
+    let routes = routes().on(Need::ReadJoined, Methods::Get, "/joined", || async { "joined" }).on(
+        Need::LoginJoined,
+        Methods::Get,
+        "/version",
+        || async { "1" },
+    );
     let several = SeveralTenants::new(["b", "a", "b"].map(|name| Tenant::new(name).unwrap()).into()).unwrap();
     for (method, path, want) in [
         ("GET", "/joined", 200),
-        ("GET", "/any", 200),
+        ("GET", "/version", 200),
         ("GET", "/ready", 200),
         ("GET", "/api/nowhere", 404),
+        ("GET", "/any", 400),
         ("GET", "/api/query", 400),
         ("POST", "/alerts", 400),
         ("PUT", "/silences", 400),
