@@ -152,7 +152,10 @@ impl Frames {
                 }
                 self.rest = Rest::Line;
                 self.searched = 0;
-                return Ok(Some(trimmed(self.buffer.split_to(self.max).freeze())));
+                match trimmed(self.buffer.split_to(self.max).freeze()) {
+                    message if message.is_empty() => continue,
+                    message => return Ok(Some(message)),
+                }
             };
             self.searched = 0;
             let mut line = self.buffer.split_to(end).freeze();
@@ -240,6 +243,8 @@ mod tests {
             (Auto, "<1>aaaaaaaaa\n<2>b\n", &["<1>aaaaa", "<2>b"], 4),
             (Auto, "<1>aaaaaaaaa", &["<1>aaaaa"], 4),
             (Newline, "4 <1>a\n5 x\n", &["4 <1>a", "5 x"], 0),
+            (Newline, "\0\0\0\0\0\0\0\0\0\0\n<2>b\n", &["<2>b"], 2),
+            (Newline, "\0\0\0\0\0\0\0\0\0\0", &[], 2),
             (OctetCounting, "3 a b\n2 cd", &["a b", "cd"], 0),
         ];
         for (framing, text, want, lost) in cases {
