@@ -5,6 +5,7 @@
 //! `[` inside a class is itself; `\Q…\E` quotes; `\<` is `<`.
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::nfa::thompson::NFA;
 
 /// Bytes that one compiled expression may take.
 const SIZE_LIMIT: usize = 10 << 20;
@@ -19,10 +20,23 @@ pub fn compile_within(pattern: &str, bytes: usize) -> Result<Regex, regex::Error
     RegexBuilder::new(&translate(pattern)).size_limit(bytes).build()
 }
 
-/// Bytes that an expression takes compiled: the least of four sizes that it fits in.
+/// Characters of an expression without repetitions and named classes that surely takes no more than [`SMALL`].
+const SHORT: usize = 32;
+/// Bytes that each expression is counted for at least.
+const SMALL: usize = 20 << 10;
+
+/// Bytes that an expression takes compiled, at least [`SMALL`]; one that can't be compiled takes none.
 pub fn size(pattern: &str) -> usize {
-    let sizes = [SIZE_LIMIT >> 9, SIZE_LIMIT >> 6, SIZE_LIMIT >> 3];
-    sizes.into_iter().find(|bytes| compile_within(pattern, *bytes).is_ok()).unwrap_or(SIZE_LIMIT)
+    if pattern.len() <= SHORT && !pattern.contains(['{', '\\', '(']) {
+        return SMALL;
+    }
+    let config = NFA::config().utf8(false).nfa_size_limit(Some(SIZE_LIMIT));
+    let syntax = regex_automata::util::syntax::Config::new().utf8(false);
+    match NFA::compiler().configure(config).syntax(syntax).build(&translate(pattern)) {
+        // One to search forwards, one to find where a match begins.
+        Ok(nfa) => nfa.memory_usage().saturating_mul(2).max(SMALL),
+        Err(error) => error.size_limit().map_or(0, |_| 2 * SIZE_LIMIT),
+    }
 }
 
 /// Compiles an expression that must match the whole text; `.` matches a line end.
@@ -184,6 +198,28 @@ fn opens_repetition(rest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_those_of_compiled_expressions() {
+        for (pattern, least, most) in [
+            ("a.*b", SMALL, SMALL),
+            ("[^a][^b][^c][^d]", SMALL, SMALL),
+            (r"\d+ [a-z]{3}", SMALL, SMALL),
+            ("(?:[ab]{1000}){100}", 4 << 20, 2 * SIZE_LIMIT),
+            (r"\p{L}{200}", 1 << 20, 2 * SIZE_LIMIT),
+            ("(?:[ab]{1000}){1000}", 2 * SIZE_LIMIT, 2 * SIZE_LIMIT),
+            ("(", 0, 0),
+        ] {
+            let size = size(pattern);
+            assert!((least..=most).contains(&size), "{pattern}: {size}");
+        }
+        // What is not looked at is small.
+        for pattern in [".".repeat(SHORT), "[^a]".repeat(SHORT / 4), "é|".repeat(SHORT / 3), "[^é].".repeat(SHORT / 6)]
+        {
+            let nfa = NFA::compiler().configure(NFA::config().utf8(false)).build(&translate(&pattern)).unwrap();
+            assert!(pattern.len() <= SHORT && nfa.memory_usage() <= SMALL, "{pattern}: {}", nfa.memory_usage());
+        }
+    }
 
     #[test]
     fn means_what_re2_means() {
