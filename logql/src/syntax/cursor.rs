@@ -10,6 +10,7 @@ use nom::error::{ErrorKind, ParseError as NomError};
 use nom::{IResult, Input, Needed};
 
 use super::error::ParseError;
+use super::go_number;
 use super::lexer::{Spanned, Token};
 use super::tree::{RangeOp, Span, VectorOp};
 
@@ -248,10 +249,9 @@ pub(super) fn range_token(c: Cursor<'_>) -> Parsed<'_, i64> {
 
 pub(super) fn float(c: Cursor<'_>) -> Parsed<'_, f64> {
     match c.token() {
-        Token::Number(digits) => match digits.parse::<f64>() {
-            // As Go, which calls 1e309 out of range.
-            Ok(value) if value.is_finite() => Ok((c.next(), value)),
-            _ => Err(c.fatal(c.span(), format!("unable to parse literal as a float: `{digits}`"))),
+        Token::Number(digits) => match go_number::literal(digits) {
+            Some(value) => Ok((c.next(), value)),
+            None => Err(c.fatal(c.span(), format!("unable to parse literal as a float: `{digits}`"))),
         },
         _ => Err(c.expected("a number")),
     }

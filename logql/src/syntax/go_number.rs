@@ -6,9 +6,19 @@ use super::quantity;
 
 /// A number as Go reads it.
 pub(crate) fn float(text: &str) -> Result<f64, String> {
-    let fault = || format!("strconv.ParseFloat: parsing {}: invalid syntax", quantity::quote(text));
+    let fault = |why| format!("strconv.ParseFloat: parsing {}: {why}", quantity::quote(text));
     // Rust alone takes none of Go's hexadecimal numbers and underscores; both take `inf` and `nan`.
-    text.parse::<f64>().map_err(|_| fault())
+    let number = text.parse::<f64>().map_err(|_| fault("invalid syntax"))?;
+    // Rust rounds what is beyond its numbers to infinity.
+    if number.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit()) {
+        return Err(fault("value out of range"));
+    }
+    Ok(number)
+}
+
+/// A number in a query or template: neither `inf` nor `nan`, nor beyond the range.
+pub(crate) fn literal(digits: &str) -> Option<f64> {
+    digits.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// A duration as Go reads it, in ns.
@@ -37,4 +47,22 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
             format!("strconv.ParseFloat: parsing {}: invalid syntax", quantity::quote(number))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_beyond_floats_are_out_of_range() {
+        for (text, want) in [
+            ("1.5e3", Ok(1500.0)),
+            ("-inf", Ok(f64::NEG_INFINITY)),
+            ("1e309", Err("strconv.ParseFloat: parsing \"1e309\": value out of range")),
+            ("1x", Err("strconv.ParseFloat: parsing \"1x\": invalid syntax")),
+        ] {
+            assert_eq!(float(text), want.map_err(str::to_owned), "{text}");
+        }
+        assert_eq!(["1e309", "inf", "nan", "x", "2.5"].map(literal), [None, None, None, None, Some(2.5)]);
+    }
 }

@@ -11,6 +11,7 @@ use super::cursor::{
     Cursor, NomErr, Parsed, Stop, close, comma, count_operator, enter, float, name, no_open_comma, open, range_token,
     signed_float, symbol, text,
 };
+use super::go_number;
 use super::grammar::{is_unwrap, label_filter, selector, stages};
 use super::lexer::Token;
 use super::tree::{
@@ -159,9 +160,9 @@ fn range_aggregation(op: RangeOp, start: Cursor<'_>) -> Parsed<'_, MetricExpr> {
         Some((digits, span)) if op != RangeOp::Quantile => {
             return Err(c.fatal(span, format!("parameter {digits} not supported for operation {}", op.name())));
         }
-        Some((digits, span)) => match digits.parse::<f64>() {
-            Ok(value) if value.is_finite() => Some(value),
-            _ => return Err(c.fatal(span, format!("invalid parameter for operation {}: {digits}", op.name()))),
+        Some((digits, span)) => match go_number::literal(digits) {
+            Some(value) => Some(value),
+            None => return Err(c.fatal(span, format!("invalid parameter for operation {}: {digits}", op.name()))),
         },
     };
     let (c, range) = enter(c, log_range)?;

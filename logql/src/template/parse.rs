@@ -2,7 +2,7 @@
 
 use super::fault::TemplateFault;
 use super::functions;
-use crate::syntax::unquote;
+use crate::syntax::{go_number, unquote};
 
 /// A part of a template.
 #[derive(Debug)]
@@ -488,9 +488,9 @@ impl<'a> Parser<'a> {
         {
             return Ok(OperandKind::Int(number));
         }
-        match digits.parse::<f64>() {
-            Ok(number) => Ok(OperandKind::Float(number)),
-            Err(_) => Err(self.wrong(format!("bad number syntax: {digits:?}"))),
+        match go_number::literal(digits) {
+            Some(number) => Ok(OperandKind::Float(number)),
+            None => Err(self.wrong(format!("bad number syntax: {digits:?}"))),
         }
     }
 }
