@@ -2,6 +2,8 @@
 //!
 //! In: values. Out: texts, numbers, times, or Go's message about a wrong type. Touches nothing.
 
+use std::cell::Cell;
+
 use super::value::Value;
 
 /// Bytes that one function may make.
@@ -13,6 +15,8 @@ pub(super) struct Arguments<'a> {
     pub(super) function: &'a str,
     /// Values in order.
     pub(super) values: Vec<Value>,
+    /// Work of the call that its result does not show.
+    pub(super) spent: &'a Cell<usize>,
 }
 
 impl Arguments<'_> {
@@ -58,6 +62,11 @@ impl Arguments<'_> {
     /// Message of a failed call.
     pub(super) fn failed(&self, message: impl std::fmt::Display) -> String {
         format!("error calling {}: {message}", self.function)
+    }
+
+    /// Counts work that the result does not show.
+    pub(super) fn spend(&self, work: usize) {
+        self.spent.set(self.spent.get().saturating_add(work));
     }
 
     /// Message where the result would take too much memory.

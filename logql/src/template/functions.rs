@@ -2,10 +2,11 @@
 //!
 //! In: a name, and arguments. Out: values, or Go's messages. Touches nothing. One file for each family.
 
+use std::cell::Cell;
+
 use super::arguments::Arguments;
 use super::context::Context;
 use super::fault::TemplateFault;
-pub(super) use super::functions_text::compiled;
 use super::value::Value;
 use super::{functions_encoding, functions_go, functions_number, functions_text};
 
@@ -114,15 +115,20 @@ pub(super) fn check(name: &str) -> Result<(), TemplateFault> {
     }
 }
 
-/// Calls a function.
-pub(super) fn call(name: &str, values: Vec<Value>, context: &Context<'_>) -> Result<Value, String> {
+/// Calls a function; `spent` counts work that its result does not show.
+pub(super) fn call(
+    name: &str,
+    values: Vec<Value>,
+    context: &Context<'_>,
+    spent: &Cell<usize>,
+) -> Result<Value, String> {
     let (least, most) = FUNCTIONS.iter().find(|(n, _)| *n == name).map_or((0, MANY), |(_, arity)| *arity);
     let given = values.len();
     if given < least || given > most {
         let want = if most == MANY { format!("at least {least}") } else { least.to_string() };
         return Err(format!("wrong number of args for {name}: want {want} got {given}"));
     }
-    let a = Arguments { function: name, values };
+    let a = Arguments { function: name, values, spent };
     let mut made = functions_go::call(name, &a, context)?;
     for family in [functions_text::call, functions_number::call, functions_encoding::call] {
         if made.is_none() {

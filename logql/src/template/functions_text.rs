@@ -3,10 +3,11 @@
 //! In: arguments. Out: texts and numbers, or Go's messages. Touches nothing but the regular expressions that its thread
 //! remembers.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::cell::RefCell;
 
-use super::arguments::{Arguments, MAX_TEXT, length, text};
+use regex::bytes::Regex;
+
+use super::arguments::{Arguments, length, text};
 use super::value::Value;
 use crate::dialect;
 
@@ -31,11 +32,11 @@ pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, Strin
         "trimSuffix" => text(a.text(1)?.strip_suffix(a.text(0)?).unwrap_or(a.text(1)?)),
         "TrimSpace" | "trim" => text(a.text(0)?.trim()),
         "regexReplaceAll" | "regexReplaceAllLiteral" => {
-            let regex = regex(a.text(0)?).map_err(|e| a.failed(e))?;
-            replace_all(a, &regex, name == "regexReplaceAll")
+            let regex = regex(a)?;
+            if name == "regexReplaceAll" { expand_all(a, &regex) } else { replace_all(a, &regex) }
         }
         "count" => {
-            let regex = regex(a.text(0)?).map_err(|e| a.failed(e))?;
+            let regex = regex(a)?;
             Ok(Value::Int(length(regex.find_iter(a.text(1)?.as_bytes()).count())))
         }
         "alignLeft" | "alignRight" => align(a, name == "alignRight"),
@@ -80,70 +81,98 @@ pub(super) fn call(name: &str, a: &Arguments<'_>) -> Result<Option<Value>, Strin
 
 /// Whether a character is one of these.
 fn one_of(set: &str) -> impl Fn(char) -> bool {
-    let set: HashSet<char> = set.chars().collect();
-    move |c| set.contains(&c)
+    // Sorted: a set may be as long as a line.
+    let mut set: Vec<char> = set.chars().collect();
+    set.sort_unstable();
+    move |c| set.binary_search(&c).is_ok()
 }
 
 /// The first so many places of a text replaced.
 fn replace(a: &Arguments<'_>, source: &str, (from, to): (&str, &str), times: usize) -> Result<Value, String> {
     if to.len() > from.len() {
         let places = source.matches(from).take(times).count();
-        a.within(source.len().saturating_add(places.saturating_mul(to.len())))?;
+        a.within(source.len().saturating_add(places.saturating_mul(to.len() - from.len())))?;
     }
     text(source.replacen(from, to, times))
 }
 
-/// All matches of an expression replaced; with `expand`, `$1` stands for a group.
-fn replace_all(a: &Arguments<'_>, regex: &regex::bytes::Regex, expand: bool) -> Result<Value, String> {
+/// All matches of an expression replaced by a text.
+fn replace_all(a: &Arguments<'_>, regex: &Regex) -> Result<Value, String> {
     let (source, replacement) = (a.text(1)?.as_bytes(), a.text(2)?.as_bytes());
-    let groups = if expand { replacement.iter().filter(|byte| **byte == b'$').count() } else { 0 };
+    let mut out = Vec::new();
+    let mut end = 0;
+    for found in regex.find_iter(source) {
+        out.extend_from_slice(source.get(end..found.start()).unwrap_or_default());
+        out.extend_from_slice(replacement);
+        end = found.end();
+        a.within(out.len())?;
+    }
+    out.extend_from_slice(source.get(end..).unwrap_or_default());
+    text(String::from_utf8_lossy(&out))
+}
+
+/// All matches of an expression replaced by a text in which `$1` stands for a group.
+fn expand_all(a: &Arguments<'_>, regex: &Regex) -> Result<Value, String> {
+    let (source, replacement) = (a.text(1)?.as_bytes(), a.text(2)?.as_bytes());
+    let pieces = pieces(replacement);
     let mut out = Vec::new();
     let mut end = 0;
     for found in regex.captures_iter(source) {
         let Some(whole) = found.get(0) else { continue };
         out.extend_from_slice(source.get(end..whole.start()).unwrap_or_default());
         end = whole.end();
-        // No group is longer than the match.
-        let more = replacement.len().saturating_add(groups.saturating_mul(whole.len()));
-        if out.len().saturating_add(more) > MAX_TEXT {
-            return Err(a.too_long());
+        for piece in &pieces {
+            found.expand(piece, &mut out);
+            a.within(out.len())?;
         }
-        if expand {
-            found.expand(replacement, &mut out);
-        } else {
-            out.extend_from_slice(replacement);
-        }
+        a.within(out.len())?;
     }
     out.extend_from_slice(source.get(end..).unwrap_or_default());
     text(String::from_utf8_lossy(&out))
 }
 
-/// Expressions that one thread remembers: a template asks for the same one line after line.
+/// Pieces of a replacement with one group at most each: none makes much before its length is looked at.
+fn pieces(replacement: &[u8]) -> Vec<&[u8]> {
+    let mut pieces = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while let Some(next) = memchr::memchr(b'$', replacement.get(at..).unwrap_or_default()) {
+        let dollar = at + next;
+        // `$$` is one dollar.
+        let is_escaped = replacement.get(dollar + 1) == Some(&b'$');
+        at = dollar + if is_escaped { 2 } else { 1 };
+        if !is_escaped && dollar > start {
+            pieces.extend(replacement.get(start..dollar));
+            start = dollar;
+        }
+    }
+    pieces.extend(replacement.get(start..).filter(|rest| !rest.is_empty()));
+    pieces
+}
+
+/// Expressions that one thread remembers: a template asks for the same ones line after line.
 const REMEMBERED: usize = 16;
 /// Bytes that each of them may take.
 const MAX_REGEX_BYTES: usize = 1 << 20;
+/// Work of compiling one that is not remembered.
+const COMPILE: usize = 128 << 10;
 
 thread_local! {
-    static REGEXES: RefCell<HashMap<String, regex::bytes::Regex>> = RefCell::new(HashMap::new());
-    static COMPILED: Cell<usize> = const { Cell::new(0) };
+    /// The one that was asked for last stands first.
+    static REGEXES: RefCell<Vec<(String, Regex)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many expressions this thread has compiled.
-pub(super) fn compiled() -> usize {
-    COMPILED.get()
-}
-
-fn regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
+/// The expression that the first argument says.
+fn regex(a: &Arguments<'_>) -> Result<Regex, String> {
+    let pattern = a.text(0)?;
     REGEXES.with_borrow_mut(|known| {
-        if let Some(regex) = known.get(pattern) {
-            return Ok(regex.clone());
+        if let Some(at) = known.iter().position(|(text, _)| text == pattern) {
+            known[..=at].rotate_right(1);
+            return Ok(known[0].1.clone());
         }
-        COMPILED.set(COMPILED.get().wrapping_add(1));
-        let regex = dialect::compile_within(pattern, MAX_REGEX_BYTES).map_err(|e| dialect::bad_regex(&e))?;
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(pattern.to_owned(), regex.clone());
+        a.spend(COMPILE);
+        let regex = dialect::compile_within(pattern, MAX_REGEX_BYTES).map_err(|e| a.failed(dialect::bad_regex(&e)))?;
+        known.truncate(REMEMBERED - 1);
+        known.insert(0, (pattern.to_owned(), regex.clone()));
         Ok(regex)
     })
 }

@@ -1,5 +1,7 @@
 //! Nodes of a template to text.
 
+use std::cell::Cell;
+
 use super::context::Context;
 use super::functions;
 use super::parse::{Command, Node, Operand, OperandKind, Pipe};
@@ -14,8 +16,6 @@ const MAX_WORK: usize = 16 << 20;
 const STEP: usize = 16;
 /// What an item of a loop costs.
 const ITEM: usize = 128;
-/// What compiling an expression costs that is not remembered.
-const COMPILE: usize = 128 << 10;
 
 /// How a list of nodes ended.
 enum Flow {
@@ -126,7 +126,9 @@ impl Run<'_> {
             return Ok(());
         }
         for (key, value) in items {
-            self.spend(value.size())?;
+            if !pipe.names.is_empty() {
+                self.spend(value.size())?;
+            }
             let scope = self.variables.len();
             match pipe.names.as_slice() {
                 [only] => self.variables.push((only.clone(), value.clone())),
@@ -193,13 +195,13 @@ impl Run<'_> {
         values.extend(piped);
         let value = self.call(first, function, values)?;
         self.spend(STEP + value.size())?;
-        self.follow(first, value)
+        self.inside(first, value)
     }
 
     fn call(&mut self, operand: &Operand, function: &str, values: Vec<Value>) -> Result<Value, String> {
-        let before = functions::compiled();
-        let made = functions::call(function, values, self.context);
-        self.spend(functions::compiled().wrapping_sub(before).saturating_mul(COMPILE))?;
+        let spent = Cell::new(0);
+        let made = functions::call(function, values, self.context, &spent);
+        self.spend(spent.get())?;
         made.map_err(|message| self.fault(operand, function, &message))
     }
 
@@ -209,39 +211,47 @@ impl Run<'_> {
     }
 
     fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, String> {
-        let value = match &operand.kind {
-            OperandKind::Dot => {
-                self.spend(dot.size())?;
-                dot.clone()
-            }
+        let made = match &operand.kind {
+            OperandKind::Dot => self.follow(operand, dot)?,
             OperandKind::Variable(name) => {
-                let at = self.variables.iter().rposition(|(n, _)| n == name);
-                let size = at.and_then(|at| self.variables.get(at)).map_or(0, |(_, value)| value.size());
-                self.spend(size)?;
-                let found = at.and_then(|at| self.variables.get(at));
-                found.map_or(Value::Nil, |(_, value)| value.clone())
+                let found = self.variables.iter().rev().find(|(known, _)| known == name);
+                self.follow(operand, found.map_or(&Value::Nil, |(_, value)| value))?
             }
-            OperandKind::Text(text) => Value::Text(text.clone()),
-            OperandKind::Int(number) => Value::Int(*number),
-            OperandKind::Float(number) => Value::Float(*number),
-            OperandKind::Bool(value) => Value::Bool(*value),
-            OperandKind::Nil => Value::Nil,
-            OperandKind::Function(name) => self.call(operand, name, Vec::new())?,
-            OperandKind::Pipe(pipe) => self.pipe(pipe, dot)?,
+            OperandKind::Text(text) => self.inside(operand, Value::Text(text.clone()))?,
+            OperandKind::Int(number) => self.inside(operand, Value::Int(*number))?,
+            OperandKind::Float(number) => self.inside(operand, Value::Float(*number))?,
+            OperandKind::Bool(value) => self.inside(operand, Value::Bool(*value))?,
+            OperandKind::Nil => self.inside(operand, Value::Nil)?,
+            OperandKind::Function(name) => {
+                let made = self.call(operand, name, Vec::new())?;
+                self.inside(operand, made)?
+            }
+            // Its commands have counted what they made.
+            OperandKind::Pipe(pipe) => {
+                let made = self.pipe(pipe, dot)?;
+                if operand.fields.is_empty() {
+                    self.spend(STEP)?;
+                    return Ok(made);
+                }
+                self.follow(operand, &made)?
+            }
         };
-        self.spend(STEP)?;
-        let value = self.follow(operand, value)?;
-        self.spend(value.size())?;
-        Ok(value)
+        self.spend(STEP + made.size())?;
+        Ok(made)
     }
 
-    /// Walks `.a.b`.
-    fn follow(&self, operand: &Operand, mut value: Value) -> Result<Value, String> {
+    /// Walks `.a.b` and copies what is there.
+    fn follow(&self, operand: &Operand, of: &Value) -> Result<Value, String> {
+        let mut value = of;
+        let mut label;
         for field in &operand.fields {
             value = match value {
                 // Labels that are not there are empty.
-                Value::Labels => Value::Text((self.context.label)(field).unwrap_or_default()),
-                Value::Map(mut map) => map.remove(field).unwrap_or(Value::Nil),
+                Value::Labels => {
+                    label = Value::Text((self.context.label)(field).unwrap_or_default());
+                    &label
+                }
+                Value::Map(map) => map.get(field).unwrap_or(&Value::Nil),
                 Value::Nil => {
                     let message = format!("nil data; no entry for key {field:?}");
                     return Err(self.fault(operand, &show(operand), &message));
@@ -252,7 +262,12 @@ impl Run<'_> {
                 }
             };
         }
-        Ok(value)
+        Ok(value.clone())
+    }
+
+    /// The same in a value that nothing else needs.
+    fn inside(&self, operand: &Operand, value: Value) -> Result<Value, String> {
+        if operand.fields.is_empty() { Ok(value) } else { self.follow(operand, &value) }
     }
 }
 
