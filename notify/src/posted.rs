@@ -14,6 +14,9 @@ use serde::Deserialize;
 /// What an element of a body takes in memory at most: a map of one label is a node with room for eleven.
 const ELEMENT_BYTES: u64 = 400;
 
+/// Bytes of the host of a URI at most, with what stands before it.
+const MAX_HOST: usize = 1024;
+
 /// Why a body can't be used.
 #[derive(Debug, PartialEq)]
 pub(crate) struct PostedFault {
@@ -53,6 +56,13 @@ fn posted_time(text: Option<&str>) -> Result<Option<i64>, String> {
     Ok(Some(time.timestamp_nanos_opt().unwrap_or(cut)))
 }
 
+/// Whether a text is a URI. None has a longer host than names may have (253 bytes, RFC 1035) and a login; the library would
+/// take many times the bytes of one while it reads it.
+fn is_uri(text: &str) -> bool {
+    let host = text.split_once("//").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+    host.len() <= MAX_HOST && url::Url::parse(text).is_ok()
+}
+
 /// Reads the body of a post, within the memory that can be reserved for it.
 pub(crate) fn posted(body: &[u8], memory: &mut Reserved) -> Result<Vec<NewAlert>, PostedFault> {
     if body.iter().all(u8::is_ascii_whitespace) {
@@ -74,7 +84,7 @@ pub(crate) fn posted(body: &[u8], memory: &mut Reserved) -> Result<Vec<NewAlert>
             return Err(PostedFault::new(StatusCode::UNPROCESSABLE_ENTITY, 602, message));
         };
         let generator_url = alert.generator_url.unwrap_or_default();
-        if !generator_url.is_empty() && url::Url::parse(&generator_url).is_err() {
+        if !generator_url.is_empty() && !is_uri(&generator_url) {
             let message = format!("{at}.generatorURL in body must be of type uri: {generator_url:?}");
             return Err(PostedFault::new(StatusCode::UNPROCESSABLE_ENTITY, 601, message));
         }
@@ -91,6 +101,7 @@ pub(crate) fn posted(body: &[u8], memory: &mut Reserved) -> Result<Vec<NewAlert>
 
 #[cfg(test)]
 mod tests {
+    use millrace_fuzzing::memory;
     use millrace_log::push::DecodeBudget;
 
     use super::*;
@@ -101,6 +112,24 @@ mod tests {
         let fault = posted(body.as_bytes(), &mut DecodeBudget::new(1 << 20).begin()).unwrap_err();
         assert_eq!((fault.status, fault.code), (StatusCode::PAYLOAD_TOO_LARGE, 413));
         assert!(fault.message.contains("limits.decode_memory"), "{}", fault.message);
+    }
+
+    #[test]
+    fn hosts_beyond_what_names_may_have_are_refused_before_they_are_read() {
+        let body = |host: &str| format!(r#"[{{"labels":{{"a":"b"}},"generatorURL":"http://{host}/x?y"}}]"#);
+        for (host, is_taken) in [
+            ("h".to_owned(), true),
+            ("größe.example".to_owned(), true),
+            ("a".repeat(MAX_HOST), true),
+            ("\u{319f9}9".repeat(MAX_HOST), false),
+        ] {
+            let body = body(&host);
+            let budget = DecodeBudget::new(1 << 20);
+            let mut reserved = budget.begin();
+            let (got, held) = memory::most(|| posted(body.as_bytes(), &mut reserved));
+            assert!(held <= budget.state().0 + (16 << 10), "{held} bytes for {host}");
+            assert_eq!(got.map(|_| ()).map_err(|fault| fault.code), if is_taken { Ok(()) } else { Err(601) }, "{host}");
+        }
     }
 
     #[test]
