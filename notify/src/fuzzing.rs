@@ -86,7 +86,7 @@ fn alertmanager(bytes: &[u8]) {
         }
         Err(faults) => {
             assert!(!faults.is_empty(), "refused without a reason: {text}");
-            let lines = text.split('\n').count();
+            let lines = text.split(['\n', '\r']).count();
             for fault in faults {
                 assert!(fault.place.line() <= lines + 1, "{fault} in a file of {lines} lines: {text}");
                 assert!(!fault.message.is_empty() && !fault.to_string().is_empty(), "{text}");

@@ -52,7 +52,7 @@ fn rule_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Err(faults) = parse(Path::new("f.yaml"), text) else { return };
     assert!(!faults.is_empty(), "refused without a reason: {text}");
-    let lines = text.split('\n').count();
+    let lines = text.split(['\n', '\r']).count();
     for fault in faults {
         assert!(fault.place.line() <= lines + 1, "{fault} in a file of {lines} lines: {text}");
         assert!(!fault.message.is_empty() && !fault.to_string().is_empty());

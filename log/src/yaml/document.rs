@@ -39,7 +39,7 @@ impl Document {
 
     /// Notes a fault.
     pub fn fault(&mut self, place: &Place, message: impl Into<String>, hint: Option<String>) {
-        let source_line = place.line().checked_sub(1).and_then(|n| self.lines.lines().nth(n)).map(str::to_owned);
+        let source_line = line(&self.lines, place.line()).map(str::to_owned);
         self.faults.push(LocatedFault { place: place.clone(), message: message.into(), hint, source_line });
     }
 
@@ -198,4 +198,38 @@ impl<'n> Fields<'n> {
 fn listed(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
+}
+
+/// A line of a text, from 1. In YAML a carriage return alone ends a line, too.
+fn line(text: &str, number: usize) -> Option<&str> {
+    let mut rest = text;
+    for _ in 0..number.checked_sub(1)? {
+        let end = rest.find(['\n', '\r'])?;
+        rest = rest.get(end..)?;
+        rest = rest.strip_prefix("\r\n").or_else(|| rest.get(1..))?;
+    }
+    rest.split(['\n', '\r']).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_show_their_line_whatever_ends_lines() {
+        for (text, shown) in [
+            ("a: 1\nb: [\n", "b: ["),
+            ("a: 1\r\nb: [\r\n", "b: ["),
+            ("a: 1\rb: [\r", "b: ["),
+            ("a: 1\r\r\n\nb: 2\rc: [", "c: ["),
+        ] {
+            let (doc, _) = Document::parse(Path::new("f.yaml"), text, MoreDocuments::Ignored);
+            let [fault] = doc.into_faults().try_into().unwrap();
+            let before = line(text, fault.place.line() - 1);
+            assert!([before, fault.source_line.as_deref()].contains(&Some(shown)), "{text:?}: {fault}");
+        }
+        let text = "a\r\nb\rc\n\nd";
+        let lines = (0..7).map(|number| line(text, number)).collect::<Vec<_>>();
+        assert_eq!(lines, [None, Some("a"), Some("b"), Some("c"), Some(""), Some("d"), None]);
+    }
 }
