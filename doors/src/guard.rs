@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode, header};
 use tower::{Layer as _, ServiceExt as _};
 
+use crate::access::book::Book;
 use crate::access::session::CSRF_HEADER;
 use crate::access::{Access, AuditEvent};
 use crate::access_log::{AccessEntry, Asked};
@@ -88,9 +89,8 @@ impl Guard {
         Guarded { guard: Arc::clone(self), routes, max_body: DefaultBodyLimit::max(max_body) }
     }
 
-    fn check_page(&self, head: &Parts) -> Result<(), Refusal> {
-        let book = self.gate.access.as_ref().map(Access::book);
-        let hosts = book.as_ref().map(|book| book.hosts.as_slice()).unwrap_or_default();
+    fn check_page(&self, head: &Parts, book: Option<&Book>) -> Result<(), Refusal> {
+        let hosts = book.map(|book| book.hosts.as_slice()).unwrap_or_default();
         check_host(head, self.is_loopback, hosts)?;
         check_origin(head, hosts)
     }
@@ -164,7 +164,9 @@ impl Guarded {
 
     async fn checked(&self, peer: &Peer, mut head: Parts, body: Body, asked: &mut Found) -> Result<Response, Refusal> {
         let guard = &*self.guard;
-        guard.check_page(&head)?;
+        let book = guard.gate.access.as_ref().map(Access::book);
+        let book = book.as_deref();
+        guard.check_page(&head, book)?;
         if guard.has_page && login_page::is_meant(&head, &guard.gate) {
             let (body, _ticket) = guard.limits.admit(body, false).await?;
             return login_page::answer(&head, body, peer, &guard.gate, guard.is_loopback).await;
@@ -177,19 +179,19 @@ impl Guarded {
                 Err(refusal) => return Err(refusal),
             };
             asked.who = Some(entered.who.clone());
-            let login = LoginWatch::new(&guard.gate, &head, peer, &entered.who);
+            // Without logins of all listeners none ever ends.
+            let login = book.map(|book| LoginWatch::new(&guard.gate, book, &head, peer, &entered.who));
             if let Some(login) = &login {
                 head.extensions.insert(login.clone());
             }
             asked.login = login;
             guard.check_session(&head, &entered)?;
             asked.tenant = guard.tenants.of(&head.headers, &entered.who)?;
-            let address = guard.gate.access.as_ref().map(|access| access.address(&head.headers, peer));
-            let address = address.unwrap_or_else(|| peer.address.ip());
+            let address = book.map_or_else(|| peer.address.ip(), |book| book.client_address(&head.headers, peer));
             head.extensions.insert(Client::new(Arc::clone(&entered.who.name), address));
             head.extensions.insert(entered.who);
             if let Some(session) = entered.session {
-                head.extensions.insert(InSession { name: session.basis.name, csrf: session.csrf });
+                head.extensions.insert(InSession { name: session.of.basis.name, csrf: session.csrf });
             }
             match asked.tenant.clone() {
                 Some(Whose::One(tenant)) => drop(head.extensions.insert(tenant)),

@@ -116,7 +116,7 @@ impl Identity {
 /// every request to a route that isn't public.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Client {
-    /// `None` where nobody logs in.
+    /// `None` where there is nothing to log in with, as for syslog.
     login: Option<Arc<str>>,
     address: IpAddr,
 }

@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderName, header};
 use http_body_util::{BodyStream, StreamBody};
 
+use crate::access::book::Book;
 use crate::identity::Identity;
 use crate::login::Gate;
 use crate::stream::Peer;
@@ -34,9 +35,8 @@ struct Asked {
 }
 
 impl LoginWatch {
-    /// Watches over the login of a request; `None` where no login ever ends. Keeps what the gate looks at, not the request.
-    pub(crate) fn new(gate: &Arc<Gate>, head: &Parts, peer: &Peer, who: &Identity) -> Option<Self> {
-        let book = gate.access.as_ref()?.book();
+    /// Watches over the login of a request. Keeps what the gate looks at, not the request.
+    pub(crate) fn new(gate: &Arc<Gate>, book: &Book, head: &Parts, peer: &Peer, who: &Identity) -> Self {
         let (mut own, ()) = http::Request::new(()).into_parts();
         let fixed = [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static("x-forwarded-for")];
         for name in fixed.iter().chain(book.proxy_header()) {
@@ -44,7 +44,7 @@ impl LoginWatch {
                 own.headers.append(name, value.clone());
             }
         }
-        Some(Self(Arc::new(Asked { gate: Arc::clone(gate), head: own, peer: peer.clone(), who: who.clone() })))
+        Self(Arc::new(Asked { gate: Arc::clone(gate), head: own, peer: peer.clone(), who: who.clone() }))
     }
 
     /// Ends when the login has ended.

@@ -231,15 +231,16 @@ impl Gate {
     /// Whether a request has a session that the login provider is to renew.
     pub(crate) fn is_due(&self, head: &Parts) -> bool {
         let access = self.access.as_ref();
-        access.is_some_and(|access| self.session(access, head).is_some_and(|session| access.is_due(&session)))
+        access.is_some_and(|access| self.session(access, head).is_some_and(|session| access.is_due(&session.of)))
     }
 
     /// Who comes back with a session.
     pub(crate) fn returning(&self, access: &Access, head: &Parts) -> Option<(Identity, Session)> {
-        let session = self.session(access, head).filter(|session| !access.is_due(session))?;
-        let who = match session.basis.kind {
-            Kind::Own => Identity::unlimited(session.basis.name.as_str()),
-            _ => access.returning(&session.basis)?,
+        let session = self.session(access, head).filter(|session| !access.is_due(&session.of))?;
+        let basis = &session.of.basis;
+        let who = match basis.kind {
+            Kind::Own => Identity::unlimited(basis.name.as_str()),
+            _ => access.returning(basis)?,
         };
         Some((who, session))
     }

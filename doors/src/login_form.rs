@@ -11,6 +11,9 @@ use http::{HeaderValue, StatusCode, header};
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+/// Seconds until a session that can't be renewed is tried again.
+const AGAIN_SECS: u32 = 10;
+
 /// From where a browser sends a cookie along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SameSite {
@@ -122,6 +125,29 @@ pub(crate) fn entered(next: &str) -> Response {
     let next = escaped(local(next));
     let refresh = format!("<meta http-equiv=\"refresh\" content=\"0; url={next}\">");
     whole("Logged in", &refresh, &format!("<p>You are logged in. <a href=\"{next}\">Continue</a></p>"))
+}
+
+/// Sends the browser to the provider by a page of this host. A redirect would be that of the request before, which may
+/// be a form: browsers keep forms on the hosts of the page's policy, redirects included.
+pub(crate) fn renewing(to: &str) -> Response {
+    let to = escaped(to);
+    let refresh = format!("<meta http-equiv=\"refresh\" content=\"0; url={to}\">");
+    whole("Log in", &refresh, &format!("<p>Your login is being renewed. <a href=\"{to}\">Continue</a></p>"))
+}
+
+/// A session that can't be renewed now: the browser comes again by itself.
+pub(crate) fn postponed(error: &str, next: &str) -> Response {
+    let next = local(next);
+    let refresh = format!("<meta http-equiv=\"refresh\" content=\"{AGAIN_SECS}; url={}\">", escaped(next));
+    let text = format!(
+        "{}<p>Your login can't be renewed now. This page tries again in {AGAIN_SECS} seconds. \
+         <a href=\"/login?next={}\">Log in again</a></p>",
+        alert(error),
+        encoded(next)
+    );
+    let mut answer = whole("Login can't be renewed", &refresh, &text);
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer
 }
 
 /// Asks whether to log out.

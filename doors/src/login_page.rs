@@ -15,7 +15,7 @@ use crate::access::session::{Basis, COOKIE, CSRF_COOKIE, Kind, LASTS_MS};
 use crate::access::{Access, AuditEvent};
 use crate::login::Gate;
 use crate::login_form::{Cookie, Form, SameSite, encoded, local, parameter, redirect, with_cookies};
-use crate::login_form::{entered, form, leave, left};
+use crate::login_form::{entered, form, leave, left, renewing};
 use crate::oidc_page::{BEGIN, Returned, Visit};
 use crate::refusal::Refusal;
 use crate::stream::Peer;
@@ -37,9 +37,13 @@ pub(crate) fn instead(head: &Parts, gate: &Gate, refusal: Refusal) -> Result<Res
         return Err(refusal);
     }
     let back = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let next = encoded(back);
     // Whoever the provider still knows goes on without noticing.
-    let to = if gate.is_due(head) { format!("{BEGIN}?silent=1&next=") } else { "/login?next=".to_owned() };
-    Ok(redirect(&format!("{to}{}", encoded(back))))
+    Ok(if gate.is_due(head) {
+        renewing(&format!("{BEGIN}?silent=1&next={next}"))
+    } else {
+        redirect(&format!("/login?next={next}"))
+    })
 }
 
 /// A request for one of the pages.
@@ -74,13 +78,14 @@ pub(crate) async fn answer(
         }
         ("/login", &Method::POST) => desk.log_in(&read.await?).await,
         ("/logout", &Method::GET | &Method::HEAD) => Ok(match gate.session(access, head) {
-            Some(session) => leave(&session.basis.name, &session.csrf),
+            Some(session) => leave(&session.of.basis.name, &session.csrf),
             None => redirect("/login"),
         }),
         ("/logout", &Method::POST) => desk.log_out(&read.await?),
         (BEGIN | CALLBACK, &Method::GET) => {
             let oidc = access.oidc().ok_or_else(not_found)?;
-            let visit = Visit { head, access, oidc: &oidc, is_tls, is_loopback };
+            let session = gate.session(access, head).map(|session| session.of);
+            let visit = Visit { head, access, oidc: &oidc, session, is_tls, is_loopback };
             if head.uri.path() == BEGIN { Ok(visit.begin().await) } else { desk.come_back(&visit).await }
         }
         _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")),
@@ -138,18 +143,35 @@ impl Desk<'_> {
                     );
                 }
                 let basis = Basis { kind: Kind::Oidc, name: known.name, grants: known.grants };
-                let renewed = if attempt.is_silent { ", renewed" } else { "" };
+                // Somebody else at the provider: a login as any other.
+                let is_same = attempt.renews.as_ref().is_some_and(|before| before.basis.name == basis.name);
+                let renewed = if is_same { ", renewed" } else { "" };
                 let cookies = self.begin(&basis, &format!("subject {}{renewed}", known.subject))?;
+                if let Some(before) = attempt.renews.filter(|before| before.basis != basis) {
+                    // Whoever has kept its cookie would have other rights.
+                    self.access.sessions().end(&before, self.access.now_ms());
+                }
                 Ok(visit.forget(with_cookies(entered(&attempt.next), &cookies)))
             }
-            // The session is over; nobody tried to log in.
-            Returned::Unknown(answer) => Ok(with_cookies(answer, &self.cookies("", "", 0))),
-            Returned::Refused(Failed { text, user, .. }, answer) => {
+            // Nobody tried to log in.
+            Returned::Unknown { session, error, answer } => {
+                let detail = format!("not renewed by the login provider: {error}");
+                self.access.end(&self.gate.listener, self.address(), &session, &detail);
+                Ok(with_cookies(answer, &self.cookies("", "", 0)))
+            }
+            Returned::Refused { failure: Failed { text, user, status }, renews, answer } => {
                 // What is guessed here has 256 random bits, and other pages can send browsers here: no address is
                 // slowed down for it.
                 self.access.login_failed(&self.gate.listener, self.address(), user, &text);
-                Ok(answer)
+                match renews.filter(|_| matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) {
+                    Some(before) => {
+                        self.access.sessions().end(&before, self.access.now_ms());
+                        Ok(with_cookies(answer, &self.cookies("", "", 0)))
+                    }
+                    None => Ok(answer),
+                }
             }
+            Returned::Postponed(answer) => Ok(answer),
         }
     }
 
@@ -187,10 +209,10 @@ impl Desk<'_> {
             let is_own = is_equal(session.csrf.as_bytes(), given.as_bytes());
             if !is_own && !self.access.sessions().is_own(&session, &self.head.headers) {
                 let refusal = Refusal::new(StatusCode::FORBIDDEN, "the form is of another session: reload the page");
-                return Err(Refusal { user: session.basis.name, ..refusal });
+                return Err(Refusal { user: session.of.basis.name, ..refusal });
             }
-            self.access.end(&self.gate.listener, self.address(), &session);
-            let oidc = self.access.oidc().filter(|_| session.basis.kind == Kind::Oidc);
+            self.access.end(&self.gate.listener, self.address(), &session.of, "");
+            let oidc = self.access.oidc().filter(|_| session.of.basis.kind == Kind::Oidc);
             elsewhere = oidc.and_then(|oidc: std::sync::Arc<Oidc>| Some((oidc.label(), oidc.end_session()?)));
         }
         let elsewhere = elsewhere.as_ref().map(|(provider, url)| (provider.as_str(), url.as_str()));

@@ -1,4 +1,4 @@
-// A login provider for the test: oidc-provider with keys of its own at each start, three people, and a program.
+// A login provider for the test: oidc-provider with keys of its own at each start, people, and a program.
 // In: ISSUER, PORT, CALLBACK, GROUPS_FILE (JSON: groups by name, read anew each time). Out: the provider at PORT; "ready" on stdout.
 import { readFileSync } from "node:fs";
 import Provider from "oidc-provider";

@@ -20,6 +20,7 @@ use super::grant::rights;
 use super::hash::{EntryDigest, HashError, PasswordDigest, REVOKED, TokenHash};
 use super::oidc::plan::{Plan, PlanError};
 use crate::identity::{Identity, Rights, Role};
+use crate::stream::Peer;
 
 /// Why logins can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -303,6 +304,16 @@ impl Book {
     /// Whether an address is one of the proxy's.
     pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxy.as_ref().is_some_and(|proxy| proxy.networks.iter().any(|network| network.has(address)))
+    }
+
+    /// The client's address: behind the trusted proxy, the last one that it names.
+    pub(crate) fn client_address(&self, headers: &HeaderMap, peer: &Peer) -> IpAddr {
+        let own = peer.address.ip();
+        if !self.is_proxy(own) {
+            return own;
+        }
+        let named = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        named.and_then(|named| named.rsplit(',').next()?.trim().parse().ok()).unwrap_or(own)
     }
 
     /// The header by which the trusted proxy names users.

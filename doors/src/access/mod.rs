@@ -12,14 +12,14 @@ mod grant;
 pub mod hash;
 /// Ids that must not be used again.
 mod ended;
+/// Sessions of the page.
+pub mod session;
 /// Logins by a provider.
 pub mod oidc;
 /// Settings.
 pub mod config;
 /// Failed logins of each address.
 mod throttle;
-/// Sessions of the page.
-pub mod session;
 /// Logins with their hashes.
 pub mod book;
 
@@ -42,8 +42,8 @@ use book::{Book, BookError, Given};
 use config::{AccessConfig, expiry_note};
 use hash::{EntryDigest, HashError};
 use oidc::attempt::Attempts;
-use oidc::{Failed, Oidc};
-use session::{Basis, Kind, Session, Sessions};
+use oidc::{FETCH_EVERY, Failed, Oidc};
+use session::{Basis, Kind, SessionRef, Sessions};
 use throttle::Throttle;
 
 use crate::identity::Identity;
@@ -242,12 +242,7 @@ impl Access {
 
     /// The client's address: behind the trusted proxy, the last one that it names.
     pub(crate) fn address(&self, headers: &HeaderMap, peer: &Peer) -> IpAddr {
-        let own = peer.address.ip();
-        if !self.book().is_proxy(own) {
-            return own;
-        }
-        let named = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
-        named.and_then(|named| named.rsplit(',').next()?.trim().parse().ok()).unwrap_or(own)
+        self.book().client_address(headers, peer)
     }
 
     /// Who shows these credentials, a certificate, or is named by the proxy. Failures are not counted here.
@@ -388,18 +383,22 @@ impl Access {
         }
     }
 
-    /// Whether a session is to be renewed by the login provider before anything else. Not while it can't be reached.
-    pub(crate) fn is_due(&self, session: &Session) -> bool {
+    /// Whether a session is to be renewed by the login provider before anything else. While it can't be reached, only
+    /// those that were not yet due when that began go on without it: an older cookie may be that of somebody whom it
+    /// would not let in any more.
+    pub(crate) fn is_due(&self, session: &SessionRef) -> bool {
         let Some(oidc) = self.oidc().filter(|_| session.basis.kind == Kind::Oidc) else { return false };
-        let recheck_ms = i64::try_from(oidc.plan.config.recheck.0.as_millis()).unwrap_or(i64::MAX);
-        self.now_ms().saturating_sub(session.began_ms()) >= recheck_ms && oidc.provider.trouble().is_none()
+        let outage = oidc.provider.failing_for().map_or(Duration::ZERO, |down| down + FETCH_EVERY);
+        let lasts = oidc.plan.config.recheck.0.saturating_add(outage);
+        self.now_ms().saturating_sub(session.began_ms()) >= i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Ends a session: its cookie is refused from now on.
-    pub(crate) fn end(&self, listener: &str, address: IpAddr, session: &Session) {
+    pub(crate) fn end(&self, listener: &str, address: IpAddr, session: &SessionRef, detail: &str) {
         self.0.sessions.end(session, self.now_ms());
         let (user, address, listener) = (session.basis.name.clone(), Some(address), listener.to_owned());
-        self.note(AuditEvent { event: AuditEvent::LOGOUT, user, address, listener, ..AuditEvent::default() });
+        let (event, detail) = (AuditEvent::LOGOUT, detail.to_owned());
+        self.note(AuditEvent { event, user, address, listener, detail, ..AuditEvent::default() });
     }
 }
 

@@ -8,6 +8,8 @@
 //! In: who has logged in, headers of later requests. Out: cookies, who comes back. Touches the system's source of
 //! randomness.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, header};
@@ -58,22 +60,61 @@ impl Basis {
     }
 }
 
-/// Who came back.
+/// Which session: what its cookie says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
+pub struct SessionRef {
     /// Who they are.
     pub basis: Basis,
-    /// Token that requests need if they change something.
-    pub csrf: String,
     id: Id,
     end_ms: i64,
 }
 
-impl Session {
+impl SessionRef {
     /// When it began, ms since 1970.
     pub(crate) fn began_ms(&self) -> i64 {
         self.end_ms.saturating_sub(LASTS_MS)
     }
+
+    /// What [`Display`](fmt::Display) wrote. Whoever reads it has checked a signature.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(5, ':');
+        let kind = match parts.next()? {
+            "t" => Kind::Token,
+            "u" => Kind::User,
+            "o" => Kind::Own,
+            "p" => Kind::Oidc,
+            _ => return None,
+        };
+        let end_ms = parts.next()?.parse().ok()?;
+        let id = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?.try_into().ok()?;
+        let grants = parts.next()?.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok());
+        let grants = grants.collect::<Option<Vec<usize>>>()?;
+        Some(Self { basis: Basis { kind, name: parts.next()?.to_owned(), grants }, id, end_ms })
+    }
+}
+
+/// `kind:end:id:grants:name`.
+impl fmt::Display for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Basis { kind, name, grants } = &self.basis;
+        let kind = match kind {
+            Kind::Token => "t",
+            Kind::User => "u",
+            Kind::Own => "o",
+            Kind::Oidc => "p",
+        };
+        let grants: Vec<String> = grants.iter().map(ToString::to_string).collect();
+        write!(f, "{kind}:{}:{}:{}:{name}", self.end_ms, URL_SAFE_NO_PAD.encode(self.id), grants.join("."))
+    }
+}
+
+/// Who came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Which session it is.
+    pub of: SessionRef,
+    /// Token that requests need if they change something.
+    pub csrf: String,
 }
 
 /// Signs sessions, and ends them.
@@ -90,16 +131,8 @@ impl Sessions {
 
     /// Value of the cookie of somebody who logged in just now, and the token against forged requests.
     pub fn begin(&self, basis: &Basis, entry: &EntryDigest, now_ms: i64) -> Result<(String, String), HashError> {
-        let kind = match basis.kind {
-            Kind::Token => "t",
-            Kind::User => "u",
-            Kind::Own => "o",
-            Kind::Oidc => "p",
-        };
-        let grants: Vec<String> = basis.grants.iter().map(ToString::to_string).collect();
-        let id = URL_SAFE_NO_PAD.encode(random::<16>()?);
         let end_ms = now_ms.saturating_add(LASTS_MS);
-        let text = format!("{kind}:{end_ms}:{id}:{}:{}", grants.join("."), basis.name);
+        let text = SessionRef { basis: basis.clone(), id: random::<16>()?, end_ms }.to_string();
         let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, &signed(text.as_bytes(), entry)));
         let value = format!("{}.{signature}", URL_SAFE_NO_PAD.encode(text));
         let csrf = self.csrf(&value);
@@ -117,15 +150,15 @@ impl Sessions {
         let (text, signature) = value.split_once('.')?;
         let (text, signature) = (URL_SAFE_NO_PAD.decode(text).ok()?, URL_SAFE_NO_PAD.decode(signature).ok()?);
         let text = String::from_utf8(text).ok()?;
-        let (basis, id, end_ms) = parts(&text)?;
-        let entry = entry(basis.kind, &basis.name)?;
+        let of = SessionRef::read(&text)?;
+        let entry = entry(of.basis.kind, &of.basis.name)?;
         hmac::verify(&self.key, &signed(text.as_bytes(), &entry), &signature).ok()?;
-        let is_over = now_ms >= end_ms || self.ended.has(id, end_ms);
-        (!is_over).then(|| Session { basis, csrf: self.csrf(value), id, end_ms })
+        let is_over = now_ms >= of.end_ms || self.ended.has(of.id, of.end_ms);
+        (!is_over).then(|| Session { of, csrf: self.csrf(value) })
     }
 
     /// Ends a session before its time.
-    pub fn end(&self, session: &Session, now_ms: i64) {
+    pub fn end(&self, session: &SessionRef, now_ms: i64) {
         self.ended.end(session.id, session.end_ms, now_ms);
     }
 
@@ -143,22 +176,6 @@ impl Sessions {
 /// What is signed.
 fn signed(text: &[u8], entry: &EntryDigest) -> Vec<u8> {
     [b"session ".as_slice(), entry.bytes(), text].concat()
-}
-
-fn parts(text: &str) -> Option<(Basis, Id, i64)> {
-    let mut parts = text.splitn(5, ':');
-    let kind = match parts.next()? {
-        "t" => Kind::Token,
-        "u" => Kind::User,
-        "o" => Kind::Own,
-        "p" => Kind::Oidc,
-        _ => return None,
-    };
-    let end_ms = parts.next()?.parse().ok()?;
-    let id = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?.try_into().ok()?;
-    let grants = parts.next()?.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok());
-    let grants = grants.collect::<Option<Vec<usize>>>()?;
-    Some((Basis { kind, name: parts.next()?.to_owned(), grants }, id, end_ms))
 }
 
 /// Value of a cookie.
@@ -187,7 +204,7 @@ mod tests {
         let (value, csrf) = sessions.begin(&Basis::of(Kind::User, "alice"), &entry, 1000).unwrap();
         let good = headers(&value, &csrf);
         let session = sessions.of(&good, 1000, known).unwrap();
-        assert_eq!(session.basis, Basis::of(Kind::User, "alice"));
+        assert_eq!(session.of.basis, Basis::of(Kind::User, "alice"));
         assert!(sessions.is_own(&session, &good));
         assert!(!sessions.is_own(&session, &headers(&value, "")) && !sessions.is_own(&session, &headers(&value, "x")));
         assert_eq!(sessions.of(&good, 1000 + LASTS_MS, known), None, "over");
@@ -211,8 +228,8 @@ mod tests {
         let (one, other) = (begin(), begin());
         let known = |headers: &HeaderMap| sessions.of(headers, 1, |_, _| Some(entry));
         let session = known(&one).unwrap();
-        assert_eq!(session.basis, basis);
-        sessions.end(&session, 1);
+        assert_eq!(session.of.basis, basis);
+        sessions.end(&session.of, 1);
         assert_eq!(known(&one), None);
         assert!(known(&other).is_some(), "another session of the same user goes on");
     }

@@ -23,6 +23,9 @@ use crate::identity::{Identity, InSession, Role};
 use crate::routes::{Methods, Need, Routes};
 use crate::tenant::TenantRule;
 
+/// Sessions that are renewed, and those that go on without the provider.
+mod renewal;
+
 #[derive(Default)]
 struct Book(Mutex<Vec<AuditEvent>>);
 
@@ -182,91 +185,6 @@ async fn people_log_in_by_the_provider_and_out_again() {
     assert_eq!(browser.events(), [("logout", "oidc:ann".to_owned(), String::new())]);
     assert_eq!(browser.send("POST", "/logout", &[], "").await.status, 200, "again");
     assert_eq!(browser.events(), []);
-}
-
-#[tokio::test]
-async fn sessions_are_renewed_by_the_provider_and_follow_its_groups() {
-    let fake = Fake::start().await;
-    let browser = Browser::new(&config(&fake), true);
-    browser.logged_in(&fake, "c1", ann()).await;
-    // A browser that the provider sends back with what it says of the person now.
-    let renew = async |code: &str, back: &str, claims: Json| {
-        browser.clock.advance(std::time::Duration::from_secs(899));
-        assert_eq!(browser.get("/").await.status, 200, "nobody is asked yet");
-        browser.clock.advance(std::time::Duration::from_secs(1));
-        // Programs and scripts are told so; people are sent to the provider, and see nothing of it.
-        let csrf = browser.csrf();
-        assert_eq!(browser.send("POST", "/change", &[("x-csrf-token", csrf.as_str())], "").await.status, 401);
-        let sent = browser.get("/?query=x").await;
-        assert_eq!((sent.status, sent.location.as_str()), (303, "/login/oidc?silent=1&next=/%3Fquery%3Dx"));
-        let begun = browser.get(&sent.location).await;
-        assert!(begun.status == 303 && begun.location.contains("&prompt=none"), "{}", begun.location);
-        fake.logs_in(&begun.location, code, claims);
-        let url = url::Url::parse(&begun.location).unwrap();
-        let state = url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
-        browser.get(&format!("/login/oidc/callback?{back}&state={state}")).await
-    };
-    browser.events();
-    let renewed = renew("c2", "code=c2", ann()).await;
-    assert!(renewed.status == 200 && renewed.text.contains("content=\"0; url=/?query=x\""), "{}", renewed.text);
-    assert!(browser.get("/").await.text.starts_with("oidc:ann [Admin]"));
-    assert_eq!(browser.events(), [("login", "oidc:ann".to_owned(), "subject 17, renewed".to_owned())]);
-
-    // Another group at the provider: other rights at once.
-    let fewer = json!({"groups": ["pay"], "preferred_username": "ann", "sub": "17"});
-    assert_eq!(renew("c3", "code=c3", fewer).await.status, 200);
-    let page = browser.get("/").await;
-    assert!(page.text.starts_with(r#"oidc:ann [Read] Some("{team=\"pay\"}")"#), "{}", page.text);
-
-    // No group at all.
-    browser.events();
-    let refused = renew("c4", "code=c4", json!({"groups": [], "preferred_username": "ann"})).await;
-    assert_eq!(refused.status, 403, "{}", refused.text);
-    let events = browser.events();
-    assert!(events.len() == 1 && events[0].0 == "login_failed" && events[0].1 == "oidc:ann", "{events:?}");
-    assert_ne!(browser.get("/").await.status, 200);
-
-    // Logged out at the provider: the form, without an error and without another attempt.
-    browser.cookies.lock().clear();
-    browser.logged_in(&fake, "c5", ann()).await;
-    browser.events();
-    for error in ["login_required", "interaction_required"] {
-        let unknown = renew("c6", &format!("error={error}"), ann()).await;
-        assert_eq!((unknown.status, unknown.location.as_str()), (303, "/login?next=/%3Fquery%3Dx"), "{error}");
-        assert!(browser.cookies.lock().is_empty(), "{error}");
-        assert_eq!(browser.get("/").await.location, "/login?next=/");
-        assert_eq!(browser.events(), []);
-        browser.logged_in(&fake, &format!("after-{error}"), ann()).await;
-        browser.events();
-    }
-
-    // Nobody is locked out because the provider is down, for as long as a session lasts.
-    fake.set_down(true);
-    browser.access.oidc().unwrap().provider.refresh(std::time::Duration::ZERO).await;
-    browser.clock.advance(std::time::Duration::from_secs(3600));
-    assert_eq!(browser.get("/").await.status, 200);
-    browser.clock.advance(std::time::Duration::from_secs(11 * 3600));
-    assert_eq!(browser.get("/").await.location, "/login?next=/");
-    fake.set_down(false);
-    browser.access.oidc().unwrap().provider.refresh(std::time::Duration::ZERO).await;
-
-    // Whoever logs out while the session is due is out for good.
-    browser.logged_in(&fake, "c7", ann()).await;
-    browser.clock.advance(std::time::Duration::from_secs(900));
-    let csrf = browser.csrf();
-    let kept = browser.cookies.lock().clone();
-    assert_eq!(browser.send("POST", "/logout", &[], &format!("csrf={csrf}")).await.status, 200);
-    *browser.cookies.lock() = kept;
-    assert_eq!(browser.get("/").await.location, "/login?next=/");
-
-    // Another interval by a reload counts at once.
-    browser.logged_in(&fake, "c8", ann()).await;
-    browser.clock.advance(std::time::Duration::from_secs(60));
-    let mut shorter = config(&fake);
-    shorter.oidc.as_mut().unwrap().recheck = millrace_log::value::Span::secs(60);
-    assert_eq!(browser.get("/").await.status, 200);
-    browser.access.replace(&shorter).unwrap();
-    assert_eq!(browser.get("/").await.location, "/login/oidc?silent=1&next=/");
 }
 
 #[tokio::test]

@@ -40,8 +40,8 @@ use token::{Claims, TokenError, verify};
 use crate::identity::Identity;
 use crate::metrics::HttpMetrics;
 
-/// How often description and keys are fetched while the provider answers.
-const FETCH_EVERY: Duration = Duration::from_secs(300);
+/// How often description and keys are fetched while the provider answers: an outage is seen so late.
+pub(crate) const FETCH_EVERY: Duration = Duration::from_secs(300);
 
 /// Why a login failed: for the person, and for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,11 @@ impl Failed {
     /// Of nobody that is known.
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), user: String::new() }
+    }
+
+    /// Whether it is the provider's fault, or ours, and none of the person's.
+    pub fn is_outage(&self) -> bool {
+        self.status.is_server_error()
     }
 
     fn provider(error: &ProviderError) -> Self {
@@ -135,7 +140,7 @@ impl Oidc {
             .append_pair("nonce", &attempt.nonce)
             .append_pair("code_challenge", &attempt.challenge())
             .append_pair("code_challenge_method", "S256");
-        if attempt.is_silent {
+        if attempt.renews.is_some() {
             url.query_pairs_mut().append_pair("prompt", "none");
         }
         Ok(url.into())
@@ -252,7 +257,7 @@ impl Oidc {
 
     /// Fetches description and keys if that was some minutes ago, or failed the last time, whoever asked for them then.
     pub async fn look_after(&self) {
-        let pause = if self.provider.trouble().is_some() { Duration::ZERO } else { FETCH_EVERY };
+        let pause = if self.provider.failing_for().is_some() { Duration::ZERO } else { FETCH_EVERY };
         self.provider.refresh(pause).await;
     }
 }

@@ -150,6 +150,11 @@ impl Provider {
         self.state.read().known.clone()
     }
 
+    /// For how long it has failed; `None` while it answers.
+    pub fn failing_for(&self) -> Option<Duration> {
+        self.state.read().trouble.as_ref().map(|(since, _)| since.elapsed())
+    }
+
     /// For how long it has failed, and the last error.
     pub fn trouble(&self) -> Option<(Duration, String)> {
         self.state.read().trouble.as_ref().map(|(since, error)| (since.elapsed(), error.clone()))
@@ -174,14 +179,24 @@ impl Provider {
             }
             Err(error) => {
                 self.metrics.oidc_failures.inc();
-                self.metrics.oidc_failing.set(1);
-                let since = state.trouble.as_ref().map(|(since, _)| *since);
-                if since.is_none() {
-                    tracing::warn!(issuer = self.issuer, %error, "login provider fails: known keys remain valid, it is asked again");
-                }
-                state.trouble = Some((since.unwrap_or_else(Instant::now), error.to_string()));
+                self.note(state, error.to_string());
             }
         }
+    }
+
+    /// Notes that a login failed through no fault of the person, until description and keys are fetched again.
+    pub fn failed(&self, error: &str) {
+        self.note(&mut self.state.write(), error.to_owned());
+    }
+
+    fn note(&self, state: &mut State, error: String) {
+        self.metrics.oidc_failing.set(1);
+        let since = state.trouble.as_ref().map(|(since, _)| *since);
+        if since.is_none() {
+            let issuer = &self.issuer;
+            tracing::warn!(issuer, error, "login provider fails: known keys remain valid, it is asked again");
+        }
+        state.trouble = Some((since.unwrap_or_else(Instant::now), error));
     }
 
     async fn fetch(&self) -> Result<Known, ProviderError> {
