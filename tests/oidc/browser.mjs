@@ -116,6 +116,59 @@ try {
     assert.equal(new URL(page.url()).pathname, "/login");
   });
 
+  // Sessions that are due while the page is open.
+  await person(async (page) => {
+    await page.addInitScript(() => {
+      const Plain = WebSocket;
+      window.sockets = [];
+      window.WebSocket = class extends Plain { constructor(...given) { super(...given); window.sockets.push(this); } };
+    });
+    const renewed = () => page.waitForRequest((one) => one.url().startsWith(`${ISSUER}/auth?`), { timeout: 90000 });
+    const box = page.getByRole("textbox", { name: /^Search/ });
+    const line = (text) => page.locator("#lines li", { hasText: text });
+    const asksToRenew = () => page.getByText("The login has to be renewed").waitFor({ timeout: 90000 });
+    const isLive = () => page.getByText("Live: new lines appear on top").waitFor({ timeout: 10000 });
+    await page.goto(BASE + query);
+    await logIn(page, "sam");
+    await page.waitForURL(BASE + query);
+    // Left alone it renews itself, as its alerts would stay as they were.
+    assert.match((await renewed()).url(), /[?&]prompt=none(&|$)/);
+    await page.waitForURL(BASE + query);
+    await line("checkout failed").waitFor({ timeout: 10000 });
+    // Text that was not sent yet stays. The form renews the session on its way.
+    await box.fill("declined");
+    await asksToRenew();
+    assert.equal(await box.inputValue(), "declined");
+    let asked = renewed();
+    await page.getByRole("button", { name: "Search" }).click();
+    await asked;
+    await line("card declined").waitFor({ timeout: 10000 });
+    assert.equal(new URL(page.url()).searchParams.get("query"), "declined");
+    // So does the button of the live tail.
+    await box.fill("checkout");
+    await asksToRenew();
+    asked = renewed();
+    await page.getByRole("button", { name: "Live tail" }).click();
+    await asked;
+    const began = Date.now();
+    await isLive();
+    const at = new URL(page.url()).searchParams;
+    assert.deepEqual([at.get("query"), at.get("tail"), at.get("since")], ["checkout", "1", null]);
+    // A connection that the server refuses since the session is due, in a window that nobody looks at. The server looks
+    // every 30 s whether a login goes on: the tail begins anew, so that it is not the first to see it.
+    await page.evaluate(() => Object.defineProperty(document, "hidden", { value: true }));
+    await sleep(15000);
+    await page.getByRole("button", { name: "Stop tail" }).click();
+    await page.getByRole("button", { name: "Live tail" }).click();
+    await isLive();
+    await sleep(Math.max(0, began + 63000 - Date.now()));
+    asked = renewed();
+    await page.evaluate(() => window.sockets.at(-1).close());
+    await asked;
+    await isLive();
+    assert.equal(new URL(page.url()).searchParams.get("tail"), "1");
+  });
+
   // Somebody without a group that has an entry; what the provider refuses is shown.
   await person(async (page) => {
     await page.goto(BASE);

@@ -112,7 +112,7 @@
 
   // ---- live tail
 
-  let tail = null; // { socket, timer, attempt, last, seen, count, live }
+  let tail = null; // { text, socket, timer, attempt, last, seen, count, live }
 
   function say(text, kind) {
     status.hidden = !text;
@@ -146,10 +146,36 @@
     sayLive();
   }
 
-  function address(live) {
-    const parameters = new URLSearchParams({ query: query.value });
+  function address(live, text = query.value) {
+    const parameters = new URLSearchParams({ query: text });
     if (live) parameters.set("tail", "1");
     return `/?${parameters}`;
+  }
+
+  // The login has ended, or has to be renewed: the server does the one or asks for another when the page is loaded. A live
+  // tail goes on from its last line, which stands in the address.
+  let leaving = false;
+  function renew() {
+    if (leaving) return; // once: another reload would break the first off
+    leaving = true;
+    if (tail) history.replaceState(null, "", `${address(true, tail.text)}&since=${tail.last}`);
+    location.reload();
+  }
+  addEventListener("pageshow", () => { leaving = false; });
+
+  // Where a live tail of this address goes on; null: it begins now.
+  function since() {
+    const asked = new URLSearchParams(location.search), at = asked.get("since") || "";
+    return /^\d{1,19}$/.test(at) && asked.get("query") === query.value ? BigInt(at) : null;
+  }
+
+  // Whether the server has refused a request for want of a login.
+  async function isLoggedOut() {
+    try {
+      return (await fetch(`/logql?${new URLSearchParams({ query: tail.text })}`)).status === 401;
+    } catch {
+      return false; // it can't be reached
+    }
   }
 
   function pressed(yes) {
@@ -170,11 +196,11 @@
 
   async function start() {
     if (!query.value.trim()) { query.focus(); say("Enter a query in the search box first.", "trouble"); return; }
-    const from = sessionStorage.getItem("tail-from") || BigInt(Date.now()) * 1000000n;
-    sessionStorage.removeItem("tail-from");
-    const mine = tail = { socket: null, timer: 0, attempt: 0, last: BigInt(from), seen: new Set(), count: 0, live: false };
+    const from = since(), now = BigInt(Date.now()) * 1000000n, text = query.value;
+    const mine = tail = { text, socket: null, timer: 0, attempt: 0, last: from ?? now, seen: new Set(), count: 0, live: false };
     pressed(true);
-    if (location.search !== address(true).slice(1)) history.pushState(null, "", address(true));
+    if (from !== null) history.replaceState(null, "", address(true));
+    else if (location.search !== address(true).slice(1)) history.pushState(null, "", address(true));
     document.title = `${query.value} · live`;
     lines.replaceChildren();
     byId("found").replaceChildren();
@@ -185,6 +211,7 @@
     try {
       const answer = await fetch(`/logql?${new URLSearchParams({ query: query.value })}`);
       if (tail !== mine) return;
+      if (answer.status === 401) { renew(); return; }
       if (answer.status === 400) { stop(`Live tail failed: ${(await answer.json()).error}`, "trouble"); return; }
       if (!answer.ok) { stop(`Live tail failed: the server answered ${answer.status} ${answer.statusText}`, "trouble"); return; }
       const asked = await answer.json();
@@ -202,20 +229,20 @@
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const parameters = new URLSearchParams({ limit: "1000", start: String(tail.last), query: tail.query });
     const socket = tail.socket = new WebSocket(`${scheme}://${location.host}/loki/api/v1/tail?${parameters}`);
+    let opened = false;
     socket.onopen = () => {
+      opened = true;
       if (tail.attempt > 0) tail.note = `; reconnected at ${clockNow()}`;
       Object.assign(tail, { attempt: 0, live: true });
       sayLive();
     };
     socket.onmessage = (event) => show(JSON.parse(event.data));
-    socket.onclose = (event) => {
+    socket.onclose = async (event) => {
       if (tail !== mine) return;
-      if (event.code === 1008) {
-        // The login has ended: loading the page renews it, or asks for another; the tail goes on from its last line.
-        sessionStorage.setItem("tail-from", String(tail.last));
-        location.reload();
-        return;
-      }
+      // A connection that was refused looks like one that was lost.
+      const isOver = event.code === 1008 || (!opened && (await isLoggedOut()));
+      if (tail !== mine) return;
+      if (isOver) { renew(); return; }
       const wait = patience[Math.min(tail.attempt, patience.length - 1)];
       tail.attempt += 1;
       const why = event.reason ? ` (${event.reason})` : "";
@@ -249,6 +276,11 @@
   async function refreshAlerts() {
     try {
       const answer = await fetch("/alerts");
+      if (answer.status === 401 && !document.hidden) {
+        // Text that was not sent yet would be lost; sending it renews the login as well.
+        if (tail || query.value === query.defaultValue) renew();
+        else say("The login has to be renewed: search, or reload the page. Alerts are not up to date.", "trouble");
+      }
       if (!answer.ok) return;
       const list = byId("alerts");
       const text = await answer.text();
