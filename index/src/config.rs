@@ -257,6 +257,13 @@ impl QueryConfig {
         }
     }
 
+    /// Path of the setting that the time-out of one tenant is from.
+    pub fn timeout_setting_of(&self, tenant: &str) -> String {
+        let is_own = self.tenants.get(tenant).is_some_and(|own| own.timeout.is_some());
+        let of_tenant = if is_own { format!(".tenants.{tenant}") } else { String::new() };
+        format!("aggregator.index.query{of_tenant}.timeout")
+    }
+
     /// The number of concurrent queries that one tenant may have, unless `tenants` says otherwise.
     pub fn per_tenant(&self) -> usize {
         self.max_concurrent_per_tenant.unwrap_or(self.max_concurrent - self.max_concurrent / 4)
@@ -319,6 +326,10 @@ mod tests {
         let (pay, other) = (queries.limits_of("pay"), queries.limits_of("other"));
         assert_eq!((pay.timeout.as_secs(), pay.max_series, pay.max_entries), (5, 7, 5000));
         assert_eq!((other.timeout.as_secs(), other.max_series), (30, 500));
+        assert_eq!(queries.timeout_setting_of("pay"), "aggregator.index.query.tenants.pay.timeout");
+        for tenant in ["a|b", "other"] {
+            assert_eq!(queries.timeout_setting_of(tenant), "aggregator.index.query.timeout", "{tenant}");
+        }
         let retention: RetentionConfig = serde_json::from_value(serde_json::json!({
             "age": "30d", "tenants": {"pay": {"age": "90d"}, "tiny": {"size": "1KiB", "age": "1s"}, "big": {"size": "1GiB"}},
         }))

@@ -71,10 +71,21 @@ impl Seen {
         self.confines.is_empty() || rule.expr.reads_only(&self.confines)
     }
 
+    /// All groups of the tenant.
+    fn all(&self) -> Vec<GroupView> {
+        if self.is_own { self.rules.groups() } else { Vec::new() }
+    }
+
     /// Groups with the rules that are shown; those without any are left out.
     fn groups(&self) -> Vec<GroupView> {
-        let mut groups = if self.is_own { self.rules.groups() } else { Vec::new() };
+        let mut groups = self.all();
         for group in &mut groups {
+            if let Some(overdue) = &mut group.overdue
+                && let Some(rule) = overdue.step.rule().and_then(|rule| group.rules.get(rule))
+                && !self.covers(&rule.rule)
+            {
+                overdue.alert = None;
+            }
             group.rules.retain(|view| self.covers(&view.rule));
         }
         groups.retain(|group| !group.rules.is_empty() || self.confines.is_empty());
@@ -82,7 +93,7 @@ impl Seen {
     }
 
     fn alerts(&self) -> Vec<AlertView> {
-        let mut groups = if self.is_own { self.rules.groups() } else { Vec::new() };
+        let mut groups = self.all();
         for view in groups.iter_mut().flat_map(|group| &mut group.rules) {
             if !self.covers(&view.rule) {
                 view.alerts.retain(|alert| self.shows(alert));

@@ -3,7 +3,9 @@
 //! In: a tenant, an expression, a time and the watermark. Out: series with values, or why there is no answer.
 //! Touches nothing itself; [`QueryEvaluator`] asks the query engine. Leaves turns and states to `manager.rs`.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_log::record::Tenant;
 use millrace_logql::storage::QueryLimits;
@@ -25,6 +27,45 @@ pub struct Evaluation<'a> {
     pub watermark_ns: i64,
     /// What the answer may cost; whoever stops waiting for it cancels it.
     pub budget: &'a Budget,
+    /// Settings that the time in it is from, as in [`Allowance::timeout_set_by`].
+    pub timeout_set_by: &'a str,
+}
+
+impl Evaluation<'_> {
+    /// The time in its budget is over.
+    pub fn timed_out(&self) -> EvaluateError {
+        EvaluateError::Timeout { allowed: self.budget.limits().timeout, set_by: self.timeout_set_by.to_owned() }
+    }
+}
+
+/// What one answer may cost at most.
+#[derive(Debug, Clone)]
+pub struct Allowance {
+    /// The limits.
+    pub limits: QueryLimits,
+    /// The settings that `limits.timeout` is from, in backquotes.
+    pub timeout_set_by: String,
+}
+
+impl Allowance {
+    /// These limits; `setting` is the path of the one that `limits.timeout` is from.
+    pub fn new(limits: QueryLimits, setting: &str) -> Self {
+        Self { limits, timeout_set_by: format!("`{setting}`") }
+    }
+
+    /// The same, within `rules.timeout`.
+    #[must_use]
+    pub fn within_timeout(mut self, timeout: Duration) -> Self {
+        const OWN: &str = "`rules.timeout`";
+        self.timeout_set_by = match timeout.cmp(&self.limits.timeout) {
+            Ordering::Less => OWN.to_owned(),
+            // Either alone would change nothing.
+            Ordering::Equal => format!("{OWN} and {}", self.timeout_set_by),
+            Ordering::Greater => self.timeout_set_by,
+        };
+        self.limits.timeout = timeout.min(self.limits.timeout);
+        self
+    }
 }
 
 /// One series of the answer.
@@ -46,11 +87,13 @@ pub enum EvaluateError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It took longer than `rules.timeout`.
-    #[error("query took longer than {allowed:?}: make its range or selector narrower, or raise `rules.timeout`")]
+    /// It took too long.
+    #[error("query took longer than {allowed:?}: make its range or selector narrower, or raise {set_by}")]
     Timeout {
         /// Time allowed.
-        allowed: std::time::Duration,
+        allowed: Duration,
+        /// The settings that say so, in backquotes.
+        set_by: String,
     },
     /// The answer is of another kind.
     #[error(
@@ -73,9 +116,7 @@ pub trait Evaluator: Send + Sync + 'static {
     async fn watermark(&self) -> i64;
 
     /// What one answer may cost at most, besides `rules.timeout`.
-    fn limits(&self) -> QueryLimits {
-        QueryLimits::default()
-    }
+    fn allowance(&self) -> Allowance;
 }
 
 #[async_trait::async_trait]
@@ -88,29 +129,29 @@ impl<E: Evaluator + ?Sized> Evaluator for Arc<E> {
         (**self).watermark().await
     }
 
-    fn limits(&self) -> QueryLimits {
-        (**self).limits()
+    fn allowance(&self) -> Allowance {
+        (**self).allowance()
     }
 }
 
 /// Asks the query engine, as anybody at the API would.
 pub struct QueryEvaluator {
     engine: Engine,
-    limits: QueryLimits,
+    allowance: Allowance,
     watermark: Box<dyn Fn() -> i64 + Send + Sync>,
 }
 
 impl std::fmt::Debug for QueryEvaluator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueryEvaluator").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("QueryEvaluator").field("allowance", &self.allowance).finish_non_exhaustive()
     }
 }
 
 impl QueryEvaluator {
     /// Asks this engine within these limits; `watermark` says up to which event time all lines have arrived
     /// (see [`Evaluator::watermark`]).
-    pub fn new(engine: Engine, limits: QueryLimits, watermark: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self { engine, limits, watermark: Box::new(watermark) }
+    pub fn new(engine: Engine, allowance: Allowance, watermark: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self { engine, allowance, watermark: Box::new(watermark) }
     }
 }
 
@@ -124,9 +165,7 @@ impl Evaluator for QueryEvaluator {
             budget: request.budget.clone(),
         };
         let answered = self.engine.query_instant(query).await.map_err(|source| match source {
-            QueryError::Limit { limit: "timeout", .. } => {
-                EvaluateError::Timeout { allowed: request.budget.limits().timeout }
-            }
+            QueryError::Limit { limit: "timeout", .. } => request.timed_out(),
             source => EvaluateError::Query { source: Box::new(source) },
         })?;
         match answered.value {
@@ -145,7 +184,7 @@ impl Evaluator for QueryEvaluator {
         (self.watermark)()
     }
 
-    fn limits(&self) -> QueryLimits {
-        self.limits.clone()
+    fn allowance(&self) -> Allowance {
+        self.allowance.clone()
     }
 }

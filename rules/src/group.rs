@@ -13,18 +13,18 @@ use std::time::Duration;
 use millrace_log::alert::{AlertSink, Fingerprint, NewAlert};
 use millrace_log::clock::{SharedClock, span_ns};
 use millrace_log::record::Tenant;
-use millrace_logql::budget::{Budget, OverBudget, QueryLimits};
+use millrace_logql::budget::{Budget, OverBudget};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::RulesConfig;
-use crate::evaluate::{EvaluateError, Evaluation, Evaluator};
+use crate::evaluate::{Evaluation, Evaluator};
 use crate::file::{Group, Rule};
 use crate::link;
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::saved::SavedStates;
 use crate::state::{self, ActiveAlert, Alerts, State, Transition};
-use crate::view::{AlertView, GroupView, Health, Overdue, RuleView};
+use crate::view::{AlertView, GroupView, Health, Overdue, RuleView, Step};
 
 /// Reports per call of the notifier.
 const REPORTS_PER_CALL: usize = 1000;
@@ -96,34 +96,27 @@ struct Progress {
 }
 
 /// The evaluation that comes next or is under way.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Turn {
-    due_ns: Option<i64>,
+    due_ns: i64,
     step: Step,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-enum Step {
-    /// Waits for its time.
-    #[default]
-    Begins,
-    /// The query of this rule.
-    Queries(usize),
-    /// The disk, for states of this rule.
-    Saves(usize),
-    /// The notifier.
-    Reports,
+impl Turn {
+    fn at(due_ns: i64) -> Self {
+        Self { due_ns, step: Step::Begins }
+    }
 }
 
 impl GroupRun {
-    /// A group that was not evaluated yet.
-    pub fn new(group: Arc<Group>, interval: Duration, rules: Vec<Mutex<RuleRun>>) -> Self {
-        Self { group, interval, rules, progress: Mutex::default(), turn: Mutex::default() }
+    /// A group that was not evaluated yet. It is to begin now: what it reports before its first evaluation may hang, too.
+    pub fn new(group: Arc<Group>, interval: Duration, rules: Vec<Mutex<RuleRun>>, now_ns: i64) -> Self {
+        Self { group, interval, rules, progress: Mutex::default(), turn: Mutex::new(Turn::at(now_ns)) }
     }
 
     /// Its next evaluation is due then; until the one after it is due, it counts as not done.
     pub fn is_due_at(&self, due_ns: i64) {
-        *self.turn.lock() = Turn { due_ns: Some(due_ns), step: Step::Begins };
+        *self.turn.lock() = Turn::at(due_ns);
     }
 
     fn is_at(&self, step: Step) {
@@ -133,15 +126,12 @@ impl GroupRun {
     /// Whether its evaluation is late, and what for.
     pub fn overdue(&self, now_ns: i64) -> Option<Overdue> {
         let Turn { due_ns, step } = *self.turn.lock();
-        let late = nonnegative(now_ns.saturating_sub(due_ns?));
-        let name = |rule: usize| self.group.rules.get(rule).map_or("", |rule| rule.alert.as_str());
-        let waits_for = match step {
-            Step::Begins => "its turn".to_owned(),
-            Step::Queries(rule) => format!("the query of alert `{}`", name(rule)),
-            Step::Saves(rule) => format!("the disk, to save the states of alert `{}`", name(rule)),
-            Step::Reports => "the notifier".to_owned(),
-        };
-        (late > self.interval.max(USUAL_DELAY)).then_some(Overdue { late, waits_for })
+        let late = nonnegative(now_ns.saturating_sub(due_ns));
+        if late <= self.interval.max(USUAL_DELAY) {
+            return None;
+        }
+        let rule = step.rule().and_then(|rule| self.group.rules.get(rule));
+        Some(Overdue { late, step, alert: rule.map(|rule| rule.alert.clone()) })
     }
 
     /// Evaluates the rules one after the other, all at one time: that of `due_ns`, or earlier if lines are late. `false`:
@@ -163,10 +153,16 @@ impl GroupRun {
             self.is_at(Step::Queries(number));
             let from_ns = cx.clock.now_ns();
             cx.metrics.evaluations.get_or_create(&labels).inc();
-            let limits = cx.evaluator.limits();
-            let timeout = limits.timeout.min(cx.config.timeout.0);
-            let budget = Budget::new(QueryLimits { timeout, ..limits }, token).for_rule();
-            let request = Evaluation { tenant: &cx.tenant, expr: &rule.expr, at_ns, watermark_ns, budget: &budget };
+            let allowance = cx.evaluator.allowance().within_timeout(cx.config.timeout.0);
+            let budget = Budget::new(allowance.limits, token).for_rule();
+            let request = Evaluation {
+                tenant: &cx.tenant,
+                expr: &rule.expr,
+                at_ns,
+                watermark_ns,
+                budget: &budget,
+                timeout_set_by: &allowance.timeout_set_by,
+            };
             let Some(answer) = self.query(cx, rule, state, &request).await else { return false };
             let took = nonnegative(cx.clock.now_ns().saturating_sub(from_ns));
             self.is_at(Step::Saves(number));
@@ -190,11 +186,10 @@ impl GroupRun {
         state: &Mutex<RuleRun>,
         request: &Evaluation<'_>,
     ) -> Option<Result<Transition, String>> {
-        let allowed = request.budget.limits().timeout;
         Some(match request.budget.within(cx.evaluator.evaluate(request)).await {
             Err(OverBudget::Cancelled) => return None,
-            Err(OverBudget::Limit { .. }) => Err(EvaluateError::Timeout { allowed }.to_string()),
-            Err(crowded @ OverBudget::Crowded { .. }) => Err(crowded.to_string()),
+            Err(OverBudget::Limit { limit: "timeout", .. }) => Err(request.timed_out().to_string()),
+            Err(over) => Err(over.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(samples)) => {
                 let before = state.lock().alerts.clone();

@@ -37,8 +37,8 @@ pub mod fuzzing;
 
 pub use config::RulesConfig;
 pub use error::RulesError;
-pub use evaluate::{EvaluateError, Evaluation, Evaluator, QueryEvaluator, Sample};
+pub use evaluate::{Allowance, EvaluateError, Evaluation, Evaluator, QueryEvaluator, Sample};
 pub use file::{RuleFault, check_files};
 pub use manager::Rules;
 pub use state::State;
-pub use view::{AlertView, GroupView, Health, Overdue, RuleView};
+pub use view::{AlertView, GroupView, Health, Overdue, RuleView, Step};

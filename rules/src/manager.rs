@@ -28,7 +28,7 @@ use crate::group::{GroupRun, RuleContext, RuleRun};
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::saved::{SavedStates, group_key, state_key};
 use crate::state::{self, ActiveAlert, Alerts, State};
-use crate::view::{AlertView, GroupView, worst_first};
+use crate::view::{AlertView, GroupView, Overdue, worst_first};
 
 /// Tasks of groups with the token that stops each.
 type Running = HashMap<tokio::task::Id, (Arc<GroupRun>, CancellationToken)>;
@@ -163,20 +163,38 @@ impl Rules {
 
     /// Groups that are not evaluated in time, for those who look after the process.
     pub fn notices(&self) -> Vec<String> {
-        let (now_ns, runs) = (self.cx.clock.now_ns(), self.groups.lock().clone());
-        let notice = |run: &Arc<GroupRun>| {
-            let overdue = run.overdue(now_ns)?;
-            let (name, file) = (&run.group.name, run.group.file.display());
+        let notice = |(run, overdue): (Arc<GroupRun>, Option<Overdue>)| {
+            let (name, file, overdue) = (&run.group.name, run.group.file.display(), overdue?);
             Some(format!("rule group `{name}` of {file}: {overdue}; until then its alerts stay as they are"))
         };
-        runs.iter().filter_map(notice).collect()
+        self.with_overdue().filter_map(notice).collect()
+    }
+
+    /// The same for anybody: neither files nor alerts are named.
+    pub fn public_notices(&self) -> Vec<String> {
+        let notice = |(run, overdue): (Arc<GroupRun>, Option<Overdue>)| {
+            let (name, late) = (&run.group.name, overdue?.late.as_secs());
+            Some(format!(
+                "rule group `{name}`: evaluation is overdue: it was due {late} s ago; until then its alerts stay as they are \
+                 (`millrace doctor` shows what it waits for)"
+            ))
+        };
+        self.with_overdue().filter_map(notice).collect()
     }
 
     /// How late each group is.
     fn late(&self) -> Vec<(String, Duration)> {
+        let late = |overdue: Option<Overdue>| overdue.map(|overdue| overdue.late).unwrap_or_default();
+        self.with_overdue().map(|(run, overdue)| (run.group.name.clone(), late(overdue))).collect()
+    }
+
+    /// All groups; with those that are late, how.
+    fn with_overdue(&self) -> impl Iterator<Item = (Arc<GroupRun>, Option<Overdue>)> + use<> {
         let (now_ns, runs) = (self.cx.clock.now_ns(), self.groups.lock().clone());
-        let late = |run: &Arc<GroupRun>| run.overdue(now_ns).map(|overdue| overdue.late).unwrap_or_default();
-        runs.iter().map(|run| (run.group.name.clone(), late(run))).collect()
+        runs.into_iter().map(move |run| {
+            let overdue = run.overdue(now_ns);
+            (run, overdue)
+        })
     }
 
     /// Installs a rule set, with states found by key; gives back the states that no rule has any longer.
@@ -205,7 +223,7 @@ impl Rules {
             }
             let interval = group.interval.unwrap_or(self.cx.config.interval.0);
             self.cx.metrics.expose_group(&group.name);
-            groups.push(Arc::new(GroupRun::new(group, interval, rules)));
+            groups.push(Arc::new(GroupRun::new(group, interval, rules, self.cx.clock.now_ns())));
         }
         states
     }

@@ -70,18 +70,54 @@ pub struct RuleView {
     pub alerts: Vec<AlertView>,
 }
 
+/// How far the evaluation of a group has come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Waits for its time.
+    #[default]
+    Begins,
+    /// The query of this rule.
+    Queries(usize),
+    /// The disk, for states of this rule.
+    Saves(usize),
+    /// The notifier.
+    Reports,
+}
+
+impl Step {
+    /// Number of the rule that it is about.
+    pub fn rule(self) -> Option<usize> {
+        match self {
+            Self::Queries(rule) | Self::Saves(rule) => Some(rule),
+            Self::Begins | Self::Reports => None,
+        }
+    }
+}
+
 /// A group that is not evaluated in time: what it says of its alerts is of its last evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overdue {
     /// Since the time it was due.
     pub late: Duration,
-    /// What it waits for.
-    pub waits_for: String,
+    /// Where it waits.
+    pub step: Step,
+    /// Name of the rule that the step is about; `None` where there is none, or whoever asks does not see it.
+    pub alert: Option<String>,
 }
 
 impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "evaluation is overdue: it was due {} s ago and waits for {}", self.late.as_secs(), self.waits_for)
+        write!(f, "evaluation is overdue: it was due {} s ago and waits for ", self.late.as_secs())?;
+        match self.step {
+            Step::Begins => return f.write_str("its turn"),
+            Step::Queries(_) => f.write_str("the query of ")?,
+            Step::Saves(_) => f.write_str("the disk, to save the states of ")?,
+            Step::Reports => return f.write_str("the notifier"),
+        }
+        match &self.alert {
+            Some(alert) => write!(f, "alert `{alert}`"),
+            None => f.write_str("another rule of its group"),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use millrace_log::record::Tenant;
 use millrace_logql::memory::MemoryStorage;
 use millrace_logql::storage::QueryLimits;
 use millrace_logql::{Budget, Engine};
-use millrace_rules::{Evaluation, Evaluator, QueryEvaluator};
+use millrace_rules::{Allowance, Evaluation, Evaluator, QueryEvaluator};
 use support::*;
 
 // Runs as soon as the engine executes metric queries: take the mark off then.
@@ -34,11 +34,13 @@ async fn the_shipped_example_finds_the_service_and_region_that_fail() {
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/error-rate.yaml");
     let group = millrace_rules::file::read_file(&file).unwrap().remove(0);
-    let evaluator = QueryEvaluator::new(Engine::new(Arc::new(store)), QueryLimits::default(), || i64::MAX);
+    let allowance = Allowance::new(QueryLimits::default(), "query.timeout");
+    let evaluator = QueryEvaluator::new(Engine::new(Arc::new(store)), allowance, || i64::MAX);
     let tenant = Tenant::default();
     let expr = &group.rules[0].expr;
     let (watermark_ns, budget) = (evaluator.watermark().await, Budget::default());
-    let request = Evaluation { tenant: &tenant, expr, at_ns: T0, watermark_ns, budget: &budget };
+    let (at_ns, timeout_set_by) = (T0, "`query.timeout`");
+    let request = Evaluation { tenant: &tenant, expr, at_ns, watermark_ns, budget: &budget, timeout_set_by };
     let samples = evaluator.evaluate(&request).await.unwrap();
     assert_eq!(samples.len(), 1, "{samples:?}");
     assert_eq!(samples[0].labels, set(&[("region", "eu-west-1"), ("service", "checkout")]));

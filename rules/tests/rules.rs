@@ -11,9 +11,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use millrace_doors::identity::{Identity, Rights, Role, Tenants};
-use millrace_log::alert::AlertSink;
+use millrace_log::alert::{AlertSink, NewAlert, SinkError};
 use millrace_log::clock::SharedClock;
 use millrace_log::value::Span;
+use millrace_logql::storage::QueryLimits;
 use millrace_notify::{Inbox, Notifier, NotifyError};
 use millrace_rules::{Evaluator, Health, Rules, RulesConfig, State};
 use prometheus_client::registry::Registry;
@@ -204,7 +205,16 @@ async fn a_slow_group_blocks_no_other_and_its_missed_turns_are_counted() {
     assert!((5..=7).contains(&count(SLOW)), "{}", count(SLOW));
     let groups = up.rules.groups();
     let Health::Failed(text) = &groups[0].rules[0].health else { panic!("healthy") };
-    assert!(text.contains("longer than 5s"), "{text}");
+    assert!(text.ends_with("longer than 5s: make its range or selector narrower, or raise `rules.timeout`"), "{text}");
+    // What else limits queries may be less.
+    for (secs, at, set_by) in [(5, 45.0, "`rules.timeout` and `query.timeout`"), (2, 60.0, "`query.timeout`")] {
+        *stage.answers.limits.lock() =
+            Some(QueryLimits { timeout: Duration::from_secs(secs), ..QueryLimits::default() });
+        until(&stage.clock, at).await;
+        let groups = up.rules.groups();
+        let Health::Failed(text) = &groups[0].rules[0].health else { panic!("healthy") };
+        assert!(text.contains(&format!("longer than {secs}s")) && text.ends_with(&format!("raise {set_by}")), "{text}");
+    }
     up.stop().await;
 }
 
@@ -244,6 +254,9 @@ async fn a_group_that_stands_still_is_named_meanwhile() {
     let file = stage.folder.path().join("rules.yaml");
     let notice = format!("rule group `slow` of {}: {overdue}; until then its alerts stay as they are", file.display());
     assert_eq!(notices, [notice]);
+    let public = up.rules.public_notices();
+    assert!(public.len() == 1 && public[0].starts_with("rule group `slow`: evaluation is overdue"), "{public:?}");
+    assert!(!public[0].contains("rules.yaml") && !public[0].contains("`S`"), "{public:?}");
     assert!((20.0..=31.0).contains(&slow), "{slow}");
     assert_eq!((of_slow, good, of_good), (("err".to_owned(), overdue), 0.0, ("ok".to_owned(), String::new())));
     // It is over when the query has ended: the next one is in time.
@@ -252,6 +265,44 @@ async fn a_group_that_stands_still_is_named_meanwhile() {
     let (notices, slow, _, of_slow, _) = state().await;
     assert_eq!((notices.len(), slow, of_slow), (0, 0.0, ("ok".to_owned(), String::new())), "{notices:?}");
     up.stop().await;
+}
+
+/// Never answers, as a notifier whose disk hangs.
+struct Hangs;
+
+#[async_trait::async_trait]
+impl AlertSink for Hangs {
+    async fn send(&self, _: Vec<NewAlert>) -> Result<(), SinkError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_whose_first_report_hangs_is_overdue() {
+    // Of an alert of its own; of one whose rule was deleted, before any group begins.
+    for (groups, waits_for) in
+        [(group("for: 0s"), "the notifier"), (group("for: 0s").replace("alert: A", "alert: B"), "its turn")]
+    {
+        let stage = Stage::new(&group("for: 0s"));
+        stage.errors(&["api"]);
+        let up = stage.up();
+        until(&stage.clock, 3.0).await;
+        assert_eq!(up.rules.alerts()[0].state, State::Firing);
+        up.kill().await;
+        stage.write(&groups);
+        let rules = once_free(|| {
+            let (evaluator, clock) = (stage.answers.clone(), stage.clock.clone());
+            let folder = stage.folder.path();
+            Rules::open(stage.config(), folder, evaluator, Arc::new(Hangs), clock, &mut Registry::default())
+        });
+        let run = Running::start(|token| rules.clone().run(token));
+        until(&stage.clock, 7.0).await;
+        assert_eq!(rules.notices(), [""; 0], "it has some seconds");
+        until(&stage.clock, 15.0).await;
+        let notices = rules.notices();
+        assert!(notices.len() == 1 && notices[0].contains(&format!("waits for {waits_for};")), "{notices:?}");
+        run.kill().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -378,7 +429,7 @@ async fn a_login_with_a_selector_sees_rules_that_read_nothing_else_and_its_own_a
     stage.answers.set(OPS, Answer::Series(vec![(set(&[("app", "pager")]), 2.0)]));
     let of_teams = [("team", "pay"), ("team", "ops")].map(|label| (set(&[label]), 2.0));
     stage.answers.set(ALL, Answer::Series(of_teams.into()));
-    let up = stage.up();
+    let up = stage.up_with(RulesConfig { timeout: Span::secs(60), ..stage.config() }, &mut Registry::default());
     until(&stage.clock, 5.0).await;
     let pay = Some(r#"{team="pay"}"#);
     for (path, selector, shown, hidden) in [
@@ -410,6 +461,14 @@ async fn a_login_with_a_selector_sees_rules_that_read_nothing_else_and_its_own_a
         for part in hidden {
             assert!(!text.contains(part), "{path} for {selector:?} should not have {part}: {text}");
         }
+    }
+    // What a group waits for is named to those who see that rule.
+    stage.answers.set(OPS, Answer::Slow(Duration::from_secs(3600)));
+    until(&stage.clock, 25.0).await;
+    for (selector, waits_for) in [(None, "alert `Ops`"), (pay, "another rule of its group")] {
+        let text = ask_as(&up.rules, "/prometheus/api/v1/rules", selector).await;
+        assert!(text.contains(&format!("waits for the query of {waits_for}\"")), "{selector:?}: {text}");
+        assert_eq!(text.contains("Ops"), selector.is_none(), "{text}");
     }
     up.stop().await;
 }

@@ -46,7 +46,7 @@ impl Insight {
             .merge(tap_route(taps, is_private))
     }
 
-    /// What is wrong although the process does its work.
+    /// What is wrong although the process does its work, for anybody.
     fn notes(&self, site: &Site) -> Vec<Notes> {
         let (exports, index, routes) = (self.exports.clone(), self.index.clone(), self.routes.clone());
         let consumers = move || {
@@ -57,20 +57,20 @@ impl Insight {
             let splits = index.iter().flat_map(|aggregator| aggregator.store().all_damaged());
             splits.map(|split| split.to_string()).collect::<Vec<String>>()
         };
-        vec![self.standing(site), Arc::new(consumers), Arc::new(damaged)]
+        let rules = self.rules.clone();
+        let late = move || rules.iter().flat_map(|rules| rules.public_notices()).collect::<Vec<String>>();
+        vec![self.standing(site), Arc::new(late), Arc::new(consumers), Arc::new(damaged)]
     }
 
     /// What holds until somebody does something: notices of the process, records that were lost, receivers that fail.
     fn standing(&self, site: &Site) -> Notes {
         let (notices, exports, index) = (site.notices.clone(), self.exports.clone(), self.index.clone());
         let (routes, notifier, access) = (self.routes.clone(), self.notifier.clone(), site.access.clone());
-        let rules = self.rules.clone();
         Arc::new(move || {
             let routes = routes.iter().flat_map(|ledger| ledger.passes().filter_map(|(_, status)| status.losses()));
             let exports = exports.iter().filter_map(|(_, status)| status.losses());
             let index = index.iter().filter_map(|aggregator| aggregator.status().losses());
             let receivers = notifier.iter().flat_map(|notifier| notifier.notices());
-            let rules = rules.iter().flat_map(|rules| rules.notices());
             let logins = access.notice();
             notices
                 .list()
@@ -79,7 +79,6 @@ impl Insight {
                 .chain(index)
                 .chain(exports)
                 .chain(routes)
-                .chain(rules)
                 .chain(receivers)
                 .collect()
         })
@@ -89,9 +88,11 @@ impl Insight {
     fn ledger_route(&self, site: &Site) -> Routes {
         let (agent, index, routes) = (self.agent.clone(), self.index.clone(), self.routes.clone());
         let (exports, standing, access) = (self.exports.clone(), self.standing(site), site.access.clone());
+        let rules = self.rules.clone();
         let view = move || {
             let (agent, index, routes, mut notices) = (agent.clone(), index.clone(), routes.clone(), standing());
             // Not at `/ready`, which needs no login.
+            notices.extend(rules.iter().flat_map(|rules| rules.notices()));
             notices.extend(access.expiring_tokens());
             let exports: Vec<_> =
                 exports.iter().map(|(name, status)| consumer_hop(&format!("export {name}"), status)).collect();

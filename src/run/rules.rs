@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use millrace_aggregator::web::{AlertList, AlertRow};
+use millrace_log::record::Tenant;
 use millrace_log::store::StoreError;
 use millrace_logql::Engine;
 use millrace_notify::{Inbox, Notifier};
-use millrace_rules::{QueryEvaluator, Rules, RulesConfig, RulesError};
+use millrace_rules::{Allowance, QueryEvaluator, Rules, RulesConfig, RulesError};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 
@@ -38,10 +39,12 @@ pub async fn start(
         let has_tls = config.aggregator.as_ref().is_some_and(|aggregator| aggregator.http.tls.is_some());
         rules_config.external_url = format!("{}://{address}", if has_tls { "https" } else { "http" });
     }
-    let limits = config.aggregator.clone().unwrap_or_default().index.query.limits_of(&rules_config.tenant);
+    let query = config.aggregator.clone().unwrap_or_default().index.query;
+    let tenant = &rules_config.tenant;
+    let allowance = Allowance::new(query.limits_of(tenant), &query.timeout_setting_of(tenant));
     let open = || {
         // How far agents elsewhere lag nobody knows: evaluations stand at the clock.
-        let evaluator = Arc::new(QueryEvaluator::new(engine.clone(), limits.clone(), || i64::MAX));
+        let evaluator = Arc::new(QueryEvaluator::new(engine.clone(), allowance.clone(), || i64::MAX));
         let (data_dir, clock) = (config.data_dir.clone(), Arc::clone(&site.clock));
         let (rules_config, sink) = (rules_config.clone(), Arc::new(Inbox(Arc::clone(notifier))));
         async move {
@@ -80,7 +83,7 @@ impl CurrentAlerts {
 }
 
 impl AlertList for CurrentAlerts {
-    fn alerts(&self) -> Vec<AlertRow> {
+    fn alerts(&self, tenant: &Tenant) -> Vec<AlertRow> {
         let row = |alert: millrace_rules::AlertView| AlertRow {
             state: match alert.state {
                 millrace_rules::State::Pending => "pending",
@@ -95,7 +98,7 @@ impl AlertList for CurrentAlerts {
             summary: alert.annotations.get("summary").cloned().unwrap_or_default(),
             link: alert.link,
         };
-        let rules = self.0.read().clone();
+        let rules = self.0.read().clone().filter(|rules| rules.tenant() == tenant);
         rules.map(|rules| rules.alerts().into_iter().map(row).collect()).unwrap_or_default()
     }
 }

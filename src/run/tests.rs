@@ -5,6 +5,8 @@
 
 /// Audit events of a whole process.
 mod audited;
+/// Whose the alerts of rules are, and what is said of late groups.
+mod rules;
 
 use std::net::SocketAddr;
 

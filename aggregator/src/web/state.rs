@@ -35,13 +35,8 @@ pub struct AlertRow {
 
 /// Where alerts come from: the rules, plugged in by the binary.
 pub trait AlertList: Send + Sync + 'static {
-    /// All alerts, worst first.
-    fn alerts(&self) -> Vec<AlertRow>;
-
-    /// Whose alerts they are.
-    fn tenant(&self) -> Tenant {
-        Tenant::default()
-    }
+    /// All alerts of a tenant, worst first; none of others.
+    fn alerts(&self, tenant: &Tenant) -> Vec<AlertRow>;
 }
 
 /// No rules run in this process.
@@ -49,7 +44,7 @@ pub trait AlertList: Send + Sync + 'static {
 pub struct NoAlerts;
 
 impl AlertList for NoAlerts {
-    fn alerts(&self) -> Vec<AlertRow> {
+    fn alerts(&self, _: &Tenant) -> Vec<AlertRow> {
         Vec::new()
     }
 }
@@ -72,11 +67,8 @@ pub struct PageState {
 impl PageState {
     /// Alerts that somebody sees who asks for this tenant: those of streams that they see.
     pub fn alerts_of(&self, tenant: &Tenant) -> Vec<AlertRow> {
-        if *tenant != self.alerts.tenant() {
-            return Vec::new();
-        }
         let confines = self.store.confines();
-        let mut alerts = self.alerts.alerts();
+        let mut alerts = self.alerts.alerts(tenant);
         alerts.retain(|alert| {
             let value = |name: &str| alert.labels.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value);
             confines.iter().all(|matcher| matcher.matches(value(&matcher.name)))

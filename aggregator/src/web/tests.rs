@@ -23,8 +23,8 @@ const SECOND: i64 = 1_000_000_000;
 struct Alerts(Vec<AlertRow>);
 
 impl AlertList for Alerts {
-    fn alerts(&self) -> Vec<AlertRow> {
-        self.0.clone()
+    fn alerts(&self, tenant: &Tenant) -> Vec<AlertRow> {
+        if *tenant == Tenant::default() { self.0.clone() } else { Vec::new() }
     }
 }
 

@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_log::alert::LabelSet;
-use millrace_logql::budget::Asker;
-use millrace_rules::{EvaluateError, Evaluation, Evaluator, Sample};
+use millrace_logql::budget::{Asker, QueryLimits};
+use millrace_rules::{Allowance, EvaluateError, Evaluation, Evaluator, Sample};
 pub use notifier::*;
 use parking_lot::Mutex;
 
@@ -25,6 +25,7 @@ pub struct Answers {
     pub by_expr: Mutex<HashMap<String, Answer>>,
     pub asked: Mutex<Vec<(String, i64)>>,
     pub watermark: Mutex<Option<i64>>,
+    pub limits: Mutex<Option<QueryLimits>>,
 }
 
 #[derive(Clone)]
@@ -62,5 +63,9 @@ impl Evaluator for Answers {
 
     async fn watermark(&self) -> i64 {
         self.watermark.lock().unwrap_or(i64::MAX)
+    }
+
+    fn allowance(&self) -> Allowance {
+        Allowance::new(self.limits.lock().clone().unwrap_or_default(), "query.timeout")
     }
 }
