@@ -8,42 +8,45 @@ use std::time::Duration;
 
 use millrace_agent::tap::Taps;
 use millrace_agent::{Agent, AgentConfig, AgentError, Ledger, LedgerHandle};
-use millrace_doors::access::Access;
-use millrace_log::client::BatchProducer;
-use millrace_log::clock::SharedClock;
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::agent_failure;
 use super::part::Part;
-use super::site::Site;
+use super::site::{NotOpened, Site};
 use crate::exit::{Code, Failure};
 use crate::stages::{STOP_LIMIT, Stages};
 
-const ABORTED: &str = "opening the agent was aborted";
 /// Wait between two attempts to open an agent whose disk is full.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The agent of the process: it runs, or waits for room on its disk. Cheap to clone.
+/// The agent of the process: it runs, or waits until it can be opened. Cheap to clone.
 #[derive(Clone)]
 pub struct CurrentAgent(Arc<RwLock<State>>);
 
 enum State {
-    /// Of which folder, and why.
-    Waits(PathBuf, String),
+    Waits {
+        folder: PathBuf,
+        /// Whether it is for room on the disk of that.
+        for_room: bool,
+        why: String,
+    },
     Runs(LedgerHandle, Taps),
 }
 
 impl CurrentAgent {
     fn waiting(folder: &Path) -> Self {
-        Self(Arc::new(RwLock::new(State::Waits(folder.to_owned(), "it was not opened yet".to_owned()))))
+        let why = "it was not opened yet".to_owned();
+        Self(Arc::new(RwLock::new(State::Waits { folder: folder.to_owned(), for_room: true, why })))
     }
 
-    fn waits(&self, error: &AgentError) {
-        if let State::Waits(_, why) = &mut *self.0.write() {
-            *why = format!("{error}; the agent waits and starts by itself once there is room");
-        }
+    /// Waits because of this; says whether that is new.
+    fn waits(&self, error: &AgentError) -> bool {
+        let State::Waits { for_room, why, .. } = &mut *self.0.write() else { return false };
+        let text = format!("{error}; the agent tries again every {} s", RETRY.as_secs());
+        *for_room = error.is_full_disk();
+        std::mem::replace(why, text) != *why
     }
 
     fn runs(&self, agent: &Agent) {
@@ -53,7 +56,8 @@ impl CurrentAgent {
     /// Whether the log takes what the agent sends; else what is in the way.
     pub fn ready(&self) -> Result<(), String> {
         match &*self.0.read() {
-            State::Waits(folder, why) => Err(format!("disk of {}: {why}", folder.display())),
+            State::Waits { folder, for_room: true, why } => Err(format!("disk of {}: {why}", folder.display())),
+            State::Waits { why, .. } => Err(why.clone()),
             State::Runs(ledger, _) => ledger.ready(),
         }
     }
@@ -61,9 +65,10 @@ impl CurrentAgent {
     /// Its counts.
     pub fn ledger(&self) -> Ledger {
         match &*self.0.read() {
-            State::Waits(folder, why) => {
+            State::Waits { folder, for_room, why } => {
+                let what = if *for_room { format!("disk of {}", folder.display()) } else { "start".to_owned() };
                 let mut ledger = Ledger::default();
-                ledger.condition.troubles.insert(format!("disk of {}", folder.display()), why.clone());
+                ledger.condition.troubles.insert(what, why.clone());
                 ledger
             }
             State::Runs(ledger, _) => ledger.snapshot(),
@@ -73,40 +78,9 @@ impl CurrentAgent {
     /// Its live records; `None` while it waits.
     pub fn taps(&self) -> Option<Taps> {
         match &*self.0.read() {
-            State::Waits(..) => None,
+            State::Waits { .. } => None,
             State::Runs(_, taps) => Some(taps.clone()),
         }
-    }
-}
-
-/// What an agent is opened with, as often as it takes.
-#[derive(Clone)]
-struct Opening {
-    config: AgentConfig,
-    folder: PathBuf,
-    producer: Arc<dyn BatchProducer>,
-    access: Access,
-    clock: SharedClock,
-}
-
-impl Opening {
-    /// An agent with its metrics; no error: opening it panicked.
-    async fn open(self) -> Result<(Agent, Registry), Option<AgentError>> {
-        let Self { config, folder, producer, access, clock } = self;
-        let opened = tokio::task::spawn_blocking(move || {
-            let mut registry = Registry::default();
-            let agent =
-                Agent::open_with(config, &folder, producer, clock, &mut registry, Some(&access)).map_err(Some)?;
-            Ok((agent, registry))
-        });
-        opened.await.unwrap_or(Err(None))
-    }
-}
-
-fn failure(error: Option<AgentError>) -> Failure {
-    match error {
-        Some(error) => agent_failure(error),
-        None => Failure::text(Code::Failed, ABORTED),
     }
 }
 
@@ -118,44 +92,52 @@ pub async fn start(
     stages: &mut Stages<Part>,
 ) -> Result<CurrentAgent, Failure> {
     let producer = config.kafka.producer().map_err(|error| Failure::new(Code::Config, error))?;
-    let (folder, clock) = (data_dir.join("agent"), Arc::clone(&site.clock));
+    let folder = data_dir.join("agent");
     let current = CurrentAgent::waiting(&folder);
-    let opening = Opening { config: config.clone(), folder, producer, access: site.access.clone(), clock };
-    let open = move || opening.clone().open();
-    let in_use = |error: &Option<AgentError>| match error {
-        Some(error @ AgentError::InUse { .. }) => Some(error.to_string()),
-        _ => None,
-    };
-    let (registries, shown) = (site.registries.clone(), current.clone());
-    let begin = move |(agent, registry): (Agent, Registry)| {
-        registries.put(Part::Agent.name(), registry);
-        shown.runs(&agent);
-        agent
-    };
-    let first = match site.open(&open, in_use).await {
-        Ok(opened) => Some(begin(opened)),
-        Err(Some(error)) if error.is_full_disk() => {
+    let (config, access, clock) = (config.clone(), site.access.clone(), Arc::clone(&site.clock));
+    let make = Arc::new(move |registry: &mut Registry| {
+        let (config, producer, clock) = (config.clone(), Arc::clone(&producer), Arc::clone(&clock));
+        Agent::open_with(config, &folder, producer, clock, registry, Some(&access))
+    });
+    let in_use = |error: &AgentError| matches!(error, AgentError::InUse { .. });
+    let first = match site.open_blocking(Part::Agent, Arc::clone(&make), in_use).await {
+        Ok(agent) => Some(agent),
+        Err(NotOpened::Failed(error)) if error.is_full_disk() => {
             tracing::error!(%error, "agent can't start on a full disk, waiting for room");
             current.waits(&error);
             None
         }
-        Err(error) => return Err(failure(error)),
+        Err(error) => return Err(error.failure(Part::Agent, agent_failure)),
     };
-    let waiting = current.clone();
+    if let Some(agent) = &first {
+        current.runs(agent);
+    }
+    let (waiting, site) = (current.clone(), site.clone());
     stages.start(Part::Agent, "agent", STOP_LIMIT, |token| async move {
         let agent = match first {
             Some(agent) => agent,
-            None => match open_with_room(open, |error| waiting.waits(error), &token).await? {
-                Some(opened) => {
-                    tracing::info!("agent starts: its disk has room again");
-                    begin(opened)
-                }
-                None => return Ok(()),
-            },
+            None => {
+                let open = || site.open_once(Part::Agent, Arc::clone(&make));
+                let waits = |error: &AgentError| {
+                    if waiting.waits(error) {
+                        tracing::warn!(%error, "agent still can't start, retrying every {} s", RETRY.as_secs());
+                    }
+                };
+                let Some(agent) = open_with_room(open, waits, &token).await? else { return Ok(()) };
+                tracing::info!("agent starts: its disk has room again");
+                waiting.runs(&agent);
+                agent
+            }
         };
         Ok(agent.run(token).await?)
     });
     Ok(current)
+}
+
+/// Whether an attempt to open an agent whose disk was full may be repeated. Its port may have been taken meanwhile, and what it
+/// opened before may hold its lock a moment longer; all else needs somebody to look, as at the start.
+fn is_repeated(error: &AgentError) -> bool {
+    error.is_full_disk() || matches!(error, AgentError::InUse { .. } | AgentError::Listen { .. })
 }
 
 /// Opens what a full disk stopped, again and again until it has room. `None`: cancelled before.
@@ -165,7 +147,7 @@ async fn open_with_room<T, F>(
     token: &CancellationToken,
 ) -> Result<Option<T>, anyhow::Error>
 where
-    F: Future<Output = Result<T, Option<AgentError>>>,
+    F: Future<Output = Result<T, NotOpened<AgentError>>>,
 {
     loop {
         tokio::select! {
@@ -175,14 +157,9 @@ where
         }
         match open().await {
             Ok(opened) => return Ok(Some(opened)),
-            // Its port may have been taken meanwhile, and what it opened before may hold its lock a moment longer.
-            Err(Some(error))
-                if error.may_pass() || matches!(error, AgentError::InUse { .. } | AgentError::Listen { .. }) =>
-            {
-                waits(&error);
-            }
-            Err(Some(error)) => return Err(error.into()),
-            Err(None) => return Err(anyhow::anyhow!(ABORTED)),
+            Err(NotOpened::Failed(error)) if is_repeated(&error) => waits(&error),
+            Err(NotOpened::Failed(error)) => return Err(error.into()),
+            Err(aborted @ NotOpened::Aborted) => return Err(anyhow::anyhow!("{aborted}")),
         }
     }
 }
@@ -196,8 +173,8 @@ mod tests {
 
     use super::*;
 
-    fn full(kind: io::ErrorKind) -> Option<AgentError> {
-        Some(AgentError::File { what: "creating", path: "/data/agent".into(), source: kind.into() })
+    fn full(kind: io::ErrorKind) -> AgentError {
+        AgentError::File { what: "creating", path: "/data/agent".into(), source: kind.into() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,26 +183,65 @@ mod tests {
         let token = CancellationToken::new();
         let current = CurrentAgent::waiting(Path::new("/data/agent"));
         let waits = |error: &AgentError| {
-            current.waits(error);
-            seen.lock().push(current.ready().unwrap_err());
+            let is_new = current.waits(error);
+            seen.lock().push((is_new, current.ready().unwrap_err()));
         };
         let open = || async {
             match attempts.fetch_add(1, Ordering::Relaxed) {
-                0..3 => Err(full(io::ErrorKind::StorageFull)),
+                0..3 => Err(NotOpened::Failed(full(io::ErrorKind::StorageFull))),
                 3 => Ok(()),
-                _ => Err(None),
+                _ => Err(NotOpened::Aborted),
             }
         };
         assert!(open_with_room(open, waits, &token).await.unwrap().is_some());
         assert_eq!((attempts.load(Ordering::Relaxed), seen.lock().len()), (4, 3));
         let why = "disk of /data/agent: creating /data/agent failed: no storage space: check that the disk has room and the \
-                   folder belongs to this user; the agent waits and starts by itself once there is room";
-        assert_eq!(seen.lock()[0], why);
+                   folder belongs to this user; the agent tries again every 2 s";
+        // Logged once, not at each attempt.
+        assert_eq!(*seen.lock(), [true, false, false].map(|is_new| (is_new, why.to_owned())));
         let hop = crate::ledger::agent_hop(&current.ledger());
-        assert!(hop.trouble.unwrap().contains("starts by itself once there is room"));
+        assert!(hop.trouble.unwrap().contains("tries again every 2 s"));
         assert!(open_with_room(open, waits, &token).await.is_err(), "it can't be opened");
         token.cancel();
         assert!(open_with_room(open, waits, &token).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_pass_ends_the_wait_for_room() {
+        let listen = || AgentError::Listen {
+            name: "syslog[0]".to_owned(),
+            key: "listen",
+            address: "127.0.0.1:514".to_owned(),
+            source: io::ErrorKind::AddrInUse.into(),
+        };
+        let in_use = || AgentError::InUse { path: "/data/agent".into() };
+        let file = full;
+        for (error, want) in [
+            (
+                file(io::ErrorKind::QuotaExceeded),
+                Some("disk of /data/agent: creating /data/agent failed: quota exceeded"),
+            ),
+            (in_use(), Some("/data/agent is in use by another process: stop it")),
+            (listen(), Some("source syslog[0] can't listen on 127.0.0.1:514: address in use: stop the process")),
+            (file(io::ErrorKind::PermissionDenied), None),
+            (file(io::ErrorKind::ReadOnlyFilesystem), None),
+        ] {
+            let (text, errors) = (error.to_string(), Mutex::new(vec![Ok(()), Err(NotOpened::Failed(error))]));
+            let current = CurrentAgent::waiting(Path::new("/data/agent"));
+            let open = || std::future::ready(errors.lock().pop().unwrap());
+            let opened = open_with_room(
+                open,
+                |error| {
+                    current.waits(error);
+                },
+                &CancellationToken::new(),
+            )
+            .await;
+            assert_eq!(opened.is_ok(), want.is_some(), "{text}: {opened:?}");
+            let Some(want) = want else { continue };
+            let why = current.ready().unwrap_err();
+            assert!(why.starts_with(want) && why.ends_with("; the agent tries again every 2 s"), "{why}");
+        }
     }
 
     #[test]
@@ -236,7 +252,7 @@ mod tests {
             (io::ErrorKind::PermissionDenied, false),
             (io::ErrorKind::ReadOnlyFilesystem, false),
         ] {
-            assert_eq!(full(kind).unwrap().is_full_disk(), want, "{kind}");
+            assert_eq!(full(kind).is_full_disk(), want, "{kind}");
         }
     }
 }

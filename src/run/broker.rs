@@ -46,10 +46,8 @@ pub async fn start(
         let broker = Broker::open(broker.clone(), &folder, RealFs::shared(), clock, &mut registry).await?;
         Ok((broker, registry))
     };
-    let in_use = |error: &BrokerError| {
-        matches!(error, BrokerError::Storage(StorageError::InUse { .. })).then(|| error.to_string())
-    };
-    let (broker, registry) = site.open(open, in_use).await.map_err(broker_failure)?;
+    let in_use = |error: &BrokerError| matches!(error, BrokerError::Storage(StorageError::InUse { .. }));
+    let (broker, registry) = site.open(Part::Broker, open, in_use).await.map_err(broker_failure)?;
     broker.bind().await.map_err(broker_failure)?;
     check_exposed(&broker, &configured_listeners, config.access.insecure)?;
     let storage = Arc::clone(broker.storage());

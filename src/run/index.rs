@@ -59,8 +59,8 @@ pub async fn start(
         let (settings, clock) = (aggregator_config.clone(), Arc::clone(&site.clock));
         Ok((Aggregator::open(settings, &config.data_dir, clock, &mut registry).await?, registry))
     };
-    let in_use = |error: &AggregatorError| matches!(error, AggregatorError::InUse { .. }).then(|| error.to_string());
-    let (aggregator, registry) = site.open(open, in_use).await.map_err(aggregator_failure)?;
+    let in_use = |error: &AggregatorError| matches!(error, AggregatorError::InUse { .. });
+    let (aggregator, registry) = site.open(Part::Index, open, in_use).await.map_err(aggregator_failure)?;
     let aggregator = Arc::new(aggregator);
     site.registries.put(Part::Index.name(), registry);
     let store = aggregator.store();

@@ -12,10 +12,10 @@ mod addresses;
 mod failure;
 /// What those who look after a process should know although it works.
 mod notices;
-/// What all parts share.
-mod site;
 /// The parts, their order, and what makes each.
 mod part;
+/// What all parts share.
+mod site;
 /// HTTP listeners.
 mod listeners;
 /// The embedded broker.

@@ -14,33 +14,20 @@ use super::failure::notify_failure;
 use super::part::Part;
 use super::site::Site;
 use crate::config::Config;
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::stages::{STOP_LIMIT, Stages};
 
 /// Opens the notifier and runs it.
 pub async fn start(config: &Config, site: &Site, stages: &mut Stages<Part>) -> Result<Arc<Notifier>, Failure> {
     let outgoing = Outgoing::new(&config.outgoing);
-    let open = || {
-        let (notify, data_dir) = (config.notify.clone().unwrap_or_default(), config.data_dir.clone());
-        let (clock, outgoing) = (Arc::clone(&site.clock), outgoing.clone());
-        async move {
-            let opened = tokio::task::spawn_blocking(move || {
-                let mut registry = Registry::default();
-                let notifier = Notifier::open(notify, &data_dir, clock, &outgoing, &mut registry).map_err(Some)?;
-                Ok((notifier, registry))
-            });
-            opened.await.unwrap_or(Err(None))
-        }
+    let (notify, data_dir) = (config.notify.clone().unwrap_or_default(), config.data_dir.clone());
+    let clock = Arc::clone(&site.clock);
+    let make = move |registry: &mut Registry| {
+        Notifier::open(notify.clone(), &data_dir, Arc::clone(&clock), &outgoing, registry)
     };
-    let in_use = |error: &Option<NotifyError>| match error {
-        Some(error @ NotifyError::Store(StoreError::InUse { .. })) => Some(error.to_string()),
-        _ => None,
-    };
-    let (notifier, registry) = site.open(open, in_use).await.map_err(|error| match error {
-        Some(error) => notify_failure(error),
-        None => Failure::text(Code::Failed, "opening the notifier was aborted"),
-    })?;
-    site.registries.put(Part::Notifier.name(), registry);
+    let in_use = |error: &NotifyError| matches!(error, NotifyError::Store(StoreError::InUse { .. }));
+    let opened = site.open_blocking(Part::Notifier, Arc::new(make), in_use).await;
+    let notifier = opened.map_err(|error| error.failure(Part::Notifier, notify_failure))?;
     note(&notifier, config, site);
     let running = Arc::clone(&notifier);
     stages.start(Part::Notifier, "notifier", STOP_LIMIT, |token| async move { Ok(running.run(token).await?) });

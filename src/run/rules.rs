@@ -19,7 +19,7 @@ use super::failure::rules_failure;
 use super::part::Part;
 use super::site::Site;
 use crate::config::Config;
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::stages::{STOP_LIMIT, Stages};
 
 /// Opens the rules and runs them. `page` is where people reach the page.
@@ -42,30 +42,17 @@ pub async fn start(
     let query = config.aggregator.clone().unwrap_or_default().index.query;
     let tenant = &rules_config.tenant;
     let allowance = Allowance::new(query.limits_of(tenant), &query.timeout_setting_of(tenant));
-    let open = || {
-        // How far agents elsewhere lag nobody knows: evaluations stand at the clock.
-        let evaluator = Arc::new(QueryEvaluator::new(engine.clone(), allowance.clone(), || i64::MAX));
-        let (data_dir, clock) = (config.data_dir.clone(), Arc::clone(&site.clock));
-        let (rules_config, sink) = (rules_config.clone(), Arc::new(Inbox(Arc::clone(notifier))));
-        async move {
-            let opened = tokio::task::spawn_blocking(move || {
-                let mut registry = Registry::default();
-                let rules =
-                    Rules::open(rules_config, &data_dir, evaluator, sink, clock, &mut registry).map_err(Some)?;
-                Ok((rules, registry))
-            });
-            opened.await.unwrap_or(Err(None))
-        }
+    // How far agents elsewhere lag nobody knows: evaluations stand at the clock.
+    let evaluator = Arc::new(QueryEvaluator::new(engine.clone(), allowance, || i64::MAX));
+    let (data_dir, clock) = (config.data_dir.clone(), Arc::clone(&site.clock));
+    let sink = Arc::new(Inbox(Arc::clone(notifier)));
+    let make = move |registry: &mut Registry| {
+        let (evaluator, sink, clock) = (Arc::clone(&evaluator), Arc::clone(&sink), Arc::clone(&clock));
+        Rules::open(rules_config.clone(), &data_dir, evaluator, sink, clock, registry)
     };
-    let in_use = |error: &Option<RulesError>| match error {
-        Some(error @ RulesError::Store(StoreError::InUse { .. })) => Some(error.to_string()),
-        _ => None,
-    };
-    let (rules, registry) = site.open(open, in_use).await.map_err(|error| match error {
-        Some(error) => rules_failure(error),
-        None => Failure::text(Code::Failed, "opening the rules was aborted"),
-    })?;
-    site.registries.put(Part::Rules.name(), registry);
+    let in_use = |error: &RulesError| matches!(error, RulesError::Store(StoreError::InUse { .. }));
+    let opened = site.open_blocking(Part::Rules, Arc::new(make), in_use).await;
+    let rules = opened.map_err(|error| error.failure(Part::Rules, rules_failure))?;
     let running = Arc::clone(&rules);
     stages.start(Part::Rules, "rules", STOP_LIMIT, |token| async move { Ok(running.run(token).await?) });
     Ok(rules)
