@@ -185,8 +185,12 @@ impl Parts {
                 && let Some(started) = &started
             {
                 self.start_part(part, &started.settings).await?;
-                let kept = format!("{} keeps running with its previous configuration, as the broker does", part.name());
-                outcome.refused.push(kept);
+                if part.values(&settings, self.scope).as_ref() != Some(&started.values) {
+                    let name = part.name();
+                    outcome
+                        .refused
+                        .push(format!("{name} keeps running with its previous configuration, as the broker does"));
+                }
                 continue;
             }
             let refused = outcome.refused.len();

@@ -90,3 +90,29 @@ async fn events_are_in_the_topic_and_only_administrators_see_them() {
     assert_eq!(retention.value, (90 * 24 * 3600 * 1000_u64).to_string());
     process.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_reports_as_refused_only_what_was_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |users: serde_json::Value, topic: &str| {
+        let mut config = config(folder.path(), access());
+        config.access.audit.topic = topic.to_owned();
+        (config.aggregator, config.rules, config.notify) = (None, None, None);
+        config.broker.as_mut().unwrap().server.users = serde_json::from_value(users).unwrap();
+        config
+    };
+    let missing = || serde_json::json!([{"name": "app", "password": "file:/no/such/file"}]);
+    let mut process = Process::start_config(with(serde_json::json!([]), "millrace.audit")).await.unwrap();
+    for (topic, want) in
+        [("millrace.audit", &["broker keeps"][..]), ("other.audit", &["broker keeps", "audit events keeps"])]
+    {
+        // The broker can't start: those that find the log by it start again as they were.
+        let outcome = process.reload(with(missing(), topic).try_into().unwrap()).await.unwrap();
+        assert!(
+            outcome.refused.len() == want.len()
+                && outcome.refused.iter().zip(want).all(|(text, want)| text.starts_with(want)),
+            "{topic}: {outcome:?}"
+        );
+    }
+    process.stop().await.unwrap();
+}
