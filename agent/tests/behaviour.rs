@@ -433,6 +433,34 @@ async fn file_renamed_while_stopped_is_read_on_not_again() {
     agent.stop().await;
 }
 
+/// `cp` has made the copy, the truncation comes later: both are new to the agent at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_and_its_copy_that_are_found_together_are_one_source() {
+    for glob in ["*.log", "*.log*"] {
+        let place = Place::new();
+        let config = quick(&[place.log(glob)]);
+        let (log, path, copy) = (FakeLog::new(1, 1), place.log("a.log"), place.log("a.log.1"));
+        Running::start(&config, &place.data(), &log).await.stop().await;
+        append(&path, "one\ntwo\n");
+        append(&path, "three\n");
+        std::fs::copy(&path, &copy).unwrap();
+        // By its time the copy may be the older of the two, or as old (`cp -p`).
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap() - Duration::from_millis(500);
+        std::fs::OpenOptions::new().write(true).open(&copy).unwrap().set_modified(time).unwrap();
+        let agent = Running::start(&config, &place.data(), &log).await;
+        until("three lines", || log.lines().contains(&"three".to_owned())).await;
+        append(&place.log("b.log"), "read\n");
+        until("another file", || log.lines().contains(&"read".to_owned())).await;
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        append(&path, "four\n");
+        until("the next line", || log.lines().contains(&"four".to_owned())).await;
+        append(&copy, "late\n");
+        until("the end of the copy", || log.lines().contains(&"late".to_owned())).await;
+        assert_eq!(sorted(log.lines()), ["four", "late", "one", "read", "three", "two"], "{glob}");
+        agent.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_files_are_closed_and_opened_again() {
     let place = Place::new();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::reader::{Reader, Tail, differ, is_rotation_of, mtime};
 use crate::batch::{Anchor, BatchSource as _};
 use crate::content::{Content, Size};
-use crate::discover::{FileKey, rotated_from};
+use crate::discover::{FileKey, is_rotation, rotated_from};
 use crate::error::AgentError;
 use crate::file_source::{Sighting, Source};
 use crate::fingerprint::Print;
@@ -153,8 +153,9 @@ impl Reader {
         true
     }
 
-    /// Whether a file is a copy of one that is being read: what `cp` of copytruncate makes before the truncation, or
-    /// what a packer makes before it deletes the original.
+    /// Whether a file is a copy of one that is being read or will be: what `cp` of copytruncate makes before the
+    /// truncation, or what a packer makes before it deletes the original. Both may be found at once, and the copy looks
+    /// like the older one where the original grew meanwhile, or the copy has its times.
     fn is_copy(&mut self, key: FileKey) -> bool {
         let Some(copy) = self.tails.get(&key) else { return false };
         if !is_rotated_name(&copy.path) {
@@ -168,11 +169,13 @@ impl Reader {
         let originals: Vec<(FileKey, PathBuf)> = self.originals(key);
         for (other, path) in originals {
             let closed = self.tails.get(&other).filter(|original| original.file.is_none());
-            if let Some(follow) = closed.map(|original| original.settings.follow)
-                && let Some((file, _)) = self.open(other, &path, follow)
-                && let Some(original) = self.tails.get_mut(&other)
-            {
-                original.file = Some(file);
+            if let Some(follow) = closed.map(|original| original.settings.follow) {
+                match (self.open(other, &path, follow), self.tails.get_mut(&other)) {
+                    (Some((file, _)), Some(original)) => original.file = Some(file),
+                    // Nobody can tell until the next scan finds where it is now.
+                    _ if has_moved(other, &path) => return true,
+                    _ => {}
+                }
             }
             let (Some(copy), Some(original)) = (self.tails.get(&key), self.tails.get(&other)) else { continue };
             if copy.birth_ns >= original.birth_ns && is_copy_of(copy, original).unwrap_or(false) {
@@ -186,12 +189,15 @@ impl Reader {
         false
     }
 
-    /// Files that are being read and whose rotated form this one may be, with their paths.
+    /// Files that are being read, or are as new as this one, and whose rotated form it may be, with their paths.
     fn originals(&self, key: FileKey) -> Vec<(FileKey, PathBuf)> {
         let Some(copy) = self.tails.get(&key) else { return Vec::new() };
         let of = |(other, tail): (&FileKey, &Tail)| {
-            let is = *other != key && is_rotation_of(&copy.path, tail.source.as_ref()?, &tail.path);
-            is.then(|| (*other, tail.path.clone()))
+            let is = match &tail.source {
+                Some(source) => is_rotation_of(&copy.path, source, &tail.path),
+                None => is_rotation(&copy.path, &tail.path),
+            };
+            (*other != key && is).then(|| (*other, tail.path.clone()))
         };
         self.tails.iter().filter_map(of).collect()
     }
@@ -202,6 +208,9 @@ impl Reader {
             return None;
         }
         let whole = |tail: &Tail| {
+            if tail.source.is_none() {
+                return true;
+            }
             let Some(file) = &tail.file else { return true };
             file.measure().is_ok_and(|size| !matches!(size, Size::Known(size) if size < tail.mark.offset))
                 && file.tail_at(tail.mark.offset).is_ok_and(|before| before == tail.before)
@@ -332,6 +341,14 @@ fn agrees(file: &Content, size: u64, source: &Source) -> bool {
     }
     file.read_at(0, head.len as usize).is_ok_and(|bytes| head.begins(&bytes))
         && file.tail_at(anchor.mark.offset).is_ok_and(|bytes| Print::of(&bytes) == anchor.tail)
+}
+
+/// Whether a path no longer leads to a file.
+fn has_moved(key: FileKey, path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(metadata) => FileKey::of(&metadata) != key,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Whether the two begin and end with the same bytes, as far as the copy goes.

@@ -11,8 +11,8 @@
 //!    and birth, then others. It is that source if its head and the bytes before the reached position are the same.
 //!    Another name or inode counts only if the name says "rotated" (`app.log.1` from `app.log`), or if more than a
 //!    whole fingerprint was read: two files that hold nothing but the same banner are not mistaken for each other.
-//! 4. A copy beside the file it was made from waits: if the original is then truncated (copytruncate), the copy is
-//!    where the source is read on, and the original gets a new source.
+//! 4. A copy beside the file it was made from waits, also where both are new: if the original is then truncated
+//!    (copytruncate), the copy is where the source is read on, and the original gets a new source.
 //! 5. A rotated file that no glob matches and nobody knows is read if it changed since the folder was last looked
 //!    at: it was born and rotated in between. All else is new.
 //! 6. A packed sibling (`app.log.1.gz`) is a copy whose bytes are those unpacked: it waits while the original is still
@@ -95,3 +95,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
