@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 
-/// Nothing but the style sheet is loaded, and forms go to this host only.
+/// Nothing but the style sheet and the page's own empty icon is loaded, and forms go to this host only.
 const POLICY: &str =
-    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Seconds until a session that can't be renewed is tried again.
 const AGAIN_SECS: u32 = 10;
