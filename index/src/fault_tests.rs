@@ -31,7 +31,7 @@ use crate::folders::Folders;
 use crate::indexer::{Indexer, Part, Shared};
 use crate::ledger::Book;
 use crate::progress::Fetched;
-use crate::publish::{Publisher, Tools};
+use crate::publish::{PublishError, Publisher, Tools};
 use crate::retention::Upkeep;
 use crate::scan::{Budget, EventStore as _, Kind, Plan, StreamInfo};
 use crate::split::{SplitReader, SplitWriter, StoredEvent};
@@ -636,12 +636,100 @@ fn what_the_system_refuses_to_read_stops_no_merge_for_good() {
             refused += 1;
             let text = error.to_string();
             assert!(text.contains(help) || !text.contains("damaged"), "{after}: {text}");
+            assert!(!matches!(&error, PublishError::Split(cause) if cause.is_damage()), "{after}: {text}");
+            assert!(!text.contains("query"), "{after}: {text}");
         }
         assert_eq!(room.tools.shared.metrics.splits_quarantined.get(), 0, "{after}: {code}");
         upkeep.round().unwrap();
+        assert_eq!(disk.catalog.listed().len(), TENANTS.len(), "{after}: {code}");
         room.assert_lines(2, &format!("{after}: {code}"));
     }
     assert!(refused > 20, "{refused} reads");
+}
+
+#[test]
+fn a_split_that_the_disk_refuses_for_long_is_quarantined_until_it_can_be_read() {
+    let house = House::new();
+    let start = house.disk(2);
+    // (what can't be read, whether a query meets it first)
+    for (file, is_asked_first) in [("words-0", true), ("lines", true), ("lines", false), ("split.json", false)] {
+        let (disk, clock) = (start.fork(), ManualClock::at_ns(NOW_NS));
+        let mut room = house.open(&disk);
+        room.tools.clock = clock.clone();
+        let mut upkeep = room.upkeep(None);
+        let Shared { index, metrics, .. } = &room.tools.shared;
+        let ask = || {
+            house.runtime.block_on(async {
+                let rows = index.scan(plan("default", "number ")).await.unwrap();
+                let batches = rows.map_ok(|batch| batch.rows.len()).try_collect::<Vec<usize>>().await;
+                batches.map(|batches| batches.iter().sum::<usize>() as i64)
+            })
+        };
+        let (id, dir) = {
+            let split = &index.splits_of("default")[0];
+            (split.record.id.to_string(), split.dir.clone())
+        };
+        disk.fs.fail_reads_of(Some((&dir.join(file), 5)));
+        let text =
+            if is_asked_first { ask().unwrap_err().to_string() } else { upkeep.round().unwrap_err().to_string() };
+        assert!(text.contains(file) || file == "words-0", "{text}");
+        assert!(text.contains("look at the kernel's log (`dmesg`)"), "{text}");
+        // Merges go on without it, as those of the other tenant.
+        upkeep.round().unwrap();
+        assert_eq!(disk.catalog.listed().len(), 3, "{file}");
+        disk.assert_tidy(file);
+        for seconds in [0, 29, 1, 30] {
+            clock.advance(std::time::Duration::from_secs(seconds));
+            upkeep.round().unwrap();
+            assert_eq!(metrics.splits_quarantined.get(), 0, "{file}");
+            assert!(ask().unwrap_err().to_string().ends_with("look at the kernel's log (`dmesg`)"), "{file}");
+        }
+        clock.advance(std::time::Duration::from_secs(30));
+        upkeep.round().unwrap();
+        let damaged: Vec<String> = index.all_damaged().into_iter().map(|split| split.split).collect();
+        assert_eq!((metrics.splits_quarantined.get(), metrics.splits_damaged.get(), damaged), (1, 1, vec![id]));
+        assert_eq!(ask().unwrap(), LINES, "{file}");
+        disk.fs.fail_reads_of(None);
+        clock.advance(std::time::Duration::from_secs(30));
+        upkeep.round().unwrap();
+        assert_eq!((metrics.splits_quarantined.get(), index.all_damaged().len()), (0, 0), "{file}");
+        assert_eq!((ask().unwrap(), disk.catalog.listed().len()), (2 * LINES, 2), "{file}");
+        disk.assert_tidy(file);
+        room.assert_lines(2, file);
+    }
+}
+
+#[test]
+fn a_split_whose_documents_cannot_be_read_delays_the_retention_of_no_other() {
+    let house = House::new();
+    let start = house.disk(2);
+    // (whether it can be read again within 90 s)
+    for recovers in [true, false] {
+        let (disk, clock) = (start.fork(), ManualClock::at_ns(NOW_NS));
+        let mut room = house.open(&disk);
+        room.tools.clock = clock.clone();
+        let mut upkeep = room.upkeep(Some(Span::secs(60)));
+        let split = Arc::clone(&room.tools.shared.index.splits_of("default")[0]);
+        let id = split.record.id.clone();
+        disk.fs.fail_reads_of(Some((&split.dir.join("lines"), 5)));
+        drop(split);
+        for _ in 0..3 {
+            upkeep.round().unwrap();
+            assert_eq!(disk.catalog.listed(), [id.clone()]);
+            clock.advance(std::time::Duration::from_secs(30));
+        }
+        if recovers {
+            disk.fs.fail_reads_of(None);
+        } else {
+            upkeep.round().unwrap();
+            clock.advance(std::time::Duration::from_secs(30));
+        }
+        upkeep.round().unwrap();
+        assert_eq!(disk.catalog.listed(), []);
+        let metrics = &room.tools.shared.metrics;
+        assert_eq!((metrics.splits_damaged.get(), metrics.splits_quarantined.get()), (u64::from(!recovers), 0));
+        disk.assert_tidy("all removed");
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct LiveSplit {
     /// Whether `streams` is the whole list; otherwise the reader is asked.
     pub(crate) lists_all: bool,
     pub(crate) set_aside: AtomicBool,
+    /// The system refused to read it; upkeep reads it again until it can be read.
+    pub(crate) unreadable: AtomicBool,
 }
 
 /// A stream of a split.
@@ -61,9 +63,14 @@ impl LiveSplit {
         DamagedSplit { split: self.record.id.to_string(), rows: meta.rows, min_ns, max_ns }
     }
 
-    /// Whether it was found damaged: queries go on without it.
+    /// Whether it was found damaged, or could not be read for long: queries go on without it.
     pub fn is_set_aside(&self) -> bool {
         self.set_aside.load(Ordering::Relaxed)
+    }
+
+    /// Whether the system refused to read it, and upkeep has not read it since.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Relaxed)
     }
 }
 

@@ -60,9 +60,9 @@ pub struct Metrics {
     pub splits: Gauge,
     /// Bytes of their files.
     pub splits_bytes: Gauge,
-    /// Splits set aside because they are damaged or missing.
+    /// Splits set aside because they are damaged, missing or unreadable.
     pub splits_damaged: Counter,
-    /// Splits that are damaged or missing now.
+    /// Splits that are set aside now.
     pub splits_quarantined: Gauge,
     /// Merges done.
     pub merges: Counter,
@@ -105,10 +105,10 @@ impl Metrics {
         );
         r.register("splits", "Splits that are searched", m.splits.clone());
         r.register("splits_bytes", "Bytes of the files of all splits", m.splits_bytes.clone());
-        r.register("splits_damaged", "Splits quarantined as damaged or missing", m.splits_damaged.clone());
+        r.register("splits_damaged", "Splits quarantined as damaged, missing or unreadable", m.splits_damaged.clone());
         r.register(
             "splits_quarantined",
-            "Splits that are damaged or missing now, whose events are in no answer",
+            "Splits that are damaged, missing or unreadable now, whose events are in no answer",
             m.splits_quarantined.clone(),
         );
         r.register("merges", "Merges done", m.merges.clone());

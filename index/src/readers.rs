@@ -1,7 +1,7 @@
 //! Splits that queries keep open, and the bounded threads that read them.
 //!
 //! In: splits; work that reads. Out: readers, answers of the work. Touches splits, for reading. A split that is found
-//! damaged is left out from then on.
+//! damaged is left out from then on; of one that can't be read, upkeep finds out whether that lasts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -101,19 +101,44 @@ impl Readers {
         }
     }
 
-    /// Leaves a damaged split out of queries and merges from now on.
-    pub(crate) fn set_aside(&self, split: &LiveSplit, error: &SplitError) {
-        if error.is_damage() && !split.set_aside.swap(true, Ordering::Relaxed) {
+    /// Quarantines a damaged split. One that the system refuses to read is left out of merges from now on, and upkeep reads it
+    /// again. False: the split is not at fault.
+    pub(crate) fn note_fault(&self, split: &LiveSplit, error: &SplitError) -> bool {
+        if error.is_damage() {
+            split.unreadable.store(false, Ordering::Relaxed);
+            self.quarantine(split, error);
+            return true;
+        }
+        let is_refused = error.is_refused();
+        if is_refused && !split.unreadable.swap(true, Ordering::Relaxed) {
             tracing::error!(split = %split.record.id, path = %split.dir.display(), %error,
-                "split is damaged and quarantined: queries go on without its events");
+                "split can't be read: queries that need it fail, merges go on without it; reading it again");
+        }
+        is_refused
+    }
+
+    /// Leaves a split out of queries and merges from now on.
+    pub(crate) fn quarantine(&self, split: &LiveSplit, error: &SplitError) {
+        if !split.set_aside.swap(true, Ordering::Relaxed) {
+            tracing::error!(split = %split.record.id, path = %split.dir.display(), %error,
+                "split is damaged or unreadable, and quarantined: queries go on without its events");
             self.metrics.splits_damaged.inc();
             self.metrics.splits_quarantined.inc();
         }
     }
 
-    /// Names the split in the error; a damaged one is set aside, so that the next query goes on without it.
+    /// A split that was unreadable has been read.
+    pub(crate) fn release(&self, split: &LiveSplit) {
+        split.unreadable.store(false, Ordering::Relaxed);
+        if split.set_aside.swap(false, Ordering::Relaxed) {
+            self.metrics.splits_quarantined.dec();
+        }
+        tracing::info!(split = %split.record.id, "split can be read again: queries find its events");
+    }
+
+    /// Names the split in the error, and notes what is wrong with it.
     pub(crate) fn fault(&self, split: &LiveSplit, error: SplitError) -> StorageError {
-        self.set_aside(split, &error);
+        self.note_fault(split, &error);
         match error {
             SplitError::OverBudget(over) => over.into(),
             other => failed(&format!("split {}", split.record.id), other),

@@ -6,6 +6,9 @@
 //! Merges go by levels: `merge_splits` neighbours in time of one tenant and level become one of the next level, if
 //! together they stay below `merge_bytes` and `merge_span`. A replacement is one transaction of the catalog; scans
 //! that began before keep the old folders until they end. Nothing is dropped unless `aggregator.retention` says so.
+//!
+//! A split that the system refuses to read is left out of merges and read again; if that fails for 90 s, it is
+//! quarantined until it can be read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,10 +24,15 @@ use crate::ledger::Amount;
 use crate::live::LiveSplit;
 use crate::publish::{PublishError, Tools};
 use crate::scan::{Budget, Kind, Order, Plan};
-use crate::split::{self, StoredEvent};
+use crate::split::{self, SplitError, SplitReader, StoredEvent};
 
 /// Levels beyond which splits are left as they are.
 const MAX_LEVEL: u8 = 6;
+/// How often a split is read that the system refused to read: a disk may take seconds to refuse.
+const LOOK_EVERY_MS: i64 = 30_000;
+/// How long a split may be unreadable before queries go on without it: storage across a network may be away for a minute while
+/// it changes over, and an error is better then than an answer that lacks events.
+const PATIENCE_MS: i64 = 90_000;
 
 /// The upkeep's thread: everything it owns.
 pub struct Upkeep {
@@ -33,6 +41,13 @@ pub struct Upkeep {
     retention: RetentionConfig,
     /// Splits that went and may still be read.
     leaving: Vec<Arc<LiveSplit>>,
+    refused: BTreeMap<SplitId, Refused>,
+}
+
+/// A split that could not be read.
+struct Refused {
+    since_ms: i64,
+    next_look_ms: i64,
 }
 
 impl std::fmt::Debug for Upkeep {
@@ -44,7 +59,7 @@ impl std::fmt::Debug for Upkeep {
 impl Upkeep {
     /// Ready to run.
     pub fn new(tools: Tools, config: IndexConfig, retention: RetentionConfig) -> Self {
-        Self { tools, config, retention, leaving: Vec::new() }
+        Self { tools, config, retention, leaving: Vec::new(), refused: BTreeMap::new() }
     }
 
     /// Works until cancelled. Blocking. A fault is told and tried again in the next round.
@@ -54,7 +69,7 @@ impl Upkeep {
                 self.tools.shared.metrics.upkeep_failures.inc();
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "merging or removing splits failed, trying again; queries are not concerned"
+                    "merging or removing splits failed, trying again"
                 );
             }
             let mut waited = Duration::ZERO;
@@ -69,11 +84,34 @@ impl Upkeep {
 
     /// One look around.
     pub fn round(&mut self) -> Result<(), PublishError> {
-        self.expire()?;
-        while !self.tools.cancel.is_cancelled() && self.merge_some()? {}
+        self.read_refused();
+        let done = self.expire().and_then(|()| self.merge_all());
         self.delete_folders();
         self.tools.shared.index.tidy();
-        Ok(())
+        done
+    }
+
+    /// Reads what the system refused to read before: every file of it, since one may be readable and another not.
+    fn read_refused(&mut self) {
+        let (index, now_ms) = (&self.tools.shared.index, self.tools.clock.now_ms());
+        let splits = index.unreadable();
+        self.refused.retain(|id, _| splits.iter().any(|split| split.record.id == *id));
+        for split in splits {
+            let new = Refused { since_ms: now_ms, next_look_ms: now_ms };
+            let refused = self.refused.entry(split.record.id.clone()).or_insert(new);
+            if now_ms < refused.next_look_ms {
+                continue;
+            }
+            refused.next_look_ms = now_ms.saturating_add(LOOK_EVERY_MS);
+            let read = SplitReader::open(self.tools.folders.fs(), &split.dir).and_then(|reader| reader.verify());
+            match read {
+                Ok(()) => index.readers().release(&split),
+                Err(error) if error.is_refused() && now_ms >= refused.since_ms.saturating_add(PATIENCE_MS) => {
+                    index.readers().quarantine(&split, &error);
+                }
+                Err(error) => drop(index.readers().note_fault(&split, &error)),
+            }
+        }
     }
 
     /// Folders of splits that no scan holds any more.
@@ -129,23 +167,36 @@ impl Upkeep {
             by_tenant.entry(split.record.meta.tenant.clone()).or_default().push(split);
         }
         for (tenant, splits) in by_tenant {
-            for split in splits.iter().filter(|s| s.record.meta.documents > 0 && !s.is_set_aside()) {
-                self.forget_documents(&tenant, split)?;
+            let mut removable = Vec::with_capacity(splits.len());
+            for split in splits {
+                match self.forget_documents(&tenant, &split) {
+                    Ok(()) => removable.push(split),
+                    // It goes when it can be read or is quarantined.
+                    Err(PublishError::Split(error)) if self.tools.shared.index.readers().note_fault(&split, &error) => {
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if removable.is_empty() {
+                continue;
             }
             let mut expired = Amount::default();
-            for meta in splits.iter().map(|s| &s.record.meta) {
+            for meta in removable.iter().map(|s| &s.record.meta) {
                 expired += Amount { lines: meta.rows, bytes: meta.raw_bytes };
             }
-            let removed: Vec<SplitId> = splits.iter().map(|s| s.record.id.clone()).collect();
+            let removed: Vec<SplitId> = removable.iter().map(|s| s.record.id.clone()).collect();
             tracing::info!(tenant, splits = removed.len(), lines = expired.lines, "retention removes splits");
             self.tools.shared.metrics.splits_expired.inc_by(removed.len() as u64);
-            drop(splits);
+            drop(removable);
             self.replace(Replacement { tenant, removed, expired, ..Replacement::default() })?;
         }
         Ok(())
     }
 
     fn forget_documents(&self, tenant: &str, split: &LiveSplit) -> Result<(), PublishError> {
+        if split.record.meta.documents == 0 || split.is_set_aside() {
+            return Ok(());
+        }
         let Ok(tenant) = Tenant::new(tenant) else { return Ok(()) };
         let plan = Plan {
             tenant: tenant.clone(),
@@ -170,25 +221,42 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Does one merge. False: nothing to merge.
-    fn merge_some(&mut self) -> Result<bool, PublishError> {
-        for tenant in self.tools.shared.index.tenants() {
-            let splits = self.tools.shared.index.splits_of(tenant.as_str());
-            if let Some(inputs) = choose(&self.config, splits) {
-                self.merge(&tenant, inputs)?;
-                return Ok(true);
+    /// Merges while there is something to merge. Gives the first error; one of an input does not stop the others.
+    fn merge_all(&mut self) -> Result<(), PublishError> {
+        let mut done = Ok(());
+        while !self.tools.cancel.is_cancelled()
+            && let Some((tenant, inputs)) = self.next_merge()
+        {
+            let Err(error) = self.merge(&tenant, &inputs) else { continue };
+            // The next choice is made without an input that can't be read.
+            let goes_on = matches!(&error, PublishError::Split(cause) if self.note_fault(&inputs, cause));
+            done = done.and(Err(error));
+            if !goes_on {
+                break;
             }
         }
-        Ok(false)
+        done
     }
 
-    fn merge(&mut self, tenant: &Tenant, inputs: Vec<Arc<LiveSplit>>) -> Result<(), PublishError> {
+    /// Notes what is wrong with the split that an error of merging names. False: none of them is at fault.
+    fn note_fault(&self, inputs: &[Arc<LiveSplit>], error: &SplitError) -> bool {
+        let is_of = |input: &&Arc<LiveSplit>| error.path().is_some_and(|path| path.starts_with(&input.dir));
+        let input = inputs.iter().find(is_of);
+        input.is_some_and(|input| self.tools.shared.index.readers().note_fault(input, error))
+    }
+
+    fn next_merge(&self) -> Option<(Tenant, Vec<Arc<LiveSplit>>)> {
+        let index = &self.tools.shared.index;
+        index.tenants().into_iter().find_map(|tenant| {
+            let inputs = choose(&self.config, index.splits_of(tenant.as_str()))?;
+            Some((tenant, inputs))
+        })
+    }
+
+    fn merge(&mut self, tenant: &Tenant, inputs: &[Arc<LiveSplit>]) -> Result<(), PublishError> {
         let (shared, folders) = (self.tools.shared.clone(), self.tools.folders.clone());
-        let mut readers = Vec::with_capacity(inputs.len());
-        for input in &inputs {
-            // A damaged split is set aside, and the next choice is made without it.
-            readers.push(shared.index.reader(input).inspect_err(|error| shared.index.set_aside(input, error))?);
-        }
+        let readers: Vec<SplitReader> =
+            inputs.iter().map(|input| shared.index.reader(input)).collect::<Result<_, _>>()?;
         let id = SplitId::new(self.tools.clock.now_ms());
         let is_replaced = |event: &StoredEvent| match &event.doc {
             None => false,
@@ -206,14 +274,6 @@ impl Upkeep {
             Ok(meta) => meta,
             Err(error) => {
                 folders.discard(&id);
-                if matches!(&error, PublishError::Split(cause) if cause.is_damage()) {
-                    // The error names a file of one of them: find which, or merging would fail here for ever.
-                    for (input, reader) in inputs.iter().zip(&readers) {
-                        if let Err(cause) = reader.verify() {
-                            shared.index.set_aside(input, &cause);
-                        }
-                    }
-                }
                 return Err(error);
             }
         };
@@ -230,7 +290,6 @@ impl Upkeep {
         // A split without rows (all replaced) is not worth listing.
         let added = if record.meta.rows > 0 { vec![record] } else { Vec::new() };
         let is_empty = added.is_empty();
-        drop(inputs);
         let tenant = tenant.to_string();
         let done = self.replace(Replacement { tenant, removed, added, replaced, ..Replacement::default() });
         // After a failed transaction the folder stays: whether the catalog names it is only known at the next start.
@@ -262,7 +321,7 @@ fn choose(config: &IndexConfig, splits: Vec<Arc<LiveSplit>>) -> Option<Vec<Arc<L
     let span_ns = i64::try_from(config.merge_span.0.as_nanos()).unwrap_or(i64::MAX);
     let mut levels: BTreeMap<u8, Vec<Arc<LiveSplit>>> = BTreeMap::new();
     for split in splits {
-        if !split.is_set_aside() && split.record.level < MAX_LEVEL {
+        if !split.is_set_aside() && !split.is_unreadable() && split.record.level < MAX_LEVEL {
             levels.entry(split.record.level).or_default().push(split);
         }
     }

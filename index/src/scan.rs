@@ -98,10 +98,10 @@ impl RowBatch {
     }
 }
 
-/// A split that is damaged or missing: what it has is in no answer until it is repaired.
+/// A split that is damaged, missing or unreadable: what it has is in no answer until that ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "split {split} is damaged or missing and was left out: up to {rows} events from {} to {}",
+    "split {split} is damaged, missing or unreadable and was left out: up to {rows} events from {} to {}",
     time(*.min_ns),
     time(*.max_ns)
 )]

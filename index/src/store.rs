@@ -106,7 +106,14 @@ impl Index {
         let lists_all = record.meta.lists_all_streams();
         let mut record = record;
         record.meta.streams = Vec::new();
-        Arc::new(LiveSplit { record, dir, streams, lists_all, set_aside: AtomicBool::new(missing) })
+        Arc::new(LiveSplit {
+            record,
+            dir,
+            streams,
+            lists_all,
+            set_aside: AtomicBool::new(missing),
+            unreadable: AtomicBool::new(false),
+        })
     }
 
     /// Adds consumed events; they, and the documents that they replace, change for scans that begin from now on.
@@ -177,7 +184,7 @@ impl Index {
         self.live.read().splits.values().flatten().map(Arc::clone).collect()
     }
 
-    /// All damaged splits, of all tenants and times.
+    /// All splits that are quarantined, of all tenants and times.
     pub fn all_damaged(&self) -> Vec<DamagedSplit> {
         let live = self.live.read();
         live.splits.values().flatten().filter(|split| split.is_set_aside()).map(|split| split.damage()).collect()
@@ -203,9 +210,14 @@ impl Index {
         self.readers.reader(split)
     }
 
-    /// Leaves a damaged split out of queries and merges from now on.
-    pub fn set_aside(&self, split: &LiveSplit, error: &SplitError) {
-        self.readers.set_aside(split, error);
+    /// Splits that the system refused to read, and that nobody has read since.
+    pub(crate) fn unreadable(&self) -> Vec<Arc<LiveSplit>> {
+        self.live.read().splits.values().flatten().filter(|split| split.is_unreadable()).map(Arc::clone).collect()
+    }
+
+    /// What reading for queries shares.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// Forgets label sets that no split names any more.

@@ -429,7 +429,8 @@ async fn answers_name_the_damaged_splits_that_they_lack() {
         let (status, body) = server.get(&path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
         let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
-        let named = answer["warnings"][0].as_str().is_some_and(|w| w.contains("split 0042 is damaged or missing"));
+        let named =
+            answer["warnings"][0].as_str().is_some_and(|w| w.contains("split 0042 is damaged, missing or unreadable"));
         assert_eq!(named, is_named, "{path}: {body}");
     }
 }

@@ -122,6 +122,27 @@ impl SplitError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Version { .. } | Self::Words { .. })
     }
+
+    /// Whether the system refused for a reason that concerns the file or its disk, and may last: not because the process or
+    /// the system had too many files open or too little memory.
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => !matches!(source.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM)),
+            _ => false,
+        }
+    }
+
+    /// The file or folder that can't be written, opened or read.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. }
+            | Self::Exists { path }
+            | Self::Damaged { path, .. }
+            | Self::Version { path, .. }
+            | Self::Words { path, .. } => Some(path),
+            Self::TooLong { .. } | Self::TooMany { .. } | Self::Tenants { .. } | Self::OverBudget(_) => None,
+        }
+    }
 }
 
 /// The error of the operating system behind one of Tantivy's, if there is one. What Tantivy finds wrong in a file, also as an
@@ -144,16 +165,14 @@ fn help(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(EMFILE) => {
             "; the split is not damaged: raise the limit of open files of the process (`LimitNOFILE` of the service) or lower \
-             `aggregator.index.open_splits`, and repeat the query"
+             `aggregator.index.open_splits`"
         }
-        Some(ENFILE) => {
-            "; the split is not damaged: raise the system's limit of open files (`fs.file-max`), and repeat the query"
-        }
+        Some(ENFILE) => "; the split is not damaged: raise the system's limit of open files (`fs.file-max`)",
         Some(ENOMEM) => {
             "; the split is not damaged: give the process more memory or mappings (`vm.max_map_count`) or lower \
-             `aggregator.index.open_splits`, and repeat the query"
+             `aggregator.index.open_splits`"
         }
-        Some(EIO) => "; the disk did not answer: look at the kernel's log (`dmesg`), and repeat the query",
+        Some(EIO) => "; the disk did not answer: look at the kernel's log (`dmesg`)",
         _ => "",
     }
 }

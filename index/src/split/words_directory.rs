@@ -52,7 +52,7 @@ impl WordsDirectory {
     /// Why something could not be written, if that was it; otherwise Tantivy itself failed.
     pub fn error(&self, source: tantivy::TantivyError) -> SplitError {
         let not_written = self.not_written.0.lock().take();
-        not_written.unwrap_or_else(|| SplitError::Words { path: self.dir.clone(), source })
+        not_written.unwrap_or_else(|| SplitError::words(&self.dir, source))
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {

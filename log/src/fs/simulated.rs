@@ -85,6 +85,12 @@ impl SimFs {
         std::mem::replace(&mut self.0.lock().fail_read, fault).map(|(left, _)| left)
     }
 
+    /// Every call that only reads this file or folder, or what stands in it, fails with this code of the operating system;
+    /// `None`: none. A crash or kill ends that.
+    pub fn fail_reads_of(&self, fault: Option<(&Path, i32)>) {
+        self.0.lock().unreadable = fault.map(|(path, code)| (path.to_owned(), code));
+    }
+
     /// How many changes there have been.
     pub fn changes(&self) -> u64 {
         self.0.lock().changes
@@ -150,7 +156,7 @@ impl SimFile {
 impl File for SimFile {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut sim = self.fs.0.lock();
-        sim.read()?;
+        sim.read_node(self.node)?;
         let node = sim.node(self.node, self.life)?;
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         let rest = node.data.get(at..).unwrap_or_default();
@@ -251,7 +257,7 @@ impl Drop for SimLock {
 impl SimFs {
     fn opened(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn File>> {
         let mut sim = self.0.lock();
-        sim.read()?;
+        sim.read(path)?;
         match sim.live.get(path) {
             Some(Name::File(node)) => Ok(Arc::new(SimFile { fs: self.clone(), node: *node, life: sim.life, writable })),
             Some(Name::Dir) => Err(io::ErrorKind::IsADirectory.into()),
@@ -286,7 +292,7 @@ impl Filesystem for SimFs {
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let mut sim = self.0.lock();
-        sim.read()?;
+        sim.read(path)?;
         match sim.live.get(path) {
             Some(Name::File(node)) => {
                 let len = sim.nodes.get(*node).map_or(0, |node| node.data.len() as u64);
@@ -353,7 +359,7 @@ impl Filesystem for SimFs {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let mut sim = self.0.lock();
-        sim.read()?;
+        sim.read(dir)?;
         if !sim.has_dir(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }

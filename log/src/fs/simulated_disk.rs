@@ -28,6 +28,8 @@ pub(super) struct Sim {
     pub fail_change: Option<(u64, io::ErrorKind)>,
     /// Calls that only read before the one that fails, and the operating system's code of its error.
     pub fail_read: Option<(u64, i32)>,
+    /// Where every call that only reads fails, and the code of its error.
+    pub unreadable: Option<(PathBuf, i32)>,
 }
 
 /// What each name leads to.
@@ -58,6 +60,7 @@ impl Sim {
         self.changes_left = None;
         self.fail_change = None;
         self.fail_read = None;
+        self.unreadable = None;
         self.locks.clear();
     }
 
@@ -93,8 +96,26 @@ impl Sim {
         Ok(())
     }
 
-    /// Counts a call that only reads; an error if it is the one that fails.
-    pub fn read(&mut self) -> io::Result<()> {
+    /// Counts a call that only reads this file or folder; an error if it is one that fails.
+    pub fn read(&mut self, path: &Path) -> io::Result<()> {
+        let fails = |(at, _): &&(PathBuf, i32)| path.starts_with(at);
+        if let Some((_, code)) = self.unreadable.as_ref().filter(fails) {
+            return Err(io::Error::from_raw_os_error(*code));
+        }
+        self.count_read()
+    }
+
+    /// The same for an open file.
+    pub fn read_node(&mut self, node: usize) -> io::Result<()> {
+        if let Some((at, code)) = &self.unreadable
+            && self.live.iter().any(|(path, name)| *name == Name::File(node) && path.starts_with(at))
+        {
+            return Err(io::Error::from_raw_os_error(*code));
+        }
+        self.count_read()
+    }
+
+    fn count_read(&mut self) -> io::Result<()> {
         if let Some((before, code)) = self.fail_read.take() {
             let Some(left) = before.checked_sub(1) else { return Err(io::Error::from_raw_os_error(code)) };
             self.fail_read = Some((left, code));
