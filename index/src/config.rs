@@ -48,15 +48,17 @@ impl RetentionConfig {
 
     /// Reports what types can\'t say.
     pub fn check(&self, faults: &mut Faults) {
-        let own = self.tenants.iter().map(|(name, own)| (format!("tenants.{name}."), own.age, own.size));
-        for (prefix, age, size) in own.chain([(String::new(), self.age, self.size)]) {
+        let check_one = |age: Option<Span>, size: Option<ByteSize>, f: &mut Faults| {
             if age.is_some_and(|age| age < Span::secs(60)) {
-                faults
-                    .add(&format!("{prefix}age"), "is below a minute: events would go before anyone can ask for them");
+                f.add("age", "is below a minute: events would go before anyone can ask for them");
             }
             if size.is_some_and(|size| size < ByteSize::mib(1)) {
-                faults.add(&format!("{prefix}size"), "is below 1MiB: events would go before anyone can ask for them");
+                f.add("size", "is below 1MiB: events would go before anyone can ask for them");
             }
+        };
+        check_one(self.age, self.size, faults);
+        for (name, own) in &self.tenants {
+            faults.within(&format!("tenants.{name}"), |f| check_one(own.age, own.size, f));
         }
         check_tenants(self.tenants.keys(), faults);
     }
@@ -183,7 +185,7 @@ pub struct QueryConfig {
     /// Maximum memory.
     pub max_memory: ByteSize,
     /// Maximum memory of all queries of the APIs and the page together; those of rules are not counted. Beyond it, the
-    /// newest queries are ended with an error.
+    /// newest large queries are ended with an error; small ones, which hold less than 1/64 of it, are ended last.
     pub max_memory_total: ByteSize,
     /// Maximum number of concurrent queries, 256 at most; others wait.
     pub max_concurrent: usize,
@@ -271,10 +273,26 @@ impl QueryConfig {
 
     /// Reports what types can\'t say.
     pub fn check(&self, faults: &mut Faults) {
-        self.check_limits(&self.limits(), faults);
+        let all = TenantQueries {
+            timeout: Some(self.timeout),
+            max_bytes_read: Some(self.max_bytes_read),
+            max_series: Some(self.max_series),
+            max_entries: Some(self.max_entries),
+            max_memory: Some(self.max_memory),
+            max_concurrent: None,
+        };
+        check_limits(&all, faults);
+        if self.max_memory_total < self.max_memory {
+            faults
+                .add("max_memory_total", "must be at least `max_memory`: one query could use up what there is for all");
+        }
         for (name, own) in &self.tenants {
             faults.within(&format!("tenants.{name}"), |f| {
-                self.check_limits(&self.limits_of(name), f);
+                check_limits(own, f);
+                if own.max_memory.is_some_and(|most| most > self.max_memory_total) {
+                    let message = "must be at most `max_memory_total`: one query could use up what there is for all";
+                    f.add("max_memory", message);
+                }
                 if own.max_concurrent.is_some_and(|most| !(1..=self.max_concurrent).contains(&most)) {
                     f.add("max_concurrent", "must lie between 1 and the `max_concurrent` of all");
                 }
@@ -294,16 +312,22 @@ impl QueryConfig {
             faults.add("max_concurrent", message);
         }
     }
+}
 
-    fn check_limits(&self, limits: &QueryLimits, faults: &mut Faults) {
-        faults.not_zero("timeout", Span(limits.timeout));
-        faults.at_least("max_bytes_read", limits.max_bytes_read, 1);
-        faults.at_least("max_series", limits.max_series, 1);
-        faults.at_least("max_entries", limits.max_entries, 1);
-        faults.at_least("max_memory", limits.max_memory_bytes, 1 << 20);
-        if self.max_memory_total.0 < limits.max_memory_bytes {
-            faults
-                .add("max_memory", "must be at most `max_memory_total`: one query could use up what there is for all");
+/// Reports limits that are too low, of those that are set.
+fn check_limits(limits: &TenantQueries, faults: &mut Faults) {
+    if let Some(timeout) = limits.timeout {
+        faults.not_zero("timeout", timeout);
+    }
+    let numbers = [
+        ("max_bytes_read", limits.max_bytes_read.map(|size| size.0), 1),
+        ("max_series", limits.max_series.map(|n| n as u64), 1),
+        ("max_entries", limits.max_entries.map(|n| n as u64), 1),
+        ("max_memory", limits.max_memory.map(|size| size.0), 1 << 20),
+    ];
+    for (key, found, least) in numbers {
+        if let Some(found) = found {
+            faults.at_least(key, found, least);
         }
     }
 }
@@ -351,5 +375,25 @@ mod tests {
                 "retention.tenants.tiny.size",
             ]
         );
+    }
+
+    #[test]
+    fn each_fault_is_reported_once_at_the_key_that_has_it() {
+        for (queries, want) in [
+            (serde_json::json!({"timeout": "0s", "tenants": {"pay": {"max_series": 7}}}), vec!["timeout"]),
+            (
+                serde_json::json!({"max_memory_total": "64MiB", "max_memory": "128MiB", "tenants": {"pay": {}}}),
+                vec!["max_memory_total"],
+            ),
+            (
+                serde_json::json!({"max_memory": "1KiB", "tenants": {"pay": {"max_memory": "2KiB"}}}),
+                vec!["max_memory", "tenants.pay.max_memory"],
+            ),
+        ] {
+            let mut faults = Faults::default();
+            serde_json::from_value::<QueryConfig>(queries).unwrap().check(&mut faults);
+            let paths: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.path).collect();
+            assert_eq!(paths, want);
+        }
     }
 }

@@ -715,7 +715,7 @@ fn a_split_whose_documents_cannot_be_read_delays_the_retention_of_no_other() {
         drop(split);
         for _ in 0..3 {
             upkeep.round().unwrap();
-            assert_eq!(disk.catalog.listed(), [id.clone()]);
+            assert_eq!(disk.catalog.listed(), std::slice::from_ref(&id));
             clock.advance(std::time::Duration::from_secs(30));
         }
         if recovers {

@@ -66,7 +66,8 @@ pub enum OverBudget {
         /// Its value, for people.
         allowed: String,
     },
-    /// Requests together hold all the memory there is for them, and this is one of the newest.
+    /// Requests together hold all the memory there is for them, and this was ended to make room: the newest large one, or a small
+    /// one when that was not enough.
     #[error(
         "queries together need more than `aggregator.index.query.max_memory_total` ({allowed} bytes): repeat the query later"
     )]
