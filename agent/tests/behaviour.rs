@@ -461,6 +461,38 @@ async fn a_file_and_its_copy_that_are_found_together_are_one_source() {
     }
 }
 
+/// Lines that are written between `cp` and the truncation of copytruncate are read, and then stand nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_not_read_again_where_the_original_was_read_past_it() {
+    for (copied, glob) in [("one\ntwo\n", "*.log*"), ("one\ntwo\nthr", "*.log*"), ("one\ntwo\nthr", "*.log")] {
+        let place = Place::new();
+        let config = quick(&[place.log(glob)]);
+        let (log, path, copy) = (FakeLog::new(1, 1), place.log("a.log"), place.log("a.log.1"));
+        let agent = Running::start(&config, &place.data(), &log).await;
+        append(&path, copied);
+        until("two lines", || log.lines().contains(&"two".to_owned())).await;
+        std::fs::copy(&path, &copy).unwrap();
+        append(&place.log("b.log"), "read\n");
+        until("another file", || log.lines().contains(&"read".to_owned())).await;
+        let rest = "one\ntwo\nthree\n".strip_prefix(copied).unwrap();
+        append(&path, rest);
+        until("what the copy lacks", || log.lines().contains(&"three".to_owned())).await;
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        append(&path, "four\n");
+        until("the next line", || log.lines().contains(&"four".to_owned())).await;
+        append(&place.log("c.log"), "done\n");
+        until("one more file", || log.lines().contains(&"done".to_owned())).await;
+        assert_eq!(sorted(log.lines()), ["done", "four", "one", "read", "three", "two"], "{copied:?}, {glob}");
+        agent.stop().await;
+        // It is known by then.
+        let agent = Running::start(&config, &place.data(), &log).await;
+        append(&place.log("d.log"), "again\n");
+        until("another start", || log.lines().contains(&"again".to_owned())).await;
+        assert_eq!(log.lines().len(), 7, "{copied:?}, {glob}: {:?}", log.lines());
+        agent.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_files_are_closed_and_opened_again() {
     let place = Place::new();

@@ -179,9 +179,12 @@ impl Reader {
             }
             let (Some(copy), Some(original)) = (self.tails.get(&key), self.tails.get(&other)) else { continue };
             if copy.birth_ns >= original.birth_ns && is_copy_of(copy, original).unwrap_or(false) {
-                if let Some(copy) = self.tails.get_mut(&key).filter(|c| c.file.as_ref().is_some_and(Content::is_packed))
-                {
-                    copy.copy_of = Some(other);
+                if let Some(copy) = self.tails.get_mut(&key) {
+                    if copy.file.as_ref().is_some_and(Content::is_packed) {
+                        copy.copy_of = Some(other);
+                    } else {
+                        copy.copied = Some((other, copy.size));
+                    }
                 }
                 return true;
             }
@@ -235,9 +238,13 @@ impl Reader {
             return Ok(false);
         }
         let head = Print::of(&head);
-        let mark = if tail.at_install && tail.settings.from_end {
-            last_line_start(file, tail.size, tail.settings.cutter.max_line(), tail.settings.cutter.line_end())
-                .map_err(MintError::Read)?
+        let (max_line, line_end) = (tail.settings.cutter.max_line(), tail.settings.cutter.line_end());
+        let mark = if tail.read_before >= tail.size && tail.size > 0 {
+            Mark { offset: tail.size, mode: Mode::Start }
+        } else if tail.read_before > 0 {
+            last_line_start(file, tail.read_before, max_line, line_end).map_err(MintError::Read)?
+        } else if tail.at_install && tail.settings.from_end {
+            last_line_start(file, tail.size, max_line, line_end).map_err(MintError::Read)?
         } else {
             Mark::default()
         };
@@ -281,8 +288,14 @@ impl Reader {
             })
             .map(|(other, _)| *other)
             .collect();
+        let read = source.read_anchor().mark.offset;
         for other in waiting {
             if let Some(tail) = self.tails.get_mut(&other) {
+                // What was written between copying and truncating was read, and stands nowhere any more: the source does not
+                // go on in the copy, and the copy brings nothing new.
+                if let Some((_, size)) = tail.copied.filter(|(of, size)| *of == key && *size <= read) {
+                    tail.read_before = size;
+                }
                 tail.size = tail.file.as_ref().map_or(0, whole_size);
                 if agrees_tail(tail, &source) && self.attach(other, index) {
                     tracing::info!(path = %path.display(), "file was truncated after it was copied, reading the copy to its end");

@@ -123,6 +123,10 @@ pub(crate) struct Tail {
     pub held_until: Instant,
     /// A packed copy of this file, as was once seen.
     pub copy_of: Option<FileKey>,
+    /// A copy of this file up to this byte, as was once seen.
+    pub copied: Option<(FileKey, u64)>,
+    /// Up to this byte it was read from the file that it is a copy of.
+    pub read_before: u64,
     /// Bytes beyond `mark` that are no event yet.
     pub pending: bool,
     /// What is pending has waited long enough.
@@ -158,6 +162,8 @@ impl Tail {
             grown: now,
             held_until: now,
             copy_of: None,
+            copied: None,
+            read_before: 0,
             pending: false,
             flush: false,
             queued: false,
