@@ -46,7 +46,7 @@ impl RetentionConfig {
         self.tenants.get(tenant).and_then(|own| own.age).or(self.age)
     }
 
-    /// Reports what types can\'t say.
+    /// Reports what types can't say.
     pub fn check(&self, faults: &mut Faults) {
         let check_one = |age: Option<Span>, size: Option<ByteSize>, f: &mut Faults| {
             if age.is_some_and(|age| age < Span::secs(60)) {
@@ -147,7 +147,7 @@ impl IndexConfig {
         }
     }
 
-    /// Reports what types can\'t say.
+    /// Reports what types can't say.
     pub fn check(&self, faults: &mut Faults) {
         faults.at_least("split_bytes", self.split_bytes.0, 1024);
         faults.not_zero("split_age", self.split_age);
@@ -271,7 +271,7 @@ impl QueryConfig {
         self.max_concurrent_per_tenant.unwrap_or(self.max_concurrent - self.max_concurrent / 4)
     }
 
-    /// Reports what types can\'t say.
+    /// Reports what types can't say.
     pub fn check(&self, faults: &mut Faults) {
         let all = TenantQueries {
             timeout: Some(self.timeout),
