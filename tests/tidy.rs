@@ -14,11 +14,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 14] = [
     ".",
     "log",
     "logql",
     "doors",
+    "templates",
     "broker",
     "index",
     "agent",
@@ -61,10 +62,10 @@ fn dependencies_point_one_way() {
     let may = |of: &str| -> &[&str] {
         match of {
             "log" | "logql" | "fuzzing" => &[],
-            "doors" | "exports" => &["log"],
+            "doors" | "exports" | "templates" => &["log"],
             "agent" | "broker" => &["log", "doors"],
             "index" | "streams" => &["log", "logql"],
-            "rules" | "notify" => &["log", "logql", "doors"],
+            "rules" | "notify" => &["log", "logql", "doors", "templates"],
             "aggregator" => &["log", "logql", "doors", "index"],
             _ => &CRATES,
         }
