@@ -3,6 +3,8 @@
 //! In: YAML by way of serde. Out: typed values and, from `check`, all faults that types can't say. Touches nothing;
 //! rule files are read by `file.rs`.
 
+use std::collections::BTreeMap;
+
 use millrace_log::record::Tenant;
 use millrace_log::value::{Faults, Span};
 use schemars::JsonSchema;
@@ -26,6 +28,8 @@ pub struct RulesConfig {
     pub resend_delay: Span,
     /// URL under which users reach the page; links in alerts start with it.
     pub external_url: String,
+    /// Labels of the whole set-up, for templates: `$externalLabels`.
+    pub external_labels: BTreeMap<String, String>,
 }
 
 impl Default for RulesConfig {
@@ -38,6 +42,7 @@ impl Default for RulesConfig {
             max_delay: Span::secs(60),
             resend_delay: Span::secs(60),
             external_url: "http://127.0.0.1:3100".to_owned(),
+            external_labels: BTreeMap::new(),
         }
     }
 }

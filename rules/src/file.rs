@@ -423,8 +423,8 @@ groups:
         annotations:
           summary: |
             first line
-            then {{ $value | humanize }}
-          other: "{{ .Labels.x }}"
+            then {{ $value | humanise }}
+          other: "{{ query .Labels.x }}"
       - record: r
         expr: sum(rate({a="b"}[1m]))
       - alert: ""

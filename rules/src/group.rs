@@ -24,6 +24,7 @@ use crate::link;
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::saved::SavedStates;
 use crate::state::{self, ActiveAlert, Alerts, State, Transition};
+use crate::template::Surroundings;
 use crate::view::{AlertView, GroupView, Health, Overdue, RuleView, Step};
 
 /// Reports per call of the notifier.
@@ -48,6 +49,8 @@ pub struct RuleContext {
     pub metrics: Arc<RulesMetrics>,
     /// States on disk.
     pub saved: SavedStates,
+    /// What templates see beside the series.
+    pub around: Surroundings,
 }
 
 impl RuleContext {
@@ -193,7 +196,8 @@ impl GroupRun {
             Ok(Err(error)) => Err(error.to_string()),
             Ok(Ok(samples)) => {
                 let before = state.lock().alerts.clone();
-                state::transition(rule, self.group.limit, &before, samples, request.at_ns).map_err(|e| e.to_string())
+                state::transition(rule, self.group.limit, &before, samples, request.at_ns, &cx.around)
+                    .map_err(|e| e.to_string())
             }
         })
     }

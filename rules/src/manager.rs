@@ -28,6 +28,7 @@ use crate::group::{GroupRun, RuleContext, RuleRun};
 use crate::metrics::{GroupLabels, RulesMetrics};
 use crate::saved::{SavedStates, group_key, state_key};
 use crate::state::{self, ActiveAlert, Alerts, State};
+use crate::template::Surroundings;
 use crate::view::{AlertView, GroupView, Overdue, worst_first};
 
 /// Tasks of groups with the token that stops each.
@@ -73,8 +74,9 @@ impl Rules {
         let saved = SavedStates::open(&data_dir.join("rules"))?;
         let loaded = saved.load(clock.now_ns())?;
         let metrics = RulesMetrics::register(registry);
+        let around = Surroundings::new(&config.external_url, &config.external_labels);
         let rules = Self {
-            cx: RuleContext { config, tenant, evaluator, sink, clock, metrics, saved },
+            cx: RuleContext { config, tenant, evaluator, sink, clock, metrics, saved, around },
             groups: Mutex::default(),
             next: Mutex::default(),
             retired: Mutex::default(),

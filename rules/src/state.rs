@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::evaluate::Sample;
 use crate::file::Rule;
-use crate::template::Template;
+use crate::template::{Surroundings, Template};
 use millrace_log::alert::{ALERT_NAME, Fingerprint, LabelSet, NewAlert};
 use millrace_log::go;
 
@@ -124,11 +124,12 @@ pub fn transition(
     before: &Alerts,
     samples: Vec<Sample>,
     at_ns: i64,
+    around: &Surroundings,
 ) -> Result<Transition, TransitionError> {
     let mut step = Transition { alerts: before.clone(), ..Transition::default() };
     let mut present = std::collections::BTreeSet::new();
     for sample in samples {
-        let found = rendered(rule, sample, at_ns, &mut step.template_faults);
+        let found = rendered(rule, sample, at_ns, around, &mut step.template_faults);
         let fingerprint = Fingerprint::of(&found.labels);
         if !present.insert(fingerprint) {
             return Err(TransitionError::Same { labels: millrace_log::alert::labels_text(&found.labels) });
@@ -188,11 +189,11 @@ fn since(from_ns: i64, to_ns: i64) -> Duration {
 }
 
 /// A series as a new alert: labels of the rule over those of the series, `alertname` over all, empty ones dropped.
-fn rendered(rule: &Rule, sample: Sample, at_ns: i64, faults: &mut Vec<String>) -> ActiveAlert {
+fn rendered(rule: &Rule, sample: Sample, at_ns: i64, around: &Surroundings, faults: &mut Vec<String>) -> ActiveAlert {
     let mut series = sample.labels;
     series.remove("__name__");
     let mut text = |name: &str, template: &Template, label: bool| {
-        template.render(&series, sample.value).unwrap_or_else(|error| {
+        around.render(template, &series, sample.value, at_ns).unwrap_or_else(|error| {
             faults.push(format!("template of `{name}` of alert `{}` failed: {error}", rule.alert));
             if label {
                 template.source().to_owned()
@@ -283,7 +284,7 @@ mod tests {
             .map(|(second, there)| {
                 let samples = if there == 'x' { vec![sample("h", 1.0)] } else { Vec::new() };
                 let at_ns = i64::try_from(second).unwrap() * SECOND;
-                alerts = transition(&rule, 0, &alerts, samples, at_ns).unwrap().alerts;
+                alerts = transition(&rule, 0, &alerts, samples, at_ns, &Surroundings::default()).unwrap().alerts;
                 match alerts.values().next().map(|a| a.state) {
                     None => '-',
                     Some(State::Pending) => 'p',
@@ -311,11 +312,11 @@ mod tests {
     #[test]
     fn resolved_alerts_are_forgotten_after_a_while() {
         let rule = rule("for: 0s");
-        let fired = transition(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0).unwrap();
-        let resolved = transition(&rule, 0, &fired.alerts, Vec::new(), SECOND).unwrap();
-        let kept = transition(&rule, 0, &resolved.alerts, Vec::new(), 900 * SECOND).unwrap();
+        let fired = transition(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0, &Surroundings::default()).unwrap();
+        let resolved = transition(&rule, 0, &fired.alerts, Vec::new(), SECOND, &Surroundings::default()).unwrap();
+        let kept = transition(&rule, 0, &resolved.alerts, Vec::new(), 900 * SECOND, &Surroundings::default()).unwrap();
         assert_eq!((kept.alerts.len(), kept.changed.len()), (1, 0));
-        let gone = transition(&rule, 0, &kept.alerts, Vec::new(), 902 * SECOND).unwrap();
+        let gone = transition(&rule, 0, &kept.alerts, Vec::new(), 902 * SECOND, &Surroundings::default()).unwrap();
         assert_eq!((gone.alerts.len(), gone.changed.len()), (0, 1));
     }
 
@@ -327,7 +328,7 @@ mod tests {
         let mut series = sample("h", 2.5);
         series.labels.insert("zone".into(), "z".into());
         series.labels.insert("__name__".into(), "n".into());
-        let step = transition(&rule, 0, &Alerts::new(), vec![series], 0).unwrap();
+        let step = transition(&rule, 0, &Alerts::new(), vec![series], 0, &Surroundings::default()).unwrap();
         let alert = step.alerts.values().next().unwrap();
         assert_eq!(millrace_log::alert::labels_text(&alert.labels), r#"{alertname="A", host="on-h", x="2.5"}"#);
         assert_eq!(alert.annotations["a"], "h");
@@ -336,16 +337,21 @@ mod tests {
     #[test]
     fn limit_and_equal_labels_keep_the_states() {
         let samples = || vec![sample("a", 1.0), sample("b", 1.0)];
-        let error = transition(&rule("for: 0s"), 1, &Alerts::new(), samples(), 0).unwrap_err();
+        let error =
+            transition(&rule("for: 0s"), 1, &Alerts::new(), samples(), 0, &Surroundings::default()).unwrap_err();
         assert_eq!(error, TransitionError::Limit { found: 2, limit: 1 });
-        let error = transition(&rule("labels: {host: same}"), 0, &Alerts::new(), samples(), 0).unwrap_err();
+        let error =
+            transition(&rule("labels: {host: same}"), 0, &Alerts::new(), samples(), 0, &Surroundings::default())
+                .unwrap_err();
         assert_eq!(error, TransitionError::Same { labels: r#"{alertname="A", host="same"}"#.into() });
     }
 
     #[test]
     fn a_failing_template_falls_back_and_says_so() {
         let rule = rule("annotations: {summary: '{{ $labels.host }}!'}");
-        let step = transition(&rule, 0, &Alerts::new(), vec![sample(&"x".repeat(70_000), 3.0)], 0).unwrap();
+        let step =
+            transition(&rule, 0, &Alerts::new(), vec![sample(&"x".repeat(70_000), 3.0)], 0, &Surroundings::default())
+                .unwrap();
         let text = &step.alerts.values().next().unwrap().annotations["summary"];
         assert_eq!(
             text,
@@ -358,16 +364,18 @@ mod tests {
     fn new_states_are_due_at_once_and_old_ones_after_a_delay() {
         let rule = rule("for: 1s");
         let delay = Duration::from_secs(60);
-        let mut alerts = transition(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0).unwrap().alerts;
+        let mut alerts =
+            transition(&rule, 0, &Alerts::new(), vec![sample("h", 1.0)], 0, &Surroundings::default()).unwrap().alerts;
         assert_eq!(due(&alerts, 0, delay).len(), 0, "pending");
-        alerts = transition(&rule, 0, &alerts, vec![sample("h", 1.0)], SECOND).unwrap().alerts;
+        alerts =
+            transition(&rule, 0, &alerts, vec![sample("h", 1.0)], SECOND, &Surroundings::default()).unwrap().alerts;
         assert_eq!(due(&alerts, SECOND, delay).len(), 1, "firing");
         for alert in alerts.values_mut() {
             (alert.sent_at_ns, alert.sent_state) = (Some(SECOND), Some(State::Firing));
         }
         assert_eq!(due(&alerts, 60 * SECOND, delay).len(), 0, "told");
         assert_eq!(due(&alerts, 61 * SECOND, delay).len(), 1, "told again");
-        alerts = transition(&rule, 0, &alerts, Vec::new(), 2 * SECOND).unwrap().alerts;
+        alerts = transition(&rule, 0, &alerts, Vec::new(), 2 * SECOND, &Surroundings::default()).unwrap().alerts;
         assert_eq!(due(&alerts, 2 * SECOND, delay).len(), 1, "resolved");
         let told = report(alerts.values().next().unwrap(), "http://page".to_owned(), 3 * SECOND, 99 * SECOND);
         assert_eq!((told.starts_at_ns, told.ends_at_ns), (Some(SECOND), Some(2 * SECOND)));
@@ -377,7 +385,8 @@ mod tests {
     fn values_without_json_words_survive() {
         for value in [f64::INFINITY, f64::NEG_INFINITY, 0.1, -0.0] {
             let rule = rule("for: 0s");
-            let step = transition(&rule, 0, &Alerts::new(), vec![sample("h", value)], 0).unwrap();
+            let step =
+                transition(&rule, 0, &Alerts::new(), vec![sample("h", value)], 0, &Surroundings::default()).unwrap();
             let alert = step.alerts.into_values().next().unwrap();
             let text = serde_json::to_string(&alert).unwrap();
             assert_eq!(serde_json::from_str::<ActiveAlert>(&text).unwrap().value.to_bits(), value.to_bits());

@@ -45,8 +45,15 @@ async fn the_shipped_example_finds_the_service_and_region_that_fail() {
     assert_eq!(samples.len(), 1, "{samples:?}");
     assert_eq!(samples[0].labels, set(&[("region", "eu-west-1"), ("service", "checkout")]));
     assert!((samples[0].value - 5.0).abs() < 0.01, "{samples:?}");
-    let step =
-        millrace_rules::state::transition(&group.rules[0], group.limit, &Default::default(), samples, T0).unwrap();
+    let step = millrace_rules::state::transition(
+        &group.rules[0],
+        group.limit,
+        &Default::default(),
+        samples,
+        T0,
+        &Default::default(),
+    )
+    .unwrap();
     let alert = step.alerts.values().next().unwrap();
     assert_eq!(alert.annotations["summary"], "checkout in eu-west-1 logs 5 errors per second");
 }
