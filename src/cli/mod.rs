@@ -20,6 +20,8 @@ mod serve;
 mod demo;
 /// `rules check`.
 mod rules;
+/// `template render`.
+mod template;
 /// `test`: transforms.
 mod test;
 /// How commands reach a running process.
@@ -113,6 +115,9 @@ enum Verb {
     /// Work with rule files
     #[command(subcommand)]
     Rules(RulesVerb),
+    /// Work with templates of notifications
+    #[command(subcommand)]
+    Template(template::TemplateVerb),
     /// Show the ledger of a running process: records read, stored, dropped and waiting at each stage; exit status 1 if one
     /// is not balanced
     Doctor {
@@ -177,6 +182,7 @@ impl Command {
             Verb::Schema => validate::schema(),
             Verb::Test { file, files, output } => test::test(&file, &files, output),
             Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
+            Verb::Template(verb) => template::template(&verb),
             Verb::Doctor { door, output, json } => doctor::doctor(&door, json || output == Output::Json),
             Verb::Tap(args) => tap::tap(&args),
             Verb::Top(args) => top::top(&args),
