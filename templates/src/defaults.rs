@@ -8,7 +8,7 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     TEXTS.into_iter().chain(SAME.into_iter().flat_map(|(text, names)| names.iter().map(move |name| (*name, text))))
 }
 
-const TEXTS: [(&str, &str); 17] = [
+const TEXTS: [(&str, &str); 18] = [
     ("__subject", SUBJECT),
     ("__text_alert_list", LIST),
     (
@@ -28,6 +28,7 @@ const TEXTS: [(&str, &str); 17] = [
     ("discord.default.message", BODY),
     ("pagerduty.default.instances", LIST),
     ("jira.default.priority", PRIORITY),
+    ("__jira_priority", PRIORITY_OF),
     ("jira.default.description", MARKDOWN),
     ("mattermost.default.text", MARKDOWN),
     ("msteams.default.text", MARKDOWN),
@@ -126,6 +127,10 @@ const BODY: &str = "{{nl}}{{#if (firing alerts)}}{{nl}}Alerts Firing:{{nl}}{{tem
 const MARKDOWN: &str = "{{nl}}{{#if (firing alerts)}}{{nl}}# Alerts Firing:{{nl}}{{template \"__text_alert_list_markdown\" (firing alerts)}}{{nl}}{{/if}}{{nl}}\
      {{#if (resolved alerts)}}{{nl}}# Alerts Resolved:{{nl}}{{template \"__text_alert_list_markdown\" (resolved alerts)}}{{nl}}{{/if}}{{nl}}";
 
-/// Jira's priority from the label `severity` that all alerts have.
-const PRIORITY: &str = "{{#if (eq commonLabels.severity \"critical\")}}High{{else}}{{#if (eq commonLabels.severity \"warning\")}}Medium{{else}}\
-     {{#if (eq commonLabels.severity \"info\")}}Low{{/if}}{{/if}}{{/if}}";
+/// Jira's priority: of the highest severity of alerts that fire; of all where none does.
+const PRIORITY: &str = "{{#if (firing alerts)}}{{template \"__jira_priority\" (labelValues (firing alerts) \"severity\")}}{{else}}\
+     {{template \"__jira_priority\" (labelValues alerts \"severity\")}}{{/if}}";
+
+const PRIORITY_OF: &str = "{{#if (match \"(^|,)critical(,|$)\" (join \",\" this))}}High{{else}}\
+     {{#if (match \"(^|,)warning(,|$)\" (join \",\" this))}}Medium{{else}}\
+     {{#if (match \"(^|,)info(,|$)\" (join \",\" this))}}Low{{/if}}{{/if}}{{/if}}";

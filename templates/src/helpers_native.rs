@@ -35,6 +35,7 @@ pub(crate) fn register<'rc>(run: &'rc Run<'_>, rc: &mut RenderContext<'_, 'rc>) 
     rc.register_local_helper("template", Box::new(CallNamed { run }));
     rc.register_local_helper("firing", Box::new(OfStatus { run, status: "firing" }));
     rc.register_local_helper("resolved", Box::new(OfStatus { run, status: "resolved" }));
+    rc.register_local_helper("labelValues", Box::new(LabelValues { run }));
     for part in ["pairs", "names", "values"] {
         rc.register_local_helper(part, Box::new(Pairs { run, part }));
     }
@@ -217,6 +218,28 @@ impl HelperDef for OfStatus<'_, '_> {
         };
         let size: usize = list.iter().map(json::size).sum();
         self.run.with(|eval| eval.state.spend(STEP + size))?;
+        Ok(ScopedJson::Derived(Json::Array(list)))
+    }
+}
+
+/// `(labelValues alerts "severity")`: the values that a label has in a list of alerts.
+struct LabelValues<'r, 's> {
+    run: &'r Run<'s>,
+}
+
+impl HelperDef for LabelValues<'_, '_> {
+    fn call_inner<'reg: 'rc, 'rc>(
+        &self,
+        h: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+    ) -> Result<ScopedJson<'rc>, Failure> {
+        let name = h.param(1).and_then(|p| p.value().as_str()).unwrap_or_default();
+        let alerts = h.param(0).and_then(|p| p.value().as_array()).map(Vec::as_slice).unwrap_or_default();
+        let list: Vec<Json> = alerts.iter().filter_map(|alert| alert["labels"].get(name)).cloned().collect();
+        let size: usize = list.iter().map(json::size).sum();
+        self.run.with(|eval| eval.state.spend(STEP * (alerts.len() + 1) + size))?;
         Ok(ScopedJson::Derived(Json::Array(list)))
     }
 }

@@ -54,6 +54,11 @@ pub(crate) fn translate(name: &str, source: &str, tree: &Tree) -> Result<Unit, F
             defines.insert(define.name.clone(), body);
         }
     }
+    // As in Alertmanager, what stands outside of `define` in a file is a template by the file's name.
+    let is_blank = tree.nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()));
+    if let Some(file) = name.rsplit(['/', '\\']).next().filter(|file| !file.is_empty() && !is_blank) {
+        defines.entry(file.into()).or_insert_with(|| main.clone());
+    }
     Ok(Unit { name: name.into(), source: source.into(), steps, main, defines })
 }
 

@@ -159,6 +159,31 @@ fn files_override_defaults() {
         set.render(&template, &Data::sample(), Format::Text, &setting()).as_deref(),
         Ok("own firing own firing!")
     );
+    set.add_file("/etc/alertmanager/whole.tmpl", "whole {{ .Receiver }}").unwrap();
+    let whole = set.compile("{{ template \"whole.tmpl\" . }}").unwrap();
+    assert_eq!(set.render(&whole, &Data::sample(), Format::Text, &setting()).as_deref(), Ok("whole sample"));
     let unknown = set.compile("{{ template \"none\" . }}").unwrap();
     assert_eq!(set.unknown_calls(&unknown).len(), 1);
+}
+
+#[test]
+fn the_priority_for_jira_is_that_of_the_highest_severity() {
+    let set = TemplateSet::notifications();
+    let template = set.compile("{{ template \"jira.default.priority\" . }}").unwrap();
+    for (alerts, want) in [
+        (&[("critical", "firing")][..], "High"),
+        (&[("info", "firing"), ("warning", "firing")], "Medium"),
+        (&[("info", "firing")], "Low"),
+        (&[("page", "firing")], ""),
+        (&[("warning", "firing"), ("critical", "firing")], "High"),
+        (&[("warning", "firing"), ("critical", "resolved")], "Medium"),
+        (&[("critical", "resolved")], "High"),
+    ] {
+        let list: Vec<_> = alerts
+            .iter()
+            .map(|(severity, status)| serde_json::json!({"labels": {"severity": severity}, "status": status}))
+            .collect();
+        let data = Data::from_json(&serde_json::Value::Array(list).to_string()).unwrap();
+        assert_eq!(set.render(&template, &data, Format::Text, &setting()).as_deref(), Ok(want), "{alerts:?}");
+    }
 }
