@@ -10,7 +10,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use millrace_log::database_lock::{self, RELEASE};
-use millrace_log::snapshot_files::clear_unfinished;
 
 use crate::error::AgentError;
 
@@ -44,10 +43,9 @@ impl Database {
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         let failed = |what| move |source| AgentError::File { what, path: folder.to_owned(), source };
         let of_db = |source| AgentError::Database { path: folder.to_owned(), source };
-        if !database_lock::wait_until_free(folder, RELEASE).map_err(failed("locking the database in"))? {
+        if !database_lock::ready_to_open(folder, RELEASE).map_err(failed("locking the database in"))? {
             return Err(AgentError::InUse { path: folder.to_owned() });
         }
-        clear_unfinished(folder).map_err(failed("clearing snapshots in"))?;
         let db =
             sled::Config::new().path(folder).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(of_db)?;
         let sources = db.open_tree("sources").map_err(of_db)?;

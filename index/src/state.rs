@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace_log::database_lock::{self, RELEASE};
-use millrace_log::snapshot_files::clear_unfinished;
 use parking_lot::Mutex;
 
 /// Why state can't be opened, read or written.
@@ -81,10 +80,9 @@ impl StateDb {
 
     fn open_within(dir: &Path, wait: Duration) -> Result<Self, StateError> {
         std::fs::create_dir_all(dir).map_err(StateError::io("making", dir))?;
-        if !database_lock::wait_until_free(dir, wait).map_err(StateError::io("locking the database in", dir))? {
+        if !database_lock::ready_to_open(dir, wait).map_err(StateError::io("locking the database in", dir))? {
             return Err(StateError::InUse { path: dir.to_owned() });
         }
-        clear_unfinished(dir).map_err(StateError::io("clearing snapshots in", dir))?;
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(64 << 20)

@@ -1,12 +1,15 @@
 //! Whether a sled database is still locked: by a process that is stopping, by threads of a database that was closed a moment ago
 //! in this process, or by children of it that have not yet begun their own program.
 //!
-//! In: the folder of a database, and how long to wait. Out: whether it is free. Touches the lock of the database's file.
+//! In: the folder of a database, and how long to wait. Out: whether it is free. Touches the lock of the database's file, and
+//! snapshots that were never finished, by removing them.
 
 use std::fs::{OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use crate::snapshot_files::clear_unfinished;
 
 /// How long a database that is being closed may hold its lock.
 pub const RELEASE: Duration = Duration::from_secs(10);
@@ -14,9 +17,18 @@ pub const RELEASE: Duration = Duration::from_secs(10);
 const UNUSUAL: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Waits until sled can lock its file; `false`: it is still locked after that time. To be called by whoever holds the lock of the
-/// folder, so that nobody else opens the database meanwhile. Blocks.
-pub fn wait_until_free(folder: &Path, at_most: Duration) -> io::Result<bool> {
+/// Waits until sled can open a database; `false`: it is still locked after that time. To be called before each opening by whoever
+/// holds the lock of the folder, so that nobody else opens the database meanwhile. Blocks.
+pub fn ready_to_open(folder: &Path, at_most: Duration) -> io::Result<bool> {
+    let is_free = wait_until_free(folder, at_most)?;
+    if is_free {
+        clear_unfinished(folder)?;
+    }
+    Ok(is_free)
+}
+
+/// Waits until sled can lock its file.
+fn wait_until_free(folder: &Path, at_most: Duration) -> io::Result<bool> {
     // For writing: network file systems lock nothing else.
     let file = match OpenOptions::new().read(true).write(true).open(folder.join("db")) {
         Ok(file) => file,

@@ -17,7 +17,7 @@ pub mod go;
 /// YAML files as trees with lines and columns, and the faults of files.
 pub mod yaml;
 /// Snapshots of databases that a full disk left unfinished.
-pub mod snapshot_files;
+mod snapshot_files;
 /// Databases that are still locked.
 pub mod database_lock;
 /// Small state on disk, synced: named trees of keys and JSON values.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 /// Removes them. To be called by whoever holds the folder's lock, before each opening. Blocks.
-pub fn clear_unfinished(folder: &Path) -> io::Result<()> {
+pub(crate) fn clear_unfinished(folder: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

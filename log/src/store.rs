@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::database_lock::{self, RELEASE};
-use crate::snapshot_files::clear_unfinished;
 
 /// Version of the trees' contents that this code reads and writes.
 ///
@@ -94,10 +93,9 @@ impl Store {
             Err(fs::TryLockError::Error(source)) => return Err(failed("locking")(source)),
         }
         check_version(path)?;
-        if !database_lock::wait_until_free(path, RELEASE).map_err(failed("locking the database in"))? {
+        if !database_lock::ready_to_open(path, RELEASE).map_err(failed("locking the database in"))? {
             return Err(StoreError::InUse { path: path.to_owned() });
         }
-        clear_unfinished(path).map_err(failed("clearing snapshots in"))?;
         let db = sled::Config::new()
             .path(path)
             .cache_capacity(16 << 20)
