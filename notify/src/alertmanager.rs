@@ -1,16 +1,20 @@
-//! `alertmanager.yml`, the part that is supported: one route, webhook receivers; every other key refused by name.
+//! `alertmanager.yml`, the part that is supported: the tree of routes, time intervals, inhibition,
+//! webhook receivers; every other key refused by name.
 //!
 //! In: the file's text. Out: a [`Routing`], or all errors with line, column and hint. Touches the file, by reading.
 //! Follows <https://prometheus.io/docs/alerting/latest/configuration/>.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::NotifyError;
-use crate::routing::{Auth, Credential, GroupBy, HttpConfig, Receiver, Route, Routing, Webhook, bearer};
-use millrace_log::record::is_label_name;
-use millrace_log::yaml::{Document, Fields, LocatedFault, MoreDocuments, Node, Place, nearest};
+use crate::http_config::HttpConfig;
+use crate::read_routes::Names;
+use crate::reading::{LATER, Reader};
+use crate::routing::Routing;
+use crate::shown::shown;
+use millrace_log::yaml::{Document, Fields, LocatedFault, MoreDocuments, Node, Place};
 
 /// Bytes that the file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -52,15 +56,8 @@ impl Routing {
     }
 }
 
-const LATER: &str = "remove it, or run Alertmanager instead";
-const ROOT_KEYS: [&str; 3] = ["global", "route", "receivers"];
-const ROOT_REFUSED: [(&str, &str); 5] = [
-    ("inhibit_rules", LATER),
-    ("mute_time_intervals", LATER),
-    ("time_intervals", LATER),
-    ("templates", LATER),
-    ("tracing", LATER),
-];
+const ROOT_KEYS: [&str; 6] = ["global", "route", "receivers", "inhibit_rules", "time_intervals", "mute_time_intervals"];
+const ROOT_REFUSED: [(&str, &str); 2] = [("templates", LATER), ("tracing", LATER)];
 const GLOBAL_KEYS: [&str; 2] = ["resolve_timeout", "http_config"];
 const GLOBAL_REFUSED: [&str; 24] = [
     "smtp_from",
@@ -88,298 +85,54 @@ const GLOBAL_REFUSED: [&str; 24] = [
     "telegram_api_url",
     "webex_api_url",
 ];
-const ROUTE_KEYS: [&str; 6] = ["receiver", "group_by", "group_wait", "group_interval", "repeat_interval", "continue"];
-const ROUTE_REFUSED: [(&str, &str); 6] = [
-    ("routes", "remove it, and name one receiver for all alerts in the root route"),
-    ("match", "the root route matches all alerts and must not have matchers"),
-    ("match_re", "the root route matches all alerts and must not have matchers"),
-    ("matchers", "the root route matches all alerts and must not have matchers"),
-    ("mute_time_intervals", LATER),
-    ("active_time_intervals", LATER),
-];
-const RECEIVER_KEYS: [&str; 2] = ["name", "webhook_configs"];
-const RECEIVER_REFUSED: [&str; 16] = [
-    "email_configs",
-    "slack_configs",
-    "pagerduty_configs",
-    "opsgenie_configs",
-    "victorops_configs",
-    "pushover_configs",
-    "discord_configs",
-    "webex_configs",
-    "telegram_configs",
-    "wechat_configs",
-    "sns_configs",
-    "msteams_configs",
-    "msteamsv2_configs",
-    "jira_configs",
-    "rocketchat_configs",
-    "incidentio_configs",
-];
-const WEBHOOK_KEYS: [&str; 6] = ["url", "url_file", "send_resolved", "max_alerts", "timeout", "http_config"];
-const HTTP_KEYS: [&str; 6] =
-    ["basic_auth", "authorization", "bearer_token", "bearer_token_file", "follow_redirects", "enable_http2"];
-const HTTP_REFUSED: [(&str, &str); 7] = [
-    ("proxy_url", LATER),
-    ("no_proxy", LATER),
-    ("proxy_from_environment", LATER),
-    ("proxy_connect_header", LATER),
-    ("http_headers", LATER),
-    ("tls_config", LATER),
-    ("oauth2", LATER),
-];
-
-struct Reader {
-    doc: Document,
-    folder: PathBuf,
-}
-
 impl Reader {
     fn root(&mut self, node: &Node) -> Option<Routing> {
         let fields = self.doc.map_except(node, "the file", &ROOT_KEYS, &ROOT_REFUSED)?;
-        let mut resolve_timeout = Duration::from_secs(300);
-        let mut http = HttpConfig::default();
-        if let Some(global) = fields.get("global") {
-            let refused =
-                GLOBAL_REFUSED.map(|key| (key, "it belongs to receivers that are not supported yet: remove it"));
-            if let Some(global) = self.doc.map_except(global, "`global`", &GLOBAL_KEYS, &refused) {
-                if let Some(node) = global.get("resolve_timeout") {
-                    resolve_timeout = self.doc.duration(node, "`resolve_timeout`").unwrap_or(resolve_timeout);
-                }
-                if let Some(node) = global.get("http_config") {
-                    http = self.http(node);
-                }
+        let (resolve_timeout, http) = self.global(&fields);
+        let receivers = fields.get("receivers").map(|n| self.receivers(n, &http)).unwrap_or_default();
+        let inhibit_rules = fields.get("inhibit_rules").map(|n| self.inhibit_rules(n)).unwrap_or_default();
+        let mut intervals = BTreeMap::new();
+        for key in ["time_intervals", "mute_time_intervals"] {
+            if let Some(node) = fields.get(key) {
+                self.intervals(node, key, &mut intervals);
             }
         }
-        let receivers = fields.get("receivers").map(|n| self.receivers(n, &http)).unwrap_or_default();
         let Some(route) = fields.get("route") else {
             self.doc.fault(fields.place, "the file has no `route`", Some("add `route:` with a `receiver`".into()));
             return None;
         };
-        let route = self.route(route, &receivers)?;
-        Some(Routing { resolve_timeout, route, receivers })
-    }
-
-    fn route(&mut self, node: &Node, receivers: &[Receiver]) -> Option<Route> {
-        let fields = self.doc.map_except(node, "a route", &ROUTE_KEYS, &ROUTE_REFUSED)?;
-        let mut route = Route::usual();
-        match fields.get("receiver") {
-            Some(node) => {
-                let name = self.doc.filled(node, "`receiver`")?;
-                if !receivers.iter().any(|r| r.name == name) {
-                    let known: Vec<&str> = receivers.iter().map(|r| r.name.as_str()).collect();
-                    let hint = match nearest(name, known.iter().copied()) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => format!(
-                            "`receivers` has {}",
-                            if known.is_empty() { "none".into() } else { known.join(", ") }
-                        ),
-                    };
-                    self.doc.fault(&node.place, format!("unknown receiver `{name}`"), Some(hint));
-                }
-                route.receiver = name.to_owned();
-            }
-            None => self.doc.fault(fields.place, "the root route requires `receiver`", None),
-        }
-        if let Some(node) = fields.get("continue")
-            && self.doc.flag(node, "`continue`") == Some(true)
-        {
-            self.doc.fault(&node.place, "the root route must not have `continue`", Some("remove it".into()));
-        }
-        if let Some(node) = fields.get("group_by") {
-            route.group_by = self.group_by(node);
-        }
-        if let Some(node) = fields.get("group_wait") {
-            route.group_wait = self.doc.duration(node, "`group_wait`").unwrap_or(route.group_wait);
-        }
-        for (key, span) in
-            [("group_interval", &mut route.group_interval), ("repeat_interval", &mut route.repeat_interval)]
-        {
-            let Some(node) = fields.get(key) else { continue };
-            match self.doc.duration(node, &format!("`{key}`")) {
-                Some(given) if given.is_zero() => {
-                    self.doc.fault(&node.place, format!("`{key}` must be longer than 0"), None);
-                }
-                Some(given) => *span = given,
-                None => {}
-            }
-        }
-        Some(route)
-    }
-
-    fn group_by(&mut self, node: &Node) -> GroupBy {
-        let mut names: Vec<String> = Vec::new();
-        let mut all = false;
-        for item in self.doc.list(node, "`group_by`") {
-            let Some(name) = self.doc.filled(item, "a label of `group_by`") else { continue };
-            if name == "..." {
-                all = true;
-            } else if !is_label_name(name) {
-                self.doc.fault(&item.place, format!("invalid label name `{name}`"), None);
-            } else if names.iter().any(|have| have == name) {
-                self.doc.fault(&item.place, format!("duplicate label `{name}` in `group_by`"), None);
-            } else {
-                names.push(name.to_owned());
-            }
-        }
-        if all && !names.is_empty() {
-            let hint = Some("remove the other labels, or `...`".to_owned());
-            self.doc.fault(&node.place, "`...` means all labels and must be the only entry", hint);
-        }
-        if all { GroupBy::All } else { GroupBy::Labels(names) }
-    }
-
-    fn receivers(&mut self, node: &Node, http: &HttpConfig) -> Vec<Receiver> {
-        let refused = RECEIVER_REFUSED.map(|key| (key, LATER));
-        let mut lines: HashMap<String, usize> = HashMap::new();
-        let mut receivers = Vec::new();
-        for item in self.doc.list(node, "`receivers`") {
-            let Some(fields) = self.doc.map_except(item, "a receiver", &RECEIVER_KEYS, &refused) else { continue };
-            let Some(name) = fields.get("name") else {
-                self.doc.fault(fields.place, "a receiver requires `name`", None);
-                continue;
-            };
-            let Some(text) = self.doc.filled(name, "`name`") else { continue };
-            if let Some(first) = lines.insert(text.to_owned(), name.place.line()) {
-                let message = format!("receiver `{text}` is defined twice, first in line {first}");
-                self.doc.fault(&name.place, message, Some("give one of them another name".into()));
-            }
-            let mut webhooks = Vec::new();
-            if let Some(list) = fields.get("webhook_configs") {
-                for item in self.doc.list(list, "`webhook_configs`") {
-                    webhooks.extend(self.webhook(item, http));
-                }
-            }
-            receivers.push(Receiver { name: text.to_owned(), webhooks, log: false });
-        }
-        receivers
-    }
-
-    fn webhook(&mut self, node: &Node, http: &HttpConfig) -> Option<Webhook> {
-        let fields = self.doc.map(node, "a webhook", &WEBHOOK_KEYS)?;
-        let url = match (fields.get("url"), fields.get("url_file")) {
-            (Some(url), None) => {
-                let text = self.doc.filled(url, "`url`")?;
-                let good = url::Url::parse(text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
-                if !good {
-                    let hint = Some("write it as `https://host/path`".to_owned());
-                    self.doc.fault(&url.place, "invalid URL in `url`", hint);
-                }
-                Credential::Literal(text.to_owned())
-            }
-            (None, Some(file)) => self.path(file, "`url_file`")?,
-            (Some(_), Some(second)) => {
-                self.doc.fault(&second.place, "`url` and `url_file` are mutually exclusive", Some("remove one".into()));
-                return None;
-            }
-            (None, None) => {
-                self.doc.fault(fields.place, "a webhook requires `url` or `url_file`", None);
-                return None;
-            }
+        let names = Names {
+            receivers: receivers.iter().map(|receiver| receiver.name.as_str()).collect(),
+            intervals: intervals.keys().map(String::as_str).collect(),
         };
-        let send_resolved =
-            fields.get("send_resolved").and_then(|n| self.doc.flag(n, "`send_resolved`")).unwrap_or(true);
-        let max_alerts = fields.get("max_alerts").and_then(|n| self.doc.count(n, "`max_alerts`")).unwrap_or(0);
-        let timeout = fields.get("timeout").and_then(|n| self.doc.duration(n, "`timeout`")).filter(|t| !t.is_zero());
-        let http = fields.get("http_config").map_or_else(|| http.clone(), |n| self.http(n));
-        Some(Webhook {
-            url,
-            send_resolved,
-            max_alerts: usize::try_from(max_alerts).unwrap_or(usize::MAX),
-            timeout,
-            http,
-        })
+        let routes = self.routes(route, &names)?;
+        Some(Routing { resolve_timeout, routes, receivers, inhibit_rules, intervals, shown: shown(node) })
     }
 
-    fn http(&mut self, node: &Node) -> HttpConfig {
+    fn global(&mut self, fields: &Fields<'_>) -> (Duration, HttpConfig) {
+        let mut resolve_timeout = Duration::from_secs(300);
         let mut http = HttpConfig::default();
-        let Some(fields) = self.doc.map_except(node, "`http_config`", &HTTP_KEYS, &HTTP_REFUSED) else { return http };
-        if let Some(node) = fields.get("follow_redirects") {
-            http.follow_redirects = self.doc.flag(node, "`follow_redirects`").unwrap_or(true);
-        }
-        if let Some(node) = fields.get("enable_http2") {
-            self.doc.flag(node, "`enable_http2`");
-        }
-        let given: Vec<&str> = ["basic_auth", "authorization", "bearer_token", "bearer_token_file"]
-            .into_iter()
-            .filter(|key| fields.get(key).is_some())
-            .collect();
-        if given.len() > 1 {
-            let message = format!("{} are mutually exclusive", given.join(", "));
-            self.doc.fault(fields.place, message, Some("leave one of them".into()));
-        }
-        if let Some(node) = fields.get("basic_auth") {
-            http.auth = self.basic(node).unwrap_or(Auth::None);
-        } else if let Some(node) = fields.get("authorization") {
-            http.auth = self.authorization(node).unwrap_or(Auth::None);
-        } else if let Some(node) = fields.get("bearer_token") {
-            if let Some(token) = self.doc.filled(node, "`bearer_token`") {
-                http.auth = bearer(Credential::Literal(token.to_owned()));
-            }
-        } else if let Some(node) = fields.get("bearer_token_file")
-            && let Some(file) = self.path(node, "`bearer_token_file`")
+        let refused = GLOBAL_REFUSED.map(|key| (key, "it belongs to receivers that are not supported yet: remove it"));
+        if let Some(global) = fields.get("global")
+            && let Some(global) = self.doc.map_except(global, "`global`", &GLOBAL_KEYS, &refused)
         {
-            http.auth = bearer(file);
-        }
-        http
-    }
-
-    fn basic(&mut self, node: &Node) -> Option<Auth> {
-        let fields = self.doc.map(node, "`basic_auth`", &["username", "password", "password_file"])?;
-        let username =
-            fields.get("username").and_then(|n| self.doc.text(n, "`username`")).unwrap_or_default().to_owned();
-        let password = self.either(&fields, "password", "password_file")?;
-        Some(Auth::Basic { username, password: password.unwrap_or(Credential::Literal(String::new())) })
-    }
-
-    fn authorization(&mut self, node: &Node) -> Option<Auth> {
-        let fields = self.doc.map(node, "`authorization`", &["type", "credentials", "credentials_file"])?;
-        let kind = match fields.get("type") {
-            Some(node) => {
-                let kind = self.doc.filled(node, "`type`")?.trim();
-                if kind.eq_ignore_ascii_case("basic") {
-                    self.doc.fault(&node.place, "`type` can't be `Basic`", Some("write `basic_auth` instead".into()));
-                }
-                kind.to_owned()
+            if let Some(node) = global.get("resolve_timeout") {
+                resolve_timeout = self.doc.duration(node, "`resolve_timeout`").unwrap_or(resolve_timeout);
             }
-            None => "Bearer".to_owned(),
-        };
-        match self.either(&fields, "credentials", "credentials_file")? {
-            Some(credentials) => Some(Auth::Header { kind, credentials }),
-            None => {
-                self.doc.fault(fields.place, "`authorization` requires `credentials` or `credentials_file`", None);
-                None
+            if let Some(node) = global.get("http_config") {
+                http = self.http(node);
             }
         }
-    }
-
-    /// A secret that may stand here or in a file; the outer `None` is a fault.
-    fn either(&mut self, fields: &Fields<'_>, here: &str, file: &str) -> Option<Option<Credential>> {
-        match (fields.get(here), fields.get(file)) {
-            (Some(_), Some(second)) => {
-                let message = format!("`{here}` and `{file}` are mutually exclusive");
-                self.doc.fault(&second.place, message, Some("remove one".into()));
-                None
-            }
-            (Some(node), None) => {
-                let text = self.doc.text(node, &format!("`{here}`"))?;
-                Some(Some(Credential::Literal(text.to_owned())))
-            }
-            (None, Some(node)) => self.path(node, &format!("`{file}`")).map(Some),
-            (None, None) => Some(None),
-        }
-    }
-
-    /// A path; a relative one counts from the folder of the file.
-    fn path(&mut self, node: &Node, what: &str) -> Option<Credential> {
-        let text = self.doc.filled(node, what)?;
-        Some(Credential::File(self.folder.join(text)))
+        (resolve_timeout, http)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Credential;
+    use crate::http_config::{Auth, bearer};
+    use crate::routing::GroupBy;
 
     #[test]
     fn the_supported_part_is_read() {
@@ -390,6 +143,17 @@ route:
   group_by: ['...']
   group_wait: 0s
   group_interval: 1m30s
+  routes:
+  - matchers: ['team="x"']
+    match_re: {svc: a|b}
+    group_by: [b]
+    continue: true
+    mute_time_intervals: [nights]
+    routes: [{match: {"n": 1}, receiver: empty}]
+  - matchers: ['{svc=~"^(?:a|b)$", team=x}']
+time_intervals:
+- name: nights
+  time_intervals: [{times: [{start_time: "22:00", end_time: "24:00"}], location: Europe/Berlin}]
 receivers:
 - name: a
   webhook_configs:
@@ -401,12 +165,22 @@ receivers:
       basic_auth: {username: u, password_file: /run/p}
       follow_redirects: false
 - name: empty
-inhibit_rules: []
+inhibit_rules: [{source_matchers: [a=b], target_match: {c: d}, equal: [b]}]
 "#;
         let routing = Routing::parse(Path::new("/etc/am/alertmanager.yml"), text).expect("good");
-        assert_eq!(routing.route.group_by, GroupBy::All);
-        assert_eq!(routing.route.group_interval, Duration::from_secs(90));
-        assert_eq!(routing.route.repeat_interval, Duration::from_secs(4 * 3600));
+        let root = &routing.routes[0];
+        assert_eq!(root.group_by, GroupBy::All);
+        assert_eq!(root.group_interval, Duration::from_secs(90));
+        assert_eq!(root.repeat_interval, Duration::from_secs(4 * 3600));
+        let child = &routing.routes[1];
+        assert_eq!(
+            (child.group_by.clone(), child.group_interval),
+            (GroupBy::Labels(vec!["b".into()]), root.group_interval)
+        );
+        assert_eq!(child.key, r#"{}/{svc=~"^(?:a|b)$",team="x"}"#);
+        assert_eq!(routing.routes[3].id, format!("{}\u{1f}2", child.key), "siblings with the same matchers");
+        assert_eq!(routing.inhibit_rules[0].equal, ["b"]);
+        assert_eq!(routing.intervals["nights"].len(), 1);
         let hooks = &routing.receivers[0].webhooks;
         assert_eq!(hooks[0].http.auth, bearer(Credential::Literal("t".into())));
         assert_eq!((hooks[0].max_alerts, hooks[0].send_resolved), (5, false));
@@ -416,9 +190,13 @@ inhibit_rules: []
             Auth::Basic { username: "u".into(), password: Credential::File("/run/p".into()) }
         );
         assert!(!hooks[1].http.follow_redirects);
-        assert!(!format!("{routing:?}{}", routing.shown()).contains("127.0.0.1"), "addresses are secrets");
-        let shown = Routing::parse(Path::new("f"), &routing.shown().replace("<secret>", "http://x/"));
-        assert_eq!(shown.expect("the shown form is read again").route, routing.route);
+        let debug = format!("{routing:?}");
+        assert!(
+            !debug.contains("127.0.0.1") && !debug.contains("bearer_token: t"),
+            "addresses and tokens are secrets: {debug}"
+        );
+        let shown = Routing::parse(Path::new("f"), &routing.shown.replace("<secret>", "http://x/"));
+        assert_eq!(shown.expect("the shown form is read again").routes, routing.routes);
     }
 
     #[test]
@@ -429,9 +207,20 @@ route:
   receiver: opz
   group_by: [alertname, alertname, 'a-b', '...']
   group_interval: 0s
-  routes: [{receiver: x}]
+  routes:
+  - {receiver: opsi, matchers: ['a-b="c"', 'a=~"("'], match: {a-b: c}, match_re: {a: }, mute_time_intervals: [day]}
   matcher: x
+  matchers: [a=b]
   continue: true
+time_intervals:
+- name: days
+  time_intervals:
+  - times: [{start_time: "9", end_time: "17:00"}, {start_time: "17:00", end_time: "09:00"}, {end_time: "09:00"}]
+    weekdays: [mon]
+    location: Europe/Atlantis
+    days: [1]
+- name: days
+- time_intervals: []
 receivers:
 - name: ops
   slack_configs: [{}]
@@ -444,7 +233,8 @@ receivers:
     url: http://x/
 - name: ops
 - webhook_configs: []
-inhibit_rules: [{}]
+inhibit_rules: [{source_matcher: [a=b], target_matchers: ['a']}]
+templates: [x]
 silences: []
 "#;
         let faults = Routing::parse(Path::new("alertmanager.yml"), text).expect_err("faults");

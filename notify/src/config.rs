@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotifyConfig {
-    /// An `alertmanager.yml` with the route and the receivers. Without it, alerts are only written to Millrace's own log.
+    /// An `alertmanager.yml` with the routes and the receivers. Without it, alerts are only written to Millrace's own log.
     pub config_file: Option<PathBuf>,
     /// Address of the Alertmanager API, `host:port`. Beyond loopback, a login is required: see `access`.
     pub listen: String,
@@ -27,6 +27,10 @@ pub struct NotifyConfig {
     /// Maximum number of active alerts; further ones are rejected with an error. Reports by the API fill three quarters of it at
     /// most (then 429): a flood from outside leaves room for this process's rules.
     pub max_alerts: usize,
+    /// Maximum number of silences kept, expired ones included; further ones are rejected with an error.
+    pub max_silences: usize,
+    /// How long expired silences are kept and shown.
+    pub silence_retention: Span,
     /// Maximum number of messages sent concurrently.
     pub concurrency: usize,
     /// Time limit for one attempt to deliver a message.
@@ -42,6 +46,8 @@ impl Default for NotifyConfig {
             external_url: String::new(),
             forward: Vec::new(),
             max_alerts: 50_000,
+            max_silences: 10_000,
+            silence_retention: Span::secs(5 * 24 * 3600),
             concurrency: 64,
             timeout: Span::secs(10),
         }
@@ -63,7 +69,9 @@ impl NotifyConfig {
         if !self.forward.is_empty() {
             faults.add("forward", "is not supported yet: remove it and name receivers in `config_file`");
         }
-        for (key, number) in [("max_alerts", self.max_alerts), ("concurrency", self.concurrency)] {
+        for (key, number) in
+            [("max_alerts", self.max_alerts), ("max_silences", self.max_silences), ("concurrency", self.concurrency)]
+        {
             if number == 0 {
                 faults.add(key, "must be at least 1");
             }

@@ -1,5 +1,5 @@
-//! One flush of a group: its alerts are frozen, each integration of the receiver is notified by the stages dedup, render, send
-//! and record, and alerts that are resolved and notified are forgotten.
+//! One flush of a group: its alerts are frozen, each integration of the receiver is notified by the stages mute
+//! (time, silence, inhibition), dedup, render, send and record, and alerts that are resolved and notified are forgotten.
 //!
 //! In: the key of a group that is due. Out: messages of integrations. Touches the network and the records by way of the stages.
 
@@ -16,6 +16,9 @@ use crate::notification::{Notification, Stage, Verdict};
 use crate::parts::Parts;
 use crate::record;
 use crate::stage_dedup::DedupStage;
+use crate::stage_mute_inhibit::InhibitStage;
+use crate::stage_mute_silence::SilenceStage;
+use crate::stage_mute_time::TimeStage;
 use crate::stage_record::RecordStage;
 use crate::stage_render::RenderStage;
 use crate::stage_send::SendStage;
@@ -25,7 +28,7 @@ use crate::wait;
 pub(crate) struct Flush {
     parts: Arc<Parts>,
     /// What each notification passes, in order.
-    stages: [Box<dyn Stage>; 4],
+    stages: [Box<dyn Stage>; 7],
 }
 
 impl Flush {
@@ -33,6 +36,9 @@ impl Flush {
     pub(crate) fn new(parts: &Arc<Parts>) -> Self {
         Self {
             stages: [
+                Box::new(TimeStage { parts: Arc::clone(parts) }),
+                Box::new(SilenceStage { parts: Arc::clone(parts) }),
+                Box::new(InhibitStage { parts: Arc::clone(parts) }),
                 Box::new(DedupStage { parts: Arc::clone(parts) }),
                 Box::new(RenderStage { parts: Arc::clone(parts) }),
                 Box::new(SendStage { parts: Arc::clone(parts) }),
@@ -56,15 +62,17 @@ impl Flush {
         if !ended.is_empty() {
             self.clone().mark_ended(ended, now_ns).await;
         }
+        let route = Arc::clone(&batch.route);
+        // A reload that took the receiver away has regrouped the alerts, too.
+        let Some(integrations) = plan.integrations.get(&route.receiver) else { return };
         let slot = Arc::new(Mutex::new(Some(slot)));
         let (firing, resolved) = (batch.fingerprints(false), batch.fingerprints(true));
-        let notified = plan.integrations.iter().enumerate().map(|(number, integration)| {
-            let route = plan.routing.route.clone();
+        let notified = integrations.iter().enumerate().map(|(number, integration)| {
             self.notify(Notification {
-                key: record::entry_key(&route.receiver, integration.kind(), number, &batch.group_key),
+                key: record::entry_key(&route.receiver, integration.kind(), number, &batch.group_id),
                 batch: Arc::clone(&batch),
                 time_limit: wait::send_limit(&route),
-                route,
+                route: Arc::clone(&route),
                 number,
                 integration: Arc::clone(integration),
                 slot: Arc::clone(&slot),
@@ -84,7 +92,7 @@ impl Flush {
                 .map(|notified| (notified.fingerprint, notified.alert.updated_at_ns))
                 .collect();
             if !over.is_empty() {
-                self.forget_resolved(over).await;
+                self.forget_resolved(batch.group_id.clone(), over).await;
             }
         }
     }
@@ -124,20 +132,23 @@ impl Flush {
         true
     }
 
-    /// Forgets alerts that are over, notified, and not reported again meanwhile.
-    async fn forget_resolved(self: Arc<Self>, over: Vec<(Fingerprint, i64)>) {
-        let plan = self.parts.plan();
+    /// Takes alerts out of their group that are over, notified, and not reported again meanwhile. Those in no group any more are
+    /// forgotten.
+    async fn forget_resolved(self: Arc<Self>, group_id: String, over: Vec<(Fingerprint, i64)>) {
         run_blocking(move || {
             let _order = self.parts.write_order.lock();
             let mut gone = Vec::new();
             {
                 let mut state = self.parts.state.lock();
                 for (fingerprint, updated_at_ns) in over {
-                    if state.alerts.get(&fingerprint).is_some_and(|alert| alert.updated_at_ns == updated_at_ns) {
-                        state.remove(&plan.routing, fingerprint);
+                    let is_same = |alert: &Alert| alert.updated_at_ns == updated_at_ns;
+                    if state.alerts.get(&fingerprint).is_some_and(is_same) && state.leave(&group_id, fingerprint) {
                         gone.push(fingerprint);
                     }
                 }
+            }
+            if gone.is_empty() {
+                return;
             }
             if let Err(error) = self.parts.records.drop_alerts(&gone) {
                 self.parts.metrics.store_failures.inc();

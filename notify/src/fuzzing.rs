@@ -74,10 +74,15 @@ fn alertmanager(bytes: &[u8]) {
     let path = Path::new("alertmanager.yml");
     match Routing::parse(path, text) {
         Ok(routing) => {
-            let shown = routing.shown().replace("url: <secret>", "url: http://x/");
+            let shown = routing
+                .shown
+                .replace("url: <secret>", "url: http://x/")
+                .replace("proxy_url: <secret>", "proxy_url: http://x/");
             let again =
                 Routing::parse(path, &shown).unwrap_or_else(|faults| panic!("{text} is shown as {shown}: {faults:?}"));
-            assert_eq!(again.route, routing.route, "{text} is shown as {shown}");
+            assert_eq!(again.routes, routing.routes, "{text} is shown as {shown}");
+            assert_eq!(again.inhibit_rules, routing.inhibit_rules, "{text} is shown as {shown}");
+            assert_eq!(again.intervals, routing.intervals, "{text} is shown as {shown}");
             assert_eq!(again.resolve_timeout, routing.resolve_timeout, "{text} is shown as {shown}");
             let names =
                 |routing: &Routing| routing.receivers.iter().map(|r| (r.name.clone(), r.webhooks.len())).collect();
@@ -97,9 +102,9 @@ fn alertmanager(bytes: &[u8]) {
 
 fn alertmanager_seeds(_: u64) -> Vec<Vec<u8>> {
     texts(&[
-        "global: {resolve_timeout: 2m, http_config: {bearer_token: t}}\nroute:\n  receiver: a\n  group_by: ['...']\n  group_wait: 0s\n  group_interval: 1m30s\nreceivers:\n- name: a\n  webhook_configs:\n  - url: http://127.0.0.1:1/a\n    max_alerts: 5\n    send_resolved: false\n  - url_file: secret/url\n    http_config:\n      basic_auth: {username: u, password_file: /run/p}\n      follow_redirects: false\n- name: \"em\\\"pty\\n\"\ninhibit_rules: []\n",
+        "global: {resolve_timeout: 2m, http_config: {bearer_token: t}}\nroute:\n  receiver: a\n  group_by: ['...']\n  group_wait: 0s\n  group_interval: 1m30s\nreceivers:\n- name: a\n  webhook_configs:\n  - url: http://127.0.0.1:1/a\n    max_alerts: 5\n    send_resolved: false\n  - url_file: secret/url\n    http_config:\n      basic_auth: {username: u, password_file: /run/p}\n      follow_redirects: false\n- name: \"em\\\"pty\\n\"\ninhibit_rules: [{source_match: {a: b}, target_matchers: ['c=~\"d|e\"'], equal: [f]}]\ntime_intervals: [{name: n, time_intervals: [{times: [{start_time: '00:00', end_time: '24:00'}], weekdays: ['monday:friday'], days_of_month: ['-3:-1'], location: Europe/Berlin}]}]\n",
         "route: {receiver: x, group_by: [alertname, \"a_b\"], repeat_interval: 1d, continue: false}\nreceivers: [{name: x, webhook_configs: [{url: \"https://h/p\", timeout: 5s, http_config: {authorization: {type: Basic, credentials: c}}}]}]\n---\nmore: 1\n",
-        "route:\n  receiver: opz\n  group_by: [a, a, 'a-b', '...']\n  group_interval: 0s\n  routes: [{receiver: x}]\n  matcher: x\n  continue: true\nreceivers:\n- &r\n  name: ops\n  slack_configs: [{}]\n  webhook_configs:\n  - url: /relative\n  - max_alerts: -1\n    url: http://x/\n    url_file: y\n- *r\n- <<: *r\n  name: again\nsilences: []\n",
+        "route:\n  receiver: opz\n  group_by: [a, a, 'a-b', '...']\n  group_interval: 0s\n  routes: [{receiver: x, match_re: {a: b}, matchers: [\"a!='b'\", '\"c d\"=e'], routes: [{active_time_intervals: [n]}]}]\n  matcher: x\n  continue: true\nreceivers:\n- &r\n  name: ops\n  slack_configs: [{}]\n  webhook_configs:\n  - url: /relative\n  - max_alerts: -1\n    url: http://x/\n    url_file: y\n- *r\n- <<: *r\n  name: again\nsilences: []\n",
     ])
 }
 

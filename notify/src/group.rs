@@ -4,14 +4,17 @@
 //! Touches nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::alert::{Alert, message_order};
-use crate::routing::GroupBy;
+use crate::routing::{GroupBy, Route};
 use millrace_log::alert::{Fingerprint, LabelSet, labels_text};
 
 /// One group of alerts.
 #[derive(Debug, Clone)]
 pub struct Group {
+    /// The route that its alerts took.
+    pub route: Arc<Route>,
     /// Labels that all its alerts share by the route's `group_by`.
     pub labels: LabelSet,
     /// Its alerts.
@@ -34,9 +37,10 @@ pub fn labels_of(alert: &LabelSet, by: &GroupBy) -> LabelSet {
     }
 }
 
-/// Alertmanager's key of a group of the first route: `{}:{alertname="A"}`.
-pub fn key_of(labels: &LabelSet) -> String {
-    format!("{{}}:{}", labels_text(labels))
+/// Alertmanager's key of a group, of the route's key and the group's labels: `{}/{team="x"}:{alertname="A"}`. With the id of
+/// the route instead of its key, no two groups have the same.
+pub fn key_of(route: &str, labels: &LabelSet) -> String {
+    format!("{route}:{}", labels_text(labels))
 }
 
 /// An alert as receivers are notified of it: frozen, so that it does not resolve while messages are under way.
@@ -53,8 +57,12 @@ pub struct NotifiedAlert {
 /// Alerts of one group at one time, in the order of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Key of the group.
+    /// The route that the group's alerts took.
+    pub route: Arc<Route>,
+    /// Alertmanager's key of the group.
     pub group_key: String,
+    /// Key of the group that no other has.
+    pub group_id: String,
     /// Labels of the group.
     pub group_labels: LabelSet,
     /// Time of freezing, ns since 1970.
@@ -65,12 +73,25 @@ pub struct Batch {
 
 impl Batch {
     /// Freezes alerts.
-    pub fn freeze(group_key: &str, group: &Group, alerts: impl Iterator<Item = Alert>, at_ns: i64) -> Self {
+    pub fn freeze(group_id: &str, group: &Group, alerts: impl Iterator<Item = Alert>, at_ns: i64) -> Self {
         let mut alerts: Vec<NotifiedAlert> = alerts
             .map(|alert| NotifiedAlert { fingerprint: alert.fingerprint(), resolved: alert.resolved_at(at_ns), alert })
             .collect();
         alerts.sort_by(|a, b| message_order(&a.alert.labels, &b.alert.labels));
-        Self { group_key: group_key.to_owned(), group_labels: group.labels.clone(), at_ns, alerts }
+        Self {
+            route: Arc::clone(&group.route),
+            group_key: key_of(&group.route.key, &group.labels),
+            group_id: group_id.to_owned(),
+            group_labels: group.labels.clone(),
+            at_ns,
+            alerts,
+        }
+    }
+
+    /// With some of its alerts.
+    #[must_use]
+    pub fn with(&self, alerts: Vec<NotifiedAlert>) -> Self {
+        Self { alerts, ..self.clone() }
     }
 
     /// Identities of those that fire, or of those that are over.
@@ -92,7 +113,7 @@ mod tests {
             (GroupBy::Labels(vec![]), "{}:{}"),
             (GroupBy::All, r#"{}:{alertname="A", b="x\"y", c="z"}"#),
         ] {
-            assert_eq!(key_of(&labels_of(&alert, &by)), want);
+            assert_eq!(key_of("{}", &labels_of(&alert, &by)), want);
         }
     }
 }

@@ -21,6 +21,8 @@ pub mod names {
     pub const MESSAGES_SENT: &str = "millrace_notify_messages_sent";
     pub const ATTEMPTS_FAILED: &str = "millrace_notify_attempts_failed";
     pub const MESSAGES_FAILED: &str = "millrace_notify_messages_failed";
+    pub const ALERTS_MUTED: &str = "millrace_notify_alerts_muted";
+    pub const SILENCES: &str = "millrace_notify_silences";
     pub const STORE_FAILURES: &str = "millrace_notify_store_failures";
 }
 
@@ -31,6 +33,31 @@ pub struct IntegrationLabels {
     pub receiver: String,
     /// Type of the integration: `webhook`, `log`.
     pub integration: String,
+}
+
+/// What mutes alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Muting {
+    /// Time intervals of the route.
+    Time,
+    /// A silence.
+    Silence,
+    /// Another alert.
+    Inhibition,
+}
+
+/// What muted alerts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MutingLabels {
+    /// `time`, `silence` or `inhibition`.
+    pub by: &'static str,
+}
+
+/// Silences of a state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabels {
+    /// `active`, `pending` or `expired`.
+    pub state: &'static str,
 }
 
 /// Metrics of the notifier.
@@ -52,6 +79,10 @@ pub struct NotifyMetrics {
     pub attempts_failed: Family<IntegrationLabels, Counter>,
     /// Messages given up until the group's next flush.
     pub failed: Family<IntegrationLabels, Counter>,
+    /// Alerts left out of messages, each time a group was flushed.
+    pub muted: Family<MutingLabels, Counter>,
+    /// Silences held.
+    pub silences: Family<StateLabels, Gauge>,
     /// States that could not be made durable.
     pub store_failures: Counter,
 }
@@ -70,8 +101,24 @@ impl NotifyMetrics {
         r.register(names::ATTEMPTS_FAILED, "Attempts to deliver that failed", own.attempts_failed.clone());
         let help = "Messages that could not be delivered before the next flush of their group";
         r.register(names::MESSAGES_FAILED, help, own.failed.clone());
+        let help = "Alerts left out of notifications of flushed groups";
+        r.register(names::ALERTS_MUTED, help, own.muted.clone());
+        r.register(names::SILENCES, "Silences held", own.silences.clone());
+        for muting in [Muting::Time, Muting::Silence, Muting::Inhibition] {
+            own.muted(muting, 0);
+        }
         r.register(names::STORE_FAILURES, "States that could not be saved", own.store_failures.clone());
         Arc::new(own)
+    }
+
+    /// Counts alerts that were left out of a message.
+    pub(crate) fn muted(&self, by: Muting, count: usize) {
+        let by = match by {
+            Muting::Time => "time",
+            Muting::Silence => "silence",
+            Muting::Inhibition => "inhibition",
+        };
+        self.muted.get_or_create(&MutingLabels { by }).inc_by(count as u64);
     }
 
     /// Exposes the series of an integration from the start, as zero.

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::dedup::Reason;
-use crate::group::Batch;
+use crate::group::{Batch, NotifiedAlert};
 use crate::integration::{Integration, Message};
 use crate::routing::Route;
 
@@ -21,7 +21,7 @@ pub(crate) struct Notification {
     /// The group's alerts, frozen.
     pub(crate) batch: Arc<Batch>,
     /// The route that led here.
-    pub(crate) route: Route,
+    pub(crate) route: Arc<Route>,
     /// Which of the receiver's integrations.
     pub(crate) number: usize,
     /// How people are notified.
@@ -42,6 +42,22 @@ pub(crate) struct Notification {
     pub(crate) reason: Option<Reason>,
     /// What is sent: from the render stage; none if there is nothing that the receiver wants.
     pub(crate) message: Option<Message>,
+}
+
+impl Notification {
+    /// Leaves out alerts that are muted. Returns how many, and what is left to do.
+    pub(crate) fn leave_out(&mut self, muted: impl Fn(&NotifiedAlert) -> bool) -> (usize, Verdict) {
+        let (out, left): (Vec<_>, Vec<_>) = self.batch.alerts.iter().partition(|alert| muted(alert));
+        if !out.is_empty() {
+            let batch = self.batch.with(left.into_iter().cloned().collect());
+            let count = out.len();
+            self.firing = batch.fingerprints(false);
+            self.resolved = batch.fingerprints(true);
+            self.batch = Arc::new(batch);
+            return (count, if self.batch.alerts.is_empty() { Verdict::Done } else { Verdict::Continue });
+        }
+        (0, Verdict::Continue)
+    }
 }
 
 /// What a stage says.

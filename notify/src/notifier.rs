@@ -5,7 +5,7 @@
 //! its own, so that a dead receiver holds up nobody else.
 //!
 //! An alert is grouped ([`crate::group`]) and waits ([`wait`]); each notification of a flush ([`crate::flush`]) then passes the
-//! stages dedup, render, send and record ([`crate::notification`]).
+//! stages mute (time, silence, inhibition), dedup, render, send and record ([`crate::notification`]).
 //!
 //! # What survives a crash
 //! Alerts are on the disk before their report is answered; what was sent before the next flush relies on it; and that an
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use millrace_log::alert::{AlertSink, Fingerprint, NewAlert, SinkError};
+use millrace_log::alert::{AlertSink, NewAlert, SinkError};
 use millrace_log::clock::{SharedClock, span_ns};
 use millrace_log::outgoing::Outgoing;
 use millrace_log::store::{Store, run_blocking};
@@ -37,11 +37,12 @@ use crate::error::NotifyError;
 use crate::failing::Failing;
 use crate::flush::Flush;
 use crate::integration::Integration;
-use crate::metrics::NotifyMetrics;
+use crate::metrics::{NotifyMetrics, StateLabels};
 use crate::parts::Parts;
 use crate::plan::Plan;
 use crate::record::Records;
 use crate::routing::Routing;
+use crate::silence::{Silence, SilenceState};
 use crate::state::{self, NotifierState};
 use crate::wait;
 
@@ -53,18 +54,9 @@ const MAX_PAUSES: usize = 1000;
 /// The label after which groups take turns.
 const ALERT_NAME: &str = "alertname";
 
-/// Alerts of one group, for the API.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GroupedAlerts {
-    /// Labels of the group.
-    pub labels: millrace_log::alert::LabelSet,
-    /// Its alerts, by identity.
-    pub alerts: Vec<Alert>,
-}
-
 /// The notifier.
 pub struct Notifier {
-    parts: Arc<Parts>,
+    pub(crate) parts: Arc<Parts>,
     flush: Arc<Flush>,
     outgoing: Option<Outgoing>,
     wake: Notify,
@@ -97,7 +89,7 @@ impl Notifier {
         Self::open_plan(config, plan, Some(outgoing.clone()), data_dir, clock, registry)
     }
 
-    /// As [`Notifier::open`], with integrations of the caller's.
+    /// As [`Notifier::open`], with integrations of the caller's for each receiver.
     pub fn open_with(
         config: NotifyConfig,
         routing: Routing,
@@ -106,7 +98,7 @@ impl Notifier {
         clock: SharedClock,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, NotifyError> {
-        Self::open_plan(config, Plan { routing, integrations }, None, data_dir, clock, registry)
+        Self::open_plan(config, Plan::with(routing, &integrations), None, data_dir, clock, registry)
     }
 
     fn open_plan(
@@ -119,14 +111,15 @@ impl Notifier {
     ) -> Result<Arc<Self>, NotifyError> {
         let records = Records::open(Store::open(&data_dir.join("notify"))?)?;
         let now_ns = clock.now_ns();
-        let mut state = NotifierState { sent: records.entries(now_ns)?, ..NotifierState::default() };
+        let mut state = NotifierState::new(Arc::clone(&plan.routing), records.entries(now_ns)?);
+        records.silences()?.into_iter().for_each(|silence| state.silences.put(silence));
         let grace_ns = now_ns.saturating_add(span_ns(plan.routing.resolve_timeout));
         for mut alert in records.alerts()? {
             if !alert.ended && alert.ends_at_ns < grace_ns {
                 alert.ends_at_ns = grace_ns;
                 alert.timeout = true;
             }
-            state.insert(&plan.routing, alert, now_ns);
+            state.insert(alert, now_ns);
         }
         let metrics = NotifyMetrics::register(registry);
         plan.expose(&metrics);
@@ -146,6 +139,7 @@ impl Notifier {
         let flush = Arc::new(Flush::new(&parts));
         let notifier = Self { flush, outgoing, wake: Notify::new(), started_ns: now_ns, parts };
         notifier.count();
+        notifier.count_silences();
         Ok(Arc::new(notifier))
     }
 
@@ -163,9 +157,13 @@ impl Notifier {
         plan.expose(&self.parts.metrics);
         *self.parts.plan.write() = plan.clone();
         self.parts.failing.clear();
-        self.parts.state.lock().regroup(&plan.routing, self.parts.clock.now_ns());
+        self.parts.state.lock().regroup(Arc::clone(&plan.routing), self.parts.clock.now_ns());
         self.wake.notify_one();
-        tracing::info!(receiver = plan.routing.route.receiver, "alertmanager.yml loaded");
+        tracing::info!(
+            routes = plan.routing.routes.len(),
+            receivers = plan.routing.receivers.len(),
+            "alertmanager.yml loaded"
+        );
         Ok(())
     }
 
@@ -175,8 +173,8 @@ impl Notifier {
     }
 
     /// The routing at work.
-    pub fn routing(&self) -> Routing {
-        self.parts.plan().routing.clone()
+    pub fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.parts.plan().routing)
     }
 
     /// The configuration.
@@ -192,45 +190,6 @@ impl Notifier {
     /// The present time by its clock.
     pub fn now_ns(&self) -> i64 {
         self.parts.clock.now_ns()
-    }
-
-    /// Alerts that are not over, by identity.
-    pub fn alerts(&self) -> Vec<Alert> {
-        let now_ns = self.parts.clock.now_ns();
-        let state = self.parts.state.lock();
-        let mut alerts: Vec<(Fingerprint, Alert)> = state
-            .alerts
-            .iter()
-            .filter(|(_, alert)| alert.ends_at_ns >= now_ns)
-            .map(|(fingerprint, alert)| (*fingerprint, alert.clone()))
-            .collect();
-        drop(state);
-        alerts.sort_by_key(|(fingerprint, _)| *fingerprint);
-        alerts.into_iter().map(|(_, alert)| alert).collect()
-    }
-
-    /// Groups with their alerts that are not over, by their labels.
-    pub fn groups(&self) -> Vec<GroupedAlerts> {
-        let now_ns = self.parts.clock.now_ns();
-        let state = self.parts.state.lock();
-        let mut groups: Vec<GroupedAlerts> = state
-            .groups
-            .values()
-            .map(|group| GroupedAlerts {
-                labels: group.labels.clone(),
-                alerts: group
-                    .members
-                    .iter()
-                    .filter_map(|fingerprint| state.alerts.get(fingerprint))
-                    .filter(|alert| alert.ends_at_ns >= now_ns)
-                    .cloned()
-                    .collect(),
-            })
-            .filter(|group| !group.alerts.is_empty())
-            .collect();
-        drop(state);
-        groups.sort_by(|a, b| a.labels.iter().cmp(b.labels.iter()));
-        groups
     }
 
     /// Takes reports that came by the API; good ones are durable when it returns. Others are named in the error.
@@ -267,7 +226,7 @@ impl Notifier {
                     }
                     None => alert,
                 };
-                state.insert(&plan.routing, alert.clone(), now_ns);
+                state.insert(alert.clone(), now_ns);
                 changed.push(alert);
             }
             held = state.alerts.len();
@@ -335,7 +294,6 @@ impl Notifier {
 
     /// Adds groups that are due, marked as being flushed. Returns when the next one is.
     fn find_due(&self, now_ns: i64, due: &mut Due) -> i64 {
-        let plan = self.parts.plan();
         let mut state = self.parts.state.lock();
         let mut found = Vec::new();
         let mut next_ns = i64::MAX;
@@ -343,7 +301,7 @@ impl Notifier {
             if group.next_ns <= now_ns {
                 let since_ns = group.next_ns;
                 group.has_flushed = true;
-                group.next_ns = wait::next_flush(&plan.routing.route, now_ns);
+                group.next_ns = wait::next_flush(&group.route, now_ns);
                 if !group.members.is_empty() {
                     group.flushing = true;
                     found.push((since_ns, group.labels.get(ALERT_NAME).cloned().unwrap_or_default(), key.clone()));
@@ -383,7 +341,7 @@ impl Notifier {
     }
 
     /// Clears away empty groups and expired records.
-    async fn maintain(&self) {
+    async fn maintain(self: &Arc<Self>) {
         let now_ns = self.parts.clock.now_ns();
         let expired: Vec<String> = {
             let mut state = self.parts.state.lock();
@@ -396,6 +354,8 @@ impl Notifier {
             expired
         };
         self.count();
+        self.clone().forget_silences(now_ns).await;
+        self.count_silences();
         if expired.is_empty() {
             return;
         }
@@ -403,6 +363,39 @@ impl Notifier {
         if let Err(error) = run_blocking(move || records.forget(&expired)).await {
             self.parts.metrics.store_failures.inc();
             tracing::error!(%error, "cannot remove expired records from the disk");
+        }
+    }
+
+    /// Drops silences that are over for longer than they are kept.
+    async fn forget_silences(self: Arc<Self>, now_ns: i64) {
+        run_blocking(move || {
+            let _order = self.parts.write_order.lock();
+            let old_ns = now_ns.saturating_sub(span_ns(self.parts.config.silence_retention.0));
+            let old: Vec<String> = {
+                let mut state = self.parts.state.lock();
+                let is_old = |silence: &&Silence| silence.ends_at_ns <= old_ns;
+                let old: Vec<String> = state.silences.all().filter(is_old).map(|silence| silence.id.clone()).collect();
+                old.iter().for_each(|id| state.silences.remove(id));
+                old
+            };
+            if !old.is_empty()
+                && let Err(error) = self.parts.records.drop_silences(&old)
+            {
+                self.parts.metrics.store_failures.inc();
+                tracing::error!(%error, "cannot remove expired silences from the disk");
+            }
+        })
+        .await;
+    }
+
+    /// Not at the end of each flush: there may be many.
+    pub(crate) fn count_silences(&self) {
+        let now_ns = self.parts.clock.now_ns();
+        let state = self.parts.state.lock();
+        for kind in [SilenceState::Active, SilenceState::Pending, SilenceState::Expired] {
+            let count = state.silences.all().filter(|silence| silence.state(now_ns) == kind).count();
+            let labels = StateLabels { state: kind.name() };
+            self.parts.metrics.silences.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

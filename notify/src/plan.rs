@@ -1,7 +1,8 @@
-//! The plan at work: the routing of `alertmanager.yml`, with the integrations of the route's receiver.
+//! The plan at work: the routing of `alertmanager.yml`, with the integrations of all receivers.
 //!
 //! In: the file, and where webhooks may go. Out: what a reload replaces as one. Touches the file.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_log::outgoing::Outgoing;
@@ -12,14 +13,14 @@ use crate::integration::Integration;
 use crate::metrics::NotifyMetrics;
 use crate::receiver_log::LogReceiver;
 use crate::receiver_webhook::WebhookReceiver;
-use crate::routing::Routing;
+use crate::routing::{Receiver, Routing};
 
-/// The configuration at work, with the integrations of the route's receiver.
+/// The configuration at work, with its integrations.
 pub(crate) struct Plan {
     /// What `alertmanager.yml` says.
-    pub(crate) routing: Routing,
-    /// Of the route's receiver, in order.
-    pub(crate) integrations: Vec<Arc<dyn Integration>>,
+    pub(crate) routing: Arc<Routing>,
+    /// Of each receiver by its name, in order.
+    pub(crate) integrations: HashMap<String, Vec<Arc<dyn Integration>>>,
 }
 
 impl Plan {
@@ -29,28 +30,38 @@ impl Plan {
             Some(path) => Routing::read(path)?,
             None => Routing::default(),
         };
-        let mut integrations: Vec<Arc<dyn Integration>> = Vec::new();
-        for receiver in routing.receivers.iter().filter(|r| r.name == routing.route.receiver) {
+        let mut integrations = HashMap::new();
+        for receiver in &routing.receivers {
+            let mut list: Vec<Arc<dyn Integration>> = Vec::new();
             if receiver.log {
-                integrations.push(Arc::new(LogReceiver));
+                list.push(Arc::new(LogReceiver));
             }
             for webhook in &receiver.webhooks {
-                integrations.push(Arc::new(WebhookReceiver::new(webhook.clone(), outgoing, config.timeout.0)?));
+                list.push(Arc::new(WebhookReceiver::new(webhook.clone(), outgoing, config.timeout.0)?));
             }
+            if list.is_empty() && routing.routes.iter().any(|route| route.receiver == receiver.name) {
+                tracing::warn!(
+                    receiver = receiver.name,
+                    "the receiver has no integration: alerts that are routed to it are held, nobody is paged"
+                );
+            }
+            integrations.insert(receiver.name.clone(), list);
         }
-        if integrations.is_empty() {
-            tracing::warn!(
-                receiver = routing.route.receiver,
-                "the receiver has no integration: alerts are held, nobody is paged"
-            );
-        }
-        Ok(Self { routing, integrations })
+        Ok(Self { routing: Arc::new(routing), integrations })
+    }
+
+    /// With the same integrations for each receiver.
+    pub(crate) fn with(routing: Routing, integrations: &[Arc<dyn Integration>]) -> Self {
+        let of = |receiver: &Receiver| (receiver.name.clone(), integrations.to_vec());
+        Self { integrations: routing.receivers.iter().map(of).collect(), routing: Arc::new(routing) }
     }
 
     /// Exposes the series of all integrations.
     pub(crate) fn expose(&self, metrics: &NotifyMetrics) {
-        for integration in &self.integrations {
-            metrics.expose(&self.routing.route.receiver, integration.kind());
+        for (receiver, integrations) in &self.integrations {
+            for integration in integrations {
+                metrics.expose(receiver, integration.kind());
+            }
         }
     }
 }

@@ -22,14 +22,14 @@ const MAX_HOST: usize = 1024;
 pub(crate) struct PostedFault {
     /// Status of the answer.
     pub status: StatusCode,
-    /// Code of go-openapi.
+    /// Code of go-openapi; 0: the answer is the text alone.
     pub code: u16,
     /// What is wrong.
     pub message: String,
 }
 
 impl PostedFault {
-    fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
 }
@@ -46,7 +46,7 @@ struct PostedAlert {
 }
 
 /// A posted time; Go's zero time and an empty text mean none. Times beyond the years 1677–2262 are cut to them.
-fn posted_time(text: Option<&str>) -> Result<Option<i64>, String> {
+pub(crate) fn posted_time(text: Option<&str>) -> Result<Option<i64>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let time = DateTime::parse_from_rfc3339(text).map_err(|e| format!("parsing time {text:?} failed: {e}"))?;
     if time.timestamp() == -62_135_596_800 {

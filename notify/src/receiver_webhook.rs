@@ -10,10 +10,12 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use serde::Serialize;
 
+use crate::credential::Credential;
 use crate::error::NotifyError;
 use crate::group::NotifiedAlert;
+use crate::http_config::Auth;
 use crate::integration::{Integration, Message, Outcome};
-use crate::routing::{Auth, Credential, Webhook};
+use crate::routing::Webhook;
 use millrace_log::alert::LabelSet;
 use millrace_log::causes::chain;
 use millrace_log::go;
@@ -231,7 +233,7 @@ mod tests {
     async fn addresses_that_receivers_must_not_reach_are_not_asked() {
         rustls::crypto::ring::default_provider().install_default().ok();
         let url = Credential::Literal("http://169.254.169.254/latest".to_owned());
-        let http = crate::routing::HttpConfig::default();
+        let http = crate::http_config::HttpConfig::default();
         let config = Webhook { url, send_resolved: true, max_alerts: 0, timeout: None, http };
         let receiver = WebhookReceiver::new(config, &Outgoing::default(), Duration::from_secs(5)).unwrap();
         let outcome = receiver.attempt(&message(Vec::new())).await;

@@ -1,6 +1,6 @@
-//! Records on disk: alerts held, and what each integration was sent of each group.
+//! Records on disk: alerts held, silences, and what each integration was sent of each group.
 //!
-//! In: entries of deduplication. Out: the same after a restart. Touches the trees `sent` and `alerts` of the notifier's
+//! In: entries of deduplication. Out: the same after a restart. Touches the trees `sent`, `alerts` and `silences` of the notifier's
 //! store. A crash between the receiver's answer and the record repeats a page; never the other way round.
 
 use std::collections::HashMap;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::alert::Alert;
 use crate::dedup::SentRecord;
+use crate::silence::Silence;
 use millrace_log::alert::Fingerprint;
 use millrace_log::store::{Change, Store, StoreError, Tree};
 
@@ -17,6 +18,7 @@ pub struct Records {
     store: Arc<Store>,
     sent: Tree,
     alerts: Tree,
+    silences: Tree,
 }
 
 /// Whose entry: receiver, type and number of the integration, key of the group.
@@ -27,8 +29,8 @@ pub fn entry_key(receiver: &str, kind: &str, number: usize, group_key: &str) -> 
 impl Records {
     /// Opens the trees. Blocks.
     pub fn open(store: Store) -> Result<Self, StoreError> {
-        let (sent, alerts) = (store.tree("sent")?, store.tree("alerts")?);
-        Ok(Self { store: Arc::new(store), sent, alerts })
+        let (sent, alerts, silences) = (store.tree("sent")?, store.tree("alerts")?, store.tree("silences")?);
+        Ok(Self { store: Arc::new(store), sent, alerts, silences })
     }
 
     /// Entries that have not expired; the others are removed. Blocks.
@@ -66,6 +68,22 @@ impl Records {
     pub fn drop_alerts(&self, fingerprints: &[Fingerprint]) -> Result<(), StoreError> {
         self.alerts.apply(fingerprints.iter().map(|f| Change::<Alert>::Remove(f.0.to_be_bytes().to_vec())))?;
         self.store.sync()
+    }
+
+    /// Silences as they were. Blocks.
+    pub fn silences(&self) -> Result<Vec<Silence>, StoreError> {
+        Ok(self.silences.all::<Silence>()?.into_iter().map(|(_, silence)| silence).collect())
+    }
+
+    /// Keeps silences. Blocks until they are on the disk.
+    pub fn keep_silences(&self, silences: &[Silence]) -> Result<(), StoreError> {
+        self.silences.apply(silences.iter().map(|silence| Change::Put(silence.id.as_bytes().to_vec(), silence)))?;
+        self.store.sync()
+    }
+
+    /// Drops silences that were over long ago. Blocks.
+    pub fn drop_silences(&self, ids: &[String]) -> Result<(), StoreError> {
+        self.silences.apply(ids.iter().map(|id| Change::<Silence>::Remove(id.as_bytes().to_vec())))
     }
 
     /// Returns when everything is on the disk. Blocks.

@@ -22,6 +22,8 @@ mod demo;
 mod rules;
 /// `template render`.
 mod template;
+/// `routes check` and `routes test`.
+mod routes;
 /// `test`: transforms.
 mod test;
 /// How commands reach a running process.
@@ -92,6 +94,8 @@ enum Verb {
     Router(ConfigFlags),
     /// Run the aggregator alone: index, APIs, page, rules, notifier, exports
     Aggregator(ConfigFlags),
+    /// Run the notifier alone: Alertmanager's configuration, API and notifications
+    Notifier(serve::NotifierArgs),
     /// Run everything with generated services: an error burst fires a rule and the page arrives
     Demo {
         /// Exit after this time: with status 0 if the page and its resolution arrived, otherwise 1
@@ -118,6 +122,9 @@ enum Verb {
     /// Work with templates of notifications
     #[command(subcommand)]
     Template(template::TemplateVerb),
+    /// Check Alertmanager configurations and show which receivers alerts reach
+    #[command(subcommand)]
+    Routes(routes::RoutesVerb),
     /// Show the ledger of a running process: records read, stored, dropped and waiting at each stage; exit status 1 if one
     /// is not balanced
     Doctor {
@@ -172,6 +179,7 @@ impl Command {
             Verb::Broker(args) => broker::broker(args),
             Verb::Router(file) => serve::router(&file),
             Verb::Aggregator(file) => serve::role(&file, serve::Role::Aggregator),
+            Verb::Notifier(args) => serve::notifier(&args),
             Verb::Demo { time } => {
                 // Between the lines of the demo only warnings are of interest, unless somebody asks.
                 let level = if self.log_level == "info" { "warn".to_owned() } else { self.log_level };
@@ -183,6 +191,7 @@ impl Command {
             Verb::Test { file, files, output } => test::test(&file, &files, output),
             Verb::Rules(RulesVerb::Check { files }) => rules::check(&files),
             Verb::Template(verb) => template::template(&verb),
+            Verb::Routes(verb) => routes::routes(&verb),
             Verb::Doctor { door, output, json } => doctor::doctor(&door, json || output == Output::Json),
             Verb::Tap(args) => tap::tap(&args),
             Verb::Top(args) => top::top(&args),

@@ -1,9 +1,11 @@
-//! `millrace run`, `agent`, `broker`, `aggregator`: serve until a signal, stop in order, end at once at the second.
+//! `millrace run`, `agent`, `broker`, `aggregator`, `notifier`: serve until a signal, stop in order, end at once at the second.
 //!
 //! In: a configuration; SIGHUP has it read again: with everything that it names it is checked first, then the parts whose
 //! configuration has changed are started anew, and the others go on. Out: an exit code. Tells the service manager.
 
 use millrace_agent::config::{AgentConfig, FileSource, SourceConfig};
+
+use millrace_notify::NotifyConfig;
 
 use super::flags::ConfigFlags;
 use super::runtime::block_on;
@@ -22,6 +24,8 @@ pub enum Role {
     Broker,
     /// `aggregator:` with rules, notify and exports.
     Aggregator,
+    /// `notify:`
+    Notifier,
 }
 
 /// What a process serves: read from its configuration at the start and at each SIGHUP.
@@ -33,6 +37,8 @@ enum Served {
     One { flags: ConfigFlags, role: Role },
     /// Only the routes of the section `broker`.
     Routes { flags: ConfigFlags },
+    /// The notifier without a configuration of ours.
+    Alertmanager { flags: ConfigFlags, notify: Box<NotifyConfig> },
 }
 
 /// Every role that the configuration has.
@@ -50,13 +56,42 @@ pub fn role(flags: &ConfigFlags, role: Role) -> Result<(), Failure> {
     serve(Served::One { flags: flags.clone(), role })
 }
 
+/// The notifier alone: of a configuration, or with an `alertmanager.yml` and the defaults for all else.
+pub fn notifier(args: &NotifierArgs) -> Result<(), Failure> {
+    let flags = args.file.clone();
+    let Some(path) = &args.alertmanager_config else { return role(&flags, Role::Notifier) };
+    let usual = NotifyConfig::default();
+    let listen = args.listen.clone().unwrap_or(usual.listen.clone());
+    let notify = Box::new(NotifyConfig { config_file: Some(path.clone()), listen, ..usual });
+    serve(Served::Alertmanager { flags, notify })
+}
+
+/// Flags of `millrace notifier`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NotifierArgs {
+    #[command(flatten)]
+    file: ConfigFlags,
+    /// Alertmanager configuration to run with, without a configuration file of Millrace
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    alertmanager_config: Option<std::path::PathBuf>,
+    /// Address of the Alertmanager API [default: 127.0.0.1:9093]
+    #[arg(long, value_name = "ADDR", requires = "alertmanager_config")]
+    listen: Option<String>,
+}
+
 impl Served {
     /// The part of the configuration that is served, checked with everything that it names. Blocks.
     fn read(&self) -> Result<Settings, Failure> {
         let flags = match self {
-            Self::Every { flags, .. } | Self::One { flags, .. } | Self::Routes { flags } => flags,
+            Self::Every { flags, .. }
+            | Self::One { flags, .. }
+            | Self::Routes { flags }
+            | Self::Alertmanager { flags, .. } => flags,
         };
-        let mut written = validate::written(flags)?;
+        let mut written = match self {
+            Self::Alertmanager { .. } => validate::defaults(flags)?,
+            _ => validate::written(flags)?,
+        };
         let whole = written.whole().map_err(|error| Failure::new(Code::Config, error));
         let all = &mut written.config;
         match self {
@@ -66,6 +101,18 @@ impl Served {
                     agent.sources =
                         vec![SourceConfig::File(FileSource { include: paths.clone(), ..FileSource::default() })];
                 }
+            }
+            Self::Alertmanager { notify, .. } => {
+                let (data_dir, access) = (all.data_dir.clone(), all.access.clone());
+                let (limits, outgoing) = (all.limits.clone(), all.outgoing.clone());
+                written.config = Config {
+                    data_dir,
+                    access,
+                    limits,
+                    outgoing,
+                    notify: Some(NotifyConfig::clone(notify)),
+                    ..Config::default()
+                };
             }
             Self::Routes { .. } => {
                 if all.broker.as_ref().is_none_or(|broker| broker.routes.is_empty()) {
@@ -86,6 +133,7 @@ impl Served {
                 match role {
                     Role::Agent => config.agent = Some(all.agent.take().ok_or_else(|| missing("agent"))?),
                     Role::Broker => config.broker = Some(all.broker.take().ok_or_else(|| missing("broker"))?),
+                    Role::Notifier => config.notify = Some(all.notify.take().ok_or_else(|| missing("notify"))?),
                     Role::Aggregator => {
                         config.aggregator = Some(all.aggregator.take().ok_or_else(|| missing("aggregator"))?);
                         config.rules = all.rules.take();

@@ -75,6 +75,15 @@ pub fn written(flags: &ConfigFlags) -> Result<Written, Failure> {
         Source::Usual => Written::read(Path::new(config::DEFAULT_FILE), &variables),
         Source::Defaults => Written::embedded(&variables),
     };
+    placed(read, flags)
+}
+
+/// The defaults of every role, with what the environment says.
+pub fn defaults(flags: &ConfigFlags) -> Result<Written, Failure> {
+    placed(Written::embedded(&environment::of_process()), flags)
+}
+
+fn placed(read: Result<Written, config::ConfigError>, flags: &ConfigFlags) -> Result<Written, Failure> {
     let mut written = read.map_err(|error| Failure::new(Code::Config, error))?;
     if let Some(folder) = &flags.data_dir {
         written.config.data_dir = folder.clone();

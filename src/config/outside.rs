@@ -270,7 +270,10 @@ impl Outside {
         };
         match Routing::read(path) {
             Ok(routing) if !routing.notifies_somebody() => {
-                let message = format!("receiver `{}` has no integration: nobody will be paged", routing.route.receiver);
+                let message = format!(
+                    "no receiver of a route has an integration, such as `{}`: nobody will be paged",
+                    routing.root_receiver()
+                );
                 self.warnings.add(key, message);
             }
             Ok(_) => {}

@@ -43,8 +43,8 @@ pub fn note(notifier: &Notifier, config: &Config, site: &Site) {
                      names an alertmanager.yml"
                 .to_owned(),
             Some(file) => format!(
-                "nobody will be paged: receiver `{}` of {} has no integration; fill it in and reload",
-                routing.route.receiver,
+                "nobody will be paged: receiver `{}` of {} has no integration, nor has another of a route; fill it in and reload",
+                routing.root_receiver(),
                 file.display()
             ),
         }

@@ -97,6 +97,10 @@ const ALERTMANAGER: &str = "\
 GET /api/v2/alerts read
 POST /api/v2/alerts write
 GET /api/v2/alerts/groups read
+GET /api/v2/silences read
+POST /api/v2/silences silence
+GET /api/v2/silence/{id} read
+DELETE /api/v2/silence/{id} silence
 GET /api/v2/status read
 GET /api/v2/receivers login
 GET /-/healthy public

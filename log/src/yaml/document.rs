@@ -95,6 +95,14 @@ impl Document {
         Some(Fields { place: &node.place, entries })
     }
 
+    /// A map whose keys may be any, each once.
+    pub fn any_map<'n>(&mut self, node: &'n Node, what: &str) -> Option<Fields<'n>> {
+        let Value::Map(entries) = &node.value else { return self.map(node, what, &[]) };
+        let mut known: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+        known.dedup();
+        self.map(node, what, &known)
+    }
+
     /// The items of a list.
     pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> &'n [Node] {
         match &node.value {

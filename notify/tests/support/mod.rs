@@ -107,8 +107,10 @@ impl Integration for Pager {
     }
 }
 
+/// A route, with what may stand behind it in lines of its own.
 pub fn routing(route: &str) -> Routing {
-    let text = format!("route: {{receiver: a, {route}}}\nreceivers: [{{name: a}}]\n");
+    let (route, more) = route.split_once('\n').unwrap_or((route, ""));
+    let text = format!("route: {{receiver: a, {route}}}\nreceivers: [{{name: a}}, {{name: b}}]\n{more}");
     Routing::parse(Path::new("alertmanager.yml"), &text).unwrap()
 }
 
