@@ -31,7 +31,7 @@ fn everything_that_a_start_reads_is_read() {
     write(
         folder,
         "alertmanager.yml",
-        "route: {receiver: onkall}\ninhibit_rules: [{}]\nreceivers:\n  - name: oncall\n    webhook_configs: [{url_file: missing.url}]\n",
+        "route: {receiver: onkall}\ntracing: {x: y}\nreceivers:\n  - name: oncall\n    webhook_configs: [{url_file: missing.url}]\n",
     );
     write(folder, "cert.pem", "no certificate\n");
     write(folder, "data", "a file\n");
@@ -63,7 +63,7 @@ fn everything_that_a_start_reads_is_read() {
         "rules.yaml:5:",
         "alertmanager.yml:1:19: unknown receiver `onkall`",
         "did you mean `oncall`?",
-        "alertmanager.yml:2:1: `inhibit_rules` is not supported",
+        "alertmanager.yml:2:1: `tracing` is not supported",
         "missing.url` of `url_file` can't be read: No such file",
     ] {
         assert!(text.contains(want), "{want}\n{text}");
@@ -150,7 +150,7 @@ fn a_good_configuration_is_ok_with_warnings() {
         "{warnings}"
     );
     assert!(
-        warnings.contains("notify.config_file: receiver `oncall` has no integration: nobody will be paged"),
+        warnings.contains("notify.config_file: no receiver of a route has an integration, such as `oncall`: nobody will be paged"),
         "{warnings}"
     );
     // The file that it names is missing.
