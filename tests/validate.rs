@@ -150,7 +150,9 @@ fn a_good_configuration_is_ok_with_warnings() {
         "{warnings}"
     );
     assert!(
-        warnings.contains("notify.config_file: no receiver of a route has an integration, such as `oncall`: nobody will be paged"),
+        warnings.contains(
+            "notify.config_file: no receiver of a route has an integration, such as `oncall`: nobody will be paged"
+        ),
         "{warnings}"
     );
     // The file that it names is missing.

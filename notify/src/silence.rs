@@ -11,7 +11,7 @@ use crate::matcher::Matcher;
 /// Bytes that one silence may have: texts and compiled expressions.
 const MAX_BYTES: usize = 4 << 20;
 /// Matchers of one silence at most.
-const MAX_MATCHERS: usize = 64;
+pub(crate) const MAX_MATCHERS: usize = 64;
 
 /// Alerts that all matchers match are muted, from the start to before the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
