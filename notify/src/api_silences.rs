@@ -90,22 +90,48 @@ pub(crate) async fn get_silence(
     }
 }
 
-pub(crate) async fn post_silence(Shared(notifier): Shared<Arc<Notifier>>, body: Bytes) -> Response {
+pub(crate) async fn post_silence(
+    Shared(notifier): Shared<Arc<Notifier>>,
+    Extension(who): Extension<Identity>,
+    body: Bytes,
+) -> Response {
+    let query = match AlertQuery::parse(None, &who) {
+        Ok(query) => query,
+        Err(answer) => return answer,
+    };
     let silence = match posted_silence(&body) {
         Ok(silence) => silence,
         Err(fault) => return coded(fault.status, fault.code, &fault.message),
     };
+    // Whoever is confined to streams can't silence the alerts of others.
+    if !query.wants_silence(&silence) {
+        let selector = who.rights.selector.as_deref().unwrap_or_default();
+        let message = format!(
+            "silence rejected: the login is limited to {selector}, so the silence requires a matcher with `=` for each of these labels"
+        );
+        return (StatusCode::FORBIDDEN, Json(message)).into_response();
+    }
+    if notifier.silence_of(&silence.id).is_some_and(|old| !query.wants_silence(&old)) {
+        return refused(&SilenceError::NotFound);
+    }
     match notifier.silence(silence).await {
         Ok(id) => Json(json!({"silenceID": id})).into_response(),
         Err(error) => refused(&error),
     }
 }
 
-pub(crate) async fn delete_silence(Shared(notifier): Shared<Arc<Notifier>>, Path(id): Path<String>) -> Response {
-    if let Err(answer) = checked(&id) {
-        return answer;
-    }
-    match notifier.expire(id).await {
+pub(crate) async fn delete_silence(
+    Shared(notifier): Shared<Arc<Notifier>>,
+    Extension(who): Extension<Identity>,
+    Path(id): Path<String>,
+) -> Response {
+    let query = match AlertQuery::parse(None, &who).and_then(|query| checked(&id).map(|()| query)) {
+        Ok(query) => query,
+        Err(answer) => return answer,
+    };
+    let is_foreign = notifier.silence_of(&id).is_some_and(|silence| !query.wants_silence(&silence));
+    let ended = if is_foreign { Err(SilenceError::NotFound) } else { notifier.expire(id).await };
+    match ended {
         Ok(()) => StatusCode::OK.into_response(),
         // Alertmanager's status for whatever goes wrong here.
         Err(error @ SilenceError::NotFound) => {

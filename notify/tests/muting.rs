@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
+use millrace_doors::identity::{Identity, Rights};
 use millrace_log::alert::NewAlert;
 use millrace_log::clock::SharedClock;
 use millrace_notify::{Notifier, NotifyConfig};
@@ -33,8 +34,13 @@ fn pages(pager: &Pager) -> Vec<String> {
 }
 
 async fn ask(notifier: &Arc<Notifier>, method: &str, path: &str, body: Value) -> (u16, Value) {
+    ask_as(&Identity::unlimited("kim"), notifier, method, path, body).await
+}
+
+async fn ask_as(who: &Identity, notifier: &Arc<Notifier>, method: &str, path: &str, body: Value) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let request = request.extension(who.clone());
     let answer = notifier.router().open_for_tests().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
     let status = answer.status().as_u16();
     let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
@@ -116,6 +122,38 @@ async fn a_silence_mutes_until_it_ends_also_over_a_restart() {
     let got = pages(&pager);
     assert!(got.len() == 2 && got[1].ends_with("X! X1!"), "{got:?}");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_limited_to_some_alerts_silences_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = TokioClock::shared();
+    let (notifier, _pager) = start(folder.path(), &clock, TIMES);
+    let rights = Rights { selector: Some(r#"{team="pay"}"#.into()), ..Rights::all() };
+    let pay = Identity { rights, ..Identity::unlimited("pay-team") };
+    let path = "/api/v2/silences";
+    let (_, answer) = ask(&notifier, "POST", path, silence("", "team", "ops", -5, 20)).await;
+    let of_ops = answer["silenceID"].as_str().unwrap().to_owned();
+    let mut any = silence("", "team", ".*y", -5, 20);
+    any["matchers"][0]["isRegex"] = true.into();
+    for (body, want) in [
+        (silence("", "team", "ops", -5, 20), 403),
+        (silence("", "alertname", "A", -5, 20), 403),
+        (any, 403),
+        (silence(&of_ops, "team", "pay", -5, 20), 404),
+    ] {
+        let (status, answer) = ask_as(&pay, &notifier, "POST", path, body).await;
+        assert_eq!(status, want, "{answer}");
+        assert!(status == 404 || answer.as_str().unwrap().contains(r#"limited to {team="pay"}"#), "{answer}");
+    }
+    let (status, answer) = ask_as(&pay, &notifier, "POST", path, silence("", "team", "pay", -5, 20)).await;
+    assert_eq!(status, 200, "{answer}");
+    let own = answer["silenceID"].as_str().unwrap().to_owned();
+    for (id, want) in [(&of_ops, 500), (&own, 200)] {
+        assert_eq!(ask_as(&pay, &notifier, "DELETE", &format!("/api/v2/silence/{id}"), Value::Null).await.0, want);
+    }
+    let (_, kept) = ask(&notifier, "GET", &format!("/api/v2/silence/{of_ops}"), Value::Null).await;
+    assert_eq!((&kept["status"]["state"], &kept["endsAt"]), (&json!("active"), &json!(at(20))));
 }
 
 #[tokio::test(start_paused = true)]
