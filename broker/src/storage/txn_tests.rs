@@ -121,8 +121,9 @@ async fn committed_readers_see_what_was_decided_and_not_aborted() {
     let mut stable = p.watch_stable();
     stable.mark_unchanged();
     end(&p, 7, 0, true).await.unwrap();
-    assert!(stable.has_changed().unwrap(), "who waits for committed records is woken");
+    // First: it waits for the thread that moves both, which wakes the append before it is done.
     assert_eq!((p.high_watermark(), p.last_stable_offset()), (6, 6));
+    assert!(stable.has_changed().unwrap(), "who waits for committed records is woken");
     assert_eq!(all(&p).await, [0, 1, 3]);
     assert_eq!(p.open_transactions(), []);
     let aborted = AbortedTxn { producer_id: 8, first_offset: 2, last_offset: 4, last_stable_offset: 1 };
